@@ -1,0 +1,1 @@
+"""The command line of badpix: thin click commands over the library."""

@@ -1,0 +1,1 @@
+"""Shipped YAML files: default parameters of each command, detector geometry, examples."""
