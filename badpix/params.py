@@ -127,9 +127,7 @@ def defaults(sec: Section, parameter_set: str = "default") -> dict[str, Any]:
     return {p.name: p.value_in(parameter_set) for p in sec.params}
 
 
-def check(
-    sec: Section, values: Mapping[str, Any], source: str, parameter_set: str = "default"
-) -> dict[str, Any]:
+def check(sec: Section, values: Mapping[str, Any], source: str, parameter_set: str = "default") -> dict[str, Any]:
     """The complete, checked values of a section: ``values`` laid over a parameter set.
 
     Parameters
@@ -270,7 +268,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     if isinstance(value, str):
-        return {k: v for k, v in (part.split(":") for part in value.split())}
+        return dict(part.split(":") for part in value.split())
     raise TypeError
 
 
@@ -312,7 +310,7 @@ def _load_yaml(path: Path) -> Any:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 (a safe loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 

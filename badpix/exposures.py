@@ -1,0 +1,542 @@
+"""Reading exposures: headers and layout once, pixels in bands of rows.
+
+1. Names, folders, globs and ``@lists`` become one sorted list of files, each used once.
+2. A file is opened once: primary header, and for each image extension its place, type and shape. The layout must
+   fit the size of the file, so a truncated copy is found before any work starts.
+3. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
+   byte order in place: no memory maps (a file truncated during the run would kill the process) and no copies. Each
+   read compares size and time of the file with those at opening: a file that changed is an error, not bad data.
+4. Compressed files (gzip, fpack) can't be read by rows: their pixels are unpacked plane by plane into a private
+   temporary folder first, after a look at the free space.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import NDArray
+
+from badpix import detectors, dq
+from badpix.errors import DataError, UsageError
+
+SUFFIXES = ("_rate", "_rateints", "_0_ramp_fit", "_1_ramp_fit", "_ramp_fit_0", "_ramp_fit_1")
+FITS_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fit.gz")
+SAME_KEYWORDS = ("INSTRUME", "DETECTOR", "SUBARRAY", "READPATT")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how the pixels of one image extension lie in a file.
+
+    Attributes
+    ----------
+    path : Path
+        File that holds the pixels (the exposure itself, or its unpacked copy).
+    offset : int
+        First byte.
+    dtype : str
+        Type in memory: native, unsigned where BZERO says so.
+    shape : tuple of int
+        Numpy order, (..., ny, nx).
+    stamp : tuple of int
+        Size and modification time when the file was opened.
+    """
+
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    stamp: tuple[int, int]
+
+    @property
+    def planes(self) -> int:
+        """Number of (ny, nx) planes."""
+        return int(np.prod(self.shape[:-2], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One file: its path, its primary header, the layout of its image extensions."""
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, Layout]
+
+    def __getitem__(self, name: str) -> Layout:
+        if name not in self.arrays:
+            found = ", ".join(self.arrays) or "none"
+            raise DataError(f"{self.path}: extension {name} is missing; found {found}")
+        return self.arrays[name]
+
+    @property
+    def kind(self) -> str:
+        """``fitopt``, ``jump``, ``uncal``, ``rate``, ``rateints`` or ``unknown``, from the extensions."""
+        if "PEDESTAL" in self.arrays:
+            return "fitopt"
+        sci = self.arrays.get("SCI")
+        if sci is None:
+            return "unknown"
+        if sci.dtype.startswith("u") or sci.dtype.startswith("i"):
+            return "uncal"
+        by_rank = {2: "rate", 3: "rateints", 4: "jump"}
+        return by_rank.get(len(sci.shape), "unknown")
+
+    @property
+    def window(self) -> detectors.Window:
+        """Place on the detector, from SUBSTRT and SUBSIZE; the size must be that of the image."""
+        start = [self.number(k) for k in ("SUBSTRT1", "SUBSTRT2")]
+        size = [self.number(k) for k in ("SUBSIZE1", "SUBSIZE2")]
+        any_image = self.arrays.get("SCI") or next(iter(self.arrays.values()))
+        ny, nx = any_image.shape[-2:]
+        irs2 = ny == detectors.IRS2_ROWS and size == [nx, 2048]
+        if size != [nx, ny] and not irs2:
+            raise DataError(
+                f"{self.path}: SUBSIZE1, SUBSIZE2 = {size[0]}, {size[1]}, but the image has {nx} x {ny} pixels"
+            )
+        return detectors.Window(start[0], start[1], nx, ny)
+
+    def keyword(self, name: str) -> Any:
+        """Value of a primary keyword.
+
+        Raises
+        ------
+        DataError
+            If it is missing or blank.
+        """
+        value = self.header.get(name)
+        if value is None or value == "":
+            raise DataError(f"{self.path}: keyword {name} is missing from the primary header")
+        return value
+
+    def number(self, name: str) -> int:
+        """Value of a primary keyword that must be a whole number."""
+        value = self.keyword(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+            raise DataError(f"{self.path}: keyword {name} = {value!r}, expected a whole number")
+        return int(value)
+
+
+# --- 1. names --------------------------------------------------------------------------------------------
+
+
+def expand_inputs(names: Iterable[str | Path], suffixes: Sequence[str] = ("_rate", "_rateints")) -> list[Path]:
+    """Files meant by names, folders, quoted globs and ``@list`` files, sorted by name, each once.
+
+    Parameters
+    ----------
+    names : iterable of str or path
+        What the user wrote.
+    suffixes : sequence of str
+        Which files of a folder are meant, in order of preference: of two products of one exposure the first is
+        taken.
+
+    Raises
+    ------
+    UsageError
+        If a name matches nothing or a file is meant twice.
+    """
+    found: list[Path] = []
+    for name in names:
+        found += _expand(str(name), suffixes)
+    seen: dict[Path, Path] = {}
+    for path in found:
+        real = path.resolve()
+        if real in seen:
+            raise UsageError(f"{path}: is given twice (also as {seen[real]}); each input is used once")
+        seen[real] = path
+    return sorted(found, key=lambda p: (p.name, str(p)))
+
+
+def _expand(name: str, suffixes: Sequence[str]) -> list[Path]:
+    if name.startswith("@"):
+        return _expand_list(Path(name[1:]), suffixes)
+    path = Path(name)
+    if path.is_dir():
+        return _expand_folder(path, suffixes)
+    if path.exists() or not glob.has_magic(name):
+        if not path.exists():
+            raise UsageError(f"{name}: no such file")
+        return [path]
+    matches = [Path(m) for m in sorted(glob.glob(name, recursive=True))]
+    if not matches:
+        raise UsageError(f"{name}: matches no file")
+    return matches
+
+
+def _expand_list(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"@{path}: list of inputs can't be read: {error}") from None
+    names = [line.split("#")[0].strip() for line in lines]
+    inside = [str(path.parent / n) if not n.startswith(("/", "@")) else n for n in names if n]
+    if not inside:
+        raise UsageError(f"@{path}: the list of inputs is empty")
+    return [p for n in inside for p in _expand(n, suffixes)]
+
+
+def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    chosen: dict[str, Path] = {}
+    for suffix in suffixes:
+        for path in sorted(folder.iterdir()):
+            stem = fits_stem(path)
+            if stem is not None and stem.endswith(suffix) and not path.name.startswith("."):
+                chosen.setdefault(stem.removesuffix(suffix), path)
+    if not chosen:
+        wanted = " or ".join(f"*{s}.fits" for s in suffixes)
+        raise UsageError(f"{folder}: holds no {wanted}")
+    return list(chosen.values())
+
+
+def fits_stem(path: Path) -> str | None:
+    """File name without its FITS ending (``.fits``, ``.fits.gz``, ...); None for another kind of file."""
+    for ending in FITS_ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return None
+
+
+def root_name(path: Path) -> str:
+    """Name of the exposure that a slope file belongs to: its name without ending and slope suffix."""
+    stem = fits_stem(path) or path.stem
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if stem.endswith(suffix):
+            return stem.removesuffix(suffix)
+    return stem
+
+
+def sibling(path: Path, suffix: str) -> Path | None:
+    """The product of the same exposure beside ``path`` (``_jump``, ``_fitopt``, ``_uncal``), compressed or not."""
+    for ending in FITS_ENDINGS:
+        beside = path.with_name(root_name(path) + suffix + ending)
+        if beside.is_file():
+            return beside
+    return None
+
+
+# --- 2. opening ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unpacking() -> Iterator[Path]:
+    """A private temporary folder for unpacked files, gone when the block ends however it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="badpix-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence[str] | None = None) -> Exposure:
+    """Header and layout of one FITS file.
+
+    Parameters
+    ----------
+    path : path
+        File, also gzipped or fpack-compressed.
+    workdir : path, optional
+        Where compressed files are unpacked (:func:`unpacking`).
+    names : sequence of str, optional
+        Extensions that are needed; only these are unpacked. All must be there.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, no FITS, truncated, or lacks an extension.
+    """
+    path = Path(path)
+    source = path
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if _is_gzip(path):
+        source = _gunzip(path, _need_workdir(path, workdir))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
+                header = _plain_header(hdus[0].header)
+                arrays = _layouts(path, source, hdus, workdir, names)
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
+        raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None
+    exposure = Exposure(path, header, arrays)
+    for name in names or ():
+        exposure[name]  # raises where it is missing
+    return exposure
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _plain_header(header: fits.Header) -> dict[str, Any]:
+    skip = ("HISTORY", "COMMENT", "")
+    plain = {}
+    for card in header.cards:
+        if card.keyword not in skip and not isinstance(card.value, fits.card.Undefined):
+            plain[card.keyword] = card.value.strip() if isinstance(card.value, str) else card.value
+    return plain
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _layouts(
+    path: Path, source: Path, hdus: fits.HDUList, workdir: Path | None, names: Sequence[str] | None
+) -> dict[str, Layout]:
+    layouts: dict[str, Layout] = {}
+    size = source.stat().st_size
+    for hdu in hdus:
+        name = hdu.name.upper()
+        if name in layouts or name in ("", "PRIMARY", "ASDF"):
+            continue
+        if isinstance(hdu, fits.CompImageHDU):
+            if names is None or name in names:
+                layouts[name] = _unpack(path, hdu, _need_workdir(path, workdir))
+            continue
+        info = hdu.fileinfo()
+        if info["datLoc"] + hdu.size > size:
+            raise DataError(
+                f"{path}: truncated: extension {name} ends at byte {info['datLoc'] + hdu.size}, the file at {size}"
+            )
+        if isinstance(hdu, fits.ImageHDU) and len(hdu.shape) >= 2:
+            dtype = _memory_type(path, name, hdu.header)
+            layouts[name] = Layout(source, info["datLoc"], dtype, tuple(hdu.shape), _stamp(source))
+    return layouts
+
+
+def _memory_type(path: Path, name: str, header: fits.Header) -> str:
+    bitpix = header["BITPIX"]
+    scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
+    signed = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}[bitpix]
+    if scale == 1 and zero == 0:
+        return signed
+    if scale == 1 and bitpix in (16, 32) and zero == 2 ** (bitpix - 1):
+        return f"u{bitpix // 8}"
+    raise DataError(f"{path}: extension {name}: BSCALE = {scale}, BZERO = {zero} with BITPIX = {bitpix} is not read")
+
+
+def _need_workdir(path: Path, workdir: Path | None) -> Path:
+    if workdir is None:
+        raise DataError(f"{path}: compressed, and there is no folder to unpack it in")
+    return workdir
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _check_space(path: Path, workdir: Path, need: int) -> None:
+    free = shutil.disk_usage(workdir).free
+    if need > free:
+        raise DataError(
+            f"{path}: unpacking needs {need / 1e9:.1f} GB in {workdir}, {free / 1e9:.1f} GB are free; set TMPDIR"
+        )
+
+
+def _gunzip(path: Path, workdir: Path) -> Path:
+    target = Path(tempfile.mkstemp(dir=workdir, prefix=path.stem + "-", suffix=".fits")[1])
+    try:
+        _check_space(path, workdir, 2 * path.stat().st_size)
+        with gzip.open(path) as packed, open(target, "wb") as plain:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: can't be unpacked: {_first_line(error)}") from None
+    return target
+
+
+def _unpack(path: Path, hdu: fits.CompImageHDU, workdir: Path) -> Layout:
+    """Pixels of an fpack-compressed extension, plane by plane into a raw file."""
+    shape = tuple(hdu.shape)
+    dtype = _memory_type(path, hdu.name, hdu.header)
+    native = np.dtype(dtype)
+    _check_space(path, workdir, int(np.prod(shape, dtype=np.int64)) * native.itemsize)
+    target = Path(tempfile.mkstemp(dir=workdir, prefix=f"{path.stem}-{hdu.name}-", suffix=".raw")[1])
+    with open(target, "wb") as stream:
+        for index in np.ndindex(*shape[:-2]):
+            plane = np.asarray(hdu.section[index] if index else hdu.section[:, :]).astype(native)
+            _flip_sign(plane)
+            plane.astype(native.newbyteorder(">")).tofile(stream)
+    return Layout(target, 0, dtype, shape, _stamp(target))
+
+
+def _flip_sign(values: NDArray[Any]) -> None:
+    """Turn stored signed integers into the unsigned ones that BZERO means, or back: flip the highest bit."""
+    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        values ^= values.dtype.type(1 << (8 * values.dtype.itemsize - 1))
+
+
+# --- 3. bands --------------------------------------------------------------------------------------------
+
+
+def read_band(
+    layout: Layout,
+    start: int,
+    stop: int,
+    *,
+    planes: Sequence[int] | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Rows ``start`` to ``stop`` of all planes of an extension.
+
+    Parameters
+    ----------
+    layout : Layout
+        From :func:`open_exposure`.
+    start, stop : int
+        Rows, the last one exclusive.
+    planes : sequence of int, optional
+        Planes in file order (integration * ngroups + group); all, if not given.
+    out : ndarray, optional
+        Contiguous array of (number of planes, stop - start, nx) in the layout's type, to be reused.
+
+    Returns
+    -------
+    ndarray
+        (number of planes, stop - start, nx), native byte order; float32 and unsigned integers as stored.
+
+    Raises
+    ------
+    DataError
+        If the file vanished, changed since it was opened, or can't be read.
+    """
+    ny, nx = layout.shape[-2:]
+    wanted = range(layout.planes) if planes is None else planes
+    dtype = np.dtype(layout.dtype)
+    if out is None:
+        out = np.empty((len(wanted), stop - start, nx), dtype)
+    plane_bytes, row_bytes = ny * nx * dtype.itemsize, nx * dtype.itemsize
+    try:
+        handle = os.open(layout.path, os.O_RDONLY)
+        try:
+            found = os.fstat(handle)
+            if (found.st_size, found.st_mtime_ns) != layout.stamp:
+                raise DataError(f"{layout.path}: changed during the run")
+            for k, plane in enumerate(wanted):
+                _read_into(handle, out[k], layout.offset + plane * plane_bytes + start * row_bytes, layout.path)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise DataError(f"{layout.path}: can't be read: {error.strerror}") from None
+    out.byteswap(inplace=True)
+    _flip_sign(out)
+    return out
+
+
+def _read_into(handle: int, target: NDArray[Any], offset: int, path: Path) -> None:
+    view = memoryview(target).cast("B")
+    done = 0
+    while done < len(view):
+        got = os.preadv(handle, [view[done:]], offset + done)
+        if got == 0:
+            raise DataError(f"{path}: truncated during the run at byte {offset + done}")
+        done += got
+
+
+def read_image(layout: Layout) -> NDArray[Any]:
+    """The whole of a two-dimensional extension: (ny, nx)."""
+    return read_band(layout, 0, layout.shape[-2])[0]
+
+
+def bands(ny: int, height: int) -> list[tuple[int, int]]:
+    """Rows 0 to ``ny`` cut into bands of ``height`` rows: [(start, stop), ...]."""
+    return [(y, min(y + height, ny)) for y in range(0, ny, height)]
+
+
+def band_height(row_bytes: float, limit: float, ny: int) -> int:
+    """Rows of a band that stays within ``limit`` bytes, at least one, as a power of two where that many fit.
+
+    Raises
+    ------
+    UsageError
+        If not even one row fits.
+    """
+    rows = int(limit // row_bytes)
+    if rows < 1:
+        raise UsageError(
+            f"--max-memory: one row of all inputs takes {row_bytes / 1e6:.1f} MB, {limit / 1e6:.1f} MB are left"
+        )
+    return min(1 << (rows.bit_length() - 1), ny)
+
+
+# --- 4. consistency --------------------------------------------------------------------------------------
+
+
+def check_same(exposures: Sequence[Exposure], keywords: Sequence[str] = SAME_KEYWORDS) -> None:
+    """Make sure that all exposures are of one instrument, detector, subarray, readout pattern and window.
+
+    Raises
+    ------
+    DataError
+        Naming the first file that differs, the keyword, and both values.
+    """
+    first = exposures[0]
+    for other in exposures[1:]:
+        for keyword in keywords:
+            want, found = first.keyword(keyword), other.keyword(keyword)
+            if want != found:
+                raise DataError(f"{other.path}: {keyword} = {found!r}, expected {want!r} as in {first.path.name}")
+        if other.window != first.window:
+            raise DataError(
+                f"{other.path}: window {tuple(other.window)} (SUBSTRT1, SUBSTRT2, columns, rows), "
+                f"expected {tuple(first.window)} as in {first.path.name}"
+            )
+
+
+def check_state(exposure: Exposure, keyword: str, complete: bool = True) -> None:
+    """Make sure that a calibration step has (or has not) been done.
+
+    Raises
+    ------
+    DataError
+        If ``keyword`` (S_RAMP, S_JUMP, ...) says otherwise.
+    """
+    found = exposure.header.get(keyword)
+    if (found == "COMPLETE") != complete:
+        want = "'COMPLETE'" if complete else "not 'COMPLETE'"
+        raise DataError(f"{exposure.path}: {keyword} = {found!r}, expected {want}: wrong calibration state")
+
+
+def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:
+    """Reference pixels of an exposure: (ny, nx) map.
+
+    They come from the DQ (or PIXELDQ) of the exposure and from the detector table: the DQ alone knows the
+    interleaved ones of IRS2, the table alone is there when nobody set the flag.
+
+    Raises
+    ------
+    DataError
+        If the DQ calls more than a tenth of a frame of normal readout reference pixels: a broken DQ.
+    """
+    window = exposure.window
+    border = detectors.measure_border(detectors.get(exposure.keyword("DETECTOR")), window)
+    layout = exposure.arrays.get("DQ") or exposure.arrays.get("PIXELDQ")
+    if layout is None:
+        return border
+    plane = read_band(layout, 0, layout.shape[-2], planes=[0])[0]
+    flagged = (plane & dq.VALUE["REFERENCE_PIXEL"]) != 0
+    if window.ysize != detectors.IRS2_ROWS and flagged.mean() > max(0.1, 2 * border.mean()):
+        raise DataError(f"{exposure.path}: DQ calls {flagged.mean():.0%} of the image REFERENCE_PIXEL")
+    return border | flagged
+
+
+def without(exposure: Exposure, *names: str) -> Exposure:
+    """The same exposure without some extensions: less to send to workers."""
+    return replace(exposure, arrays={k: v for k, v in exposure.arrays.items() if k not in names})
