@@ -1,0 +1,202 @@
+"""Reading `_cal` files by rows and writing `_crf` copies: every HDU kept, masks matched, metadata updated."""
+
+import hashlib
+import io
+import os
+
+import asdf
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from badpix import asdf_meta, crf
+from badpix.associations import Association, Member
+from badpix.errors import DataError, UsageError
+
+SHAPE = (70, 33)
+
+
+@pytest.fixture
+def cal_path(tmp_path):
+    """A `_cal` file with NaN in single arrays, DQ flags, an unknown table and an ASDF tree with a binary block."""
+    rng = np.random.default_rng(5)
+    sci, err, var = (rng.normal(10, 1, SHAPE).astype("f4") for _ in range(3))
+    sci[5, 6] = err[7, 8] = var[0, 0] = np.nan
+    dq = np.zeros(SHAPE, "u4")
+    dq[9, 10], dq[11, 12], dq[69, 32] = 1, 4, 1 << 31
+    tree = {
+        "meta": {"cal_step": {"flat_field": "COMPLETE"}, "filename": "x_cal.fits", "asn": {}},
+        "table": np.arange(100.0),
+    }
+    buffer = io.BytesIO()
+    asdf.AsdfFile(tree).write_to(buffer)
+    content = np.frombuffer(buffer.getvalue(), "u1")
+    column = fits.Column("ASDF_METADATA", f"{content.size}B", array=content[None])
+    primary = fits.PrimaryHDU()
+    primary.header["FILENAME"] = "x_cal.fits"
+    primary.header["S_FLAT"] = "COMPLETE"
+    primary.header["ZZZ"] = 1
+    hdus = fits.HDUList(
+        [
+            primary,
+            fits.ImageHDU(sci, name="SCI"),
+            fits.ImageHDU(err, name="ERR"),
+            fits.ImageHDU(dq, name="DQ"),
+            fits.ImageHDU(var, name="VAR_POISSON"),
+            fits.ImageHDU(var[:5], name="VAR_FLAT"),
+            fits.ImageHDU(np.arange(6, dtype="i2"), name="MINE"),
+            fits.BinTableHDU.from_columns([column], name="ASDF"),
+        ]
+    )
+    path = tmp_path / "x_cal.fits"
+    hdus.writeto(path, checksum=True)
+    return path
+
+
+def _asn(path, **more):
+    return Association((Member(path),), **more)
+
+
+def _write(path, target, flagged, **more):
+    options = {"association": _asn(path), "status": "COMPLETE", "history": ["said so"], "overwrite": False}
+    return crf.write_crf(crf.read_layout(path), target, flagged=flagged, **(options | more))
+
+
+def test_rows_are_read_as_astropy_reads_them(cal_path):
+    cal = crf.read_layout(cal_path)
+    assert cal.shape == SHAPE
+    for name in ("SCI", "ERR", "DQ", "VAR_POISSON"):
+        expected = fits.getdata(cal_path, name)
+        found = crf.read_rows(cal, name, 3, 70)
+        assert found.dtype.isnative
+        np.testing.assert_array_equal(found, expected[3:])
+    assert crf.read_rows(cal, "DQ").dtype == np.uint32
+
+
+def test_copy_keeps_everything_and_matches_the_masks(cal_path, tmp_path):
+    before = hashlib.sha256(cal_path.read_bytes()).hexdigest()
+    flagged = np.zeros(SHAPE, bool)
+    flagged[0, 5] = flagged[69, 32] = flagged[9, 10] = True
+    counts = _write(cal_path, tmp_path / "x_crf.fits", flagged)
+    assert hashlib.sha256(cal_path.read_bytes()).hexdigest() == before
+
+    bad = flagged.copy()
+    for y, x in ((5, 6), (7, 8), (0, 0), (9, 10)):
+        bad[y, x] = True
+    assert counts == {"flagged": 3, "newly_unusable": 5, "unusable": 6}
+    with fits.open(cal_path) as old, fits.open(tmp_path / "x_crf.fits") as new:
+        new.verify("exception")
+        assert [h.name for h in new] == [h.name for h in old]
+        expected = old["DQ"].data.copy()
+        expected[bad] |= 1
+        expected[flagged] |= 17
+        np.testing.assert_array_equal(new["DQ"].data, expected)
+        for name in ("SCI", "ERR", "VAR_POISSON"):
+            np.testing.assert_array_equal(new[name].data, np.where(bad, np.nan, old[name].data))
+        for name in ("VAR_FLAT", "MINE"):
+            np.testing.assert_array_equal(new[name].data, old[name].data)
+            assert new[name].header["DATASUM"] == old[name].header["DATASUM"]
+        assert "DATASUM" not in new["SCI"].header
+
+
+def test_primary_header_and_tree_say_what_was_done(cal_path, tmp_path):
+    asn = _asn(cal_path, asn_id="a3001", pool_name="the pool", table_name="t_asn.json")
+    cal = crf.read_layout(cal_path)
+    target = crf.crf_path(tmp_path, cal, asn)
+    assert target.name == "x_a3001_crf.fits"
+    _write(cal_path, target, np.zeros(SHAPE, bool), association=asn)
+    header = fits.getheader(target)
+    assert header["S_OUTLIR"] == "COMPLETE"
+    assert header["FILENAME"] == target.name
+    assert (header["ASNPOOL"], header["ASNTABLE"]) == ("the pool", "t_asn.json")
+    assert "said so" in str(header["HISTORY"])
+    assert list(header).index("S_OUTLIR") == list(header).index("S_FLAT") + 1
+    with asdf.open(io.BytesIO(crf.read_asdf(crf.read_layout(target)))) as af:
+        meta = af["meta"]
+        assert meta["cal_step"] == {"outlier_detection": "COMPLETE", "flat_field": "COMPLETE"}
+        assert meta["asn"] == {"exptype": "science", "pool_name": "the pool", "table_name": "t_asn.json"}
+        assert meta["filename"] == target.name
+        np.testing.assert_array_equal(af["table"], np.arange(100.0))
+    assert crf.read_meta(crf.read_layout(target), "meta.cal_step.flat_field") == "COMPLETE"
+    assert crf.read_meta(crf.read_layout(target), "meta.group_id") is None
+
+
+def test_skipped_exposures_keep_their_pixels(cal_path, tmp_path):
+    assert _write(cal_path, tmp_path / "x_crf.fits", None, status="SKIPPED") == {}
+    with fits.open(cal_path) as old, fits.open(tmp_path / "x_crf.fits") as new:
+        for name in ("SCI", "ERR", "DQ"):
+            np.testing.assert_array_equal(new[name].data, old[name].data)
+        assert new[0].header["S_OUTLIR"] == "SKIPPED"
+
+
+def test_outputs_are_not_replaced_unasked_and_inputs_never(cal_path, tmp_path):
+    target = tmp_path / "x_crf.fits"
+    _write(cal_path, target, None)
+    with pytest.raises(UsageError, match="exists"):
+        _write(cal_path, target, None)
+    _write(cal_path, target, None, overwrite=True)
+    with pytest.raises(UsageError, match="input itself"):
+        _write(cal_path, cal_path, None, overwrite=True)
+    (tmp_path / "link.fits").symlink_to(cal_path)
+    with pytest.raises(UsageError, match="input itself"):
+        _write(cal_path, tmp_path / "link.fits", None, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["link.fits", "x_cal.fits", "x_crf.fits"]
+
+
+def test_broken_files(cal_path, tmp_path):
+    content = cal_path.read_bytes()
+    short = tmp_path / "short.fits"
+    short.write_bytes(content[:12000])
+    with pytest.raises(DataError, match="cut short"):
+        crf.read_layout(short)
+    with pytest.raises(DataError, match="no such file"):
+        crf.read_layout(tmp_path / "none.fits")
+    text = tmp_path / "text.fits"
+    text.write_text("hello")
+    with pytest.raises(DataError, match="not a plain FITS"):
+        crf.read_layout(text)
+    text.write_bytes(b"\x1f\x8b...")
+    with pytest.raises(DataError, match="uncompress"):
+        crf.read_layout(text)
+    cube = tmp_path / "cube.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 3, 4), "f4"), name="SCI")]).writeto(cube)
+    with pytest.raises(DataError, match="3 axes"):
+        _ = crf.read_layout(cube).shape
+    with pytest.raises(DataError, match="no DQ extension"):
+        crf.read_rows(crf.read_layout(cube), "DQ")
+    integers = tmp_path / "integers.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((3, 4), "i2"), name="SCI")]).writeto(integers)
+    with pytest.raises(DataError, match="BITPIX 16"):
+        _ = crf.read_layout(integers).shape
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"meta": {"asn": None, "cal_step": {}, "deep": {"a": [1, 2, {"b": "ä, ü"}]}}},
+        {"meta": {"other": "x"}, "block": np.arange(5)},
+        {"first": np.arange(3), "meta": {"asn": {"table_name": "it's: old"}, "filename": ""}},
+        {"nothing": 1},
+    ],
+)
+def test_tree_values_are_replaced_or_added_in_any_style(tree):
+    buffer = io.BytesIO()
+    asdf.AsdfFile(tree).write_to(buffer)
+    changes = {"meta.asn.table_name": "a: 'b'", "meta.cal_step.outlier_detection": "COMPLETE", "meta.filename": "no"}
+    for _ in range(2):  # added, then replaced
+        changed = asdf_meta.update(buffer.getvalue(), changes)
+        with asdf.open(io.BytesIO(changed)) as af:
+            assert af["meta"]["asn"]["table_name"] == "a: 'b'"
+            assert af["meta"]["cal_step"]["outlier_detection"] == "COMPLETE"
+            assert af["meta"]["filename"] == "no"
+            for name in ("block", "first"):
+                if name in tree:
+                    np.testing.assert_array_equal(af[name], tree[name])
+            if "deep" in tree.get("meta", {}):
+                assert af["meta"]["deep"]["a"][2] == {"b": "ä, ü"}
+        buffer = io.BytesIO(changed)
+
+
+def test_no_asdf():
+    with pytest.raises(ValueError):
+        asdf_meta.split(b"nothing")
