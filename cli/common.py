@@ -1,0 +1,442 @@
+"""What all commands share: options made from parameters, the talk on stderr, the error boundary, the summary.
+
+stdout holds the result alone (the paths written, or the JSON); everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from badpix import __version__, params
+from badpix.errors import BadpixError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Sections of a parameter file; a command reads its own and the ones that all share.
+FILE_KEYS = (
+    "detector detectors defaults set reference flats darks merge check compare report prepare rebuild output ifu "
+    "image simulate"
+).split()
+
+
+# --- options ---------------------------------------------------------------------------------------------
+
+
+class Option(click.Option):
+    """An option that knows its heading in the help."""
+
+    def __init__(self, *args: Any, heading: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = heading
+
+
+class Command(click.Command):
+    """A command with grouped help and with one place where errors become messages and exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Accept ``--flag=true`` and ``--flag=false`` for switches, as the JWST pipeline's shell does."""
+        switches = {o for p in self.params if isinstance(p, Option) and p.is_flag for o in p.opts}
+        return super().parse_args(ctx, [_plain_switch(arg, switches) for arg in args])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options under their headings."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record:
+                headings.setdefault(getattr(param, "heading", "") or "Options", []).append(record)
+        for heading, rows in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=34)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a user's mistake ends in one message and an exit status, never in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except BadpixError as error:
+            fail(ctx, str(error), error.exit_code)
+        except MemoryError:
+            fail(ctx, "out of memory; give a smaller --max-memory or fewer --workers", 1)
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
+            fail(ctx, f"{name}{error.strerror or error}", 1)
+        except KeyboardInterrupt:
+            fail(ctx, "interrupted; nothing was written", 130)
+        except click.exceptions.ClickException:
+            raise
+        except (click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            fail(ctx, f"internal error: {type(error).__name__}: {error}; please report it (-v shows where)", 1)
+
+
+def _plain_switch(arg: str, switches: set[str]) -> str:
+    name, equals, value = arg.partition("=")
+    name = name.replace("_", "-")
+    if not equals or name not in switches or value.lower() not in ("true", "false"):
+        return arg
+    return name if value.lower() == "true" else "--no-" + name[2:]
+
+
+def fail(ctx: click.Context, message: str, code: int) -> None:
+    """Say what went wrong (in JSON too, if that was asked for), note it in the log file, and end."""
+    talk = ctx.obj if isinstance(ctx.obj, Talk) else Talk(ctx.params)
+    talk.error(message)
+    if ctx.params.get("as_json"):
+        click.echo(json.dumps({"command": ctx.command_path, "status": "failed", "error": message, "exit": code}))
+    ctx.exit(code)
+
+
+def parameter_options(*section_names: str) -> Callable[[F], F]:
+    """Options for all parameters of some sections; an option that is not given leaves the YAML's value."""
+
+    def decorate(function: F) -> F:
+        for name in reversed(section_names):
+            sec = params.section(name)
+            for p in reversed(sec.params):
+                function = _option(p, sec)(function)
+        return function
+
+    return decorate
+
+
+def _option(p: params.Param, sec: params.Section) -> Callable[[F], F]:
+    flag = "--" + p.name.replace("_", "-")
+    heading = f"{p.group or sec.title}"
+    text = f"{p.help}  [default: {params.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
+    if p.kind == "bool":
+        return click.option(f"{flag}/--no-{flag[2:]}", p.name, cls=Option, heading=heading, default=None, help=text)
+    metavar = "|".join(p.choices) if p.kind == "choice" else p.kind.upper().replace("PAIR_", '"A B" ')
+    return click.option(flag, p.name, cls=Option, heading=heading, default=None, metavar=metavar, help=text)
+
+
+def shared_options(function: F) -> F:
+    """Options of every command that does work."""
+    general = "General"
+    for decorator in reversed(
+        [
+            click.option("-p", "--params", "params_files", multiple=True, metavar="FILE", cls=Option, heading=general,
+                         help="YAML (or ASDF) with parameters; may be repeated, the later one wins."),
+            click.option("--set", "parameter_set", type=click.Choice(params.SETS), default=None, cls=Option,
+                         heading=general, help="Parameter set to start from.  [default: default]"),
+            click.option("--overwrite", is_flag=True, cls=Option, heading=general, help="Replace existing outputs."),
+            click.option("--workers", type=click.IntRange(1, 1024), default=1, cls=Option, heading=general,
+                         help="Processes to use.  [default: 1]"),
+            click.option("--dask", metavar="ADDRESS", cls=Option, heading=general,
+                         help="Dask scheduler to use instead (extra 'cluster')."),
+            click.option("--max-memory", metavar="SIZE", default=None, cls=Option, heading=general,
+                         help="Memory that a process may use, such as 400M or 2G."),
+            *_talk_options(general),
+        ]
+    ):  # fmt: skip
+        function = decorator(function)
+    return function
+
+
+def talk_options(function: F) -> F:
+    """Options of every command that only answers a question: ``--json``, ``-q``, ``-v``, ``--log-file``."""
+    for decorator in reversed(_talk_options("General")):
+        function = decorator(function)
+    return function
+
+
+def _talk_options(heading: str) -> list[Callable[[F], F]]:
+    return [
+        click.option("--json", "as_json", is_flag=True, cls=Option, heading=heading,
+                     help="Print the summary as JSON on stdout, and nothing else there."),
+        click.option("-q", "--quiet", is_flag=True, cls=Option, heading=heading, help="Say only notes and errors."),
+        click.option("-v", "--verbose", is_flag=True, cls=Option, heading=heading, help="Say more."),
+        click.option("--log-file", metavar="FILE", cls=Option, heading=heading, help="Append the talk to a file."),
+    ]  # fmt: skip
+
+
+# --- parameters from file and command line ---------------------------------------------------------------
+
+
+def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged tree of all ``-p`` files, with paths made relative to their file's folder resolved.
+
+    Raises
+    ------
+    UsageError
+        At an unknown section.
+    """
+    tree: dict[str, Any] = {}
+    for name in options.get("params_files") or ():
+        found = params.load_file(name)
+        for key, value in found.items():
+            if key not in FILE_KEYS:
+                raise UsageError(f"{name}: unknown section {key!r}{params.nearest(key, FILE_KEYS)}")
+            if isinstance(value, Mapping):
+                value = _resolve_paths(key, value, Path(name).parent)
+                tree[key] = {**tree.get(key, {}), **value}
+            else:
+                tree[key] = str(Path(name).parent / value) if key == "output" else value
+    return tree
+
+
+def _resolve_paths(section: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths in a section start at the folder of its file, not at the current directory."""
+    try:
+        sec = params.section(section)
+    except ModuleNotFoundError:
+        return dict(values)
+    kinds = {p.name: p.kind for p in sec.params}
+    out = dict(values)
+    for key, value in values.items():
+        if key == "inputs" and isinstance(value, Mapping):
+            out[key] = {role: _beside(folder, v) for role, v in value.items()}
+        elif kinds.get(key) in ("path", "paths") and value:
+            out[key] = _beside(folder, value) if kinds[key] == "paths" else _beside(folder, value)[0]
+    return out
+
+
+def _beside(folder: Path, value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else list(value)
+    special = ("none", "default")
+    keep = [n in special or os.path.isabs(n.lstrip("@")) for n in names]
+    return [
+        n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
+        for n, k in zip(names, keep, strict=True)
+    ]
+
+
+def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Checked values and named inputs of a section: declared default < YAML < explicit option.
+
+    Parameters
+    ----------
+    name : str
+        Section.
+    tree : mapping
+        From :func:`load_files`.
+    options : mapping
+        All options of the command, None where not given.
+
+    Returns
+    -------
+    values, inputs : dict
+        Complete parameter values; inputs by role as the YAML names them.
+    """
+    sec = params.section(name)
+    source = ", ".join(options.get("params_files") or ()) or "command line"
+    from_file, inputs = params.section_values(tree, sec, source)
+    parameter_set = options.get("parameter_set") or from_file.pop("set", None) or tree.get("set") or "default"
+    from_file.pop("set", None)
+    values = params.check(sec, from_file, source, parameter_set)
+    given = {p.name: options[p.name] for p in sec.params if options.get(p.name) is not None}
+    for key, value in given.items():
+        checked = params.check_value(sec[key], value, f"--{key.replace('_', '-')}")
+        merged = sec[key].kind == "mapping" and checked
+        values[key] = {**values[key], **checked} if merged else checked
+    return values, inputs
+
+
+def parse_size(text: str | None, default: str) -> int:
+    """Bytes meant by ``400M`` or ``2G`` (powers of 1024; a bare number counts bytes).
+
+    Raises
+    ------
+    UsageError
+        If it is no size.
+    """
+    word = (text or default).strip().upper().removesuffix("B").removesuffix("I")
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    try:
+        factor = units.get(word[-1:], 1)
+        size = int(float(word[:-1] if word[-1:] in units else word) * factor)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"--max-memory: found {text!r}, expected a size such as 400M or 2G")
+    return size
+
+
+@contextmanager
+def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
+    """Where tasks run: nowhere else (None), in local processes, or on a Dask cluster."""
+    if dask:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise UsageError("--dask needs dask.distributed: pip install 'badpix[cluster]'") from None
+        try:
+            client = Client(dask, timeout="20s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise DataError(f"--dask {dask}: no scheduler answers: {error}") from None
+        with client, client.get_executor() as executor:
+            yield executor
+    elif workers > 1:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+            yield executor
+    else:
+        yield None
+
+
+# --- talk ------------------------------------------------------------------------------------------------
+
+
+class Talk:
+    """What a run says: messages and progress on stderr and in the log file, the result on stdout.
+
+    Parameters
+    ----------
+    options : mapping
+        The command's options: ``quiet``, ``verbose``, ``as_json``, ``log_file``.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.quiet = bool(options.get("quiet"))
+        self.verbose = bool(options.get("verbose"))
+        self.as_json = bool(options.get("as_json"))
+        self.log_file = options.get("log_file")
+        self.started = time.monotonic()
+        self.notes: list[str] = []
+
+    def say(self, message: str) -> None:
+        """One line about what is being done."""
+        self._log("info", message)
+        if not self.quiet:
+            click.echo(message, err=True)
+
+    def detail(self, message: str) -> None:
+        """One line for ``-v``."""
+        self._log("debug", message)
+        if self.verbose:
+            click.echo(message, err=True)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know; repeated in the summary."""
+        self.notes.append(message)
+        self._log("warning", message)
+        click.secho(f"note: {message}", fg="yellow", err=True)
+
+    def error(self, message: str) -> None:
+        """Why the run ends."""
+        self._log("error", message)
+        click.secho(f"error: {message}", fg="red", err=True)
+
+    def _log(self, level: str, message: str) -> None:
+        if self.log_file:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            try:
+                with open(self.log_file, "a", encoding="utf-8") as stream:
+                    stream.write(f"{stamp} {level:7s} {os.getpid()} {message}\n")
+            except OSError as error:
+                self.log_file = None
+                click.secho(f"note: --log-file: {error}", fg="yellow", err=True)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """A function ``tick(done, total)``; a bar appears after a second, on a terminal only."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(label, total=None)
+        begun = time.monotonic()
+        shown = False
+
+        def tick(done: int, total: int) -> None:
+            nonlocal shown
+            if not shown and time.monotonic() - begun > 1 and done < total:
+                bar.start()
+                shown = True
+            bar.update(task, completed=done, total=total)
+
+        try:
+            yield tick
+        finally:
+            if shown:
+                bar.stop()
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table on stderr; the first column to the left, numbers to the right."""
+        if self.quiet or not rows:
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        made = Table(title=title, title_justify="left", title_style="bold")
+        for k, column in enumerate(columns):
+            numbers = k > 0 and all(_is_numeric(row[k]) for row in rows)
+            made.add_column(column, justify="right" if numbers else "left")
+        for row in rows:
+            made.add_row(*[_cell(v) for v in row])
+        width = None if sys.stderr.isatty() else 118
+        Console(stderr=True, width=width).print(made)
+
+    def finish(self, command: str, outputs: Sequence[str | Path], summary: Mapping[str, Any]) -> None:
+        """The result: paths on stdout, or the JSON."""
+        seconds = round(time.monotonic() - self.started, 2)
+        memory = peak_memory()
+        written = ", ".join(str(p) for p in outputs)
+        if not self.as_json:
+            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:.0f} MB")
+            for path in outputs:
+                click.echo(str(path))
+        else:
+            whole = {
+                "command": command,
+                "version": __version__,
+                "status": "done",
+                "outputs": [str(p) for p in outputs],
+                **summary,
+                "notes": self.notes,
+                "seconds": seconds,
+                "peak_memory_mb": round(memory / 1e6, 1),
+            }
+            click.echo(json.dumps(whole, indent=1, default=_plain))
+        self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of what json does not know: numpy scalars and arrays, paths."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value[:1].isdigit())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process, bytes (ru_maxrss would include the parent's before exec)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

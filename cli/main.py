@@ -1,0 +1,85 @@
+"""The two console scripts: groups that import a command only when it is called.
+
+``--help`` shows the table below without importing any command, so it answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from badpix import __version__
+
+BADPIX = {
+    "Make masks": {
+        "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
+        "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
+    },
+    "Parameters": {
+        "params": ("parameters:params", "Print the commented default YAML of a command."),
+    },
+}
+
+OUTLIER: dict[str, dict[str, tuple[str, str]]] = {
+    "Parameters": {
+        "params": ("parameters:params", "Print the commented default YAML of a command."),
+    },
+}
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called; its help comes from the table."""
+
+    def __init__(self, table: dict[str, dict[str, tuple[str, str]]], **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.table = table
+        self.lazy = {name: entry for rows in table.values() for name, entry in rows.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of the help."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.lazy:
+            return None
+        module, name = self.lazy[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(f"badpix.cli.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one gets the nearest name."""
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            from badpix.params import nearest
+
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.lazy)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands in groups, without importing any."""
+        for title, rows in self.table.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in rows.items()])
+
+
+badpix = LazyGroup(
+    BADPIX,
+    name="badpix",
+    context_settings=CONTEXT,
+    help="Make, check and explain JWST bad-pixel masks.",
+    epilog="Example: badpix flats 'flats/*_rate.fits' --author 'A. Name' -o nrcb1_mask.fits",
+)
+outlier = LazyGroup(
+    OUTLIER,
+    name="outlier",
+    context_settings=CONTEXT,
+    help="Flag outliers in JWST exposures and write _crf.fits files.",
+    epilog="Example: outlier ifu jw01234-o001_spec3_asn.json --output-dir flagged",
+)
+for _group in (badpix, outlier):
+    click.version_option(__version__, "-V", "--version", prog_name=_group.name)(_group)

@@ -1,0 +1,22 @@
+"""``badpix params`` and ``outlier params``: the commented YAML of a command's parameters."""
+
+from __future__ import annotations
+
+import click
+
+from badpix import params as declared
+from badpix.cli.common import Command
+
+SECTIONS = {"badpix": ("flats", "darks", "merge", "reference"), "outlier": ("ifu", "image")}
+
+
+@click.command(cls=Command)
+@click.argument("command")
+@click.option("--set", "parameter_set", type=click.Choice(declared.SETS), default="default", help="Parameter set.")
+@click.pass_context
+def params(ctx: click.Context, command: str, parameter_set: str) -> None:
+    """Print the commented YAML of COMMAND (flats, darks, merge, reference; ifu, image)."""
+    known = [name for names in SECTIONS.values() for name in names]
+    if command not in known:
+        raise click.BadParameter(f"{command!r} has no parameters{declared.nearest(command, known)}")
+    click.echo(declared.render_yaml(declared.section(command), parameter_set), nl=False)
