@@ -1,0 +1,186 @@
+"""What flags were decided on, kept so that every flag can be explained later.
+
+A search gives, besides its maps, the images it looked at (*quantities*), the limits it compared them with
+(*rules*) and, for searches that vote over integrations, the value of each integration at the pixels that came
+near a limit (*samples*). They are stored beside the mask as ``<mask root>_evidence.fits``:
+
+* one tile-compressed (lossless) image a quantity, float32 or small integers, NaN where nothing was measured;
+* ``RULES``: search, quantity, comparison, limit, unit, meaning; a limit that varies over the detector is the name
+  of another image;
+* ``SAMPLES_<quantity>``: columns ``x``, ``y`` (0-based) and ``values`` (one a integration), candidates only;
+* the mask it belongs to, by the DATASUM of its DQ.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix.errors import DataError
+
+COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+class Rule(NamedTuple):
+    """One comparison that a search makes. A pixel is flagged by a search if *all* rules of one of its ways hold.
+
+    ``way`` numbers alternatives: rules of one search with the same ``way`` are joined by *and*, different ways by
+    *or*.
+    """
+
+    search: str
+    quantity: str
+    comparison: str
+    limit: float | str
+    unit: str
+    meaning: str
+    way: int = 1
+
+
+class Samples(NamedTuple):
+    """Values by integration at chosen pixels: ``x``, ``y`` (n,), ``values`` (n, nints)."""
+
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+@dataclass
+class Evidence:
+    """Images, rules and samples of one or several searches."""
+
+    images: dict[str, NDArray[Any]] = field(default_factory=dict)
+    rules: list[Rule] = field(default_factory=list)
+    samples: dict[str, Samples] = field(default_factory=dict)
+
+    def join(self, other: Evidence) -> Evidence:
+        """This evidence and another one; names must not clash."""
+        clash = sorted(set(self.images) & set(other.images))
+        if clash:
+            raise ValueError(f"both hold {', '.join(clash)}")
+        return Evidence(
+            {**self.images, **other.images}, [*self.rules, *other.rules], {**self.samples, **other.samples}
+        )
+
+
+@dataclass
+class Detection:
+    """What a driver found.
+
+    Attributes
+    ----------
+    maps : dict of str to bool ndarray
+        Search type (``DEAD``, ``hot``, ...) to map of the whole frame, (ny, nx); False on reference pixels.
+    evidence : Evidence
+        What the maps were decided on.
+    notes : list of str
+        What the user should know: tests left out, shallow data, undetermined pixels.
+    """
+
+    maps: dict[str, NDArray[np.bool_]]
+    evidence: Evidence = field(default_factory=Evidence)
+    notes: list[str] = field(default_factory=list)
+
+
+def path_beside(mask: str | Path) -> Path:
+    """Where the evidence of a mask lies: ``<mask root>_evidence.fits``."""
+    mask = Path(mask)
+    name = mask.name
+    for ending in (".fits.gz", ".fits"):
+        name = name.removesuffix(ending)
+    return mask.with_name(f"{name}_evidence.fits")
+
+
+def to_hdus(evidence: Evidence, header: Mapping[str, Any]) -> fits.HDUList:
+    """The FITS form of the evidence.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What to store.
+    header : mapping
+        Primary keywords: instrument, detector, window, MASKSUM (DATASUM of the mask's DQ).
+    """
+    primary = fits.PrimaryHDU()
+    for key, value in header.items():
+        primary.header[key] = value
+    hdus = [primary]
+    for name, image in evidence.images.items():
+        stored = image.astype(np.float32) if image.dtype == np.float64 else image
+        stored = stored.astype(np.uint8) if stored.dtype == bool else stored
+        hdus.append(fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0))
+    hdus.append(_rules_hdu(evidence.rules))
+    for name, samples in evidence.samples.items():
+        n = samples.values.shape[1]
+        columns = [
+            fits.Column("x", "J", array=samples.x),
+            fits.Column("y", "J", array=samples.y),
+            fits.Column("values", f"{n}E", array=samples.values),
+        ]
+        hdus.append(fits.BinTableHDU.from_columns(columns, name=f"SAMPLES_{name.upper()}"))
+    return fits.HDUList(hdus)
+
+
+def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
+    text = {"search": 24, "quantity": 32, "comparison": 2, "limit": 32, "unit": 24, "meaning": 200}
+    columns = [
+        fits.Column(name, f"{width}A", array=np.array([str(getattr(r, name)) for r in rules], f"U{width}"))
+        for name, width in text.items()
+    ]
+    columns.append(fits.Column("way", "I", array=np.array([r.way for r in rules], np.int16)))
+    return fits.BinTableHDU.from_columns(columns, name="RULES")
+
+
+def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
+    """Evidence and primary header of a file.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or holds no RULES.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no evidence there; make the mask with --evidence")
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            if "RULES" not in hdus:
+                raise DataError(f"{path}: extension RULES is missing: not an evidence file")
+            header = dict(hdus[0].header)
+            found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
+            for hdu in hdus[1:]:
+                if isinstance(hdu, fits.CompImageHDU):
+                    found.images[hdu.name.lower()] = np.asarray(hdu.data)
+                elif hdu.name.startswith("SAMPLES_"):
+                    rows = hdu.data
+                    values = np.asarray(rows["values"], np.float32).reshape(len(rows), -1)
+                    x, y = np.asarray(rows["x"], np.int32), np.asarray(rows["y"], np.int32)
+                    found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = Samples(x, y, values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: evidence can't be read: {error}") from None
+    return found, header
+
+
+def _rule(row: Any) -> Rule:
+    limit = str(row["limit"])
+    try:
+        number: float | str = float(limit)
+    except ValueError:
+        number = limit
+    texts = (str(row[k]) for k in ("search", "quantity", "comparison"))
+    search, quantity, comparison = texts
+    return Rule(search, quantity, comparison, number, str(row["unit"]), str(row["meaning"]), int(row["way"]))
+
+
+def holds(rule: Rule, evidence: Evidence, y: int, x: int) -> tuple[float, float, bool]:
+    """Value, limit and outcome of a rule at a pixel; a value that was not measured (NaN) never holds."""
+    value = float(evidence.images[rule.quantity][y, x])
+    limit = float(evidence.images[rule.limit][y, x]) if isinstance(rule.limit, str) else float(rule.limit)
+    return value, limit, bool(COMPARISONS[rule.comparison](value, limit))
