@@ -185,7 +185,7 @@ def _read_stored(file: Any, cal: CalFile, hdu: Hdu, start: int, stop: int) -> np
     kind = _stored_type(cal, hdu)
     nx = hdu.shape[1]
     rows = np.empty((stop - start, nx), kind)
-    view = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+    view = rows.reshape(-1).view("u1").data
     position = hdu.data_start + start * nx * kind.itemsize
     done = 0
     while done < len(view):
@@ -435,7 +435,7 @@ def _write_matched(
         counts["unusable"] += int(np.count_nonzero(bad))
         for name, values in arrays.items():
             position = places[name] + start * hdus[name].shape[1] * values.itemsize
-            os.pwrite(out.fileno(), _to_stored(values, hdus[name]), position)
+            os.pwrite(out.fileno(), _to_stored(values, hdus[name]).data, position)
     return counts
 
 

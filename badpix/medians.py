@@ -1,0 +1,194 @@
+"""Medians that ignore NaN: along a stack of images, in windows around pixels, in rows of gathered values.
+
+Three ways to the same definition (``np.nanmedian``: the mean of the middle two where their number is even, NaN
+where nothing is left), each the fastest for its shape:
+
+1. along a stack, the images are sorted against each other by a network of minimum and maximum operations
+   (Batcher's odd-even merge sort), cut down to the ranks that are needed; pixels with NaN are put right one by
+   one afterwards;
+2. in windows, the windows of a few rows at a time are gathered into rows and sorted;
+3. rows of gathered values (the neighbours of some pixels) are sorted.
+
+All are exact, in the type of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+# (line, line, whether the smaller is needed, whether the larger is needed)
+Comparator = tuple[int, int, bool, bool]
+
+
+@cache
+def sorting_network(n: int, ranks: tuple[int, ...]) -> tuple[Comparator, ...]:
+    """Comparators that bring the given ranks of ``n`` lines into place (Batcher's odd-even merge sort, pruned)."""
+    needed = set(ranks)
+    kept: list[Comparator] = []
+    for low, high in reversed(_merge_exchange(n)):
+        if low in needed or high in needed:
+            kept.append((low, high, low in needed, high in needed))
+            needed |= {low, high}
+    return tuple(reversed(kept))
+
+
+def _merge_exchange(n: int) -> list[tuple[int, int]]:
+    """Knuth's Algorithm 5.2.2M (merge exchange) as a list of comparators."""
+    pairs = []
+    top = 1 << max(0, (n - 1).bit_length() - 1)
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while True:
+            pairs += [(i, i + d) for i in range(n - d) if i & p == r]
+            if q == p:
+                break
+            d, q, r = q - p, q // 2, p
+        p //= 2
+    return pairs
+
+
+def sort_lines(lines: list[np.ndarray], ranks: Sequence[int]) -> list[np.ndarray]:
+    """Sort equal arrays against each other, element by element, far enough that ``ranks`` are right.
+
+    Parameters
+    ----------
+    lines : list of ndarray
+        Without NaN (infinities are allowed). Overwritten.
+    ranks : sequence of int
+        Ranks wanted, from 0.
+
+    Returns
+    -------
+    list of ndarray
+        One array a rank; they share memory with ``lines``.
+    """
+    if len(lines) > 1:
+        spare = np.empty_like(lines[0])
+        for low, high, small, large in sorting_network(len(lines), tuple(ranks)):
+            a, b = lines[low], lines[high]
+            if small and large:
+                np.minimum(a, b, out=spare)
+                np.maximum(a, b, out=b)
+                lines[low], spare = spare, a
+            elif small:
+                np.minimum(a, b, out=a)
+            else:
+                np.maximum(a, b, out=b)
+    return [lines[rank] for rank in ranks]
+
+
+def median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Median along the first axis, ignoring NaN.
+
+    Parameters
+    ----------
+    stack : ndarray, shape (n, ...), or sequence of n equal arrays
+        Floating point.
+
+    Returns
+    -------
+    ndarray
+        Median in the type of the input; NaN where all values are NaN.
+    """
+    return _middle_along(stack, lower=False)
+
+
+def lower_median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Median along the first axis, ignoring NaN; the *smaller* of the middle two where their number is even."""
+    return _middle_along(stack, lower=True)
+
+
+def _middle_along(stack: np.ndarray | Sequence[np.ndarray], *, lower: bool) -> np.ndarray:
+    lines = [np.array(line) for line in stack]
+    n = len(lines)
+    missing = np.zeros(lines[0].shape, np.uint16)
+    for line in lines:
+        nan = np.isnan(line)
+        if nan.any():
+            missing += nan
+            line[nan] = np.inf
+    partial = np.flatnonzero(missing)
+    low, high = (n - 1) // 2, n // 2
+    wanted = tuple(range(n)) if partial.size else tuple(sorted({low, high}))
+    ranks = dict(zip(wanted, sort_lines(lines, wanted), strict=True))
+    out = ranks[low] if lower or low == high else _mean(ranks[low], ranks[high])
+    if partial.size:
+        out = out.copy() if lower or low == high else out
+        columns = np.stack([ranks[i].ravel()[partial] for i in range(n)], axis=1)
+        count = n - missing.ravel()[partial].astype(np.intp)
+        out.ravel()[partial] = _middle_of_sorted(columns, count, lower=lower)
+    return out
+
+
+def median_rows(values: np.ndarray, *, lower: bool = False) -> np.ndarray:
+    """Median of each row of a table, ignoring NaN; the table is used up.
+
+    Parameters
+    ----------
+    values : ndarray, shape (m, k)
+        Sorted in place.
+    lower : bool
+        Whether the smaller of the middle two is wanted.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+        NaN where a row holds nothing else.
+    """
+    values.sort(axis=1)  # NaN last
+    count = values.shape[1] - np.isnan(values).sum(axis=1)
+    return _middle_of_sorted(values, count, lower=lower)
+
+
+def _middle_of_sorted(values: np.ndarray, count: np.ndarray, *, lower: bool) -> np.ndarray:
+    """Median of the first ``count`` of each sorted row."""
+    row = np.arange(len(values))
+    low = values[row, np.maximum(count - 1, 0) // 2]
+    if lower:
+        out = low
+    else:
+        high = values[row, np.minimum(count // 2, values.shape[1] - 1)]
+        out = np.where(count % 2, low, _mean(low, high))
+    out[count == 0] = np.nan
+    return out
+
+
+def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean of two in their own type, as ``np.mean`` computes it."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.add(a, b)
+        return np.divide(total, 2, out=total)
+
+
+def local_median(image: np.ndarray, size: tuple[int, int], *, outside: float, where: np.ndarray) -> np.ndarray:
+    """Median in a window around pixels, ignoring NaN.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Floating point.
+    size : (int, int)
+        Odd numbers of rows and columns of the window.
+    outside : float
+        Value of pixels outside the frame; NaN cuts the window there.
+    where : ndarray of bool, shape (ny, nx)
+        Pixels whose median is wanted.
+
+    Returns
+    -------
+    ndarray, shape (ny, nx)
+        NaN where it was not wanted.
+    """
+    rows, columns = size
+    frame = np.pad(image, ((rows // 2,) * 2, (columns // 2,) * 2), constant_values=outside)
+    windows = np.lib.stride_tricks.sliding_window_view(frame, size)
+    out = np.full(image.shape, np.nan, image.dtype)
+    for start in range(0, len(image), 8):
+        band = slice(start, start + 8)
+        chosen = windows[band][where[band]].reshape(-1, rows * columns)
+        out[band][where[band]] = median_rows(chosen)
+    return out
