@@ -1,0 +1,445 @@
+"""Simulated JWST ramps with known defects: the physics of one detector, arrays only.
+
+1. A :class:`Recipe` says what is made; :func:`make_scene` turns it into the maps of one detector: bias, read
+   noise, dark current, response, full well, and the defects put into them (:mod:`badpix.simulate_defects`).
+2. :func:`prepare_exposure` draws what concerns whole frames of one exposure: amplifier offsets and 1/f noise
+   (they follow the readout, so they need the frame), cosmic rays with tracks, the noise of the reference
+   pixels, the lamp's level.
+3. :func:`ramp_rows` gives the raw ramps of a band of rows: charge of light, dark current, cosmic rays, settling
+   and switching defects; shot noise; full well; inter-pixel capacitance (five points); gain; bias, reset noise,
+   drift, read noise; rounded to 16-bit DN.
+
+Every row of every integration has a random stream of its own, so the same numbers come out for any band height,
+any order and any number of workers. Levels and noise follow the published properties of the detectors as far as
+they matter to bad-pixel searches; the response is linear and the shot noise Gaussian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.detectors import Detector, Window, amplifier_map, measure_border
+from badpix.simulate_defects import Defects, place_defects
+
+Float = NDArray[np.float32]
+
+# Streams of random numbers: the second word of every seed.
+MAPS, PLACES, FRAME, ROWS, TELEGRAPHS = range(5)
+
+
+@dataclass(frozen=True)
+class Physics:
+    """What a detector family is like. DN are raw counts, e are electrons."""
+
+    gain: float  # e/DN
+    read_noise: float  # DN, one frame
+    dark: float  # e/s, typical pixel
+    ipc: float  # part of a pixel's charge seen by each of the 4 side neighbours
+    full_well: float  # e
+    bias: float  # DN
+    bias_spread: float  # DN, from pixel to pixel; in the superbias where there is one
+    reset_noise: float  # DN, per pixel and integration
+    drift: float  # DN, 1/f noise along the readout
+    frame_time: float  # s, full frame
+    hot_levels: tuple[float, ...]  # e/s
+    warm_levels: tuple[float, ...]  # e/s
+    start_drift: float = 0.0  # DN, common settling of all pixels after reset
+    first_frame: float = 0.0  # DN, offset of the first group
+
+
+_HOT = (0.3, 1.0, 3.0, 10.0, 100.0)
+PHYSICS = {
+    "NIRCAM_SHORT": Physics(2.05, 5.3, 0.003, 0.0055, 105e3, 10000, 250, 20, 1.2, 10.73677, _HOT, (0.06,)),
+    "NIRCAM_LONG": Physics(1.82, 4.8, 0.03, 0.0055, 95e3, 10000, 250, 20, 1.2, 10.73677, _HOT, (0.1,)),
+    "NIRISS": Physics(1.62, 6.2, 0.01, 0.0055, 80e3, 11000, 250, 20, 1.2, 10.73677, _HOT, (0.1,)),
+    "FGS": Physics(1.67, 6.5, 0.01, 0.0055, 85e3, 11000, 250, 20, 1.2, 10.73677, _HOT, (0.1,)),
+    "NIRSPEC": Physics(1.05, 9.0, 0.01, 0.006, 55e3, 8000, 300, 20, 1.2, 10.73676, _HOT, (0.1,)),
+    "MIRI": Physics(
+        3.6, 6.0, 0.2, 0.0154, 190e3, 8000, 179, 10, 1.0, 2.77504, (3.0, 10.0, 30.0, 100.0), (1.5,), 25.0, -60.0
+    ),
+}
+
+# Frames averaged in a group and frames skipped between groups.
+READOUT = {
+    "RAPID": (1, 0), "BRIGHT1": (1, 1), "BRIGHT2": (2, 0), "SHALLOW2": (2, 3), "SHALLOW4": (4, 1),
+    "MEDIUM2": (2, 8), "MEDIUM8": (8, 2), "DEEP2": (2, 18), "DEEP8": (8, 12),
+    "NIS": (4, 0), "NISRAPID": (1, 0), "FGS": (2, 0), "FGSRAPID": (1, 0), "NRS": (4, 0), "NRSRAPID": (1, 0),
+    "FASTR1": (1, 0), "SLOWR1": (1, 0),
+}  # fmt: skip
+DEFAULT_READOUT = {
+    "NIRCAM": "RAPID", "NIRISS": "NISRAPID", "FGS": "FGSRAPID", "NIRSPEC": "NRSRAPID", "MIRI": "FASTR1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the bytes of a simulation.
+
+    ``detector`` may be smaller than the real one of its name (:func:`shrink`): a frame of any size that still has
+    reference pixels on all its sides and four amplifiers. ``window`` is the part of it that is read.
+    """
+
+    detector: Detector
+    window: Window
+    seed: int = 0
+    nints: int = 1
+    flat_groups: int = 10
+    dark_groups: int = 20
+    readout: str = "RAPID"
+    defects_per_level: int | None = None
+    flat_level: float = 0.5
+    cosmic_rays: float = 5.0
+    subarray: str = "FULL"
+    defect_map: tuple[bytes, tuple[int, int]] | None = field(default=None, repr=False)
+    settings: tuple[str, ...] = ("isolated", "border", "pair", "cluster")
+
+    @property
+    def physics(self) -> Physics:
+        """The detector family's properties."""
+        if self.detector.instrument != "NIRCAM":
+            return PHYSICS[self.detector.instrument]
+        return PHYSICS["NIRCAM_LONG" if self.detector.name.endswith("LONG") else "NIRCAM_SHORT"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.window.ysize, self.window.xsize
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Frames averaged in a group, frames skipped between groups."""
+        return READOUT[self.readout]
+
+    @property
+    def frame_time(self) -> float:
+        """Seconds between frames."""
+        return self.physics.frame_time
+
+    @property
+    def group_time(self) -> float:
+        """Seconds between groups."""
+        return self.frame_time * sum(self.frames)
+
+    def groups(self, kind: str) -> int:
+        """Number of groups of a flat or a dark."""
+        return self.flat_groups if kind == "flat" else self.dark_groups
+
+    def group_times(self, kind: str) -> NDArray[np.float64]:
+        """Mean time since reset of each group, in seconds."""
+        averaged, skipped = self.frames
+        steps = np.arange(self.groups(kind)) * (averaged + skipped) + (averaged + 1) / 2
+        return np.asarray(steps * self.frame_time)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The maps of one simulated detector; all (ny, nx) float32 unless said otherwise."""
+
+    recipe: Recipe
+    reference: NDArray[np.bool_]
+    amplifier: NDArray[np.uint8]
+    bias: Float  # DN, defects included
+    superbias: Float  # DN, as a reference file knows it: without the low pedestals, with a little noise
+    read_noise: Float  # DN, one group, defects included
+    dark: Float  # e/s, defects included
+    response: Float  # relative, defects included
+    full_well: Float  # e
+    defects: Defects
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What one exposure has in common over the frame."""
+
+    kind: str
+    number: int
+    lamp: float  # e/s at response 1
+    drift: Float  # (nints, ngroups, slow axis, 4) DN
+    border: Float  # (nints, ngroups, reference pixels) raw DN of the reference pixels, in row-major order
+    hits: NDArray[Any]  # cosmic rays, sorted by integration and row
+
+
+def stream(*words: int) -> np.random.Generator:
+    """The random stream with this address."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))
+
+
+def shrink(detector: Detector, shape: tuple[int, int]) -> Detector:
+    """A small detector of the same kind: ``shape`` (ny, nx) is its full frame."""
+    return replace(detector, shape=shape)
+
+
+@lru_cache(maxsize=1)
+def make_scene(recipe: Recipe) -> Scene:
+    """The detector of a recipe, with its defects.
+
+    Returns
+    -------
+    Scene
+        Maps of shape ``recipe.shape``. Treat them as read-only: the last scene is kept.
+    """
+    physics, rng, shape = recipe.physics, stream(recipe.seed, MAPS), recipe.shape
+    reference = measure_border(recipe.detector, recipe.window)
+
+    def noise() -> Float:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    superbias = np.float32(physics.bias) + np.float32(physics.bias_spread) * noise()
+    read_noise = physics.read_noise / np.sqrt(recipe.frames[0]) * np.exp(0.12 * noise())
+    read_noise *= 1 + 0.25 * (rng.random(shape, dtype=np.float32) < 0.01) * np.abs(noise())
+    dark = physics.dark * np.exp(0.2 * noise())
+    dark += physics.dark * 1.5 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
+    response = measure_illumination(recipe) * (1 + 0.012 * noise())
+    full_well = np.float32(physics.full_well) * (1 + 0.02 * noise())
+    bias = superbias + np.float32(1.0) * noise()
+    dark[reference] = response[reference] = 0
+    scene = Scene(
+        recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise, dark,
+        response, full_well, Defects.none(),
+    )  # fmt: skip
+    defects = place_defects(recipe, reference, stream(recipe.seed, PLACES))
+    return replace(apply_defects(scene, defects), defects=defects)
+
+
+def measure_illumination(recipe: Recipe) -> Float:
+    """Relative light of the lamp over the frame: a smooth gradient, mean about 1."""
+    ny, nx = recipe.shape
+    y = np.linspace(-1, 1, ny, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, nx, dtype=np.float32)[None, :]
+    return np.asarray(1 + 0.12 * x - 0.08 * y - 0.06 * (x * x + y * y - 0.67), dtype=np.float32)
+
+
+def apply_defects(scene: Scene, defects: Defects) -> Scene:
+    """The scene with defects put into fresh maps (those that a static map can hold)."""
+    bias, noise = scene.bias.copy(), scene.read_noise.copy()
+    dark, response = scene.dark.copy(), scene.response.copy()
+    light = scene.response
+    for name in ("DEAD", "LOW_QE", "OPEN"):
+        d = defects.of(name)
+        response[d["y"], d["x"]] = light[d["y"], d["x"]] * d["level"]
+    spread_open_charge(response, light, defects)
+    d = defects.of("DEAD")
+    dark[d["y"], d["x"]] = 0
+    for name in ("HOT", "WARM"):
+        d = defects.of(name)
+        dark[d["y"], d["x"]] += d["level"]
+    d = defects.of("SATURATED")
+    dark[d["y"], d["x"]] = 1e9
+    d = defects.of("NOISY")
+    noise[d["y"], d["x"]] *= d["level"]
+    d = defects.of("LOW_PEDESTAL")
+    bias[d["y"], d["x"]] -= d["level"]
+    return replace(scene, bias=bias, read_noise=noise, dark=dark, response=response)
+
+
+def spread_open_charge(response: Float, light: Float, defects: Defects) -> None:
+    """Give the charge that OPEN pixels lose to their neighbours, in place.
+
+    Of the lost charge a part (the table's ``extra1``) is collected: 20 % of it by each side neighbour, 5 % by each
+    corner; a neighbour that is itself insensitive collects in proportion to its own response.
+    """
+    own = np.divide(response, light, out=np.zeros_like(response), where=light > 0)
+    ny, nx = response.shape
+    for d in defects.of("OPEN"):
+        lost = light[d["y"], d["x"]] * (1 - d["level"]) * d["extra1"]
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                y, x = d["y"] + dy, d["x"] + dx
+                if (dy or dx) and 0 <= y < ny and 0 <= x < nx:
+                    response[y, x] += lost * own[y, x] * (0.05 if dy and dx else 0.2)
+
+
+def prepare_exposure(scene: Scene, kind: str, number: int) -> Exposure:
+    """What exposure ``number`` (from 1) of this kind ("flat" or "dark") has in common over the frame."""
+    recipe = scene.recipe
+    word = (1 if kind == "flat" else 2) * 100_000 + number
+    rng = stream(recipe.seed, FRAME, word)
+    ngroups, physics = recipe.groups(kind), recipe.physics
+    lamp = 0.0
+    if kind == "flat":
+        lamp = recipe.flat_level * physics.full_well / recipe.group_times(kind)[-1] * (1 + 0.02 * rng.normal())
+    drift = np.stack([make_drift(recipe, ngroups, rng) for _ in range(recipe.nints)])
+    border = np.stack([make_reference_ramps(scene, offsets, rng) for offsets in drift])
+    return Exposure(kind, word, lamp, drift, border, make_cosmic_rays(recipe, ngroups, rng))
+
+
+def make_reference_ramps(scene: Scene, drift: Float, rng: np.random.Generator) -> Float:
+    """Ramps of the reference pixels in one integration: bias, reset noise, drift, read noise; (ngroups, pixels) DN."""
+    y, x = np.nonzero(scene.reference)
+    slow = y if abs(scene.recipe.detector.fastaxis) == 1 else x
+    ramps = scene.read_noise[y, x] * rng.standard_normal((len(drift), len(y)), dtype=np.float32)
+    ramps += scene.bias[y, x] + np.float32(scene.recipe.physics.reset_noise) * rng.standard_normal(len(y), np.float32)
+    ramps += drift[:, slow, scene.amplifier[y, x]]
+    return ramps + measure_start(scene.recipe.physics, len(drift))[:, None]
+
+
+def measure_start(physics: Physics, ngroups: int) -> Float:
+    """What all pixels share at the start of an integration, (ngroups,) DN: settling and the first frame's offset."""
+    start = -physics.start_drift * np.exp(-np.arange(ngroups) / 4)
+    start[0] += physics.first_frame
+    return start.astype(np.float32)
+
+
+def make_drift(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> Float:
+    """Offsets of the readout, (ngroups, slow axis, 4 amplifiers), in DN.
+
+    1/f noise that all amplifiers share, 1/f noise of each, and a slow random walk of each amplifier's level.
+    """
+    nslow = recipe.shape[0] if abs(recipe.detector.fastaxis) == 1 else recipe.shape[1]
+    size = ngroups * nslow
+    shaping = 1 / np.sqrt(np.maximum(np.fft.rfftfreq(size) * size, 1))
+
+    def pink() -> NDArray[np.float64]:
+        spectrum = np.fft.rfft(rng.normal(size=size)) * shaping
+        spectrum[0] = 0
+        wave = np.fft.irfft(spectrum, size)
+        return np.asarray(wave / wave.std())
+
+    common, out = pink(), np.empty((ngroups, nslow, 4), np.float32)
+    for k in range(4):
+        walk = np.cumsum(rng.normal(scale=1.5, size=ngroups)) + rng.normal(scale=20)
+        wave = recipe.physics.drift * (0.8 * common + 0.6 * pink())
+        out[:, :, k] = wave.reshape(ngroups, nslow) + walk[:, None]
+    return out
+
+
+HIT = np.dtype([("integration", "i4"), ("y", "i4"), ("group", "i4"), ("x", "i4"), ("charge", "f4")])
+
+
+def make_cosmic_rays(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Cosmic rays of all integrations: one row per pixel hit, sorted by integration and row.
+
+    Straight tracks with the length of a random incidence angle; ``recipe.cosmic_rays`` hits per cm2 and second;
+    charge per pixel log-normal around 600 e (NIR) with a tail to full well.
+    """
+    pixel = 25e-4 if recipe.detector.instrument == "MIRI" else 18e-4
+    area = recipe.shape[0] * recipe.shape[1] * pixel**2
+    n = rng.poisson(recipe.cosmic_rays * area * ngroups * recipe.group_time * recipe.nints)
+    length = np.minimum(0.3 + 1.2 * rng.pareto(2.5, n), 40.0)
+    angle, charge = rng.uniform(0, 2 * np.pi, n), 600 * np.exp(0.9 * rng.normal(size=n))
+    y0, x0 = rng.uniform(0, recipe.shape[0], n), rng.uniform(0, recipe.shape[1], n)
+    group, integration = rng.integers(0, ngroups, n), rng.integers(0, recipe.nints, n)
+    points = np.ceil(length).astype(int) + 1
+    which = np.repeat(np.arange(n), points)
+    step = np.arange(points.sum()) - np.repeat(np.cumsum(points) - points, points)
+    along = step / np.maximum(points[which] - 1, 1) * length[which]
+    hits = np.empty(len(which), HIT)
+    hits["integration"], hits["group"] = integration[which], group[which]
+    hits["y"] = np.floor(y0[which] + along * np.sin(angle[which]))
+    hits["x"] = np.floor(x0[which] + along * np.cos(angle[which]))
+    hits["charge"] = charge[which] * rng.gamma(2.0, 0.5, len(which))
+    inside = (hits["y"] >= 0) & (hits["y"] < recipe.shape[0]) & (hits["x"] >= 0) & (hits["x"] < recipe.shape[1])
+    hits = hits[inside]
+    return hits[np.lexsort((hits["y"], hits["integration"]))]
+
+
+def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, last: int) -> NDArray[np.uint16]:
+    """Raw ramps of rows ``first`` to ``last`` (exclusive) of one integration, (ngroups, rows, nx) uint16 DN."""
+    physics, recipe = scene.recipe.physics, scene.recipe
+    low, high = max(first - 1, 0), min(last + 1, recipe.shape[0])
+    charge, noise = make_charge(scene, exposure, integration, low, high, first, last)
+    rows = slice(first - low, first - low + last - first)
+    out = noise
+    out += mix_neighbours(charge, physics.ipc)[:, rows] / np.float32(physics.gain)
+    out += scene.bias[first:last]
+    out += measure_drift(scene, exposure.drift[integration], first, last)
+    if physics.start_drift:
+        out += measure_start(physics, len(out))[:, None, None]
+    y, x = np.nonzero(scene.reference[first:last])
+    before = np.count_nonzero(scene.reference[:first])
+    out[:, y, x] = exposure.border[integration, :, before : before + len(y)]
+    return np.clip(np.rint(out, out=out), 0, 65535, out=out).astype(np.uint16)
+
+
+def make_charge(
+    scene: Scene, exposure: Exposure, integration: int, low: int, high: int, first: int, last: int
+) -> tuple[Float, Float]:
+    """Charge in e of rows ``low`` to ``high``, and read noise with reset noise in DN of ``first`` to ``last``.
+
+    Both are drawn from the stream of their row, charge first.
+    """
+    recipe, kind = scene.recipe, exposure.kind
+    steps = np.diff(recipe.group_times(kind), prepend=0.0).astype(np.float32)
+    ngroups, nx = len(steps), recipe.shape[1]
+    charge = np.empty((ngroups, high - low, nx), np.float32)
+    noise = np.empty((ngroups, last - first, nx), np.float32)
+    draw = np.empty((ngroups, nx), np.float32)
+    for y in range(low, high):
+        rng = stream(recipe.seed, ROWS, exposure.number, integration, y)
+        rate = scene.dark[y] + np.float32(exposure.lamp) * scene.response[y]
+        rng.standard_normal(out=draw, dtype=np.float32)
+        mean = steps[:, None] * rate
+        charge[:, y - low] = mean
+        np.multiply(draw, np.sqrt(mean, out=mean), out=draw)
+        charge[:, y - low] += draw
+        if first <= y < last:
+            rng.standard_normal(out=draw, dtype=np.float32)
+            np.multiply(draw, scene.read_noise[y], out=noise[:, y - first])
+            noise[:, y - first] += np.float32(recipe.physics.reset_noise) * rng.standard_normal(nx, np.float32)
+    add_cosmic_rays(charge, scene, exposure.hits, integration, low, high)
+    for g in range(1, ngroups):
+        charge[g] += charge[g - 1]
+    add_changing_defects(charge, scene, exposure, integration, low, high)
+    np.minimum(charge, scene.full_well[low:high], out=charge)
+    return charge, noise
+
+
+def add_cosmic_rays(charge: Float, scene: Scene, hits: NDArray[Any], integration: int, low: int, high: int) -> None:
+    """Add the hits of these rows to the charge of their groups, in place; reference pixels stay dark."""
+    key = hits["integration"].astype(np.int64) * scene.recipe.shape[0] + hits["y"]
+    base = integration * scene.recipe.shape[0]
+    near = hits[np.searchsorted(key, base + low) : np.searchsorted(key, base + high)]
+    near = near[~scene.reference[near["y"], near["x"]]]
+    np.add.at(charge, (near["group"], near["y"] - low, near["x"]), near["charge"])
+
+
+def add_changing_defects(
+    charge: Float, scene: Scene, exposure: Exposure, integration: int, low: int, high: int
+) -> None:
+    """Add what changes within a ramp to the accumulated charge, in place: RC, IRC and TELEGRAPH."""
+    gain = scene.recipe.physics.gain
+    elapsed = scene.recipe.group_times(exposure.kind) / scene.recipe.group_time
+    for name, sign in (("RC", 1.0), ("IRC", -1.0)):
+        d = scene.defects.of(name, low, high)
+        settled = 1 - np.exp(-elapsed[:, None] / d["extra1"])
+        charge[:, d["y"] - low, d["x"]] += (sign * gain * d["level"] * settled).astype(np.float32)
+    for d in scene.defects.of("TELEGRAPH", low, high):
+        rng = stream(scene.recipe.seed, TELEGRAPHS, exposure.number, integration, int(d["y"]), int(d["x"]))
+        high_state = make_switching(len(elapsed), float(d["extra1"]), float(d["extra2"]), rng)
+        charge[:, d["y"] - low, d["x"]] += np.float32(gain * d["level"]) * high_state
+
+
+def make_switching(ngroups: int, dwell_low: float, dwell_high: float, rng: np.random.Generator) -> Float:
+    """A two-level random signal of 0 and 1 with these mean dwell times in groups."""
+    leave = np.array([1 / dwell_low, 1 / dwell_high])
+    draws = rng.random(ngroups + 1)
+    state = int(draws[0] < dwell_high / (dwell_low + dwell_high))
+    out = np.empty(ngroups, np.float32)
+    for g in range(ngroups):
+        out[g] = state
+        state ^= int(draws[g + 1] < leave[state])
+    return out
+
+
+def mix_neighbours(charge: Float, ipc: float) -> Float:
+    """Inter-pixel capacitance: each pixel shows ``ipc`` of each side neighbour, and as much less of its own."""
+    out = charge * np.float32(1 - 4 * ipc)
+    part = np.float32(ipc)
+    lent = charge * part
+    out[:, 1:] += lent[:, :-1]
+    out[:, :-1] += lent[:, 1:]
+    out[:, :, 1:] += lent[:, :, :-1]
+    out[:, :, :-1] += lent[:, :, 1:]
+    return out
+
+
+def measure_drift(scene: Scene, drift: Float, first: int, last: int) -> Float:
+    """Offsets of the pixels of these rows, (ngroups, rows, nx) DN, from offsets by slow axis and amplifier."""
+    if abs(scene.recipe.detector.fastaxis) == 1:
+        return drift[:, first:last][:, :, scene.amplifier[0]]
+    return np.stack([drift[:, :, scene.amplifier[y, 0]] for y in range(first, last)], axis=1)
