@@ -34,13 +34,12 @@ SECTION = Section(
         ),
         Param(
             "dead_search_type",
-            "absolute_rate",
-            "DEAD below dead_sigma_threshold standard deviations under the mean (sigma_rate), or below "
-            "max_dead_norm_signal (absolute_rate). 5 sigma under the mean is not dead: hence the change.",
+            "sigma_rate",
+            "With dead_definition search_type: DEAD more than dead_sigma_threshold standard deviations under the "
+            "mean (sigma_rate), or below max_dead_norm_signal (absolute_rate).",
             "choice",
             choices=("sigma_rate", "absolute_rate"),
             keyword="BPFSCHTP",
-            documented="sigma_rate",
             group=SEARCH,
         ),
         Param(
@@ -156,13 +155,33 @@ SECTION = Section(
         ),
         Param(
             "flat_do_not_use",
-            ["DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"],
-            "Types that also get DO_NOT_USE. The documented list is empty: then DEAD pixels are used for science.",
+            [],
+            "Types that also get DO_NOT_USE; a list that names types is followed to the letter.",
             "list",
             choices=("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"),
             keyword="BPFDONOT",
-            documented=[],
             group=RESULT,
+        ),
+        Param(
+            "do_not_use_policy",
+            "all",
+            "Where flat_do_not_use names nothing: all types get DO_NOT_USE (all), or none does (listed).",
+            "choice",
+            choices=("all", "listed"),
+            keyword="BPFPOLCY",
+            documented="listed",
+            group=RESULT,
+        ),
+        Param(
+            "dead_definition",
+            "response",
+            "DEAD means no response, below max_dead_norm_signal (response), or what dead_search_type says "
+            "(search_type): 5 sigma under the mean is a pixel that still works.",
+            "choice",
+            choices=("response", "search_type"),
+            keyword="BPFDEFIN",
+            documented="search_type",
+            group=CORRECT,
         ),
         Param(
             "lamp_scaling",
@@ -208,8 +227,8 @@ SECTION = Section(
         Param(
             "ipc_correction",
             "auto",
-            "Take out the light that leaks from neighbours: with the detector's constant (auto), a given coupling "
-            "(ipc_coupling), or not at all.",
+            "Take out the charge that couples in from neighbours: as measured in the flats, else the detector's "
+            "constant (auto); a given coupling (given); not at all (none).",
             "choice",
             choices=("auto", "given", "none"),
             keyword="BPFIPC",

@@ -1,0 +1,332 @@
+"""The normalised flat: what each pixel sees, as a fraction of what the pixels around it see.
+
+1. Each sample (a rate image, or an integration of a rateints file) is divided by its own median over the science
+   pixels, because lamps drift; every 16th row is enough for a median of a hundred thousand pixels.
+2. Per pixel: mean of the samples that survive sigma clipping (3 sigma around the median, 5 rounds). The median
+   level is put back, so that the mean stays in DN/s. With 7 samples or fewer a lone outlier can't be clipped at 3
+   sigma: its deviation is below N / sqrt(N - 1) standard deviations.
+3. Illumination S: box mean over the pixels that exist, divided by their number (no padding). Defects must not pull
+   it: starting from a coarse illumination (medians of 32 x 32 cells, median-filtered over 5 x 5 cells, so that a
+   cluster smaller than about 70 pixels can't pull it either), pixels that deviate by more than `mask_sigma`, and the
+   3 x 3 around those below 0.7, get no weight; repeated until nothing changes. Where less than a tenth of the
+   box has weight, the coarse illumination takes over.
+4. N = mean / S, corrected for interpixel capacitance: N' = (N - rho S4(N)) / (1 - 4 rho), with S4 the sum of the
+   side neighbours (missing ones 0, unmeasured ones 1). Without it a dead pixel reads 4 rho of its neighbours.
+
+The documented variants (one constant around the frame, median smoothing, clipped mean, no normalisation) and a
+photutils background mesh are parameters. Sources: jwst_reffiles documentation; project notes on methods, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from badpix import stats
+from badpix.errors import DataError
+from badpix.exposures import Exposure, Layout, band_height, bands, read_band
+
+CELL = 32  # pixels, side of a cell of the coarse illumination
+SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
+MIN_WEIGHT = 0.1  # share of the box that must have weight for its mean to count
+
+Float = NDArray[np.floating[Any]]
+Bool = NDArray[np.bool_]
+Tick = Callable[[int, int], None]
+
+
+class Sample(NamedTuple):
+    """One slope image: a plane of a file, and what to multiply it with."""
+
+    layout: Layout
+    plane: int
+    scale: float
+
+
+# --- 1, 2: the mean flat ---------------------------------------------------------------------------------
+
+
+def measure_samples(rates: Sequence[Exposure], science: Bool, lamp_scaling: str) -> list[Sample]:
+    """All slope images of the flats with the factor that takes out the lamp's drift.
+
+    Raises
+    ------
+    DataError
+        If an image has no finite science pixel or no light.
+    """
+    levels, places = [], []
+    for exposure in rates:
+        layout = exposure["SCI"]
+        for plane in range(layout.planes):
+            level = _median_level(layout, plane, science)
+            if not np.isfinite(level):
+                raise DataError(f"{exposure.path}: integration {plane + 1}: no science pixel has a finite slope")
+            if lamp_scaling == "median" and level <= 0:
+                raise DataError(f"{exposure.path}: integration {plane + 1}: median rate {level:.4g} DN/s; not a flat")
+            levels.append(level)
+            places.append((layout, plane))
+    typical = float(np.median(levels))
+    factors = [typical / level if lamp_scaling == "median" else 1.0 for level in levels]
+    return [Sample(layout, plane, f) for (layout, plane), f in zip(places, factors, strict=True)]
+
+
+def _median_level(layout: Layout, plane: int, science: Bool) -> float:
+    rows = [
+        read_band(layout, y, y + 1, planes=[plane])[0, 0][science[y]]
+        for y in range(0, science.shape[0], 16 if science.shape[0] >= 512 else 1)
+    ]
+    values = np.concatenate(rows)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def measure_mean(
+    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, tick: Tick
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Clipped mean rate (DN/s) and number of samples kept: (ny, nx) each.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        From :func:`measure_samples`.
+    sigma : float
+        Clipping, in standard deviations.
+    memory : float
+        Bytes that the samples of a band may take.
+    executor : Executor or None
+        Where bands are worked on.
+    tick : callable
+        ``tick(bands done, bands in all)``.
+    """
+    ny, nx = samples[0].layout.shape[-2:]
+    mean = np.empty((ny, nx), np.float32)
+    count = np.empty((ny, nx), np.int16)
+    rows = bands(ny, min(128, band_height(len(samples) * nx * 4, memory, ny)))
+    task = partial(_mean_of_band, list(samples), sigma)
+    results = map(task, rows) if executor is None else executor.map(task, rows)
+    for done, ((start, stop), (band_mean, band_count)) in enumerate(zip(rows, results, strict=True), 1):
+        mean[start:stop], count[start:stop] = band_mean, band_count
+        tick(done, len(rows))
+    return mean, count
+
+
+def _mean_of_band(
+    samples: Sequence[Sample], sigma: float, rows: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    start, stop = rows
+    nx = samples[0].layout.shape[-1]
+    block = np.empty((len(samples), stop - start, nx), np.float32)
+    for k, sample in enumerate(samples):
+        values = read_band(sample.layout, start, stop, planes=[sample.plane])[0]
+        np.multiply(values, np.float32(sample.scale), out=block[k])
+    mean, _, count = stats.clip_stack(block, sigma=sigma, iterations=5)
+    return mean, count
+
+
+# --- 3: illumination -------------------------------------------------------------------------------------
+
+
+def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iterations: int) -> NDArray[np.float32]:
+    """Smooth illumination of a flat that its defects do not pull: (ny, nx), NaN where nothing is near.
+
+    Parameters
+    ----------
+    mean : ndarray
+        (ny, nx) mean rate, NaN where not measured.
+    width : int
+        Width of the box, odd.
+    mask_sigma : float
+        Deviation beyond which a pixel gets no weight.
+    iterations : int
+        Rounds at the most; 0 smooths once with all pixels.
+    """
+    measured = np.isfinite(mean)
+    if iterations == 0:
+        return stats.measure_box_mean(mean, measured, width)
+    coarse = measure_coarse(mean)
+    weight = _fitting(mean, coarse, measured, mask_sigma)
+    for _ in range(iterations):
+        smooth = _box_or_coarse(mean, weight, width, coarse)
+        again = _fitting(mean, smooth, measured, mask_sigma)
+        if np.array_equal(again, weight):
+            break
+        weight = again
+    return _box_or_coarse(mean, weight, width, coarse)
+
+
+def _box_or_coarse(mean: Float, weight: Bool, width: int, coarse: Float) -> NDArray[np.float32]:
+    smooth = stats.measure_box_mean(mean, weight, width)
+    share = ndimage.uniform_filter(weight.astype(np.float32), width, mode="constant")
+    return np.where(share >= MIN_WEIGHT, smooth, coarse)
+
+
+def _fitting(mean: Float, smooth: Float, measured: Bool, mask_sigma: float) -> Bool:
+    """Pixels that may take part in the smoothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norm = mean / smooth
+    center, spread = stats.median_mad(norm)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(norm - center) > mask_sigma * spread
+        shadowed = stats.grow(norm < SHADOW)
+    return measured & ~off & ~shadowed & np.isfinite(norm)
+
+
+def measure_coarse(mean: Float) -> NDArray[np.float32]:
+    """Illumination on a mesh of cell medians, interpolated: no defect smaller than a few cells shows."""
+    ny, nx = mean.shape
+    my, mx = max(1, round(ny / CELL)), max(1, round(nx / CELL))
+    ys, xs = np.linspace(0, ny, my + 1).astype(int), np.linspace(0, nx, mx + 1).astype(int)
+    mesh = np.array([[_median(mean[a:b, c:d]) for c, d in _pairs(xs)] for a, b in _pairs(ys)])
+    mesh = _fill(_median_filter(mesh))
+    y = np.interp(np.arange(ny), (ys[:-1] + ys[1:] - 1) / 2, np.arange(my))
+    x = np.interp(np.arange(nx), (xs[:-1] + xs[1:] - 1) / 2, np.arange(mx))
+    coordinates = np.meshgrid(y, x, indexing="ij")
+    out: NDArray[np.float32] = ndimage.map_coordinates(mesh, coordinates, order=1, mode="nearest")
+    return out.astype(np.float32)
+
+
+def _pairs(edges: NDArray[np.int_]) -> list[tuple[int, int]]:
+    return list(pairwise(edges.tolist()))
+
+
+def _median(values: Float) -> float:
+    good = values[np.isfinite(values)]
+    return float(np.median(good)) if good.size else float("nan")
+
+
+def _median_filter(mesh: Float) -> Float:
+    """Median of 5 x 5 cells that exist; at the frame the window is cut, not padded."""
+    return np.array(
+        [
+            [_median(mesh[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]) for x in range(mesh.shape[1])]
+            for y in range(mesh.shape[0])
+        ]
+    )
+
+
+def _fill(mesh: Float) -> Float:
+    """Cells without a value take that of the nearest cell with one."""
+    empty = ~np.isfinite(mesh)
+    if not empty.any() or empty.all():
+        return mesh
+    nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
+    return mesh[tuple(nearest)]
+
+
+# --- the documented and the other normalisations ---------------------------------------------------------
+
+
+def measure_padded(mean: Float, width: int) -> NDArray[np.float32]:
+    """Box mean with the image's median around the frame (documented): NaN pixels are left out."""
+    half = width // 2
+    padded = np.pad(mean, half, constant_values=np.float32(np.nanmedian(mean)))
+    smooth = stats.measure_box_mean(padded, np.isfinite(padded), width)
+    return smooth[half:-half, half:-half]
+
+
+def measure_median(mean: Float, width: int, padded: bool) -> NDArray[np.float32]:
+    """Median of a box, reflected at the frame; NaN pixels take the box mean first, unless documented."""
+    filled = mean if padded else np.where(np.isfinite(mean), mean, measure_coarse(mean))
+    out: NDArray[np.float32] = ndimage.median_filter(filled, width, mode="reflect")
+    return out
+
+
+def measure_mesh(mean: Float, width: int) -> NDArray[np.float32]:
+    """Robust background mesh of photutils: sigma-clipped medians of cells, spline between them."""
+    from astropy.stats import SigmaClip
+    from photutils.background import Background2D, MedianBackground
+
+    cell = tuple(min(width, n) for n in mean.shape)
+    missing = ~np.isfinite(mean)
+    mesh = Background2D(
+        np.where(missing, 0, mean),
+        cell,
+        mask=missing,
+        filter_size=3,
+        exclude_percentile=90,
+        sigma_clip=SigmaClip(3),
+        bkg_estimator=MedianBackground(),
+    )
+    out: NDArray[np.float32] = mesh.background.astype(np.float32)
+    return out
+
+
+def measure_normalised(
+    mean: Float,
+    *,
+    method: str,
+    smoothing: str,
+    width: int,
+    edges: str,
+    sigma: float,
+    mask_sigma: float,
+    iterations: int,
+) -> NDArray[np.float32]:
+    """The mean flat divided by what its pixels should see: (ny, nx), NaN where not measured."""
+    width += 1 - width % 2
+    padded = edges == "padded"
+    if method == "none":
+        return mean.astype(np.float32)
+    if method == "mean":
+        divisor: Any = stats.clip_values(mean, sigma=sigma, iterations=5)[0]
+    elif method == "mesh":
+        divisor = measure_mesh(mean, width)
+    elif smoothing == "Median":
+        divisor = measure_median(mean, width, padded)
+    elif padded:
+        divisor = measure_padded(mean, width)
+    else:
+        divisor = measure_illumination(mean, width=width, mask_sigma=mask_sigma, iterations=iterations)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norm = (mean / divisor).astype(np.float32)
+    norm[~np.isfinite(norm)] = np.nan
+    return norm
+
+
+# --- 4: interpixel capacitance ---------------------------------------------------------------------------
+
+
+def measure_ipc(norm: Float, expected: float) -> float:
+    """Coupling rho to each side neighbour, from the pixels that respond least.
+
+    An isolated dead pixel reads 4 rho. If at least three isolated pixels lie well below what the detector's
+    constant makes of a dead pixel, the coupling is smaller than that constant: their median tells how much.
+
+    Parameters
+    ----------
+    norm : ndarray
+        (ny, nx) normalised rate.
+    expected : float
+        The detector's constant.
+    """
+    with np.errstate(invalid="ignore"):
+        y, x = np.nonzero(norm < 0.7 * 4 * expected)
+    sides = stats.sides_at(norm, y, x, np.nan)
+    with np.errstate(invalid="ignore"):
+        below = norm[y, x][(np.abs(sides - 1) < 0.3).all(axis=0)]
+    if below.size < 3:
+        return expected
+    return float(np.clip(np.median(below) / 4, 0, expected))
+
+
+def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
+    """The normalised rate without the charge that couples in from the side neighbours: (ny, nx).
+
+    Missing neighbours beyond the frame count 0 (reference pixels collect no light), unmeasured ones 1.
+    """
+    if rho == 0:
+        return norm.astype(np.float32)
+    known = np.where(np.isfinite(norm), norm, np.float32(1))
+    total = np.zeros(norm.shape, np.float64)
+    total[1:] += known[:-1]
+    total[:-1] += known[1:]
+    total[:, 1:] += known[:, :-1]
+    total[:, :-1] += known[:, 1:]
+    return ((norm - rho * total) / (1 - 4 * rho)).astype(np.float32)

@@ -1,0 +1,324 @@
+"""DEAD, LOW_QE, OPEN and ADJ_OPEN pixels from flat-field exposures.
+
+1. Mean and normalised flat N' (:mod:`badpix.flat_field`, its steps 1 to 4).
+2. Low pixels: N' < `max_low_qe_norm_signal`.
+3. OPEN: a low pixel whose side neighbours collect its charge. Over those neighbours that exist and are not low
+   themselves (at least two): their mean excess N' - mu is above `min_open_excess` and above `open_sigma` of its
+   error (the spread of good pixels / sqrt(number)); without the highest of them half of that excess must be left,
+   so that one hot neighbour does not make an OPEN pixel. Decided for all low pixels at once, before DEAD.
+4. DEAD: N' < `max_dead_norm_signal` (0.05) and not OPEN.
+5. LOW_QE: low, and neither OPEN nor DEAD.
+6. ADJ_OPEN: the eight neighbours of OPEN pixels that have no type of their own.
+7. Flux check, if asked for: a DEAD pixel stays DEAD only if the mean of the last four groups of the raw flats is
+   below `flux_check`.
+A pixel without a slope in any flat (saturated in every group) is undetermined: it has no type.
+
+The documented rules (`dead_definition: search_type`, `open_test: neighbours`, types that overlap) are the other
+values of the same parameters. Sources: jwst_reffiles documentation of the official algorithm; project notes on
+methods, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors, flat_field, stats
+from badpix.errors import DataError
+from badpix.evidence import Detection, Evidence, Rule
+from badpix.exposures import Exposure, band_height, bands, read_band, read_reference_pixels
+from badpix.flat_field import Tick
+
+TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
+LAST_GROUPS = 4  # groups of the flux check
+OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
+
+Float = NDArray[np.floating[Any]]
+Bool = NDArray[np.bool_]
+
+
+def quiet(done: int, total: int) -> None:
+    """A tick that nobody hears."""
+
+
+# --- the searches: arrays in, maps out -------------------------------------------------------------------
+
+
+def find_below(norm: Float, *, limit: float) -> Bool:
+    """Pixels strictly below a limit; NaN is not."""
+    with np.errstate(invalid="ignore"):
+        found: Bool = norm < limit
+    return found
+
+
+def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float, NDArray[np.int8]]:
+    """Mean excess of the good side neighbours of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
+
+    Neighbours that are missing, unmeasured or low are left out. The excess is the smaller one of the mean of all
+    of them and twice the mean without the highest: charge of an open pixel goes to all sides.
+    """
+    y, x = np.nonzero(low)
+    sides = stats.sides_at(norm, y, x, np.nan) - np.float32(center)
+    sides[stats.sides_at(low, y, x, True)] = np.nan
+    good = np.isfinite(sides)
+    count = good.sum(axis=0)
+    total = np.where(good, sides, 0).sum(axis=0)
+    highest = np.where(good, sides, -np.inf).max(axis=0, initial=-np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        guarded = np.minimum(total / count, 2 * (total - highest) / (count - 1))
+    excess = np.full(norm.shape, np.nan, np.float32)
+    number = np.zeros(norm.shape, np.int8)
+    excess[y, x], number[y, x] = np.where(count >= 2, guarded, np.nan), count
+    return excess, number
+
+
+def find_open_by_excess(
+    low: Bool, excess: Float, number: NDArray[np.int8], *, spread: float, min_excess: float, sigma: float
+) -> Bool:
+    """OPEN pixels among the low ones: both limits are exceeded, strictly."""
+    with np.errstate(invalid="ignore"):
+        significant = excess * np.sqrt(number) > sigma * spread
+        found: Bool = low & (excess > min_excess) & significant
+    return found
+
+
+def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
+    """Lowest side neighbour of some pixels, of those inside the frame: (ny, nx), NaN elsewhere or next to a NaN."""
+    y, x = np.nonzero(candidates)
+    lowest = np.full(norm.shape, np.nan, np.float32)
+    lowest[y, x] = stats.sides_at(norm, y, x, np.inf).min(axis=0, initial=np.inf)
+    return lowest
+
+
+def find_above(values: Float, *, limit: float) -> Bool:
+    """Pixels strictly above a limit; NaN is not."""
+    with np.errstate(invalid="ignore"):
+        found: Bool = values > limit
+    return found
+
+
+def find_types_exclusive(
+    norm: Float, is_open: Bool, *, max_dead: float, max_low_qe: float, dead: Bool | None = None
+) -> dict[str, Bool]:
+    """One type a pixel: OPEN before DEAD before LOW_QE before ADJ_OPEN."""
+    dead = (find_below(norm, limit=max_dead) if dead is None else dead) & ~is_open
+    low_qe = find_below(norm, limit=max_low_qe) & ~is_open & ~dead
+    adjacent = stats.grow(is_open) & ~is_open & ~dead & ~low_qe
+    return {"DEAD": dead, "LOW_QE": low_qe, "OPEN": is_open, "ADJ_OPEN": adjacent}
+
+
+def find_types_documented(norm: Float, is_open: Bool, dead: Bool, *, candidates: Bool) -> dict[str, Bool]:
+    """Types as documented: LOW_QE and OPEN may be DEAD as well; ADJ_OPEN never on an OPEN pixel."""
+    low_qe = candidates & ~is_open
+    adjacent = stats.grow(is_open) & ~is_open
+    return {"DEAD": dead, "LOW_QE": low_qe, "OPEN": is_open, "ADJ_OPEN": adjacent}
+
+
+# --- the driver ------------------------------------------------------------------------------------------
+
+
+def search(
+    rates: Sequence[Exposure],
+    p: Mapping[str, Any],
+    *,
+    uncals: Sequence[Exposure] = (),
+    executor: Executor | None = None,
+    memory: float = 32e6,
+    tick: Tick = quiet,
+) -> Detection:
+    """Search the flats of one detector.
+
+    Parameters
+    ----------
+    rates : sequence of Exposure
+        Slope images (rate, rateints), checked to belong together.
+    p : mapping
+        Values of ``settings.flats``.
+    uncals : sequence of Exposure
+        Raw flats for the flux check.
+    executor : Executor, optional
+        Where bands of rows are worked on.
+    memory : float
+        Bytes that the samples of a band may take.
+    tick : callable
+        Progress.
+
+    Returns
+    -------
+    Detection
+        Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
+    """
+    detector = detectors.get(rates[0].keyword("DETECTOR"))
+    reference = read_reference_pixels(rates[0])
+    region = bounding_box(~reference)
+    samples = flat_field.measure_samples(rates, ~reference, p["lamp_scaling"])
+    mean, count = flat_field.measure_mean(
+        samples, sigma=p["flat_mean_sigma_threshold"], memory=memory, executor=executor, tick=tick
+    )
+    mean[reference] = np.nan
+    norm, rho = _normalised(mean[region], p, detector.ipc)
+    maps, rules, images, notes = find_flat_types(norm, p, detector)
+    notes = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference), *notes]
+    if p["run_dead_flux_check"] and p["dead_search"]:
+        raw = measure_last_groups(uncals, region, maps["DEAD"], memory)
+        images["last_groups"] = raw
+        rules.append(Rule("DEAD", "last_groups", "<", p["flux_check"], "DN", "raw flats collect no light"))
+        maps["DEAD"] = maps["DEAD"] & find_below(raw, limit=p["flux_check"])
+    wanted = {
+        "DEAD": p["dead_search"],
+        **dict.fromkeys(("LOW_QE", "OPEN", "ADJ_OPEN"), p["low_qe_and_open_search"]),
+    }
+    whole = {name: embed(found, region, mean.shape, False) for name, found in maps.items() if wanted[name]}
+    shown = {name: embed(image, region, mean.shape, np.nan) for name, image in images.items()}
+    shown["flat_mean"], shown["flat_samples"] = mean, count
+    notes.append(f"interpixel coupling taken as {rho:.4f}")
+    return Detection(whole, Evidence(shown, [r for r in rules if wanted[r.search]]), notes)
+
+
+def bounding_box(inside: Bool) -> tuple[slice, slice]:
+    """Smallest rectangle that holds all True pixels.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    if not inside.any():
+        raise DataError("no science pixel: all are reference pixels")
+    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
+
+
+def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...], outside: Any) -> NDArray[Any]:
+    """``part`` put back into a frame of ``outside``."""
+    if np.isnan(outside) and part.dtype.kind != "f":
+        outside = 0
+    out = np.full(shape, outside, part.dtype)
+    out[region] = part
+    return out
+
+
+def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[NDArray[np.float32], float]:
+    norm = flat_field.measure_normalised(
+        mean,
+        method=p["flat_mean_normalization_method"],
+        smoothing=p["smoothing_type"],
+        width=p["smoothing_box_width"],
+        edges=p["smoothing_edges"],
+        sigma=p["flat_mean_sigma_threshold"],
+        mask_sigma=p["mask_sigma"],
+        iterations=p["mask_iterations"],
+    )
+    if p["ipc_correction"] == "none" or p["flat_mean_normalization_method"] == "none":
+        return norm, 0.0
+    given = p["ipc_correction"] == "given" and p["ipc_coupling"] is not None
+    rho = p["ipc_coupling"] if given else flat_field.measure_ipc(norm, table_ipc)
+    return flat_field.correct_ipc(norm, rho), rho
+
+
+def find_flat_types(
+    norm: Float, p: Mapping[str, Any], detector: detectors.Detector
+) -> tuple[dict[str, Bool], list[Rule], dict[str, NDArray[Any]], list[str]]:
+    """All four types in a normalised flat, with the rules and images they were decided on, and notes."""
+    mu, sd = stats.clip_values(norm, sigma=p["flat_mean_sigma_threshold"], iterations=5)
+    center, spread = stats.median_mad(norm)
+    max_dead, max_low = dead_limit(p, detector), p["max_low_qe_norm_signal"]
+    unit = "DN/s" if p["flat_mean_normalization_method"] == "none" else "of the surroundings"
+    images: dict[str, NDArray[Any]] = {"flat_norm": norm}
+    by_sigma = p["dead_definition"] == "search_type" and p["dead_search_type"] == "sigma_rate"
+    dead_level = mu - p["dead_sigma_threshold"] * sd if by_sigma else max_dead
+    dead = find_below(norm, limit=dead_level)
+    low = find_below(norm, limit=max_low)
+    rules = [
+        Rule("DEAD", "flat_norm", "<", float(dead_level), unit, "responds to less of the light than this"),
+        Rule("LOW_QE", "flat_norm", "<", float(max_low), unit, "responds to less of the light than this"),
+        Rule("OPEN", "flat_norm", "<", float(max_low), unit, "responds to less of the light than this"),
+    ]
+    notes = []
+    if p["open_test"] == "excess":
+        excess, number = measure_open_excess(norm, low, center=center)
+        is_open = find_open_by_excess(
+            low, excess, number, spread=spread, min_excess=p["min_open_excess"], sigma=p["open_sigma"]
+        )
+        limit = np.maximum(p["min_open_excess"], p["open_sigma"] * spread / np.sqrt(np.maximum(number, 1)))
+        images["open_excess"] = excess
+        images["open_limit"] = limit.astype(np.float32)
+        rules.append(Rule("OPEN", "open_excess", ">", "open_limit", unit, "its side neighbours collect its charge"))
+        if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
+            notes.append(
+                f"the flats are too noisy to tell OPEN from LOW_QE: the spread of good pixels is {spread:.1%}"
+            )
+    else:
+        candidates = low & ~find_below(norm, limit=max_dead)
+        images["lowest_side"] = measure_lowest_side(norm, candidates)
+        is_open = find_above(images["lowest_side"], limit=p["max_open_adj_norm_signal"])
+        meaning = "all side neighbours are brighter than this"
+        rules.append(Rule("OPEN", "lowest_side", ">", p["max_open_adj_norm_signal"], unit, meaning))
+    images["open_near"] = stats.grow(is_open)
+    rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
+    if p["exclusive_types"]:
+        maps = find_types_exclusive(norm, is_open, max_dead=max_dead, max_low_qe=max_low, dead=dead)
+    else:
+        maps = find_types_documented(norm, is_open, dead, candidates=low & ~find_below(norm, limit=max_dead))
+    return maps, rules, images, notes
+
+
+def dead_limit(p: Mapping[str, Any], detector: detectors.Detector) -> float:
+    """The value of `max_dead_norm_signal`, or what none stands for at this detector."""
+    if p["max_dead_norm_signal"] is not None:
+        return float(p["max_dead_norm_signal"])
+    plain = p["flat_mean_normalization_method"] == "none"
+    return detector.max_dead_rate if plain and detector.max_dead_rate is not None else 0.05
+
+
+def measure_last_groups(uncals: Sequence[Exposure], region: tuple[slice, slice], dead: Bool, memory: float) -> Float:
+    """Mean of the last four groups of all integrations of raw flats, DN, where ``dead``; NaN elsewhere.
+
+    Raises
+    ------
+    DataError
+        If there is no raw flat or one has fewer than four groups.
+    """
+    if not uncals:
+        raise DataError("run_dead_flux_check: no raw flats (uncal) were given or lie beside the slope files")
+    total = np.zeros(uncals[0]["SCI"].shape[-2:])
+    rows_wanted = np.zeros(total.shape[0], bool)
+    rows_wanted[region[0]] = dead.any(axis=1)
+    for exposure in uncals:
+        layout = exposure["SCI"]
+        groups = layout.shape[-3]
+        if groups < LAST_GROUPS:
+            raise DataError(
+                f"{exposure.path}: NGROUPS = {groups}; the flux check looks at the last {LAST_GROUPS} groups"
+            )
+        planes = [k for k in range(layout.planes) if k % groups >= groups - LAST_GROUPS]
+        height = band_height(len(planes) * layout.shape[-1] * 2, memory, total.shape[0])
+        for start, stop in bands(total.shape[0], height):
+            if rows_wanted[start:stop].any():
+                band = read_band(layout, start, stop, planes=planes)
+                total[start:stop] += band.mean(axis=0, dtype=np.float64) / len(uncals)
+    return np.where(dead, total[region], np.nan).astype(np.float32)
+
+
+def _notes_on_samples(samples: Sequence[flat_field.Sample], p: Mapping[str, Any]) -> list[str]:
+    n, sigma = len(samples), p["flat_mean_sigma_threshold"]
+    if n == 1:
+        return ["one flat only: cosmic rays can't be told from the flat, and nothing is clipped"]
+    if (n - 1) / np.sqrt(n) < sigma:  # the largest deviation possible among n samples
+        return [f"{n} samples: a lone outlier can't be clipped at {sigma:g} sigma; give more flats"]
+    return []
+
+
+def _notes_on_mean(mean: Float, science: Bool) -> list[str]:
+    unmeasured = science & ~np.isfinite(mean)
+    share = unmeasured.sum() / science.sum()
+    if not share:
+        return []
+    text = f"{unmeasured.sum()} science pixels ({share:.3%}) have no slope in any flat: undetermined"
+    if share > 0.01:
+        text += "; were the flats reduced with a mask that sets DO_NOT_USE?"
+    return [text]

@@ -1,0 +1,235 @@
+"""Numeric kernels shared by the searches: clipped statistics, box averages, neighbours. Pure numpy and scipy.
+
+Input is float32 or float64, sums run in float64, NaN (and infinity) mean "not measured" and are left out.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+CHUNK = 16384  # pixels worked on at a time along a stack: twenty samples of them stay in the cache
+BLOCK = 128  # rows smoothed at a time; fixed, so that results do not depend on the memory limit
+MAD_TO_SIGMA = 1.482602218505602
+
+Float = NDArray[np.floating[Any]]
+Bool = NDArray[np.bool_]
+
+
+# --- along a stack ---------------------------------------------------------------------------------------
+
+
+def clip_stack(
+    samples: Float, *, sigma: float, iterations: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
+    """Mean, standard deviation and number of the samples of each pixel that survive sigma clipping.
+
+    Around the median, in units of the standard deviation, both taken again in each round; the result of
+    `astropy.stats.sigma_clip` in float64, rounded to float32, faster: the stack is sorted once, so that clipping
+    only moves two ends.
+
+    Parameters
+    ----------
+    samples : ndarray
+        (n, ...) values; not finite means not measured.
+    sigma : float
+        A sample is dropped if it deviates by more than this.
+    iterations : int
+        Rounds at the most.
+
+    Returns
+    -------
+    mean, std : ndarray of float32
+        (...); NaN where no sample was measured. The standard deviation is that of the population.
+    count : ndarray of int16
+        (...) samples that were kept.
+    """
+    n = samples.shape[0]
+    flat = samples.reshape(n, -1)
+    mean = np.empty(flat.shape[1], np.float32)
+    std = np.empty(flat.shape[1], np.float32)
+    count = np.empty(flat.shape[1], np.int16)
+    for start in range(0, flat.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        mean[part], std[part], count[part] = _clip_chunk(flat[:, part], sigma, iterations)
+    shape = samples.shape[1:]
+    return mean.reshape(shape), std.reshape(shape), count.reshape(shape)
+
+
+def _clip_chunk(samples: Float, sigma: float, iterations: int) -> tuple[Float, Float, NDArray[np.intp]]:
+    ordered, high = sort_stack(samples)
+    low = np.zeros_like(high)
+    mean, std = _moments(ordered, low, high)
+    active = np.arange(high.size)
+    rows = ordered
+    for _ in range(iterations):
+        center = _middle(rows, low[active], high[active])
+        with np.errstate(invalid="ignore"):
+            bottom = center - sigma * std[active]
+            top = center + sigma * std[active]
+            drop_low = (rows < bottom).sum(axis=0)
+            drop_high = len(rows) - (rows > top).sum(axis=0)  # unmeasured ones are infinite: above, too
+        new_low = np.maximum(low[active], drop_low)
+        new_high = np.minimum(high[active], drop_high)
+        changed = ((new_low > low[active]) | (new_high < high[active])) & (new_high > new_low)
+        if not changed.any():
+            break
+        active, rows = active[changed], rows[:, changed]
+        low[active], high[active] = new_low[changed], new_high[changed]
+        mean[active], std[active] = _moments(rows, low[active], high[active])
+    return mean, std, high - low
+
+
+def sort_stack(samples: Float) -> tuple[Float, NDArray[np.intp]]:
+    """The samples of each pixel in rising order, unmeasured ones last as infinity, and the number measured.
+
+    Whole rows are compared with each other along a sorting network, which for short stacks is several times as
+    fast as sorting each pixel.
+    """
+    rows = np.array(samples)
+    measured = np.isfinite(rows)
+    rows[~measured] = np.inf
+    lines = list(rows)
+    spare = np.empty_like(lines[0])
+    for a, b in sorting_network(len(lines)):
+        np.minimum(lines[a], lines[b], out=spare)
+        np.maximum(lines[a], lines[b], out=lines[b])
+        lines[a], spare = spare, lines[a]
+    return np.stack(lines), measured.sum(axis=0)
+
+
+@lru_cache(maxsize=64)
+def sorting_network(n: int) -> tuple[tuple[int, int], ...]:
+    """Comparators of Batcher's odd-even merge sort for ``n`` lines (Knuth, TAOCP 3, 5.3.4)."""
+    pairs = []
+    p = 1
+    while p < n:
+        k = p
+        while k >= 1:
+            for j in range(k % p, n - k, 2 * k):
+                for i in range(min(k, n - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        pairs.append((i + j, i + j + k))
+            k //= 2
+        p *= 2
+    return tuple(pairs)
+
+
+def _moments(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> tuple[Float, Float]:
+    """Mean and population standard deviation of rows ``low`` to ``high`` of each column, float64."""
+    index = np.arange(len(ordered))[:, None]
+    inside = (index >= low) & (index < high)
+    everywhere = bool(inside.all())
+    number = (high - low).astype(np.float64)
+    total = np.zeros(ordered.shape[1])
+    for row, use in zip(ordered, inside, strict=True):
+        total += row if everywhere else np.where(use, row, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / number
+    square = np.zeros(ordered.shape[1])
+    with np.errstate(invalid="ignore"):
+        for row, use in zip(ordered, inside, strict=True):
+            deviation = row - mean if everywhere else np.where(use, row - mean, 0)
+            square += deviation * deviation
+        with np.errstate(divide="ignore"):
+            return mean, np.sqrt(square / number)
+
+
+def _middle(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float:
+    """Median of rows ``low`` to ``high`` of each sorted column, float64."""
+    column = np.arange(ordered.shape[1])
+    last = len(ordered) - 1
+    below = ordered[np.clip((low + high - 1) // 2, 0, last), column].astype(np.float64)
+    above = ordered[np.clip((low + high) // 2, 0, last), column].astype(np.float64)
+    return np.where(high > low, (below + above) / 2, np.nan)
+
+
+# --- over an image ---------------------------------------------------------------------------------------
+
+
+def clip_values(values: Float, *, sigma: float, iterations: int | None = None) -> tuple[float, float]:
+    """Mean and population standard deviation of the values that survive sigma clipping around their median.
+
+    The result of astropy's ``sigma_clip``; the values are sorted once. ``iterations`` None goes on until nothing
+    is dropped. No finite value: NaN, NaN.
+    """
+    ordered = np.sort(values[np.isfinite(values)].astype(np.float64, copy=False), axis=None)
+    rounds = 0
+    while True:
+        if ordered.size == 0:
+            return float("nan"), float("nan")
+        mean, std = float(ordered.mean()), float(ordered.std())
+        if iterations is not None and rounds >= iterations:
+            return mean, std
+        center = (ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2
+        low = np.searchsorted(ordered, center - sigma * std, "left")
+        high = np.searchsorted(ordered, center + sigma * std, "right")
+        if low == 0 and high == ordered.size:
+            return mean, std
+        ordered = ordered[low:high]
+        rounds += 1
+
+
+def median_mad(values: Float) -> tuple[float, float]:
+    """Median and 1.4826 x the median absolute deviation of the finite values; NaN, NaN if there is none."""
+    good = values[np.isfinite(values)]
+    if good.size == 0:
+        return float("nan"), float("nan")
+    center = float(np.median(good))
+    return center, MAD_TO_SIGMA * float(np.median(np.abs(good - center)))
+
+
+def measure_box_mean(image: Float, weight: Bool, width: int) -> NDArray[np.float32]:
+    """Mean of the pixels of a ``width`` x ``width`` box that exist and have weight; NaN where there is none.
+
+    Parameters
+    ----------
+    image : ndarray
+        (ny, nx).
+    weight : ndarray of bool
+        (ny, nx), pixels to use; must be False where the image is NaN.
+    width : int
+        Odd width.
+    """
+    ny = image.shape[0]
+    half = width // 2
+    out = np.empty(image.shape, np.float32)
+    for start in range(0, ny, BLOCK):
+        stop = min(start + BLOCK, ny)
+        first, last = max(0, start - half), min(ny, stop + half)
+        use = weight[first:last]
+        values = np.where(use, image[first:last], 0).astype(np.float64)
+        inner = slice(start - first, stop - first)
+        total = _box_sum(values, width)[inner]
+        number = np.rint(_box_sum(use.astype(np.float64), width)[inner])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[start:stop] = np.where(number > 0, total / number, np.nan)
+    return out
+
+
+def _box_sum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Sum over a box, 0 outside: one-dimensional sums along y, then x."""
+    for axis in (0, 1):
+        values = ndimage.uniform_filter1d(values, width, axis=axis, mode="constant", cval=0.0)
+        values *= width
+    return values
+
+
+def sides_at(image: NDArray[Any], y: NDArray[np.intp], x: NDArray[np.intp], outside: Any) -> NDArray[Any]:
+    """Values of the four side neighbours of some pixels: (4, n), ``outside`` beyond the frame."""
+    ny, nx = image.shape
+    out = np.full((4, len(y)), outside, image.dtype)
+    for k, (dy, dx) in enumerate(((-1, 0), (1, 0), (0, -1), (0, 1))):
+        yy, xx = y + dy, x + dx
+        inside = (yy >= 0) & (yy < ny) & (xx >= 0) & (xx < nx)
+        out[k, inside] = image[yy[inside], xx[inside]]
+    return out
+
+
+def grow(found: Bool) -> Bool:
+    """A boolean map with the eight neighbours of each True pixel set as well, cut at the frame."""
+    return ndimage.binary_dilation(found, np.ones((3, 3), bool))
