@@ -96,7 +96,6 @@ class Recipe:
     cosmic_rays: float = 5.0
     subarray: str = "FULL"
     defect_map: tuple[bytes, tuple[int, int]] | None = field(default=None, repr=False)
-    settings: tuple[str, ...] = ("isolated", "border", "pair", "cluster")
 
     @property
     def physics(self) -> Physics:
@@ -269,7 +268,7 @@ def prepare_exposure(scene: Scene, kind: str, number: int) -> Exposure:
 
 
 def make_reference_ramps(scene: Scene, drift: Float, rng: np.random.Generator) -> Float:
-    """Ramps of the reference pixels in one integration: bias, reset noise, drift, read noise; (ngroups, pixels) DN."""
+    """Ramps of the reference pixels in one integration, (ngroups, pixels) DN, with all their noise."""
     y, x = np.nonzero(scene.reference)
     slow = y if abs(scene.recipe.detector.fastaxis) == 1 else x
     ramps = scene.read_noise[y, x] * rng.standard_normal((len(drift), len(y)), dtype=np.float32)

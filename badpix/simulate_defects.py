@@ -44,8 +44,15 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "LOW_PEDESTAL": (60.0, 120.0, 300.0, 1000.0, 4000.0),
 }
 DEFECT = np.dtype(
-    [("type", "U12"), ("x", "i4"), ("y", "i4"), ("level", "f4"), ("setting", "U8")]
-    + [("extra1", "f4"), ("extra2", "f4")]
+    [
+        ("type", "U12"),
+        ("x", "i4"),
+        ("y", "i4"),
+        ("level", "f4"),
+        ("setting", "U8"),
+        ("extra1", "f4"),
+        ("extra2", "f4"),
+    ]  # fmt: skip
 )
 """One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbours collect; RC, IRC: time
 constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups."""
@@ -95,11 +102,11 @@ def place_defects(recipe: Recipe, reference: Bool, rng: np.random.Generator) -> 
         candidates = read_candidates(recipe, reference)
         order = rng.permutation(len(candidates))[: count * len(wanted)]
         for k, (y, x) in enumerate(candidates[order]):
-            name, level = wanted[k % len(wanted)]
-            found.append((name, int(y), int(x), level, "map"))
+            kind, level = wanted[k % len(wanted)]
+            found.append((kind, int(y), int(x), level, "map"))
     else:
-        for setting in [s for s in ("border", "pair", "cluster", "isolated") if s in recipe.settings and count]:
-            found += PLACERS[setting](wanted, count, reference, taken, rng)
+        for place in (_border, _pair, _cluster, _isolated) if count else ():
+            found += place(wanted, count, reference, taken, rng)
     rows = np.empty(len(found), DEFECT)
     for k, (name, y, x, level, setting) in enumerate(found):
         rows[k] = (name, x, y, level, setting, *draw_details(name, rng))
@@ -212,9 +219,6 @@ def _cluster(wanted: Wanted, count: int, reference: Bool, taken: Bool, rng: np.r
                 taken[y, x] = True
                 out.append((name, y, x, level, "cluster"))
     return out
-
-
-PLACERS = {"isolated": _isolated, "border": _border, "pair": _pair, "cluster": _cluster}
 
 
 def measure_truth(defects: Defects, reference: Bool) -> NDArray[np.uint32]:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +32,7 @@ from badpix.simulate import (
     prepare_exposure,
     shrink,
 )
-from badpix.simulate_defects import UNIT_OF, measure_truth
+from badpix.simulate_defects import DEFECT, UNIT_OF, measure_truth
 from badpix.simulate_reduce import SEGMENT_PRODUCTS, SEGMENTS, Reduced, measure_offsets, reduce_rows
 
 BAND_BYTES = 8_000_000  # of one float32 ramp array of a band
@@ -119,7 +119,11 @@ def read_map(path: str | Path | None) -> tuple[bytes, tuple[int, int]] | None:
 
 
 def simulate(
-    directory: str | Path, p: Mapping[str, Any], executor: Executor | None = None, overwrite: bool = False
+    directory: str | Path,
+    p: Mapping[str, Any],
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[Path]]:
     """Write flats, darks and truth of one detector.
 
@@ -133,6 +137,8 @@ def simulate(
         Runs one task per exposure.
     overwrite : bool
         Whether existing files may be replaced.
+    tick : callable
+        Told how many of the exposures are done.
 
     Returns
     -------
@@ -155,8 +161,9 @@ def simulate(
     columns = list(zip(*tasks, strict=True)) or [(), (), (), ()]
     several = ([recipe] * len(tasks), *columns, [overwrite] * len(tasks))
     runs = executor.map(write_exposure, *several) if executor else map(write_exposure, *several)
-    for (kind, *_), paths in zip(tasks, runs, strict=True):
+    for done, ((kind, *_), paths) in enumerate(zip(tasks, runs, strict=True), 1):
         out[f"{kind}s"] += paths
+        tick(done, len(tasks))
     return out
 
 
@@ -399,14 +406,14 @@ def _image_header(name: str, kind: str, shape: tuple[int, ...]) -> fits.Header:
     return header
 
 
-def _file_bytes(rows: NDArray[Any], kind: str) -> bytes | memoryview:
+def _file_bytes(rows: NDArray[Any], kind: str) -> memoryview:
     """Values in the order and coding of the file."""
     if kind in ("u4", "u2"):
         rows = rows ^ rows.dtype.type(1 << (8 * int(kind[1]) - 1))
-    return memoryview(np.ascontiguousarray(rows, dtype=f">{kind}")).cast("B")
+    return np.ascontiguousarray(rows, dtype=f">{kind}").data.cast("B")
 
 
-def _write_at(handle: int, data: bytes | memoryview, offset: int) -> None:
+def _write_at(handle: int, data: memoryview, offset: int) -> None:
     """Write all of ``data`` at an offset."""
     while len(data):
         done = os.pwrite(handle, data, offset)
@@ -438,6 +445,53 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
     ])  # fmt: skip
     with atomic_path(path, overwrite) as temporary:
         write_hdus(temporary, hdus)
+
+
+def read_truth(path: str | Path) -> tuple[fits.Header, NDArray[np.uint32], NDArray[Any]]:
+    """Primary header, DQ image and table of defects of a truth file.
+
+    Raises
+    ------
+    DataError
+        If it is no truth file.
+    """
+    try:
+        with fits.open(path) as hdus:
+            names = {hdu.name for hdu in hdus}
+            if not {"DQ", "DEFECTS"} <= names:
+                raise DataError(f"{path}: extensions DQ and DEFECTS expected, as `badpix simulate` writes them")
+            table = hdus["DEFECTS"].data
+            rows = np.empty(len(table), DEFECT)
+            for name in DEFECT.names or ():
+                rows[name] = table[name.upper()]
+            return hdus[0].header.copy(), hdus["DQ"].data.astype(np.uint32), rows
+    except OSError as error:
+        raise DataError(f"{path}: not readable as FITS: {error}") from None
+
+
+def read_flags(path: str | Path) -> NDArray[np.uint32]:
+    """The DQ image of a mask in standard bits, decoded through its DQ_DEF table if it has one.
+
+    Raises
+    ------
+    DataError
+        If there is no DQ image.
+    """
+    try:
+        with fits.open(path) as hdus:
+            names = [hdu.name for hdu in hdus]
+            if "DQ" not in names or hdus["DQ"].data is None:
+                raise DataError(f"{path}: extension DQ is missing; found {', '.join(names)}")
+            found = hdus["DQ"].data.astype(np.uint32)
+            if "DQ_DEF" not in names:
+                return found
+            out = np.zeros_like(found)
+            for row in hdus["DQ_DEF"].data:
+                standard = dq.VALUE.get(str(row["NAME"]).strip(), 0)
+                out |= np.where(found & np.uint32(row["VALUE"]), np.uint32(standard), np.uint32(0))
+            return out
+    except OSError as error:
+        raise DataError(f"{path}: not readable as FITS: {error}") from None
 
 
 def _defect_table(rows: NDArray[Any]) -> fits.BinTableHDU:

@@ -86,9 +86,9 @@ def measure_offsets(scene: Scene, exposure: Exposure) -> Float:
 def smooth_sides(rest: Float, slow: NDArray[np.intp], nslow: int, width: int = 11) -> Float:
     """Running mean along the slow axis of what is left in the side reference pixels, (nints, ngroups, nslow)."""
     total = np.zeros((*rest.shape[:2], nslow + 2 * width))
-    count = np.zeros(nslow + 2 * width)
-    np.add.at(total, (slice(None), slice(None), slow + width), rest)
-    np.add.at(count, slow + width, 1)
+    for k in range(rest.shape[2]):
+        total[:, :, slow[k] + width] += rest[:, :, k]
+    count = np.bincount(slow + width, minlength=nslow + 2 * width)
     half = width // 2
     start = np.arange(nslow) + width - half
     sums, counts = np.cumsum(total, axis=-1), np.cumsum(count)
@@ -255,7 +255,7 @@ def write_segment(
 
 def fit_pieces(y: Float, flags: NDArray[np.uint8], noise: float, gain: float, group_time: float) -> dict[str, Float]:
     """Fit the segments between jumps of flagged ramps (ngroups, pixels), and combine them by variance."""
-    n, pixels = y.shape
+    pixels = y.shape[1]
     good = (flags & SATURATED) == 0
     jump = (flags & JUMP_DET) != 0
     which = np.cumsum(jump, axis=0)

@@ -16,6 +16,10 @@ BADPIX = {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
         "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
     },
+    "Simulate": {
+        "simulate": ("simulate:simulate", "Write simulated flats and darks with known defects."),
+        "score": ("simulate:score", "Compare a MASK with the truth of its simulation."),
+    },
     "Parameters": {
         "params": ("parameters:params", "Print the commented default YAML of a command."),
     },

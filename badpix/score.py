@@ -1,0 +1,232 @@
+"""How good a mask is, against the truth of a simulation.
+
+1. Science pixels are those that are no reference pixels in the truth. A pixel is good if the truth has no flag for it
+   (ADJ_OPEN counts as a flag); good pixels beside a defect are good too, and counted as such.
+2. Completeness, per type and level: defects that carry the flag of their type (``found``), and defects that carry any
+   flag (``flagged``). ADJ_OPEN pixels are a type of their own.
+3. Purity, per flag: of the science pixels with this flag, those whose truth has it as well. A wrong flag on
+   a real defect (a noisy pixel called TELEGRAPH) lowers the purity and is no false positive.
+4. False positives: good pixels with a flag, per million good pixels; how many of them touch a defect.
+5. Counts of several masks add up. Intervals hold 95 %: Wilson's for fractions of defects and flags, the exact
+   (Clopper-Pearson) one for false positives, which are rare.
+
+DO_NOT_USE and REFERENCE_PIXEL say nothing about a pixel's type and are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.simulate_defects import FLAG_OF, UNIT_OF
+
+Flags = NDArray[np.uint32]
+
+SEARCHES = {
+    "flats": ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"),
+    "darks": ("HOT", "SATURATED", "WARM", "RC", "IRC", "TELEGRAPH", "NOISY", "LOW_PEDESTAL"),
+}
+SEARCHES["all"] = SEARCHES["flats"] + SEARCHES["darks"]
+
+# What a mask says about single pixels.
+TYPE_FLAGS = tuple(
+    name for name in dq.MASK_NAMES if name not in ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How many defects of one type and level were found."""
+
+    type: str
+    level: float | None
+    unit: str
+    setting: str  # "all", or where they stand
+    injected: int
+    found: int  # with the flag of their type
+    flagged: int  # with any flag
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What one flag was set on."""
+
+    flag: str  # "any" for all together
+    set: int
+    right: int  # the truth has this flag too
+    other: int  # the pixel has another defect
+    false: int  # good pixels
+    near: int  # of these, beside a defect
+    good: int  # good pixels there are
+
+
+def count_found(flags: Flags, truth: Flags, defects: NDArray[Any], types: Sequence[str]) -> list[Found]:
+    """Completeness per type, level and setting.
+
+    Parameters
+    ----------
+    flags, truth : uint32 array (ny, nx)
+        Mask and truth in standard bits.
+    defects : structured array
+        The injected defects (see :data:`badpix.simulate_defects.DEFECT`).
+    types : sequence of str
+        Types to count.
+    """
+    bad = (flags & np.uint32(flag_bits(TYPE_FLAGS))) != 0
+    out = []
+    for name in types:
+        bit = np.uint32(dq.VALUE[FLAG_OF[name]])
+        if name == "ADJ_OPEN":
+            at = (truth & bit) != 0
+            hits = int(np.count_nonzero(flags[at] & bit)), int(np.count_nonzero(bad[at]))
+            out.append(Found(name, None, "", "all", int(at.sum()), *hits))
+            continue
+        mine = defects[defects["type"] == name]
+        here = flags[mine["y"], mine["x"]] & bit != 0
+        any_flag = bad[mine["y"], mine["x"]]
+        groups = [(level, "all") for level in np.unique(mine["level"])]
+        groups += [(None, setting) for setting in np.unique(mine["setting"])]
+        for level, setting in [*groups, (None, "all")]:
+            keep = np.ones(len(mine), bool) if level is None else mine["level"] == level
+            if setting != "all":
+                keep &= mine["setting"] == setting
+            value = None if level is None else round(float(level), 4)
+            counts = int(keep.sum()), int((here & keep).sum()), int((any_flag & keep).sum())
+            out.append(Found(name, value, UNIT_OF[name], str(setting), *counts))
+    return out
+
+
+def count_claimed(flags: Flags, truth: Flags, types: Sequence[str]) -> list[Claimed]:
+    """Purity and false positives per flag of these types, and of all of them together ("any").
+
+    Parameters
+    ----------
+    flags, truth : uint32 array (ny, nx)
+        Mask and truth in standard bits.
+    types : sequence of str
+        Types whose flags are counted.
+    """
+    science = (truth & np.uint32(dq.VALUE["REFERENCE_PIXEL"])) == 0
+    good = science & (truth == 0)
+    near = grow(science & ~good)
+    names = list(dict.fromkeys(FLAG_OF[name] for name in types))
+    out = []
+    for label, bits in [(name, dq.VALUE[name]) for name in names] + [("any", flag_bits(names))]:
+        bit = np.uint32(bits)
+        mine = science & (flags & bit != 0)
+        right = mine & (truth & bit != 0)
+        false = mine & good
+        counts = [int(np.count_nonzero(m)) for m in (mine, right, mine & ~right & ~false, false, false & near, good)]
+        out.append(Claimed(label, *counts))
+    return out
+
+
+def flag_bits(names: Iterable[str]) -> int:
+    """All bits of these flags."""
+    return sum({dq.VALUE[name] for name in names})
+
+
+def grow(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A map with the 8 neighbours of every True pixel."""
+    wide = bad.copy()
+    wide[1:] |= bad[:-1]
+    wide[:-1] |= bad[1:]
+    out = wide.copy()
+    out[:, 1:] |= wide[:, :-1]
+    out[:, :-1] |= wide[:, 1:]
+    return out
+
+
+def add_found(many: Iterable[Sequence[Found]]) -> list[Found]:
+    """Sum of the counts of several masks, by type, level and setting, in order of first appearance."""
+    total: dict[tuple[str, float | None, str], Found] = {}
+    for rows in many:
+        for r in rows:
+            key = (r.type, r.level, r.setting)
+            old = total.get(key)
+            counts = (r.injected, r.found, r.flagged)
+            if old:
+                counts = (old.injected + r.injected, old.found + r.found, old.flagged + r.flagged)
+            total[key] = Found(r.type, r.level, r.unit, r.setting, *counts)
+    return list(total.values())
+
+
+def add_claimed(many: Iterable[Sequence[Claimed]]) -> list[Claimed]:
+    """Sum of the counts of several masks, by flag."""
+    total: dict[str, NDArray[np.int64]] = {}
+    for rows in many:
+        for r in rows:
+            counts = np.array([r.set, r.right, r.other, r.false, r.near, r.good])
+            total[r.flag] = total.get(r.flag, np.zeros(6, np.int64)) + counts
+    return [Claimed(flag, *(int(c) for c in counts)) for flag, counts in total.items()]
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval of a fraction; (0, 1) without trials."""
+    if not trials:
+        return 0.0, 1.0
+    share, weight = successes / trials, z * z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = z * np.sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def clopper_pearson(successes: int, trials: int, outside: float = 0.05) -> tuple[float, float]:
+    """The exact 95 % interval of a fraction; (0, 1) without trials."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(successes, trials - successes + 1, outside / 2)) if successes else 0.0
+    high = float(betaincinv(successes + 1, trials - successes, 1 - outside / 2)) if successes < trials else 1.0
+    return low, high
+
+
+def found_row(r: Found) -> dict[str, Any]:
+    """Numbers of one row of the completeness table; fractions with their intervals, None without defects."""
+    share = r.found / r.injected if r.injected else None
+    return {
+        "type": r.type, "level": r.level, "unit": r.unit, "setting": r.setting, "injected": r.injected,
+        "found": r.found, "flagged": r.flagged, "completeness": share, "interval": wilson(r.found, r.injected),
+    }  # fmt: skip
+
+
+def claimed_row(r: Claimed) -> dict[str, Any]:
+    """Numbers of one row of the purity table; purity None where nothing was flagged."""
+    low, high = clopper_pearson(r.false, r.good) if r.good else (0.0, 1.0)
+    return {
+        "flag": r.flag, "set": r.set, "right": r.right, "other_defect": r.other, "false": r.false,
+        "false_beside_defect": r.near, "purity": r.right / r.set if r.set else None,
+        "purity_interval": wilson(r.right, r.set), "good": r.good,
+        "false_per_million": 1e6 * r.false / r.good if r.good else None,
+        "false_per_million_interval": (1e6 * low, 1e6 * high),
+    }  # fmt: skip
+
+
+def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all") -> Mapping[str, Any]:
+    """Score of one or several masks together.
+
+    Parameters
+    ----------
+    masks : sequence of (flags, truth, defects)
+        Mask and truth as uint32 images in standard bits, and the table of defects.
+    search : str
+        "flats", "darks" or "all": which types are counted.
+
+    Returns
+    -------
+    mapping
+        ``masks`` (number), ``completeness`` and ``flags``: lists of rows.
+    """
+    types = SEARCHES[search]
+    found = add_found(count_found(flags, truth, defects, types) for flags, truth, defects in masks)
+    claimed = add_claimed(count_claimed(flags, truth, types) for flags, truth, _ in masks)
+    return {
+        "masks": len(masks),
+        "search": search,
+        "completeness": [found_row(r) for r in found],
+        "flags": [claimed_row(r) for r in claimed],
+    }
