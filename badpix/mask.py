@@ -1,0 +1,281 @@
+"""From maps of search types to a DQ image, and from several masks to one.
+
+1. Each search type sets its flags; types that must not be used add DO_NOT_USE.
+2. HOT wins over DEAD: a pixel that is always saturated looks dead in flats. DO_NOT_USE stays.
+3. Reference pixels carry REFERENCE_PIXEL, and DO_NOT_USE only together with BAD_REF_PIXEL: the pipeline's reference
+   pixel correction leaves out reference pixels that are DO_NOT_USE, so a border that carries it switches the
+   correction off without a word.
+4. Manual lists (``x y flag``, ranges inclusive) are added by OR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.errors import DataError, UsageError
+
+Bool = NDArray[np.bool_]
+DQ = NDArray[np.uint32]
+
+PLAUSIBLE = (0.001, 0.10)  # share of science pixels that a mask usually flags
+
+
+def combine(
+    maps: Mapping[str, Bool],
+    *,
+    flag_values: Mapping[str, Sequence[str]],
+    do_not_use: Collection[str],
+    reference: Bool,
+    hot_over_dead: bool = True,
+) -> DQ:
+    """The DQ image of some searches.
+
+    Parameters
+    ----------
+    maps : mapping of str to bool ndarray
+        Search type to map, (ny, nx).
+    flag_values : mapping of str to list of str
+        Flags that each search type sets; a type that is a flag's name itself may be left out.
+    do_not_use : collection of str
+        Search types that also set DO_NOT_USE.
+    reference : bool ndarray
+        (ny, nx) reference pixels.
+    hot_over_dead : bool
+        Clear DEAD where HOT is set.
+
+    Raises
+    ------
+    UsageError
+        At an unknown flag.
+    """
+    out = np.zeros(reference.shape, np.uint32)
+    for name, found in maps.items():
+        value = sum({flag_value(flag) for flag in flag_values.get(name, [name])})
+        if name in do_not_use:
+            value |= dq.VALUE["DO_NOT_USE"]
+        out[found & ~reference] |= np.uint32(value)
+    out[reference] = dq.VALUE["REFERENCE_PIXEL"]
+    return resolve_hot_dead(out) if hot_over_dead else out
+
+
+def flag_value(name: str) -> int:
+    """Value of a mnemonic, in any case, that may stand in a mask.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown or belongs to one exposure only.
+    """
+    flag = dq.BY_NAME.get(name.strip().upper())
+    if flag is None:
+        raise UsageError(f"flag {name!r} is unknown{dq.suggest(name)}")
+    if flag.use in ("exposure", "never"):
+        raise UsageError(f"flag {flag.name} does not belong in a mask: {flag.description.lower()}")
+    return flag.value
+
+
+def resolve_hot_dead(image: DQ) -> DQ:
+    """A copy in which HOT pixels are not DEAD."""
+    out = image.copy()
+    out[(out & dq.VALUE["HOT"]) != 0] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["DEAD"])
+    return out
+
+
+def protect_reference(image: DQ, reference: Bool) -> tuple[DQ, int]:
+    """A copy with REFERENCE_PIXEL on all reference pixels and DO_NOT_USE on the bad ones only; and how many lost it."""
+    out = image.copy()
+    out[reference] |= np.uint32(dq.VALUE["REFERENCE_PIXEL"])
+    out[~reference] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["REFERENCE_PIXEL"])
+    bad = (out & dq.VALUE["BAD_REF_PIXEL"]) != 0
+    freed = reference & ~bad & ((out & dq.VALUE["DO_NOT_USE"]) != 0)
+    out[freed] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["DO_NOT_USE"])
+    return out, int(freed.sum())
+
+
+# --- merging ---------------------------------------------------------------------------------------------
+
+
+def merge(masks: Sequence[DQ], covered: Sequence[Bool], *, min_fraction: float) -> DQ:
+    """All flags that at least ``min_fraction`` of the masks covering a pixel have.
+
+    DO_NOT_USE is counted like any flag, but goes where no other flag is left to say why, unless a mask had it
+    alone there.
+
+    Parameters
+    ----------
+    masks : sequence of uint32 ndarray
+        (ny, nx) each, in standard bits.
+    covered : sequence of bool ndarray
+        (ny, nx) each: where the mask says something (a subarray's window).
+    min_fraction : float
+        0 keeps every flag; equality counts.
+    """
+    out = np.zeros(masks[0].shape, np.uint32)
+    votes_possible = np.sum(covered, axis=0, dtype=np.int32)
+    for flag in dq.FLAGS:
+        value = np.uint32(flag.value)
+        votes = np.sum([(m & value) != 0 for m in masks], axis=0, dtype=np.int32)
+        # 1e-9: 3 of 10 is not less than 0.3
+        enough = (votes > 0) & (votes >= min_fraction * votes_possible - 1e-9)
+        out[enough] |= value
+    unusable = np.uint32(dq.VALUE["DO_NOT_USE"])
+    alone = np.any([m == unusable for m in masks], axis=0)
+    out[(out == unusable) & ~alone] = 0
+    return out
+
+
+def merge_newest(masks: Sequence[DQ], covered: Sequence[Bool]) -> DQ:
+    """Each pixel from the last mask that covers it; the masks come oldest first."""
+    out = np.zeros(masks[0].shape, np.uint32)
+    for image, inside in zip(masks, covered, strict=True):
+        out[inside] = image[inside]
+    return out
+
+
+def from_plain(image: NDArray[Any], flag: str, do_not_use: bool) -> DQ:
+    """A DQ image from an image that is no JWST mask: non-zero (and not finite) means bad."""
+    value = flag_value(flag) | (dq.VALUE["DO_NOT_USE"] if do_not_use else 0)
+    bad = (image != 0) | (~np.isfinite(image) if image.dtype.kind == "f" else False)
+    return np.where(bad, np.uint32(value), np.uint32(0))
+
+
+# --- manual lists ----------------------------------------------------------------------------------------
+
+
+class ManualRow(NamedTuple):
+    """One line of a manual list: rows, columns, flag."""
+
+    y: slice
+    x: slice
+    flag: str
+
+
+def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = False) -> list[ManualRow]:
+    """Lines of a manual list: ``x y flag`` separated by white space, ``#`` starts a comment.
+
+    x and y are whole numbers or ranges inclusive of both ends: ``a:b``, ``a:`` (to the last), ``:b`` (from the
+    first), ``:`` (all). A header line ``x y flag`` may stand at the top.
+
+    Parameters
+    ----------
+    path : path
+        The list.
+    shape : tuple of int
+        Rows and columns of the full image, reference pixels included.
+    one_based : bool
+        Whether the list counts from 1.
+
+    Raises
+    ------
+    UsageError
+        At a line that can't be understood, an unknown flag, or a pixel outside the image; the message has the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: manual list can't be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        words = line.split("#")[0].split()
+        if not words or [w.lower() for w in words] == ["x", "y", "flag"]:
+            continue
+        where = f"{path}: line {number}"
+        if len(words) != 3:
+            raise UsageError(f"{where}: found {line.strip()!r}, expected 'x y flag'")
+        try:
+            flag_value(words[2])
+            x = parse_range(words[0], shape[1], one_based)
+            y = parse_range(words[1], shape[0], one_based)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+        rows.append(ManualRow(y, x, words[2].upper()))
+    return rows
+
+
+def parse_range(text: str, size: int, one_based: bool = False) -> slice:
+    """The half-open slice meant by ``7``, ``3:7``, ``3:``, ``:7`` or ``:`` (inclusive in the text).
+
+    Raises
+    ------
+    UsageError
+        If it is no range or reaches outside 0 ... size - 1.
+    """
+    first, colon, last = text.partition(":")
+    shift = 1 if one_based else 0
+    try:
+        low = int(first) - shift if first else 0
+        high = (int(last) - shift if last else size - 1) if colon else low
+        if not first and not colon:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"found {text!r}, expected a pixel or a range such as 3:7") from None
+    if not 0 <= low <= high < size:
+        raise UsageError(f"{text!r} lies outside {shift} to {size - 1 + shift}")
+    return slice(low, high + 1)
+
+
+def add_manual(image: DQ, rows: Sequence[ManualRow], do_not_use: Collection[str]) -> DQ:
+    """A copy of ``image`` with manual flags added; flags in ``do_not_use`` add DO_NOT_USE."""
+    out = image.copy()
+    for row in rows:
+        value = flag_value(row.flag) | (dq.VALUE["DO_NOT_USE"] if row.flag in do_not_use else 0)
+        out[row.y, row.x] |= np.uint32(value)
+    return out
+
+
+# --- counting --------------------------------------------------------------------------------------------
+
+
+def count_flags(image: DQ, science: Bool) -> dict[str, int]:
+    """Science pixels with each flag that occurs, and with any flag (``any``)."""
+    inside = image[science]
+    counts = {flag.name: int(np.count_nonzero(inside & flag.value)) for flag in dq.FLAGS}
+    counts = {name: n for name, n in counts.items() if n}
+    counts["any"] = int(np.count_nonzero(inside))
+    return counts
+
+
+def implausible(counts: Mapping[str, int], n_science: int) -> str | None:
+    """A sentence where the share of flagged science pixels is unlike that of any real mask, else None."""
+    if n_science == 0:
+        return None
+    share, unusable = counts["any"] / n_science, counts.get("DO_NOT_USE", 0) / n_science
+    if PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
+        return None
+    return (
+        f"{share:.2%} of the science pixels are flagged, {unusable:.2%} are DO_NOT_USE; "
+        f"masks usually flag {PLAUSIBLE[0]:.1%} to {PLAUSIBLE[1]:.0%}: plausible?"
+    )
+
+
+def standard_bits(stored: NDArray[Any], table: Mapping[str, int]) -> DQ:
+    """A DQ image in standard bits from one in the bits of its own DQ_DEF (name to value).
+
+    Raises
+    ------
+    DataError
+        If a bit is set that the table does not know, or a name is no standard one: its meaning would be lost.
+    """
+    out = np.zeros(stored.shape, np.uint32)
+    known = np.uint64(0)
+    for name, value in table.items():
+        if value == 0:
+            continue
+        if name not in dq.VALUE:
+            if np.any(stored.astype(np.uint64) & np.uint64(value)):
+                raise DataError(f"DQ_DEF: pixels carry {name!r}, which is no JWST flag{dq.suggest(name)}")
+            continue
+        known |= np.uint64(value)
+        out[(stored.astype(np.uint64) & np.uint64(value)) != 0] |= np.uint32(dq.VALUE[name])
+    lost = stored.astype(np.uint64) & ~known
+    if table and np.any(lost):
+        bits = sorted({int(b) for v in np.unique(lost) for b in range(64) if int(v) >> b & 1})
+        raise DataError(f"DQ_DEF: bits {bits} are set in DQ, but have no row: their pixels would be read as good")
+    return out
