@@ -1,0 +1,228 @@
+"""Darks in bands of rows: reading, measuring, and what leaves a band.
+
+A task is one band of rows over all files and integrations. Files are read in their fixed order, tiles lie at fixed
+rows of the frame, and every tile is worked on alone: the same bytes come out for any height of the bands and any
+number of workers. What leaves a band is small: a few maps, and the statistics of its candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dark_ramps as ramps
+from badpix import stats
+from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
+from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join
+from badpix.exposures import Layout, read_band
+
+MAPS = ("rate", "noise", "pedestal", "telegraph", "rc")  # images that leave every band, float32
+SAMPLE_PIXELS = 1 << 17  # pixels of the sample that describes the population
+BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
+
+
+@dataclass(frozen=True)
+class Dark:
+    """One dark exposure: where its pixels lie."""
+
+    jump: Layout
+    groupdq: Layout
+    rate: Layout
+    poisson: Layout
+    pedestal: Layout
+    integrations: int
+    uncal: Layout | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a task needs besides its rows."""
+
+    darks: tuple[Dark, ...]
+    fit: ramps.RampFit
+    cells: ramps.Cells
+    setup: Setup
+    shape: tuple[int, int]
+    min_groups: int
+    min_integrations: int
+    hot_fraction: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A band: rows ``start`` to ``stop`` of the frame, their reference pixels and bias (both (rows, nx))."""
+
+    start: int
+    stop: int
+    reference: NDArray[np.bool_]
+    bias: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Band:
+    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, their statistics and scores."""
+
+    start: int
+    maps: dict[str, NDArray[np.float32]]
+    index: NDArray[np.intp]
+    pixels: Stats
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_tiles(job: Job, band: Rows) -> Iterator[tuple[int, int, Integrations]]:
+    """The measured integrations of each tile of a band: (first row, last row, integrations)."""
+    start, stop = band.start, band.stop
+    tiles = list(range(start, stop, job.cells.rows))
+    edges = [(y, min(y + job.cells.rows, stop)) for y in tiles]
+    stacks = [_Stack(job, y1 - y0) for y0, y1 in edges]
+    nx, groups = job.shape[1], job.fit.usable
+    sci = np.empty((groups, stop - start, nx), np.float32)
+    flags = np.empty((groups, stop - start, nx), np.uint8)
+    for dark in job.darks:
+        images = _read_images(dark, start, stop)
+        if band.bias is not None:
+            images["pedestal"] -= band.bias
+        for i in range(dark.integrations):
+            planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
+            read_band(dark.jump, start, stop, planes=planes, out=sci)
+            read_band(dark.groupdq, start, stop, planes=planes, out=flags)
+            for (y0, y1), stack in zip(edges, stacks, strict=True):
+                rows = slice(y0 - start, y1 - start)
+                stack.add(sci[:, rows], flags[:, rows], {k: v[i, rows] for k, v in images.items()})
+    for (y0, y1), stack in zip(edges, stacks, strict=True):
+        yield y0, y1, stack.finish()
+
+
+def _read_images(dark: Dark, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+    """Rate, its Poisson variance and pedestal of all integrations: (nints, rows, nx) each."""
+    layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
+    return {name: read_band(lay, start, stop).astype(np.float32, copy=False) for name, lay in layouts.items()}
+
+
+class _Stack:
+    """Integrations of one tile as they come in."""
+
+    def __init__(self, job: Job, rows: int) -> None:
+        n, pixels = job.setup.integrations, rows * job.shape[1]
+        self.job, self.rows, self.filled = job, rows, 0
+        names = (*job.fit.names[1:], "rate", "pedestal", "poisson")
+        self.values = np.full((len(names), n, pixels), np.nan, np.float32)
+        self.names = names
+        self.counts = np.zeros((2, n, pixels), np.uint16)
+        self.saturated = np.zeros((n, pixels), bool)
+        self.first_level = np.full(pixels, np.nan, np.float32)
+
+    def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]
+            ) -> None:  # fmt: skip
+        """Measure one integration; ``sci`` is used up."""
+        job, i = self.job, self.filled
+        work = np.ascontiguousarray(sci)
+        dq = np.ascontiguousarray(flags)
+        full = (dq[0] & ramps.SATURATED) != 0
+        self.saturated[i] = full.reshape(-1)
+        if full.any():
+            self.first_level = np.fmax(self.first_level, np.where(full, work[0], np.nan).reshape(-1))
+        fitted, self.counts[:, i] = ramps.measure_ramps(work, dq, job.fit, job.cells)
+        last = len(fitted) - 1
+        self.values[:last, i] = fitted[1:]
+        self.values[last, i] = self._rate(images["rate"], fitted[1], self.counts[0, i])
+        self.values[last + 1, i] = self._over_cells(images["pedestal"]).reshape(-1)
+        self.values[last + 2, i] = images["poisson"].reshape(-1)
+        self.filled += 1
+
+    def _rate(self, rate: NDArray[np.float32], slope: NDArray[np.float32], groups: NDArray[np.uint16]
+              ) -> NDArray[np.float32]:  # fmt: skip
+        """The lower of pipeline rate and slope of the line, each over its cell's median, DN/s."""
+        flat = np.where(groups > 1, self._over_cells(rate).reshape(-1), np.float32(np.nan))
+        return np.fmin(flat, slope / np.float32(self.job.setup.group_time))
+
+    def _over_cells(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A copy of an image minus the medians of its cells."""
+        out = image[None].copy()
+        ramps.subtract_cells(out, ramps.measure_cell_medians(out, self.job.cells), self.job.cells)
+        return out[0]
+
+    def finish(self) -> Integrations:
+        """All integrations."""
+        values = dict(zip(self.names, self.values, strict=True))
+        return Integrations(values, self.counts[0], self.counts[1], self.saturated, self.first_level)
+
+
+# --- tasks -----------------------------------------------------------------------------------------------
+
+
+def sample_tiles(job: Job, reference: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Tiles spread evenly over the science rows, enough to describe the population; all of a small frame."""
+    rows, ny = job.cells.rows, job.shape[0]
+    tiles = [(y, min(y + rows, ny)) for y in range(0, ny, rows)]
+    tiles = [(a, b) for a, b in tiles if not reference[a:b].all(axis=1).any()] or tiles
+    wanted = max(1, -(-SAMPLE_PIXELS // (rows * job.shape[1])))
+    if len(tiles) <= wanted:
+        return tiles
+    return [tiles[k * len(tiles) // wanted] for k in range(wanted)]
+
+
+def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
+    """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
+    (_, _, found) = next(read_tiles(job, band))
+    science = np.flatnonzero(~band.reference.reshape(-1))
+    pixels = _combine(job, found)
+    pixels.update(_examine(job, found, np.arange(len(found.first_level)), pixels))
+    spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
+    return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
+
+
+def measure_band(job: Job, population: Population, band: Rows) -> Band:
+    """Maps of a band, and all that is known of its candidates."""
+    nx = job.shape[1]
+    maps = {name: np.empty((band.stop - band.start, nx), np.float32) for name in MAPS}
+    index, tables = [], []
+    for y0, y1, found in read_tiles(job, band):
+        here = slice(y0 - band.start, y1 - band.start)
+        pixels = _combine(job, found)
+        scores = score_pixels(pixels, job.setup, population)
+        reference = band.reference[here].reshape(-1)
+        candidates = find_candidates(pixels, scores, job.setup, population, job.min_integrations) & ~reference
+        places = np.flatnonzero(candidates)
+        for name, values in _maps(pixels, scores, job.setup).items():
+            maps[name][here] = np.where(reference, np.float32(np.nan), values).reshape(-1, nx)
+        table = {name: column[places] for name, column in pixels.items()}
+        tables.append({**table, **_examine(job, found, places, pixels)})
+        index.append(places + y0 * nx)
+    return Band(band.start, maps, np.concatenate(index), join(tables))
+
+
+def _combine(job: Job, found: Integrations) -> Stats:
+    return combine_integrations(
+        found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, templates=job.setup.templates
+    )
+
+
+def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: Stats) -> Stats:
+    return examine_pixels(found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates)
+
+
+def _maps(pixels: Stats, scores: Stats, setup: Setup) -> Stats:
+    return {
+        "rate": pixels["rate"],
+        "noise": scores["noise"],
+        "pedestal": pixels["pedestal"],
+        "telegraph": scores["telegraph"],
+        "rc": strongest_contrast(scores, setup),
+    }
+
+
+def strongest_contrast(scores: Stats, setup: Setup) -> NDArray[np.float32]:
+    """Score of the template that fits best, with its sign; NaN without templates."""
+    if not setup.templates:
+        return np.full_like(scores["noise"], np.nan)
+    best = scores[setup.templates[0] + "_z"]
+    for name in setup.templates[1:]:
+        z = scores[name + "_z"]
+        best = np.where(np.abs(z) > np.abs(best), z, best)
+    return best

@@ -1,0 +1,180 @@
+"""How unusual a pixel is: its statistics in units of what all pixels show.
+
+1. Population: medians and MADs over a sample of rows, one number each (:func:`measure_population`).
+2. Scores of a pixel (:func:`score_pixels`): its noise, the contrasts with decays in units of their error, the
+   correlation and flatness of its residuals, its pedestal. All follow from noise measured in the same darks; no
+   number of a detector or of a simulation enters.
+3. Candidates (:func:`find_candidates`): pixels that may be flagged, or whose charge shows up in a neighbour.
+
+Definitions and measured limits: docs/darks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.dark_stats import CLEAN_ENOUGH, MEDIAN_ERROR, TRIMMED_ERROR, Stats
+from badpix.stats import median_mad
+
+SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
+NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts."""
+
+    groups: int
+    group_time: float
+    integrations: int
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Population:
+    """What all pixels show: ``(median, MAD)`` by name, and single numbers.
+
+    ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s.
+    """
+
+    rate_spread: float = float("nan")
+    shot: float = 0.0
+    kept: float = 1.0
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def z(self, name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """``values`` minus the median, over the MAD."""
+        centre, sigma = self.spread[name]
+        return ((values - centre) / sigma).astype(np.float32)
+
+
+def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Population:
+    """Describe the population from the statistics of a sample of good and bad pixels together.
+
+    Parameters
+    ----------
+    sample : dict
+        From :func:`badpix.dark_stats.combine_integrations` and ``examine_pixels``, all pixels of the sample.
+    setup : Setup
+        What the darks have in common.
+    rate_spread : float
+        Scatter of the rate of one integration, DN/s.
+    """
+    shot = measure_shot(sample, setup)
+    first = Population(rate_spread, float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0)
+    spread = {"log_noise": median_mad(np.log(measure_noise(sample, setup, first)))}
+    kept = sample["clean"] - (sample["clean"] >= 4)
+    usual = kept[sample["clean"] >= CLEAN_ENOUGH]
+    population = Population(rate_spread, first.shot, float(np.median(usual)) if usual.size else 1.0, spread)
+    for name in setup.templates:
+        z, middle = measure_contrast(sample, name, setup, population)
+        spread[name] = (0.0, max(1.0, median_mad(z)[1]))
+        spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
+    for way, values in correlation_ways(sample, setup, population).items():
+        spread[way] = median_mad(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread["log_residual"] = median_mad(np.log(sample["residual"]) / 2)
+    spread["pedestal"] = median_mad(sample["pedestal"])
+    return population
+
+
+def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
+    """Variance of the shot noise of one group, DN^2, from the pipeline's variance of the rate."""
+    return pixels["poisson"] * np.float32(setup.group_time**2 * max(setup.groups - 1, 1))
+
+
+def own_shot(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """Shot noise of each pixel: its own where its rate stands out, else the population's."""
+    shot = measure_shot(pixels, setup)
+    bright = (pixels["hot_rate"] > 5 * population.rate_spread) & np.isfinite(shot)
+    return np.where(bright, shot, np.float32(population.shot)).astype(np.float32)
+
+
+def measure_noise(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """Noise of one group without shot noise, DN; NaN where not measured."""
+    variance = pixels["white"] - own_shot(pixels, setup, population) / 2
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(np.maximum(variance, 1e-4 * pixels["white"] + 1e-12))
+
+
+def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
+    """Noise of one group with shot noise, not below what the quietest good pixels have."""
+    centre, sigma = population.spread["log_noise"]
+    floor = np.exp(centre - NOISE_FLOOR * sigma) if np.isfinite(centre) else 0.0
+    return np.maximum(np.sqrt(pixels["white"]), np.float32(floor))
+
+
+def measure_contrast(
+    pixels: Stats, name: str, setup: Setup, population: Population
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Trimmed mean and median of a contrast over their errors from the pixel's own noise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = _own_sigma(pixels, population) / np.sqrt(pixels["integrations"])
+        return pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
+
+
+def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
+    """Correlation (1 for white noise) and flatness (0.80 for Gaussian noise) of residuals, measured in two ways.
+
+    ``clean_*``: over integrations without jumps, where there are enough; ``all_*``: medians over all.
+    """
+    shot = own_shot(pixels, setup, population)
+    enough = pixels["clean"] >= CLEAN_ENOUGH
+    out = {}
+    for way in ("clean", "all"):
+        prefix, here = ("clean_", enough) if way == "clean" else ("", True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            residual = pixels[prefix + "residual"] - shot * np.float32(SHOT_SLOPE * setup.groups)
+            white = np.maximum(pixels[prefix + "white"] - shot / 2, 0.05 * pixels[prefix + "white"])
+            out[way + "_correlation"] = np.where(here, residual / white, np.nan).astype(np.float32)
+            out[way + "_flatness"] = np.where(here, pixels[prefix + "flatness"], np.nan).astype(np.float32)
+    return out
+
+
+def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
+    """Scores of pixels, in sigma of the population.
+
+    Returns
+    -------
+    dict
+        ``noise`` (DN) and ``noise_z``; ``<contrast>_z`` and ``<contrast>_median_z``; ``correlation_z``,
+        ``flatness_z``, ``telegraph`` (both together), ``residual_z``; ``shot`` (DN^2).
+    """
+    noise = measure_noise(pixels, setup, population)
+    out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out["noise_z"] = population.z("log_noise", np.log(noise))
+        out["residual_z"] = population.z("log_residual", np.log(pixels["residual"]) / 2)
+        for name in setup.templates:
+            z, middle = measure_contrast(pixels, name, setup, population)
+            out[name + "_z"] = z / np.float32(population.spread[name][1])
+            out[name + "_median_z"] = middle / np.float32(population.spread[name + "_median"][1])
+        ways = correlation_ways(pixels, setup, population)
+        enough = pixels["clean"] >= CLEAN_ENOUGH
+        kept = pixels["clean"] - (pixels["clean"] >= 4)
+        fewer = np.sqrt(np.clip(kept / np.float32(population.kept), 0, 1))
+        for name in ("correlation", "flatness"):
+            clean = population.z("clean_" + name, ways["clean_" + name]) * fewer
+            out[name + "_z"] = np.where(enough, clean, population.z("all_" + name, ways["all_" + name]))
+        both = np.clip(out["correlation_z"], -1, 8) + np.clip(out["flatness_z"], -3, 12)
+        out["telegraph"] = both / np.float32(np.sqrt(2))
+    return out
+
+
+def find_candidates(pixels: Stats, scores: Stats, setup: Setup, population: Population, min_integrations: int
+                    ) -> NDArray[np.bool_]:  # fmt: skip
+    """Pixels worth a closer look, by limits safely below those of the searches; also sources of leaked charge."""
+    with np.errstate(invalid="ignore"):
+        found = (pixels["integrations"] < min_integrations) | (pixels["saturated_fraction"] > 0)
+        found |= pixels["cut_fraction"] >= 0.25
+        found |= pixels["hot_rate"] > 5 * population.rate_spread
+        found |= scores["noise_z"] > 2.8
+        for name in setup.templates:
+            found |= np.abs(scores[name + "_z"]) > 4.5
+        found |= (scores["telegraph"] > 2.7) & (scores["residual_z"] > 2.7)
+        found |= (scores["telegraph"] > 4.2) | (scores["correlation_z"] > 6.5) | (scores["flatness_z"] > 5.5)
+        found |= np.abs(pixels["pedestal"]) > 4 * population.spread["pedestal"][1]
+    return found

@@ -1,0 +1,241 @@
+"""Statistics of each pixel over all integrations of all darks, and of the population of pixels.
+
+1. An integration counts for a pixel if enough of its groups are usable.
+2. Numbers that one cosmic ray would spoil are combined by order statistics over the integrations: medians, and
+   means without the lowest and highest fifth (at least one integration at each end).
+3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
+   jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
+   of its cell.
+4. Correlation of the residuals is measured in integrations without jumps where there are at least three: sums of
+   numerators and denominators, without the integration of the largest residuals; elsewhere medians over all.
+5. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import stats
+
+Array = NDArray[np.float32]
+Stats = dict[str, NDArray[np.float32]]
+
+MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
+TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
+NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
+CLEAN_ENOUGH = 3  # integrations without jumps from which correlation is measured in these alone
+
+
+@dataclass(frozen=True)
+class Integrations:
+    """All integrations of the pixels of a tile.
+
+    Attributes
+    ----------
+    values : dict
+        (n, pixels) float32 each, NaN where not measured: ``slope``, ``late`` (DN/group), ``contrast_k`` (DN),
+        ``residual``, ``white`` (DN^2), ``flatness``; ``rate`` (DN/s over the cell's median), ``pedestal`` (DN over
+        the cell's median), ``poisson`` (variance of the rate, (DN/s)^2).
+    groups, jumps : ndarray
+        (n, pixels) uint16: groups used, jumps.
+    saturated : ndarray
+        (n, pixels) bool: saturated in the first usable group.
+    first_level : ndarray
+        (pixels,) float32: highest value of the first usable group, DN.
+    """
+
+    values: dict[str, Array]
+    groups: NDArray[np.uint16]
+    jumps: NDArray[np.uint16]
+    saturated: NDArray[np.bool_]
+    first_level: Array
+
+
+# --- order statistics ----------------------------------------------------------------------------------
+
+
+def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
+    """Each pixel's values in ascending order along axis 0, NaN last (as inf), and how many are not NaN."""
+    if len(values) <= NETWORK_LIMIT:
+        return stats.sort_stack(values)
+    known = np.isfinite(values)
+    return _sort_columns(np.where(known, values, np.float32(np.inf))), known.sum(axis=0)
+
+
+def _sort_columns(rows: Array, width: int = 256) -> Array:
+    """Sort along axis 0 by blocks of columns, turned so that each pixel's values lie side by side."""
+    for x in range(0, rows.shape[1], width):
+        block = np.ascontiguousarray(rows[:, x : x + width].T)
+        block.sort(axis=1)
+        rows[:, x : x + width] = block.T
+    return rows
+
+
+def pick(ordered: Array, rank: NDArray[np.intp]) -> Array:
+    """The value at each pixel's own rank (0 = lowest)."""
+    if rank.size and np.all(rank == rank[0]):
+        return ordered[rank[0]]
+    return np.take_along_axis(ordered, rank[None], axis=0)[0]
+
+
+def median_of(ordered: Array, count: NDArray[np.intp]) -> Array:
+    """Median of what :func:`sort_stack` gave; NaN where nothing was measured."""
+    low = pick(ordered, np.maximum(count - 1, 0) // 2)
+    high = pick(ordered, np.minimum(count // 2, len(ordered) - 1))
+    high = np.where(count % 2 == 1, low, high)
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, low + (high - low) * np.float32(0.5), np.float32(np.nan))
+
+
+def trimmed_mean_of(ordered: Array, count: NDArray[np.intp], fraction: float = 0.2) -> Array:
+    """Mean without the lowest and highest ``fraction`` (at least one each from 3 values on); NaN where empty."""
+    n = len(ordered)
+    cut = _trim(np.asarray(n), fraction)
+    out: Array = ordered[int(cut) : n - int(cut)].mean(axis=0, dtype=np.float64).astype(np.float32)
+    part = np.flatnonzero(count < n)
+    if part.size:
+        k, lines = count[part], np.arange(n)[:, None]
+        t = _trim(k, fraction)
+        keep = (lines >= t) & (lines < k - t)
+        total = np.where(keep, ordered[:, part], 0).sum(axis=0, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[part] = total / keep.sum(axis=0)
+    return out
+
+
+def _trim(count: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
+    return np.where(count >= 3, np.maximum(1, (fraction * count + 1e-9).astype(np.intp)), 0)
+
+
+def median_stack(values: Array) -> Array:
+    """Median along axis 0 without NaN."""
+    return median_of(*sort_stack(values))
+
+
+def mad_stack(values: Array, centre: Array) -> Array:
+    """Median absolute deviation from ``centre`` along axis 0, as a standard deviation."""
+    return np.float32(stats.MAD_TO_SIGMA) * median_stack(np.abs(values - centre))
+
+
+# --- over integrations ---------------------------------------------------------------------------------
+
+
+def combine_integrations(
+    tile: Integrations, *, min_groups: int, hot_fraction: float, templates: tuple[str, ...]
+) -> Stats:
+    """What is measured of every pixel: (pixels,) float32 each.
+
+    Parameters
+    ----------
+    tile : Integrations
+        All integrations of some pixels.
+    min_groups : int
+        Usable groups that an integration must have.
+    hot_fraction : float
+        Fraction of integrations in which a rate must be reached: ``hot_rate`` is the highest rate that is.
+    templates : tuple of str
+        Names of the contrasts.
+    """
+    n = len(tile.groups)
+    used = tile.groups >= min_groups
+    out: Stats = {
+        "integrations": used.sum(axis=0, dtype=np.float32),
+        "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
+        "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
+        "first_level": tile.first_level,
+        "jumps": tile.jumps.sum(axis=0, dtype=np.float32) / np.float32(n),
+    }
+    ordered, count = sort_stack(tile.values["rate"])
+    out["rate"] = median_of(ordered, count)
+    need = np.ceil(hot_fraction * count - 1e-6).astype(np.intp)
+    out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
+    out["poisson"] = _mean(tile.values["poisson"])
+    ignored = np.where(used, np.float32(0), np.float32(np.nan)) if not used.all() else None
+    for name in ("white", "residual"):
+        out[name] = median_stack(_masked(tile.values[name], ignored))
+    for name in templates:
+        ordered, count = sort_stack(_masked(tile.values[name], ignored))
+        out[name] = trimmed_mean_of(ordered, count)
+        out[name + "_median"] = median_of(ordered, count)
+    ordered, count = sort_stack(_masked(tile.values["pedestal"], ignored))
+    out["pedestal"] = trimmed_mean_of(ordered, count)
+    out.update(sum_clean(tile, used & (tile.jumps == 0)))
+    out["flatness"] = np.full(used.shape[1], np.nan, np.float32)
+    few = np.flatnonzero(out["clean"] < CLEAN_ENOUGH)  # the others are judged by their clean integrations
+    if few.size:
+        out["flatness"][few] = median_stack(np.where(used[:, few], tile.values["flatness"][:, few], np.nan))
+    return out
+
+
+def _masked(values: Array, ignored: Array | None) -> Array:
+    return values if ignored is None else values + ignored
+
+
+def _mean(values: Array) -> Array:
+    known = np.isfinite(values)
+    total = np.where(known, values, np.float32(0)).sum(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return (total / known.sum(axis=0)).astype(np.float32)
+
+
+def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
+    """Means of residual and white variance and of flatness over clean integrations, the largest residual left out.
+
+    From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
+    """
+    names = ("residual", "white", "flatness")
+    sums = {name: np.zeros(clean.shape[1]) for name in names}
+    worst = {name: np.full(clean.shape[1], -1.0, np.float32) for name in names}
+    count = np.zeros(clean.shape[1], np.intp)
+    for i, here in enumerate(clean):
+        ok = here & np.isfinite(tile.values["flatness"][i])
+        count += ok
+        larger = ok & (tile.values["residual"][i] > worst["residual"])
+        for name in names:
+            line = tile.values[name][i]
+            np.add(sums[name], line, out=sums[name], where=ok)
+            np.copyto(worst[name], line, where=larger)
+    drop = count >= 4
+    kept = count - drop
+    out: Stats = {"clean": count.astype(np.float32)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name in names:
+            total = sums[name] - np.where(drop, worst[name], 0)
+            out["clean_" + name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
+    return out
+
+
+def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *, min_groups: int,
+                   templates: tuple[str, ...]) -> Stats:  # fmt: skip
+    """What only candidates need: medians of slope, late slope and flatness, scatter and shape of the contrasts.
+
+    For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
+    of the median), ``_share`` (median part of the residual sum of squares that it explains) and ``_rest`` (median
+    residual variance without it).
+    """
+    used = np.where(tile.groups[:, index] >= min_groups, np.float32(0), np.float32(np.nan))
+    values = {name: tile.values[name][:, index] + used for name in tile.values if name not in ("rate", "poisson")}
+    out: Stats = {name: median_stack(values[name]) for name in ("slope", "late", "flatness")}
+    rate = tile.values["rate"][:, index]
+    out["rate_scatter"] = mad_stack(rate, known["rate"][index])
+    out["pedestal_scatter"] = mad_stack(values["pedestal"], median_stack(values["pedestal"]))
+    out["groups"] = np.median(tile.groups[:, index], axis=0).astype(np.float32)
+    freedom = np.maximum(tile.groups[:, index].astype(np.float32) - 2, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = values["residual"] * freedom
+        for name in templates:
+            c, centre = values[name], known[name + "_median"][index]
+            out[name + "_scatter"] = mad_stack(c, centre)
+            measured = np.isfinite(c).sum(axis=0)
+            out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / measured
+            out[name + "_share"] = median_stack(c * c / total)
+            out[name + "_rest"] = median_stack((total - c * c) / np.maximum(freedom - 1, 1))
+    return out
+
+
+def join(parts: list[Stats]) -> Stats:
+    """The statistics of several tiles as one."""
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}

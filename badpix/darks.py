@@ -1,0 +1,375 @@
+"""HOT, noisy, RC, TELEGRAPH and low-pedestal pixels from dark ramps: the driver.
+
+1. Open, pair and check the files (:mod:`badpix.dark_inputs`); find the groups that all pixels can use.
+2. Describe the population on a sample of rows; say what can't be found at this depth before hours are spent.
+3. Measure all ramps in bands of rows, every file in its turn (:mod:`badpix.dark_bands`, :mod:`badpix.dark_ramps`,
+   :mod:`badpix.dark_stats`, :mod:`badpix.dark_scores`).
+4. Search the candidates of the whole frame (:mod:`badpix.dark_searches`).
+5. Say what was decided on.
+
+The documented rules (:mod:`badpix.dark_documented`) are other values of the same parameters. Sources: jwst_reffiles
+documentation of the official algorithm; project notes on methods, sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dark_ramps as ramps
+from badpix import dark_searches as searches
+from badpix import detectors
+from badpix.dark_bands import (
+    BYTES_PER_PIXEL,
+    MAPS,
+    Band,
+    Job,
+    Rows,
+    measure_band,
+    measure_sample,
+    sample_tiles,
+)
+from badpix.dark_inputs import DarkSet
+from badpix.dark_scores import Population, Setup, measure_population, score_pixels
+from badpix.dark_stats import Stats, join
+from badpix.errors import DataError, UsageError
+from badpix.evidence import Detection, Evidence, Rule
+from badpix.exposures import read_band
+
+T = TypeVar("T")
+R = TypeVar("R")
+Tick = Callable[[int, int], None]
+SHAPE_GROUPS = 5  # usable groups below which noise, RC and TELEGRAPH are not searched
+
+
+def quiet(done: int, total: int) -> None:
+    """A tick that nobody hears."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The table of candidates: where they lie, statistics (IPC taken off) and scores."""
+
+    places: searches.Places
+    pixels: Stats
+    scores: Stats
+
+
+def search(
+    darks: DarkSet,
+    p: Mapping[str, Any],
+    *,
+    executor: Executor | None = None,
+    memory: float = 48e6,
+    tick: Tick = quiet,
+    say: Callable[[str], None] = lambda message: None,
+    bias: NDArray[np.float32] | None = None,
+) -> Detection:
+    """Search the darks of one detector.
+
+    Parameters
+    ----------
+    darks : DarkSet
+        From :func:`badpix.dark_inputs.open_darks`.
+    p : mapping
+        Values of ``settings.darks``.
+    executor : Executor, optional
+        Where bands are measured; here, if not given.
+    memory : float
+        Bytes that the band of one worker may take.
+    tick : callable
+        Told how many bands are done.
+    say : callable
+        Told in advance what can't be found.
+    bias : ndarray, optional
+        (ny, nx) bias map to subtract from the pedestals, DN.
+
+    Returns
+    -------
+    Detection
+        Maps ``hot``, ``warm``, ``noisy``, ``rc``, ``telegraph``, ``low_pedestal``, ``high_cr``; evidence; notes.
+    """
+    reference = darks.reference_pixels()
+    job = prepare_job(darks, reference, p)
+    population = describe(job, reference, bias, executor)
+    notes = describe_depth(job, population, p)
+    for note in notes:
+        say(note)
+    heights = band_rows(job, memory)
+    tasks = list(cut_bands(job, reference, bias, heights))
+    found = list(gather(partial(measure_band, job, population), tasks, executor, tick))
+    maps = assemble(found, job.shape)
+    ipc, ipc_note = choose_ipc(darks, maps["rate"], population, p)
+    table = correct(join_candidates(found, job.shape), job.setup, population, ipc)
+    del found
+    result = find_types(darks, job, population, table, maps, ipc, p)
+    result.notes[:0] = [*notes, ipc_note]
+    return result
+
+
+# --- 1, 2: before the work ---------------------------------------------------------------------------------
+
+
+def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, Any]) -> Job:
+    """What all tasks need: usable groups, weights, cells, settings."""
+    start, stop = find_usable_groups(darks, reference)
+    fit = ramps.ramp_fit(darks.files[0].groups, start, stop)
+    window = darks.first.window
+    detector = detectors.get(darks.first.keyword("DETECTOR"))
+    cells = ramps.make_cells(detectors.amplifier_map(detector, window), reference)
+    templates = ramps.contrast_names(fit.templates)
+    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates)
+    if setup.integrations < p["min_integrations"]:
+        raise DataError(
+            f"{darks.first.path}: {setup.integrations} integrations in {len(darks.files)} darks, expected at least "
+            f"{p['min_integrations']} (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
+        )
+    return Job(
+        tuple(f.layouts() for f in darks.files), fit, cells, setup, reference.shape,
+        min(p["min_groups"], fit.usable), p["min_integrations"], p["hot_fraction"],
+    )  # fmt: skip
+
+
+def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int]:
+    """Groups usable in all exposures, from a few rows of the first integration of each.
+
+    Raises
+    ------
+    DataError
+        If fewer than two groups are left, or every pixel is saturated.
+    """
+    science = np.flatnonzero(~reference.all(axis=1))
+    rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]] if len(science) else []
+    if not len(rows):
+        raise DataError(f"{darks.first.path}: every pixel is a reference pixel")
+    start, stop = 0, darks.files[0].groups
+    full = []
+    for dark in darks.files:
+        planes = range(dark.groups)
+        layout = dark.jump["GROUPDQ"]
+        flags = np.concatenate([read_band(layout, y, y + 1, planes=planes) for y in rows], axis=1)
+        a, b = ramps.usable_groups(flags, ~reference[rows])
+        start, stop = max(start, a), min(stop, b)
+        if b - a < 2 or stop - start < 2:
+            raise DataError(f"{dark.jump.path}: fewer than 2 groups are usable: GROUPDQ is DO_NOT_USE in the others")
+        full.append(((flags[a] & ramps.SATURATED) != 0)[~reference[rows]].mean())
+    if min(full) > 0.5:
+        raise DataError(
+            f"{darks.first.path}: {min(full):.0%} of the pixels are saturated in the first group of every dark: "
+            "these are no darks"
+        )
+    return start, stop
+
+
+def describe(
+    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None
+) -> Population:
+    """The population of pixels from a sample of rows."""
+    tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
+    found = list(gather(partial(measure_sample, job), tiles, executor, quiet))
+    spread = float(np.median(np.median([s for _, s in found], axis=0)))
+    with np.errstate(invalid="ignore"):
+        return measure_population(join([pixels for pixels, _ in found]), job.setup, spread)
+
+
+def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> list[str]:
+    """What can be found at this depth, and which searches are left out."""
+    notes = []
+    setup, n = job.setup, job.setup.integrations
+    if p["hot_sigma_threshold"] is not None:
+        notes.append(f"HOT: rates above {p['hot_sigma_threshold'] * population.rate_spread:.4g} DN/s can be found")
+    if setup.groups < SHAPE_GROUPS:
+        notes.append(
+            f"{setup.groups} usable groups, fewer than {SHAPE_GROUPS}: noise within the ramp, RC and TELEGRAPH are "
+            "not searched"
+        )
+    elif p["rc_search_type"] == "shape":
+        noise = float(np.exp(population.spread["log_noise"][0]))
+        size = p["rc_sigma_threshold"] * noise / np.sqrt(n)
+        notes.append(f"RC: contrasts above {size:.3g} DN can be found (noise of one group {noise:.3g} DN)")
+    if n < 5:
+        notes.append(f"{n} integrations, fewer than 5: completeness and false positives were measured from 5 on")
+    return notes
+
+
+# --- 3: bands ----------------------------------------------------------------------------------------------
+
+
+def band_rows(job: Job, memory: float) -> int:
+    """Height of the bands: a multiple of the tiles' rows, as far as the memory allows.
+
+    Raises
+    ------
+    UsageError
+        If not even one tile fits.
+    """
+    per_row = job.shape[1] * (job.setup.integrations * (4 * len(job.fit.names) + 20) + 20 * job.fit.usable)
+    per_row += job.shape[1] * BYTES_PER_PIXEL
+    tiles = int(memory // (per_row * job.cells.rows))
+    if tiles < 1:
+        raise UsageError(
+            f"--max-memory: {job.cells.rows} rows of all integrations take {per_row * job.cells.rows / 1e6:.0f} MB, "
+            f"{memory / 1e6:.0f} MB are left for each worker"
+        )
+    return job.cells.rows * min(tiles, 64)
+
+
+def make_rows(
+    start: int, stop: int, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None
+) -> Rows:
+    """A band of the frame."""
+    return Rows(start, stop, reference[start:stop], None if bias is None else bias[start:stop])
+
+
+def cut_bands(
+    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, height: int
+) -> Iterator[Rows]:
+    """All bands of the frame."""
+    for start in range(0, job.shape[0], height):
+        yield make_rows(start, min(start + height, job.shape[0]), reference, bias)
+
+
+def gather(task: Callable[[T], R], items: Iterable[T], executor: Executor | None, tick: Tick) -> Iterator[R]:
+    """Results of a task for all items, in order."""
+    items = list(items)
+    results = map(task, items) if executor is None else executor.map(task, items)
+    for k, result in enumerate(results):
+        tick(k + 1, len(items))
+        yield result
+
+
+def assemble(found: list[Band], shape: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    """The maps of the frame; those of the bands are given up."""
+    maps = {}
+    for name in MAPS:
+        image = np.empty(shape, np.float32)
+        for band in found:
+            part = band.maps.pop(name)
+            image[band.start : band.start + len(part)] = part
+        maps[name] = image
+    return maps
+
+
+def join_candidates(found: list[Band], shape: tuple[int, int]) -> Candidates:
+    """The candidates of all bands as one table, without scores."""
+    index = np.concatenate([band.index for band in found])
+    return Candidates(searches.Places(index, shape), join([band.pixels for band in found]), {})
+
+
+# --- 4: searches -------------------------------------------------------------------------------------------
+
+
+def choose_ipc(
+    darks: DarkSet, rate: NDArray[np.float32], population: Population, p: Mapping[str, Any]
+) -> tuple[float, str]:
+    """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
+    if p["ipc"] is not None:
+        return float(p["ipc"]), f"IPC {p['ipc']:.4f} as given"
+    measured, pixels = searches.measure_ipc(rate, population.rate_spread)
+    if np.isfinite(measured):
+        return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
+    usual = detectors.get(darks.first.keyword("DETECTOR")).ipc
+    usual = usual / (1 - 4 * usual)
+    return usual, f"IPC {usual:.4f}, the detector's usual value: {pixels} isolated hot pixels are too few to measure it"
+
+
+def correct(table: Candidates, setup: Setup, population: Population, ipc: float) -> Candidates:
+    """Candidates with leaked charge taken off their linear numbers, and their scores."""
+    linear = ["hot_rate", "rate", *(t + s for t in setup.templates for s in ("", "_median"))]
+    pixels = dict(table.pixels)
+    for name in linear:
+        pixels[name] = searches.correct_ipc(pixels[name], table.places, ipc)
+    return Candidates(table.places, pixels, score_pixels(pixels, setup, population))
+
+
+def find_types(
+    darks: DarkSet, job: Job, population: Population, table: Candidates, maps: dict[str, NDArray[np.float32]],
+    ipc: float, p: Mapping[str, Any],
+) -> Detection:  # fmt: skip
+    """All searches in their order, and what they were decided on."""
+    pixels, scores, places, setup = table.pixels, table.scores, table.places, job.setup
+    none = np.zeros(len(places.index), bool)
+    leaked = searches.leaked_variance(pixels, places, ipc)
+    saturated = searches.find_saturated(
+        pixels, places, fraction=p["max_saturated_fraction"], level_fraction=p["saturated_level_fraction"]
+    )
+    hot_limit = rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
+    warm_limit = rate_limit(p["warm_sigma_threshold"], None, population)
+    own = {"own_threshold": p["hot_own_threshold"], "late_fraction": p["hot_late_fraction"]}
+    linear = none if hot_limit is None else searches.find_hot(pixels, setup, population, limit=hot_limit, **own)
+    hot = saturated | linear
+    warm = none if warm_limit is None else searches.find_hot(pixels, setup, population, limit=warm_limit, **own)
+    warm = warm & ~hot
+    measured = pixels["integrations"] >= p["min_integrations"]
+    shapes = setup.groups >= SHAPE_GROUPS
+    rc = none
+    if shapes:
+        rc = measured & ~saturated & searches.find_rc(
+            pixels, scores, setup, population, sigma=p["rc_sigma_threshold"], median_sigma=p["rc_median_threshold"],
+            sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
+            linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
+        )  # fmt: skip
+    telegraph = none
+    if shapes and p["telegraph_search"]:
+        limit = p["telegraph_threshold"] if setup.integrations >= 8 else p["telegraph_few_threshold"]
+        telegraph = searches.find_telegraph(scores, setup, population, leaked, threshold=limit)
+        telegraph &= measured & ~saturated & ~rc
+    noisy = none
+    if shapes:
+        noisy = searches.find_noisy(
+            pixels, scores, population, leaked, sigma=p["noisy_sigma_threshold"], min_ratio=p["noisy_min_ratio"]
+        )
+        noisy = noisy & measured & ~(hot | warm | rc | telegraph)
+    undetermined = ~measured & ~hot
+    found = {"hot": hot, "warm": warm, "noisy": noisy, "rc": rc, "telegraph": telegraph}
+    result = Detection({name: places.to_map(column) for name, column in found.items()})
+    low, spread = find_low(darks, table, maps, ipc, p)
+    result.maps["low_pedestal"] = low & ~places.to_map(hot | rc | ~measured)
+    if undetermined.any():
+        result.notes.append(f"{int(undetermined.sum())} pixels are undetermined: too few usable integrations or groups")
+    result.evidence = make_evidence(table, maps, population, hot_limit, warm_limit, spread, undetermined, p)
+    return result
+
+
+def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
+    """The higher of a limit in sigma and one in DN/s; None where neither is given."""
+    limits = [sigma * population.rate_spread] if sigma is not None else []
+    limits += [rate] if rate is not None else []
+    return max(limits) if limits else None
+
+
+def find_low(
+    darks: DarkSet, table: Candidates, maps: dict[str, NDArray[np.float32]], ipc: float, p: Mapping[str, Any]
+) -> tuple[NDArray[np.bool_], float]:
+    """Low pedestals; the pedestal map is flattened in place of its surroundings where it holds the bias."""
+    detector = detectors.get(darks.first.keyword("DETECTOR"))
+    superbias = darks.files[0].jump.header.get("S_SUPERB") == "COMPLETE"
+    if not superbias and p["bias_map"] is None:
+        amplifiers = detectors.amplifier_map(detector, darks.first.window)
+        maps["pedestal"] = searches.flatten_pedestal(
+            maps["pedestal"], amplifiers, detector.amplifiers == "interleaved"
+        )
+    own = np.zeros(maps["pedestal"].shape, np.float32)
+    own.flat[table.places.index] = searches.pedestal_error(table.pixels)
+    return searches.find_low_pedestal(maps["pedestal"], own, sigma=p["pedestal_sigma_threshold"], ipc=ipc)
+
+
+# --- 5: evidence -------------------------------------------------------------------------------------------
+
+
+def make_evidence(
+    table: Candidates, maps: dict[str, NDArray[np.float32]], population: Population, hot_limit: float | None,
+    warm_limit: float | None, pedestal_spread: float, undetermined: NDArray[np.bool_], p: Mapping[str, Any],
+) -> Evidence:  # fmt: skip
+    """Images and rules of the searches."""
+    images: dict[str, NDArray[Any]] = {f"dark_{name}": image for name, image in maps.items()}
+    rules = []
+    if hot_limit is not None:
+        rules.append(Rule("hot", "dark_rate", ">", hot_limit, "DN/s", "dark rate over its surroundings", 1))
+    return Evidence(images, rules)
