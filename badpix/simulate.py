@@ -145,6 +145,7 @@ class Scene:
     bias: Float  # DN, defects included
     superbias: Float  # DN, as a reference file knows it: without the low pedestals, with a little noise
     read_noise: Float  # DN, one group, defects included
+    known_noise: Float  # DN, one group, as a reference file knows it: without the defects
     dark: Float  # e/s, defects included
     response: Float  # relative, defects included
     full_well: Float  # e
@@ -198,8 +199,8 @@ def make_scene(recipe: Recipe) -> Scene:
     bias = superbias + np.float32(1.0) * noise()
     dark[reference] = response[reference] = 0
     scene = Scene(
-        recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise, dark,
-        response, full_well, Defects.none(),
+        recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise,
+        read_noise, dark,         response, full_well, Defects.none(),
     )  # fmt: skip
     defects = place_defects(recipe, reference, stream(recipe.seed, PLACES))
     return replace(apply_defects(scene, defects), defects=defects)

@@ -52,7 +52,7 @@ DEFECT = np.dtype(
         ("setting", "U8"),
         ("extra1", "f4"),
         ("extra2", "f4"),
-    ]  # fmt: skip
+    ]
 )
 """One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbours collect; RC, IRC: time
 constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.detectors import Detector
 from badpix.simulate import Exposure, Recipe, Scene, measure_drift, ramp_rows
 
 Float = NDArray[np.float32]
@@ -57,28 +58,50 @@ def measure_saturation(scene: Scene) -> Float:
 
 
 def measure_offsets(scene: Scene, exposure: Exposure) -> Float:
-    """Offsets to subtract, (nints, ngroups, slow axis, 4) DN, from the reference pixels; 0 where there are none."""
-    y, x = np.nonzero(scene.reference)
-    along_y = abs(scene.recipe.detector.fastaxis) == 1
-    slow, amplifier = (y if along_y else x), scene.amplifier[y, x]
-    out = np.zeros_like(exposure.drift)
-    if not len(y):
-        return out
-    if scene.recipe.detector.instrument == "MIRI":
-        for k in range(4):
-            mean = exposure.border[:, :, amplifier == k].mean(axis=-1)
+    """Offsets to subtract from the raw ramps of an exposure, (nints, ngroups, slow axis, 4) DN."""
+    values = np.rint(exposure.border)
+    if scene.recipe.detector.instrument != "MIRI":
+        values -= scene.superbias[scene.reference]
+    return offsets_from_border(values, scene.reference, scene.amplifier, scene.recipe.detector)
+
+
+def offsets_from_border(
+    values: Float, reference: NDArray[np.bool_], amplifier: NDArray[np.uint8], detector: Detector
+) -> Float:
+    """Offsets of the readout, from its reference pixels; 0 where there are none.
+
+    Parameters
+    ----------
+    values : float array (nints, ngroups, reference pixels)
+        Ramps of the reference pixels in row-major order, DN; in the near infrared minus the superbias.
+    reference : bool array (ny, nx)
+        Where they are.
+    amplifier : uint8 array (ny, nx)
+        Output that reads each pixel.
+    detector : Detector
+        Tells the slow axis, and MIRI from the others.
+
+    Returns
+    -------
+    float array (nints, ngroups, slow axis, 4)
+    """
+    y, x = np.nonzero(reference)
+    along_y = abs(detector.fastaxis) == 1
+    slow, amp, nslow = (y if along_y else x), amplifier[y, x], reference.shape[0 if along_y else 1]
+    out = np.zeros((*values.shape[:2], nslow, 4), np.float32)
+    if detector.instrument == "MIRI":
+        for k in range(4 if len(y) else 0):
+            mean = values[:, :, amp == k].mean(axis=-1)
             out[..., k] = (mean - mean[:, :1])[:, :, None]
         return out
-    values = np.rint(exposure.border) - scene.superbias[y, x]
-    nslow = exposure.drift.shape[2]
     ends = (slow < 4) | (slow >= nslow - 4)
     for k in range(4):
-        mine = (amplifier == k) & ends
-        mine = mine if mine.any() else amplifier == k
+        mine = (amp == k) & ends
+        mine = mine if mine.any() else amp == k
         if mine.any():
             out[..., k] = values[:, :, mine].mean(axis=-1)[..., None]
     if not ends.all():
-        rest = (values - out[:, :, slow, amplifier])[:, :, ~ends]
+        rest = (values - out[:, :, slow, amp])[:, :, ~ends]
         out += smooth_sides(rest, slow[~ends], nslow)[..., None]
     return out
 
@@ -108,19 +131,15 @@ def reduce_rows(scene: Scene, exposure: Exposure, offsets: Float, integration: i
         ramp -= scene.superbias[low:high]
     use = usable_groups(recipe, exposure.kind)
     groupdq = np.zeros(raw.shape, np.uint8)
-    if use.start:
-        groupdq[0] = groupdq[-1] = DO_NOT_USE
     mark_saturated(groupdq, raw, measure_saturation(scene)[low:high])
-    gain, noise = recipe.physics.gain, known_read_noise(recipe)
+    if use.start:  # as the pipeline: the first group stays where the ramp is soon saturated
+        groupdq[0] |= np.where(groupdq[2] & SATURATED, np.uint8(0), np.uint8(DO_NOT_USE))
+        groupdq[-1] |= DO_NOT_USE
+    gain, noise = recipe.physics.gain, scene.known_noise[low:high]
     mark_jumps(groupdq[use], ramp[use], noise, gain)
     rows = slice(first - low, last - low)
-    raw, ramp, groupdq = raw[:, rows], ramp[:, rows], groupdq[:, rows]
+    raw, ramp, groupdq, noise = raw[:, rows], ramp[:, rows], groupdq[:, rows], noise[rows]
     return fit_ramps(raw, ramp, groupdq, use, noise, gain, recipe.group_time, pedestal_part(recipe))
-
-
-def known_read_noise(recipe: Recipe) -> float:
-    """Read noise of one group in DN as a reference file gives it: the typical value."""
-    return recipe.physics.read_noise / float(np.sqrt(recipe.frames[0]))
 
 
 def pedestal_part(recipe: Recipe) -> float:
@@ -140,7 +159,7 @@ def mark_saturated(groupdq: NDArray[np.uint8], raw: NDArray[np.uint16], limit: F
             groupdq[g[inside], y[inside] + dy, x[inside] + dx] |= SATURATED
 
 
-def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: float, gain: float) -> None:
+def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: Float, gain: float) -> None:
     """Flag jumps, in place: differences off their median by more than 4 sigma, and strong jumps' side neighbours."""
     steps = ramp[1:] - ramp[:-1]
     mean = (ramp[-1] - ramp[0]) / np.float32(len(steps))
@@ -148,7 +167,7 @@ def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: float, gain: floa
     saturated = (groupdq[-1] & SATURATED) != 0
     far = np.maximum(steps.max(axis=0) - mean, mean - steps.min(axis=0))
     y, x = np.nonzero((far > 0.75 * JUMP_SIGMA * sigma) | saturated)
-    steps = steps[:, y, x]
+    steps, noise = steps[:, y, x], noise[y, x]
     usable = (groupdq[1:, y, x] & SATURATED) == 0
     number = usable.sum(axis=0)
     ordered = np.sort(np.where(usable, steps, np.float32(np.inf)), axis=0)
@@ -175,7 +194,7 @@ def mark_side_neighbours(
         groupdq[at] = np.where(old & SATURATED, old, old | JUMP_DET)
 
 
-def snr_class(signal: Float, noise: float, gain: float) -> NDArray[np.intp]:
+def snr_class(signal: Float, noise: Float, gain: float) -> NDArray[np.intp]:
     """Index into :data:`POWERS` of ramps that rise by ``signal`` DN, as the pipeline classes them."""
     charge = np.maximum(signal, 0) * gain
     snr = charge / np.sqrt((noise * gain) ** 2 + charge)
@@ -190,7 +209,7 @@ def slope_weights(ngroups: int, power: float) -> Float:
 
 
 def fit_ramps(
-    raw: NDArray[np.uint16], ramp: Float, groupdq: NDArray[np.uint8], use: slice, noise: float, gain: float,
+    raw: NDArray[np.uint16], ramp: Float, groupdq: NDArray[np.uint8], use: slice, noise: Float, gain: float,
     group_time: float, pedestal_part: float,
 ) -> Reduced:  # fmt: skip
     """Fit slopes: unflagged ramps as whole planes, the others segment by segment."""
@@ -198,26 +217,28 @@ def fit_ramps(
     n, shape = len(y), y.shape[1:]
     slope = fit_whole(y, noise, gain)
     segments = {k: np.zeros((SEGMENTS, *shape), np.float32) for k in SEGMENT_PRODUCTS}
-    var_r = np.full(shape, 12 * noise**2 / (n**3 - n) / group_time**2, np.float32)
+    var_r = noise**2 * np.float32(12 / (n**3 - n) / group_time**2)
     rate = slope / np.float32(group_time)
-    var_p = np.maximum(rate, 0) / np.float32(gain * group_time * (n - 1))
+    typical = np.median(y[1:] - y[:-1], axis=0) / np.float32(group_time)
+    var_p = np.maximum(typical, 0) / np.float32(gain * group_time * (n - 1))
     centre = y.mean(axis=0)
     write_segment(segments, 0, (slice(None), slice(None)), rate, var_p, var_r, centre, (n - 1) / 2, group_time)
     any_flag = np.bitwise_or.reduce(flags, axis=0)
     ys, xs = np.nonzero(any_flag & (SATURATED | JUMP_DET))
-    pieces = fit_pieces(y[:, ys, xs], flags[:, ys, xs], noise, gain, group_time)
+    pieces = fit_pieces(y[:, ys, xs], flags[:, ys, xs], noise[ys, xs], gain, group_time)
     rate[ys, xs], var_p[ys, xs], var_r[ys, xs] = pieces["rate"], pieces["var_p"], pieces["var_r"]
     for name in SEGMENT_PRODUCTS:
         segments[name][:, ys, xs] = pieces[name]
     dq = (any_flag & (SATURATED | JUMP_DET)).astype(np.uint32)
     none_left = (flags & (SATURATED | DO_NOT_USE)).all(axis=0)
     dq[none_left] |= DO_NOT_USE
-    pedestal = ramp[0] - rate * np.float32(group_time * pedestal_part)
+    # As the pipeline computes it: the rate in DN/s times a part of a group, so the first group's signal stays in.
+    pedestal = ramp[0] - rate * np.float32(pedestal_part)
     pedestal[none_left | ~np.isfinite(pedestal)] = 0
     return Reduced(raw, ramp, groupdq, rate, var_p, var_r, dq, pedestal, segments)
 
 
-def fit_whole(y: Float, noise: float, gain: float) -> Float:
+def fit_whole(y: Float, noise: Float, gain: float) -> Float:
     """Slope per group of whole ramps (ngroups, rows, nx), each with the weights of its class."""
     classes = snr_class(y[-1] - y[0], noise, gain)
     slope = np.empty(y.shape[1:], np.float32)
@@ -253,7 +274,7 @@ def write_segment(
     segments["WEIGHTS"][where] = 1 / (var_p + var_r) ** 2
 
 
-def fit_pieces(y: Float, flags: NDArray[np.uint8], noise: float, gain: float, group_time: float) -> dict[str, Float]:
+def fit_pieces(y: Float, flags: NDArray[np.uint8], noise: Float, gain: float, group_time: float) -> dict[str, Float]:
     """Fit the segments between jumps of flagged ramps (ngroups, pixels), and combine them by variance."""
     pixels = y.shape[1]
     good = (flags & SATURATED) == 0
@@ -272,8 +293,8 @@ def fit_pieces(y: Float, flags: NDArray[np.uint8], noise: float, gain: float, gr
         at, member, length = at[length > 1], member[:, length > 1], length[length > 1]
         if not len(at):
             continue
-        rate, centre, middle = fit_segment(y[:, at], member, noise, gain, group_time)
-        var_r = (12 * noise**2 / (length.astype(float) ** 3 - length) / group_time**2).astype(np.float32)
+        rate, centre, middle = fit_segment(y[:, at], member, noise[at], gain, group_time)
+        var_r = (12 * noise[at] ** 2 / (length.astype(float) ** 3 - length) / group_time**2).astype(np.float32)
         var_p = (np.maximum(guess[at], 0) / (gain * group_time * (length - 1))).astype(np.float32)
         weight = 1.0 / (var_r + var_p)
         sums[:, at] += weight, weight * rate, 1 / var_r
@@ -318,7 +339,7 @@ def median_step(steps: Float, usable: NDArray[np.bool_]) -> Float:
 
 
 def fit_segment(
-    y: Float, member: NDArray[np.bool_], noise: float, gain: float, group_time: float
+    y: Float, member: NDArray[np.bool_], noise: Float, gain: float, group_time: float
 ) -> tuple[Float, Float, Float]:
     """Weighted slope (DN/s), mean value and mean group of one segment of each pixel; arrays (ngroups, pixels)."""
     x = np.arange(len(y), dtype=np.float64)[:, None]
