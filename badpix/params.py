@@ -248,6 +248,8 @@ def _number(value: Any, kind: str) -> float | int:
 def _text(param: Param, value: Any) -> str:
     if isinstance(value, bool):  # YAML reads a bare `off` or `no` as false
         value = {False: "off" if "off" in param.choices else "no", True: "on"}[value]
+    if hasattr(value, "isoformat"):  # YAML reads a bare date as one
+        return str(value.isoformat())
     if not isinstance(value, str | Path | int | float):
         raise TypeError
     text = str(value)

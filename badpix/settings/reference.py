@@ -10,9 +10,9 @@ SECTION = Section(
         Param("descrip", None, "What the file is (DESCRIP), at most 65 characters.", "str", optional=True),
         Param(
             "pedigree",
-            "INFLIGHT",
-            "GROUND, DUMMY, SIMULATION, MODEL, or INFLIGHT; INFLIGHT takes its dates from the inputs, unless given "
-            "as INFLIGHT YYYY-MM-DD YYYY-MM-DD.",
+            "AUTO",
+            "GROUND, DUMMY, SIMULATION, MODEL, or INFLIGHT with dates from the inputs, unless given "
+            "as INFLIGHT YYYY-MM-DD YYYY-MM-DD; AUTO decides by the date of the inputs.",
             "str",
         ),
         Param(

@@ -1,0 +1,464 @@
+"""From input files to a mask file: the flow of the mask commands.
+
+Every one of them reads (:mod:`exposures`), searches (:mod:`flats`, :mod:`darks`), combines (:mod:`mask`) and
+writes (:mod:`crds`, :mod:`evidence`); ``merge`` enters at the combination. The command line and ``badpix
+rebuild`` call the same functions, with values that have been checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import crds, detectors, dq, evidence, exposures, flats, mask, output, params
+from badpix.crds import Mask, Provenance
+from badpix.errors import DataError, UsageError
+from badpix.evidence import Detection
+from badpix.exposures import Exposure
+from badpix.provenance import hash_inputs
+
+
+@dataclass(frozen=True)
+class Product:
+    """A mask that was written, and what a summary says about it."""
+
+    path: Path
+    evidence: Path | None
+    searches: dict[str, int]
+    flags: dict[str, int]
+    science_pixels: int
+    inputs: list[str]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    limits: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The part of the JSON summary that describes the product."""
+        n = max(self.science_pixels, 1)
+        return {
+            "inputs": self.inputs,
+            "rejected": [{"file": name, "reason": why} for name, why in self.rejected],
+            "science_pixels": self.science_pixels,
+            "searches": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.searches.items()},
+            "flags": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.flags.items()},
+            "limits": self.limits,
+            "evidence": str(self.evidence) if self.evidence else None,
+        }
+
+
+# --- flats -----------------------------------------------------------------------------------------------
+
+
+def build_flats(
+    rates: Sequence[Path],
+    p: Mapping[str, Any],
+    texts: Mapping[str, Any],
+    target: Path,
+    *,
+    uncals: Sequence[Path] = (),
+    overwrite: bool = False,
+    with_evidence: bool = False,
+    skip_bad: bool = False,
+    executor: Executor | None = None,
+    memory: float = 32e6,
+    tick: Callable[[int, int], None] = flats.quiet,
+    look: Callable[[Detection, NDArray[np.uint32]], None] | None = None,
+) -> Product:
+    """A MASK from flats: see :mod:`badpix.flats`.
+
+    Parameters
+    ----------
+    rates, uncals : sequence of Path
+        Slope images; raw flats for the flux check.
+    p, texts : mapping
+        Checked values of ``settings.flats``, and of ``settings.reference`` (:func:`crds.check_texts`).
+    target : Path
+        The MASK file; ``{instrument}``, ``{detector}``, ``{date}`` are filled in.
+    overwrite, with_evidence, skip_bad : bool
+        Replace the target; write the evidence; leave out files that can't be used instead of stopping.
+    executor, memory, tick
+        See :func:`flats.search`.
+    look : callable, optional
+        Called with the detection and the mask before anything is written (pictures).
+    """
+    with exposures.unpacking() as workdir:
+        used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad)
+        raws = _open_uncals(used, uncals, p, workdir) if p["run_dead_flux_check"] else []
+        path = fill_name(target, used[0].header)
+        output.check_target(path, overwrite)
+        rows = read_manual_file(p["manual_flag_file"], used[0])
+        found = flats.search(used, p, uncals=raws, executor=executor, memory=memory, tick=tick)
+        reference = exposures.read_reference_pixels(used[0])
+    listed = set(p["flat_do_not_use"]) or (set(flats.TYPES) if p["do_not_use_policy"] == "all" else set())
+    image = mask.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
+    image = _add_manual(image, rows, listed, reference)
+    inputs = hash_inputs([e.path for e in (*used, *raws)] + [Path(f) for f in _given(p["manual_flag_file"])])
+    about = Provenance(
+        f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
+        "DEAD, LOW_QE, OPEN, ADJ_OPEN.",
+        [(params.section("flats"), p)],
+        inputs,
+        rejected,
+        found.notes,
+    )
+    if look is not None:
+        look(found, image)
+    return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def check_flat(exposure: Exposure) -> None:
+    """Make sure that a file is a slope image of a flat in the right state.
+
+    Raises
+    ------
+    DataError
+        If not.
+    """
+    if exposure.kind not in ("rate", "rateints"):
+        raise DataError(f"{exposure.path}: is a {exposure.kind} file, expected rate or rateints")
+    exposures.check_state(exposure, "S_RAMP")
+    exposure.keyword("DETECTOR")
+    exposure.window  # noqa: B018 (raises where the keywords do not fit the image)
+
+
+def _open_uncals(
+    used: Sequence[Exposure], given: Sequence[Path], p: Mapping[str, Any], workdir: Path
+) -> list[Exposure]:
+    """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
+    names = list(given) or [Path(n) for n in p["dead_flux_check_files"] or ()]
+    if not names:
+        beside = [exposures.sibling(e.path, "_uncal") for e in used]
+        names = [b for b in beside if b is not None]
+    found = [exposures.open_exposure(n, workdir, ["SCI"]) for n in names]
+    for exposure in found:
+        exposures.check_state(exposure, "S_RAMP", complete=False)
+        if len(exposure["SCI"].shape) not in (3, 4):
+            raise DataError(
+                f"{exposure.path}: SCI has {len(exposure['SCI'].shape)} axes, expected raw groups (3 or 4)"
+            )
+    if found:
+        exposures.check_same([used[0], *found], ("INSTRUME", "DETECTOR", "SUBARRAY"))
+    return found
+
+
+def _given(name: str | None) -> list[str]:
+    return [name] if name else []
+
+
+# --- shared by flats and darks ---------------------------------------------------------------------------
+
+
+def open_all(
+    paths: Sequence[Path],
+    workdir: Path,
+    names: Sequence[str],
+    check: Callable[[Exposure], None],
+    skip_bad: bool,
+) -> tuple[list[Exposure], list[tuple[Path, str]]]:
+    """All usable exposures, and the others with the reason; all of one detector, subarray and readout.
+
+    Raises
+    ------
+    DataError
+        If one can't be used and ``skip_bad`` is false, or none is left.
+    UsageError
+        If there is none.
+    """
+    if not paths:
+        raise UsageError("no input files")
+    used: list[Exposure] = []
+    rejected: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            exposure = exposures.open_exposure(path, workdir, names)
+            check(exposure)
+            exposures.check_same([*used[:1], exposure])
+        except DataError as error:
+            if not skip_bad:
+                raise
+            rejected.append((path, str(error).removeprefix(f"{path}: ")))
+        else:
+            used.append(exposure)
+    if not used:
+        raise DataError(f"none of the {len(paths)} inputs can be used; the first: {rejected[0][0]}: {rejected[0][1]}")
+    return used, rejected
+
+
+def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
+    """The output path with ``{instrument}``, ``{detector}`` and ``{date}`` (day of the first input) filled in.
+
+    Raises
+    ------
+    UsageError
+        At an unknown field.
+    """
+    fields = {
+        "instrument": str(header.get("INSTRUME", "")).lower(),
+        "detector": str(header.get("DETECTOR", "")).lower(),
+        "date": str(header.get("DATE-OBS", ""))[:10].replace("-", ""),
+    }
+    try:
+        return Path(str(target).format(**fields))
+    except (KeyError, IndexError, ValueError):
+        raise UsageError(f"output: {target} has an unknown field; known are {', '.join(fields)}") from None
+
+
+def read_manual_file(name: str | None, exposure: Exposure) -> list[mask.ManualRow]:
+    """Rows of a manual list (full-frame coordinates), cut to the window of an exposure.
+
+    Raises
+    ------
+    UsageError
+        If a line can't be understood.
+    """
+    if not name:
+        return []
+    facts = detectors.get(exposure.keyword("DETECTOR"))
+    return cut_rows(mask.read_manual(name, facts.shape), exposure.window)
+
+
+def cut_rows(rows: Sequence[mask.ManualRow], window: detectors.Window) -> list[mask.ManualRow]:
+    """Manual rows in the coordinates of a window; what lies outside is left out."""
+    out = []
+    for row in rows:
+        y = _shift(row.y, window.ystart - 1, window.ysize)
+        x = _shift(row.x, window.xstart - 1, window.xsize)
+        if y.start < y.stop and x.start < x.stop:
+            out.append(mask.ManualRow(y, x, row.flag))
+    return out
+
+
+def _shift(span: slice, start: int, size: int) -> slice:
+    return slice(max(span.start - start, 0), min(span.stop - start, size))
+
+
+def _add_manual(
+    image: NDArray[np.uint32], rows: Sequence[mask.ManualRow], do_not_use: set[str], reference: NDArray[np.bool_]
+) -> NDArray[np.uint32]:
+    """Manual flags added, HOT over DEAD again, reference pixels protected."""
+    added = mask.resolve_hot_dead(mask.add_manual(image, rows, do_not_use))
+    return mask.protect_reference(added, reference)[0]
+
+
+def finish(
+    found: Detection,
+    image: NDArray[np.uint32],
+    reference: NDArray[np.bool_],
+    used: Sequence[Exposure],
+    texts: Mapping[str, Any],
+    about: Provenance,
+    path: Path,
+    overwrite: bool,
+    with_evidence: bool,
+) -> Product:
+    """Write the mask, and its evidence beside it, and say what is in it."""
+    window = used[0].window
+    header = crds.make_header(crds.source_headers(used), used[0].keyword("DETECTOR"), window, texts, about)
+    beside = evidence.path_beside(path) if with_evidence else None
+    if beside is not None:
+        output.check_target(beside, overwrite)
+    crds.write_mask(path, image, header, overwrite=overwrite)
+    if beside is not None:
+        write_evidence(beside, found, path, overwrite)
+    counts = mask.count_flags(image, ~reference)
+    notes = list(found.notes)
+    odd = mask.implausible(counts, int((~reference).sum()))
+    return Product(
+        path,
+        beside,
+        {name: int(m.sum()) for name, m in found.maps.items()},
+        counts,
+        int((~reference).sum()),
+        [e.path.name for e in used],
+        [(p.name, why) for p, why in about.rejected],
+        [rule._asdict() for rule in found.evidence.rules],
+        notes + ([odd] if odd else []),
+    )
+
+
+def write_evidence(path: Path, found: Detection, mask_path: Path, overwrite: bool) -> None:
+    """The evidence of a mask, tied to it by the checksum of its DQ."""
+    header = crds.evidence_header(mask_path)
+    for name, flagged in found.maps.items():
+        found.evidence.images.setdefault(f"is_{name.lower()}", flagged)
+    with output.atomic_path(path, overwrite) as temporary:
+        output.write_hdus(temporary, evidence.to_hdus(found.evidence, header))
+
+
+# --- merge -----------------------------------------------------------------------------------------------
+
+
+def build_merge(
+    paths: Sequence[Path],
+    p: Mapping[str, Any],
+    texts: Mapping[str, Any],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    with_evidence: bool = False,
+) -> Product:
+    """One MASK from several, and from manual lists.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        MASK files, or plain images of other tools (non-zero means bad) beside at least one MASK file.
+    p, texts : mapping
+        Checked values of ``settings.merge`` and ``settings.reference``.
+    target : Path
+        The MASK file.
+    overwrite, with_evidence : bool
+        Replace the target; join the evidence of the inputs beside it.
+
+    Raises
+    ------
+    DataError
+        If detectors or windows differ.
+    """
+    masks, notes = read_masks(paths, p)
+    masks, covered = same_frame(masks, p["embed"])
+    first = masks[0]
+    path = fill_name(target, first.header)
+    output.check_target(path, overwrite)
+    rows = [row for name in p["manual"] for row in _manual_of(name, first, p["one_based"])]
+    if p["prefer"] == "newest":
+        order = sorted(range(len(masks)), key=lambda k: str(masks[k].header.get("USEAFTER", "")))
+        image = mask.merge_newest([masks[k].image for k in order], [covered[k] for k in order])
+    else:
+        image = mask.merge([m.image for m in masks], covered, min_fraction=p["min_fraction"])
+    for name in p["drop"]:
+        image &= np.uint32(0xFFFFFFFF ^ mask.flag_value(name))
+    listed = set(p["do_not_use"]) if p["manual_do_not_use"] else set()
+    image = mask.add_manual(image, rows, listed)
+    image = mask.resolve_hot_dead(image) if p["hot_over_dead"] else image
+    image, freed = mask.protect_reference(image, _reference(first, masks))
+    if freed:
+        notes.append(f"{freed} good reference pixels carried DO_NOT_USE in the inputs; taken off")
+    return _finish_merge(image, masks, paths, p, texts, path, notes, overwrite, with_evidence)
+
+
+def read_masks(paths: Sequence[Path], p: Mapping[str, Any]) -> tuple[list[Mask], list[str]]:
+    """All inputs of a merge as masks; plain images take detector and window of the first MASK file."""
+    if not paths:
+        raise UsageError("no masks to merge")
+    real = {path: crds.read_mask(path) for path in paths if crds.is_mask_file(path)}
+    plain = {path: crds.read_plain(path) for path in paths if path not in real}
+    notes = []
+    host = next(iter(real.values()), None)
+    out = []
+    for path in paths:
+        if path in real:
+            out.append(real[path])
+            continue
+        image, header = plain[path]
+        name = str(header.get("DETECTOR") or (host.detector if host else ""))
+        if not name:
+            raise DataError(f"{path}: keyword DETECTOR is missing, and no MASK file tells the detector")
+        if image.shape != (host.image.shape if host else detectors.get(name).shape):
+            raise DataError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels, not those of {name}")
+        flags = mask.from_plain(image, p["plain_flag"], p["plain_flag"].upper() in p["do_not_use"])
+        window = host.window if host else detectors.get(name).full
+        out.append(Mask(flags, detectors.get(name).name, window, {**header, "DETECTOR": name}, [], path))
+        notes.append(f"{path.name}: plain map, {np.count_nonzero(flags)} pixels taken as {p['plain_flag'].upper()}")
+    return out, notes
+
+
+def same_frame(masks: Sequence[Mask], embed: bool) -> tuple[list[Mask], list[NDArray[np.bool_]]]:
+    """Masks of one detector in one frame, and what each of them covers.
+
+    Raises
+    ------
+    DataError
+        If detectors differ, or windows without ``embed``.
+    """
+    first = masks[0]
+    for other in masks[1:]:
+        if other.detector != first.detector:
+            raise DataError(f"{other.path}: DETECTOR = {other.detector!r}, expected {first.detector!r}")
+        if other.window != first.window and not embed:
+            raise DataError(
+                f"{other.path}: window {tuple(other.window)}, expected {tuple(first.window)} as in {first.path}; "
+                "--embed places subarrays into the full frame"
+            )
+    if not embed:
+        return list(masks), [np.ones(m.image.shape, bool) for m in masks]
+    placed = [crds.place(m) for m in masks]
+    return [m for m, _ in placed], [c for _, c in placed]
+
+
+def _manual_of(name: str, first: Mask, one_based: bool) -> list[mask.ManualRow]:
+    shape = first.image.shape if first.is_full else detectors.get(first.detector).shape
+    return cut_rows(mask.read_manual(name, shape, one_based), first.window)
+
+
+def _reference(first: Mask, masks: Sequence[Mask]) -> NDArray[np.bool_]:
+    """Reference pixels of the merged mask: by geometry; the interleaved ones of IRS2 from the masks."""
+    border = detectors.measure_border(detectors.get(first.detector), first.window)
+    if first.window.ysize != detectors.IRS2_ROWS:
+        return border
+    marked = np.any([(m.image & dq.VALUE["REFERENCE_PIXEL"]) != 0 for m in masks], axis=0)
+    return border | marked
+
+
+def _finish_merge(
+    image: NDArray[np.uint32],
+    masks: Sequence[Mask],
+    paths: Sequence[Path],
+    p: Mapping[str, Any],
+    texts: Mapping[str, Any],
+    path: Path,
+    notes: list[str],
+    overwrite: bool,
+    with_evidence: bool,
+) -> Product:
+    first = masks[0]
+    files = [*paths, *(Path(n) for n in p["manual"])]
+    about = Provenance(
+        f"Bad pixel mask of {first.detector}, merged from {len(masks)} masks and {len(p['manual'])} manual lists.",
+        [(params.section("merge"), p)],
+        hash_inputs(files),
+        notes=notes,
+        earlier=[f"{m.path.name}: {line}" for m in masks if m.path for line in m.history],
+    )
+    header = crds.make_header([m.header for m in masks], first.detector, first.window, texts, about)
+    crds.write_mask(path, image, header, overwrite=overwrite)
+    beside = _join_evidence(masks, path, overwrite) if with_evidence else None
+    science = ~_reference(first, masks)
+    counts = mask.count_flags(image, science)
+    odd = mask.implausible(counts, int(science.sum()))
+    return Product(
+        path,
+        beside,
+        {},
+        counts,
+        int(science.sum()),
+        [f.name for f in files],
+        notes=notes + ([odd] if odd else []),
+    )
+
+
+def _join_evidence(masks: Sequence[Mask], path: Path, overwrite: bool) -> Path | None:
+    """The evidence of all inputs in one file beside the merged mask; None where no input has any."""
+    joined: evidence.Evidence | None = None
+    for one in masks:
+        beside = evidence.path_beside(one.path) if one.path else None
+        if beside is None or not beside.is_file():
+            continue
+        found, _ = evidence.read(beside)
+        if any(image.shape != one.image.shape for image in found.images.values()):
+            continue
+        fresh = {k: v for k, v in found.images.items() if joined is None or k not in joined.images}
+        found = evidence.Evidence(fresh, found.rules, found.samples)
+        joined = found if joined is None else joined.join(found)
+    if joined is None:
+        return None
+    beside = evidence.path_beside(path)
+    with output.atomic_path(beside, overwrite) as temporary:
+        output.write_hdus(temporary, evidence.to_hdus(joined, crds.evidence_header(path)))
+    return beside

@@ -1,0 +1,472 @@
+"""The MASK reference file: its header, its two extensions, reading and writing.
+
+The layout is that which CRDS certifies and the pipeline's DQ initialisation decodes: no data in the primary HDU,
+``DQ`` as unsigned 32-bit integers in standard bits, ``DQ_DEF`` from the same flag table, no ASDF. A file is
+written under a temporary name, read back, decoded and checked by :mod:`badpix.rules` before it is renamed into
+place. Equal inputs and parameters give equal bytes: no clock time enters the file (DATE is that of the newest input).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix import detectors, dq, params
+from badpix.detectors import Window
+from badpix.errors import DataError, UsageError
+from badpix.exposures import Exposure
+from badpix.mask import standard_bits
+from badpix.output import atomic_path, check_target, write_hdus
+from badpix.provenance import Input, code_version
+
+LAUNCH = "2021-12-25"
+DESCRIP_LENGTH = 65
+SOURCE = "https://pypi.org/project/badpix"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A MASK in memory.
+
+    Attributes
+    ----------
+    image : uint32 ndarray
+        (ny, nx), standard bits, science frame.
+    detector : str
+        DETECTOR.
+    window : Window
+        Place on the detector.
+    header : dict
+        Primary keywords of the file it was read from; empty for a new one.
+    history : list of str
+        HISTORY cards of that file.
+    path : Path or None
+        That file.
+    """
+
+    image: NDArray[np.uint32]
+    detector: str
+    window: Window
+    header: dict[str, Any] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+    path: Path | None = None
+
+    @property
+    def reference(self) -> NDArray[np.bool_]:
+        """Reference pixels: by geometry, and those that the image itself marks (IRS2)."""
+        border = detectors.measure_border(detectors.get(self.detector), self.window)
+        marked = (self.image & dq.VALUE["REFERENCE_PIXEL"]) != 0
+        return border | marked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the mask covers the whole detector."""
+        size = (self.window.ysize, self.window.xsize)
+        return size == detectors.get(self.detector).shape or self.window.ysize == detectors.IRS2_ROWS
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_mask(path: str | Path) -> Mask:
+    """A MASK file, decoded into standard bits through its own DQ_DEF, as the pipeline does.
+
+    Raises
+    ------
+    DataError
+        If it is no MASK file, or a flag would be lost in decoding.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            if "DQ" not in hdus:
+                raise DataError(f"{path}: extension DQ is missing; not a MASK file")
+            header = {c.keyword: c.value for c in hdus[0].header.cards if c.keyword not in ("HISTORY", "COMMENT", "")}
+            history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
+            stored = np.asarray(hdus["DQ"].data)
+            rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
+            names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise DataError(f"{path}: not readable as a MASK: {error}") from None
+    if stored.ndim != 2 or stored.dtype.kind not in "iu":
+        raise DataError(f"{path}: DQ is {stored.dtype} of shape {stored.shape}, expected a 2-D image of integers")
+    try:
+        image = standard_bits(stored, names) if names else stored.astype(np.uint32)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return Mask(image, str(header.get("DETECTOR", "")), _window(header, image.shape), header, history, path)
+
+
+def _window(header: Mapping[str, Any], shape: tuple[int, ...]) -> Window:
+    """Place of a mask on its detector; a file that does not say starts at 1, 1."""
+    start = [header.get(k) if isinstance(header.get(k), int) else 1 for k in ("SUBSTRT1", "SUBSTRT2")]
+    return Window(int(start[0] or 1), int(start[1] or 1), shape[1], shape[0])
+
+
+def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The first image of a FITS file that is no MASK (a bad-pixel map of another tool), and its primary header.
+
+    Raises
+    ------
+    DataError
+        If it has none.
+    """
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            for hdu in hdus:
+                if getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2 and hdu.is_image:
+                    return np.asarray(hdu.data), dict(hdus[0].header)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not readable as FITS: {error}") from None
+    raise DataError(f"{path}: holds no two-dimensional image")
+
+
+def is_mask_file(path: str | Path) -> bool:
+    """Whether a file has a DQ extension (else it may be a plain map)."""
+    try:
+        with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+            return "DQ" in hdus
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as FITS: {error}") from None
+
+
+# --- the texts -------------------------------------------------------------------------------------------
+
+
+def check_texts(p: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference texts in the form that CRDS takes; refused at once where it would refuse them.
+
+    Parameters
+    ----------
+    p : mapping
+        Values of ``settings.reference``.
+
+    Returns
+    -------
+    dict
+        The same values, USEAFTER and PEDIGREE in canonical form.
+
+    Raises
+    ------
+    UsageError
+        Naming the text, what was found and what is expected.
+    """
+    out = dict(p)
+    for name in ("author", "descrip", "history", "document", "differences"):
+        text = out[name]
+        if text is not None and (not text.isascii() or not text.replace("\n", " ").isprintable()):
+            raise UsageError(f"reference.{name}: {text!r} has characters that a FITS header can't hold")
+        if text is not None and not text.strip():
+            raise UsageError(f"reference.{name}: is blank")
+    if out["descrip"] and len(out["descrip"]) > DESCRIP_LENGTH:
+        raise UsageError(f"reference.descrip: has {len(out['descrip'])} characters, at most {DESCRIP_LENGTH} fit")
+    if out["author"] and len(out["author"]) > 68:
+        raise UsageError(f"reference.author: has {len(out['author'])} characters, at most 68 fit")
+    out["useafter"] = check_useafter(out["useafter"])
+    out["pedigree"] = check_pedigree(out["pedigree"])
+    return out
+
+
+def check_useafter(text: str | None) -> str | None:
+    """USEAFTER as ``YYYY-MM-DDThh:mm:ss``; a date alone or a space instead of the T is completed.
+
+    Raises
+    ------
+    UsageError
+        If it is no date.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text.strip()).strftime("%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        raise UsageError(f"reference.useafter: found {text!r}, expected YYYY-MM-DDThh:mm:ss") from None
+
+
+def check_pedigree(text: str) -> str:
+    """PEDIGREE in one of the forms that CRDS takes; ``AUTO`` and a bare ``INFLIGHT`` get dates from the inputs later.
+
+    Raises
+    ------
+    UsageError
+        If it has another form.
+    """
+    words = text.split()
+    kind = words[0].upper() if words else ""
+    plain = ("GROUND", "DUMMY", "SIMULATION", "MODEL", "INFLIGHT", "AUTO")
+    expected = "GROUND, DUMMY, SIMULATION, MODEL, or INFLIGHT YYYY-MM-DD YYYY-MM-DD"
+    if len(words) == 1 and kind in plain:
+        return kind
+    if len(words) == 3 and kind in ("INFLIGHT", "MODEL"):
+        try:
+            first, last = date.fromisoformat(words[1]), date.fromisoformat(words[2])
+        except ValueError:
+            raise UsageError(f"reference.pedigree: found {text!r}, expected {expected}") from None
+        if first <= last and all(re.fullmatch(r"\d{4}-\d\d-\d\d", w) for w in words[1:]):
+            return f"{kind} {words[1]} {words[2]}"
+    raise UsageError(f"reference.pedigree: found {text!r}, expected {expected}")
+
+
+def dates_of(headers: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """First and last day of some exposures (or of the masks made from them), from DATE-OBS or PEDIGREE."""
+    days: list[str] = []
+    for header in headers:
+        words = str(header.get("PEDIGREE", "")).split()
+        days += [w for w in words if re.fullmatch(r"\d{4}-\d\d-\d\d", w)]
+        found = str(header.get("DATE-OBS", ""))[:10]
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", found):
+            days.append(found)
+    return (min(days), max(days)) if days else None
+
+
+# --- the header ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What goes into keywords and HISTORY beside the texts: commands, parameters, inputs."""
+
+    description: str
+    parameters: Sequence[tuple[params.Section, Mapping[str, Any]]] = ()
+    inputs: Sequence[Input] = ()
+    rejected: Sequence[tuple[Path, str]] = ()
+    notes: Sequence[str] = ()
+    earlier: Sequence[str] = ()
+
+
+def make_header(
+    sources: Sequence[Mapping[str, Any]], detector: str, window: Window, texts: Mapping[str, Any], about: Provenance
+) -> fits.Header:
+    """The primary header of a new mask.
+
+    Parameters
+    ----------
+    sources : sequence of mapping
+        Primary headers of the inputs (exposures or masks), in order.
+    detector : str
+        DETECTOR.
+    window : Window
+        Place of the mask.
+    texts : mapping
+        From :func:`check_texts`.
+    about : Provenance
+        Parameters and inputs.
+
+    Raises
+    ------
+    UsageError
+        If a text is needed that neither the texts nor the inputs give.
+    """
+    facts = detectors.get(detector)
+    header = fits.Header()
+    days = dates_of(sources)
+    rows: list[tuple[str, Any, str]] = [
+        ("TELESCOP", "JWST", "telescope"),
+        ("REFTYPE", "MASK", "reference file type"),
+        ("INSTRUME", facts.instrument, "instrument"),
+        ("DETECTOR", facts.name, "detector"),
+        *_match_keywords(sources, facts, window, texts),
+        ("SUBSTRT1", window.xstart, "1-based first column"),
+        ("SUBSTRT2", window.ystart, "1-based first row"),
+        ("SUBSIZE1", window.xsize, "number of columns"),
+        ("SUBSIZE2", min(window.ysize, 2048), "number of rows"),
+        ("FASTAXIS", facts.fastaxis, "fast readout direction"),
+        ("SLOWAXIS", facts.slowaxis, "slow readout direction"),
+        ("DATAMODL", "MaskModel", "data model"),
+        ("AUTHOR", texts["author"] or "badpix", "who made this file"),
+        ("DESCRIP", texts["descrip"] or f"Bad pixel mask of {facts.name}", "what it is"),
+        ("PEDIGREE", _pedigree(texts["pedigree"], days), "origin of the data"),
+        ("USEAFTER", _useafter(texts["useafter"], sources), "first exposure it is for"),
+        ("DATE", _newest(sources), "that of the newest input: equal runs, equal bytes"),
+        ("BPVERSN", code_version()[:68], "version of badpix"),
+    ]
+    for key, value, comment in rows:
+        header[key] = (value, comment)
+    for sec, values in about.parameters:
+        for key, value, comment in params.cards(sec, values):
+            # one card: what does not fit stands in full in HISTORY
+            header[key] = (value[:68] if isinstance(value, str) else value, comment)
+    for line in history(texts, about):
+        header.add_history(line)
+    return header
+
+
+def _match_keywords(
+    sources: Sequence[Mapping[str, Any]], facts: detectors.Detector, window: Window, texts: Mapping[str, Any]
+) -> list[tuple[str, Any, str]]:
+    """SUBARRAY, and what CRDS matches besides: READPATT (NIRSpec), EXP_TYPE (FGS)."""
+    own = _single(sources, "SUBARRAY")
+    full = (window.ysize, window.xsize) == facts.shape or window.ysize == detectors.IRS2_ROWS
+    subarray = texts["reference_subarray"]
+    if subarray.lower() == "auto":
+        subarray = "GENERIC" if full else own
+    if full and subarray not in ("GENERIC", "FULL"):
+        raise UsageError(f"reference_subarray: {subarray!r} with a full-frame image; expected GENERIC or FULL")
+    if not full and subarray in (None, "GENERIC", "FULL"):
+        raise UsageError(
+            f"reference_subarray: {subarray!r} for a window of {window.xsize} x {window.ysize} pixels; "
+            "expected the name of the subarray"
+        )
+    rows = [("SUBARRAY", subarray, "subarray; GENERIC serves all")]
+    if facts.instrument == "NIRSPEC":
+        rows.append(_pattern("READPATT", "P_READPA", texts["reference_readpatt"], _readpatts(sources, window)))
+    if facts.instrument == "FGS":
+        rows.append(_pattern("EXP_TYPE", "P_EXP_TY", texts["reference_exp_type"], "N/A"))
+    return rows
+
+
+def _readpatts(sources: Sequence[Mapping[str, Any]], window: Window) -> str:
+    """All readout patterns of the frame's family: IRS2 frames have another shape than traditional ones."""
+    if window.ysize == detectors.IRS2_ROWS:
+        return "NRSIRS2|NRSIRS2RAPID"
+    return "NRS|NRSRAPID" if not str(_single(sources, "READPATT") or "").endswith("D1") else "NRSRAPIDD1"
+
+
+def _pattern(keyword: str, pattern: str, given: str | None, default: str) -> tuple[str, Any, str]:
+    """One value as the keyword itself, several as its pattern with a bar after each."""
+    values = [v.strip() for v in (given or default).split("|") if v.strip()]
+    if len(values) == 1:
+        return (keyword, values[0], "CRDS match key")
+    return (pattern, "".join(f"{v}|" for v in values), "CRDS match key, any of these")
+
+
+def _single(sources: Sequence[Mapping[str, Any]], keyword: str) -> Any:
+    return next((s[keyword] for s in sources if s.get(keyword) not in (None, "")), None)
+
+
+def _pedigree(text: str, days: tuple[str, str] | None) -> str:
+    if text == "AUTO":
+        text = "INFLIGHT" if days and days[0] >= LAUNCH else "GROUND"
+    if text != "INFLIGHT":
+        return text
+    if days is None:
+        raise UsageError("reference.pedigree: INFLIGHT without dates, and the inputs have no DATE-OBS")
+    return f"INFLIGHT {days[0]} {days[1]}"
+
+
+def _useafter(text: str | None, sources: Sequence[Mapping[str, Any]]) -> str:
+    if text:
+        return text
+    starts = [str(s["USEAFTER"]) for s in sources if s.get("USEAFTER")]
+    starts += [
+        f"{s['DATE-OBS'][:10]}T{str(s.get('TIME-OBS') or '00:00:00')[:8]}" for s in sources if s.get("DATE-OBS")
+    ]
+    if not starts:
+        raise UsageError("reference.useafter: not given, and the inputs have no DATE-OBS; give --useafter")
+    return str(check_useafter(min(starts)))
+
+
+def _newest(sources: Sequence[Mapping[str, Any]]) -> str:
+    """The latest creation time among the inputs (else their latest start), as DATE."""
+    times = [str(s.get("DATE") or s.get("DATE-OBS") or "")[:19] for s in sources]
+    newest = max((t for t in times if t), default="1970-01-01")
+    return newest if "T" in newest else f"{newest[:10]}T00:00:00"
+
+
+def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
+    """HISTORY: description, DOCUMENT, SOFTWARE, DATA USED, DIFFERENCES, parameters, notes."""
+    lines = [about.description]
+    lines.append(f"DOCUMENT: {texts['document'] or 'documentation of badpix, pages flats and darks'}")
+    lines.append(f"SOFTWARE: badpix {code_version()}, {SOURCE}")
+    lines.append("DATA USED:")
+    for item in about.inputs:
+        lines += [f"  {item.path.name}", f"    sha256 {item.sha256}"]
+    for path, reason in about.rejected:
+        lines.append(f"  rejected: {path.name}: {reason}")
+    lines.append(f"DIFFERENCES: {texts['differences'] or 'not stated'}")
+    if texts["history"]:
+        lines += texts["history"].splitlines()
+    if about.parameters:
+        lines.append("Parameter values and descriptions:")
+    for sec, values in about.parameters:
+        lines += params.history_lines(sec, values)
+    lines += [f"Note: {note}" for note in about.notes]
+    lines += [f"Input history: {line}" for line in about.earlier]
+    return [_ascii(line) for line in lines]
+
+
+def _ascii(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def write_mask(path: str | Path, image: NDArray[np.uint32], header: fits.Header, *, overwrite: bool = False) -> None:
+    """Write a MASK file whole or not at all, after reading it back and checking it.
+
+    Raises
+    ------
+    UsageError
+        If it exists and ``overwrite`` is false.
+    DataError
+        If what was written does not decode to what was meant, or breaks a rule of the format.
+    """
+    from badpix import rules
+
+    path = check_target(path, overwrite)
+    if image.dtype != np.uint32 or image.ndim != 2:
+        raise TypeError(f"the mask is {image.dtype} with {image.ndim} axes, expected uint32 with 2")
+    header = header.copy()
+    header["FILENAME"] = (path.name, "name of this file")
+    with atomic_path(path, overwrite) as temporary:
+        write_hdus(temporary, _hdus(image, header))
+        if not np.array_equal(read_mask(temporary).image, image):
+            raise DataError(f"{path}: what was written does not decode to what was meant; nothing was replaced")
+        faults = [f.message for f in rules.find_faults(temporary, name=path.name) if f.severity == "error"]
+        if faults:
+            raise DataError(f"{path}: not written, it would break the format: " + "; ".join(faults))
+
+
+def _hdus(image: NDArray[np.uint32], header: fits.Header) -> fits.HDUList:
+    table = [f for f in dq.FLAGS if f.use == "mask" or np.any(image & f.value)]
+    columns = [
+        fits.Column("BIT", "J", array=np.array([f.bit for f in table], np.int32)),
+        fits.Column("VALUE", "J", bzero=2**31, array=np.array([f.value for f in table], np.uint32)),
+        fits.Column("NAME", "40A", array=np.array([f.name for f in table])),
+        fits.Column("DESCRIPTION", "80A", array=np.array([f.description for f in table])),
+    ]
+    return fits.HDUList(
+        [
+            fits.PrimaryHDU(header=header),
+            fits.ImageHDU(image, name="DQ"),
+            fits.BinTableHDU.from_columns(columns, name="DQ_DEF"),
+        ]
+    )
+
+
+def place(mask: Mask) -> tuple[Mask, NDArray[np.bool_]]:
+    """A subarray mask in the full frame of its detector, and the part of it that the mask covers."""
+    facts = detectors.get(mask.detector)
+    full = np.zeros(facts.shape, np.uint32)
+    covered = np.zeros(facts.shape, bool)
+    rows = slice(mask.window.ystart - 1, mask.window.ystart - 1 + mask.window.ysize)
+    columns = slice(mask.window.xstart - 1, mask.window.xstart - 1 + mask.window.xsize)
+    if full[rows, columns].shape != mask.image.shape:
+        raise DataError(f"{mask.path}: its window {tuple(mask.window)} reaches outside {facts.name}")
+    full[rows, columns] = mask.image
+    covered[rows, columns] = True
+    return replace(mask, image=full, window=facts.full), covered
+
+
+def source_headers(exposures: Sequence[Exposure]) -> list[dict[str, Any]]:
+    """Primary headers of exposures, as sources for :func:`make_header`."""
+    return [e.header for e in exposures]
+
+
+def evidence_header(mask_path: Path) -> dict[str, Any]:
+    """Primary keywords of an evidence file: whose evidence it is, and the checksum of that mask's DQ."""
+    with fits.open(mask_path, memmap=False) as hdus:
+        keep = ("INSTRUME", "DETECTOR", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "DATE", "BPVERSN")
+        facts = {key: hdus[0].header[key] for key in keep if key in hdus[0].header}
+        return {**facts, "MASKFILE": mask_path.name, "MASKSUM": hdus["DQ"].header["DATASUM"]}

@@ -1,0 +1,213 @@
+"""``badpix flats`` and ``badpix merge``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from badpix.cli.common import (
+    Command,
+    Option,
+    Talk,
+    collect,
+    load_files,
+    make_executor,
+    parameter_options,
+    parse_size,
+    shared_options,
+)
+from badpix.errors import UsageError
+
+if TYPE_CHECKING:
+    from badpix.build import Product
+
+BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-frame images: what is left goes to bands
+
+
+def output_option(function: Any) -> Any:
+    """``-o/--output`` of the commands that write one mask."""
+    return click.option(
+        "-o", "--output", metavar="FILE", cls=Option, heading="General",
+        help="MASK file to write; {instrument}, {detector} and {date} are filled in.",
+    )(function)  # fmt: skip
+
+
+def evidence_option(function: Any) -> Any:
+    """``--evidence`` of the commands that write one mask."""
+    return click.option(
+        "--evidence/--no-evidence", default=False, cls=Option, heading="General",
+        help="Write what each flag was decided on beside the mask.",
+    )(function)  # fmt: skip
+
+
+def input_options(function: Any) -> Any:
+    """``--manual`` and ``--skip-bad``."""
+    skip = click.option(
+        "--skip-bad", is_flag=True, cls=Option, heading="General",
+        help="Leave out files that can't be used, and say so, instead of stopping.",
+    )  # fmt: skip
+    plot = click.option("--plot", metavar="DIR", cls=Option, heading="General", help="Write pictures into DIR (PNG).")
+    return skip(plot(function))
+
+
+def choose_output(options: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
+    """Where the mask goes: ``-o``, else ``output`` of the YAML.
+
+    Raises
+    ------
+    UsageError
+        If neither says it: nothing is written to the current directory unasked.
+    """
+    name = options.get("output") or tree.get("output")
+    if not name:
+        raise UsageError("no output: give -o FILE, or output: in the YAML")
+    return Path(name)
+
+
+def choose_inputs(given: tuple[str, ...], named: Any, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """Input files: those of the command line, else those of the YAML.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    from badpix.exposures import expand_inputs
+
+    names = list(given) or ([named] if isinstance(named, str) else list(named or []))
+    if not names:
+        raise UsageError(f"no {what}: name files, folders or quoted globs, or give them in the YAML")
+    return expand_inputs(names, suffixes)
+
+
+def check_detector(tree: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Nothing yet read tells the detector, but a wrong name in the YAML is refused at once."""
+    from badpix import detectors
+    from badpix.errors import DataError
+
+    if tree.get("detector"):
+        try:
+            detectors.get(str(tree["detector"]))
+        except DataError as error:
+            raise UsageError(f"{', '.join(options['params_files'])}: detector: {error}") from None
+
+
+def report(talk: Talk, command: str, product: Product) -> None:
+    """The summary of a mask command: inputs, counts, limits, notes, and the result on stdout."""
+    for name, why in product.rejected:
+        talk.note(f"rejected: {name}: {why}")
+    for note in product.notes:
+        talk.note(note)
+    talk.say(f"{len(product.inputs)} inputs, {product.science_pixels:,} science pixels")
+    n = max(product.science_pixels, 1)
+    rows: list[tuple[str, str, int, str]] = [
+        ("search", k, v, f"{100 * v / n:.4f}") for k, v in product.searches.items()
+    ]
+    rows += [("flag", k, v, f"{100 * v / n:.4f}") for k, v in product.flags.items()]
+    talk.table(str(product.path), ["", "type", "pixels", "% of science"], rows)
+    limits = [(r["search"], r["quantity"], f"{r['comparison']} {r['limit']:.6g}" if not isinstance(r["limit"], str)
+               else f"{r['comparison']} {r['limit']}", r["unit"]) for r in product.limits]  # fmt: skip
+    if talk.verbose:
+        talk.table("limits", ["search", "quantity", "limit", "unit"], limits)
+    written = [product.path, *([product.evidence] if product.evidence else [])]
+    talk.finish(command, written, product.summary())
+
+
+@click.command(cls=Command, epilog="Example: badpix flats 'flats/*_rate.fits' --manual pixels.txt -o nrcb1_mask.fits")
+@click.argument("rates", nargs=-1, metavar="RATE...")
+@click.option("--uncal", multiple=True, metavar="FILE", cls=Option, heading="General", help="Raw flats (flux check).")
+@click.option("--manual", "manual_flag", metavar="FILE", cls=Option, heading="General",
+              help="List of pixels to add (x y flag): the same as --manual-flag-file.")  # fmt: skip
+@output_option
+@evidence_option
+@input_options
+@shared_options
+@parameter_options("flats", "reference")
+@click.pass_context
+def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **options: Any) -> None:
+    """Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures.
+
+    RATE are slope images (rate or rateints) of one detector: files, folders, quoted globs, or @list.txt.
+    """
+    talk = ctx.obj = Talk(options)
+    tree = load_files(options)
+    options["manual_flag_file"] = options.pop("manual_flag") or options["manual_flag_file"]
+    p, inputs = collect("flats", tree, options)
+    reference, _ = collect("reference", tree, options)
+    check_detector(tree, options)
+    memory = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
+    from badpix import build, crds
+
+    texts = crds.check_texts(reference)
+    files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
+    raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
+    talk.say(f"flats: {len(files)} slope images")
+    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("flats") as tick:
+        product = build.build_flats(
+            files,
+            p,
+            texts,
+            choose_output(options, tree),
+            uncals=raws,
+            overwrite=options["overwrite"],
+            with_evidence=options["evidence"],
+            skip_bad=options["skip_bad"],
+            executor=executor,
+            memory=memory / options["workers"],
+            tick=tick,
+            look=_pictures(options["plot"]),
+        )
+    report(talk, "badpix flats", product)
+
+
+def _pictures(folder: str | None) -> Any:
+    """What draws the pictures, or None; a missing matplotlib is told before the work."""
+    if not folder:
+        return None
+    from badpix import plots
+    from badpix.output import check_directory
+
+    plots.require_matplotlib()
+    place = check_directory(folder)
+    return lambda found, image: plots.write_flats(found, image, place)
+
+
+@click.command(
+    cls=Command, epilog="Example: badpix merge flats.fits darks.fits --manual pixels.txt -o nrcb1_mask.fits"
+)
+@click.argument("masks", nargs=-1, metavar="MASK...")
+@output_option
+@evidence_option
+@shared_options
+@click.option("--manual", "manual_files", multiple=True, metavar="FILE", cls=Option, heading="General",
+              help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
+@parameter_options("merge", "reference")
+@click.pass_context
+def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:
+    """Combine masks (from flats, from darks, older ones) and manual lists into one MASK.
+
+    MASK may also be a plain bad-pixel image of another tool; all its non-zero pixels get --plain-flag. HOT wins
+    over DEAD.
+    """
+    talk = ctx.obj = Talk(options)
+    tree = load_files(options)
+    p, inputs = collect("merge", tree, options)
+    p["manual"] = list(manual_files) or p["manual"] or list(inputs.get("manual") or [])
+    reference, _ = collect("reference", tree, options)
+    from badpix import build, crds
+
+    texts = crds.check_texts(reference)
+    files = choose_inputs(masks, p["masks"] or inputs.get("masks"), ("_mask", ""), "masks")
+    p["masks"] = [str(f) for f in files]
+    product = build.build_merge(
+        files,
+        p,
+        texts,
+        choose_output(options, tree),
+        overwrite=options["overwrite"],
+        with_evidence=options["evidence"],
+    )
+    report(talk, "badpix merge", product)
