@@ -1,0 +1,229 @@
+"""The grouped mosaics of a run, on disk, and what is taken from the whole stack.
+
+1. Each group's mosaic is written once, as its window of the grid (:class:`Shelf`).
+2. The stack is sorted once, tile by tile. Of the ``n`` valid values s[0] <= ... <= s[n-1] at a grid pixel only those are kept from
+   which the median of all, and the two middle values of all *but any one*, follow: with k = n // 2,
+
+       n even: lo = s[k-1], hi = s[k];      n odd: lo = s[k-1], mid = s[k], hi = s[k+1].
+
+   Three planes and the count, whatever the number of groups.
+3. Without the own value v the two middle values (a, b) are: n even: (hi, hi) if v <= lo, else (lo, lo); n odd:
+   (mid, hi) if v < mid, (lo, hi) if v = mid, (lo, mid) if v > mid; without an own value (lo, hi) or (mid, mid).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from badpix.errors import DataError
+from badpix.medians import sort_lines
+from badpix.resample import Window
+
+PLANES = ("lo", "mid", "hi")
+_COLUMNS = 1024  # width of a tile
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Images in raw files of one private directory, read by rows; only the directory travels to other processes."""
+
+    folder: Path
+
+    def write(self, name: str, image: NDArray) -> None:
+        """Store an image.
+
+        Raises
+        ------
+        DataError
+            If the temporary space runs out.
+        """
+        try:
+            with open(self.folder / name, "wb") as file:
+                np.ascontiguousarray(image).tofile(file)
+        except OSError as error:
+            raise DataError(f"{self.folder.parent}: temporary space ran out or failed: {error.strerror}") from None
+
+    def read(self, name: str, shape: tuple[int, int], rows: slice, dtype: DTypeLike = np.float32) -> NDArray:
+        """Rows of an image of the given full shape."""
+        start, stop, _ = rows.indices(shape[0])
+        out = np.empty((max(0, stop - start), shape[1]), dtype)
+        if out.size:
+            with open(self.folder / name, "rb", buffering=0) as file:
+                _read_fully(file.fileno(), out, start * shape[1] * out.itemsize)
+        return out
+
+    def create(self, name: str, shape: tuple[int, int], dtype: DTypeLike) -> None:
+        """An empty image (zero bytes) to be filled by :meth:`write_rows`."""
+        with open(self.folder / name, "wb") as file:
+            file.truncate(shape[0] * shape[1] * np.dtype(dtype).itemsize)
+
+    def write_rows(self, name: str, shape: tuple[int, int], row: int, values: NDArray) -> None:
+        """Overwrite whole rows from ``row`` on."""
+        try:
+            with open(self.folder / name, "r+b", buffering=0) as file:
+                file.seek(row * shape[1] * values.itemsize)
+                np.ascontiguousarray(values).tofile(file)
+        except OSError as error:
+            raise DataError(f"{self.folder.parent}: temporary space ran out or failed: {error.strerror}") from None
+
+    def remove(self, name: str) -> None:
+        """Forget an image."""
+        (self.folder / name).unlink(missing_ok=True)
+
+
+def _read_fully(handle: int, out: NDArray, offset: int) -> None:
+    view = memoryview(out).cast("B")
+    done = 0
+    while done < len(view):
+        got = os.preadv(handle, [view[done:]], offset + done)
+        if not got:
+            raise DataError("a temporary file of this run is shorter than it was written")
+        done += got
+
+
+@contextmanager
+def open_shelf(parent: Path) -> Iterator[Shelf]:
+    """A shelf in a private directory below ``parent``; it is gone afterwards, also after an error or an interrupt."""
+    folder = Path(tempfile.mkdtemp(prefix=".badpix-image-", dir=parent))
+    try:
+        yield Shelf(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def mosaic_name(group: int) -> str:
+    """File of a group's mosaic on the shelf."""
+    return f"mosaic{group:05d}"
+
+
+# --- sorting ----------------------------------------------------------------------------------------------
+
+
+def sort_planes(stack: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Planes lo, mid, hi (float32) and the count of valid values (uint16) of a stack [n, ...]; NaN = no value.
+
+    The stack is used up. Values that don't exist are NaN (``mid`` where the count is even, all at count 0).
+    """
+    n = len(stack)
+    missing = ~np.isfinite(stack)
+    count = (n - missing.sum(axis=0, dtype=np.uint16)).astype(np.uint16)
+    full = count == n
+    stack[missing] = np.inf
+    wanted = range(n) if not full.all() else sorted({r for r in (n // 2 - 1, n // 2, n // 2 + 1) if 0 <= r < n})
+    ranks = dict(zip(wanted, sort_lines(list(stack), tuple(wanted)), strict=True))
+    nothing = np.full(count.shape, np.nan, np.float32)
+    k, odd = n // 2, n % 2
+    lo = ranks[k - 1].copy() if k >= 1 else nothing.copy()
+    mid = ranks[k].copy() if odd else nothing
+    hi = (ranks[k + 1].copy() if k + 1 < n else nothing.copy()) if odd else ranks[k].copy()
+    part = np.nonzero(~full)
+    if part[0].size:
+        values = np.stack([ranks[r][part] for r in range(n)])
+        for plane, picked in zip((lo, mid, hi), _pick(values, count[part].astype(np.intp)), strict=True):
+            plane[part] = picked
+    return lo, mid, hi, count
+
+
+def _pick(values: NDArray, count: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """lo, mid, hi of sorted columns of which the first ``count`` are valid."""
+    k, odd = count // 2, count % 2 == 1
+    columns = np.arange(values.shape[1])
+
+    def at(rank: NDArray, exists: NDArray) -> NDArray:
+        return np.where(exists, values[np.clip(rank, 0, len(values) - 1), columns], np.float32(np.nan))
+
+    return at(k - 1, k >= 1), at(k, odd), at(np.where(odd, k + 1, k), np.where(odd, k + 1 < count, count > 0))
+
+
+def median_of(lo: NDArray, mid: NDArray, hi: NDArray, count: NDArray) -> NDArray:
+    """Median over all groups from the planes, float32; NaN where nothing is left."""
+    even = (lo + hi) / np.float32(2)
+    return np.where(count % 2 == 1, mid, np.where(count > 0, even, np.float32(np.nan)))
+
+
+def middle_of_others(
+    lo: NDArray, mid: NDArray, hi: NDArray, count: NDArray, own: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """The two middle values of the other groups and their number: (a, b, m), a <= b, NaN where m = 0."""
+    odd = count % 2 == 1
+    none = np.isnan(own)
+    with np.errstate(invalid="ignore"):
+        above, equal = own > mid, own == mid
+        single = np.where(own <= lo, hi, lo)
+    a = np.where(odd, np.where(none, mid, np.where(above | equal, lo, mid)), np.where(none, lo, single))
+    b = np.where(odd, np.where(none | above, mid, hi), np.where(none, hi, single))
+    m = count - (~none).astype(count.dtype)
+    return a, b, m
+
+
+def write_planes(
+    shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int
+) -> None:
+    """Sort the stack of all mosaics, tile by tile, into the planes and the count on the shelf.
+
+    Parameters
+    ----------
+    shelf : Shelf
+        Holds the mosaics.
+    windows : sequence of Window
+        Of the groups, in order.
+    shape : (ny, nx)
+        Of the grid.
+    rows : int
+        Height of a tile.
+    """
+    for plane in PLANES:
+        shelf.create(plane, shape, np.float32)
+    shelf.create("count", shape, np.uint16)
+    for top in range(0, shape[0], rows):
+        bottom = min(top + rows, shape[0])
+        band = [np.full((bottom - top, shape[1]), np.nan, np.float32) for _ in PLANES]
+        count = np.zeros((bottom - top, shape[1]), np.uint16)
+        for left in range(0, shape[1], _COLUMNS):
+            right = min(left + _COLUMNS, shape[1])
+            stack = _read_tile(shelf, windows, Window(top, bottom, left, right))
+            if stack is not None:
+                *planes, number = sort_planes(stack)
+                for whole, part in zip(band, planes, strict=True):
+                    whole[:, left:right] = part
+                count[:, left:right] = number
+        for plane, values in zip(PLANES, band, strict=True):
+            shelf.write_rows(plane, shape, top, values)
+        shelf.write_rows("count", shape, top, count)
+
+
+def _read_tile(shelf: Shelf, windows: Sequence[Window], tile: Window) -> NDArray | None:
+    """The mosaics that touch a tile, [n, rows, columns]; None where there are none."""
+    touching = [(g, w) for g, w in enumerate(windows) if _overlap(w, tile)]
+    if not touching:
+        return None
+    stack = np.full((len(touching), *tile.shape), np.nan, np.float32)
+    for image, (group, window) in zip(stack, touching, strict=True):
+        y0, y1 = max(tile.y0, window.y0), min(tile.y1, window.y1)
+        x0, x1 = max(tile.x0, window.x0), min(tile.x1, window.x1)
+        part = shelf.read(mosaic_name(group), window.shape, slice(y0 - window.y0, y1 - window.y0))
+        image[y0 - tile.y0 : y1 - tile.y0, x0 - tile.x0 : x1 - tile.x0] = part[:, x0 - window.x0 : x1 - window.x0]
+    return stack
+
+
+def _overlap(a: Window, b: Window) -> bool:
+    return a.y0 < b.y1 and b.y0 < a.y1 and a.x0 < b.x1 and b.x0 < a.x1
+
+
+def read_planes(
+    shelf: Shelf, shape: tuple[int, int], window: Window
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """The planes and the count inside a window of the grid."""
+    rows = slice(window.y0, window.y1)
+    columns = slice(window.x0, window.x1)
+    lo, mid, hi = (shelf.read(plane, shape, rows)[:, columns] for plane in PLANES)
+    return lo, mid, hi, shelf.read("count", shape, rows, np.uint16)[:, columns]
