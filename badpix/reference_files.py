@@ -1,7 +1,7 @@
 """Reference files of a simulated detector, for the real pipeline's first-stage steps.
 
-What a calibration team would deliver for the detector before its defects appeared: gain, read noise (of a difference of
-two frames, as the pipeline wants it), saturation, superbias, linearity (the simulation is linear), and a mask with
+What a calibration team would deliver for the detector before its defects appeared: gain, read noise (of a difference
+of two frames, as the pipeline wants it), saturation, superbias, linearity (the simulation is linear), and a mask with
 the reference pixels only. Every step takes its file as ``override_<type>``, so nothing is asked of a server.
 """
 

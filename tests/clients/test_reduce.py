@@ -1,0 +1,114 @@
+"""Simulated ramps through the real pipeline steps: they run, and the quick reduction agrees with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from badpix import params
+from badpix.reference_files import write_reference_files
+from badpix.simulate import make_scene
+from badpix.simulate_defects import measure_truth
+from badpix.simulate_files import make_recipe, simulate
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.filterwarnings("ignore"),  # what the clients warn of is theirs
+]
+datamodels = pytest.importorskip("stdatamodels.jwst.datamodels", reason="stdatamodels is not installed")
+pytest.importorskip("jwst", reason="jwst is not installed")
+
+PRODUCTS = ["uncal", "rate", "rateints", "jump", "fitopt"]
+MODELS = {
+    "uncal": "Level1bModel", "rate": "ImageModel", "rateints": "CubeModel", "jump": "RampModel",
+    "fitopt": "RampFitOutputModel",
+}  # fmt: skip
+
+
+def make(folder, **values):
+    values = {"flats": 0, "darks": 1, "dark_products": PRODUCTS, "dark_groups": 25, **values}
+    p = params.check(params.section("simulate"), values, "test")
+    return make_recipe(p), simulate(folder, p)
+
+
+@pytest.mark.parametrize("detector", ["NRCA1", "MIRIMAGE", "MIRIFULONG", "NIS", "NRS2", "GUIDER2"])
+def test_models_open_by_themselves(tmp_path, detector):
+    _, written = make(tmp_path, detector=detector, size=[40, 48], dark_groups=6, integrations=2)
+    for path in written["darks"]:
+        with datamodels.open(str(path), strict_validation=True) as model:
+            assert type(model).__name__ == MODELS[path.stem.rsplit("_", 1)[1]]
+            assert model.meta.instrument.detector == detector
+            assert model.meta.exposure.group_time > 0
+
+
+def compare(tmp_path, recipe, written):
+    """Reduce the uncal of a simulation and compare with its quick products."""
+    from reduce import reduce_exposure
+
+    quick = {p.stem.rsplit("_", 1)[1]: p for p in written}
+    aside = tmp_path / "real"
+    aside.mkdir()
+    uncal = aside / quick["uncal"].name
+    uncal.write_bytes(quick["uncal"].read_bytes())
+    references = write_reference_files(tmp_path / "references", make_scene(recipe))
+    real = reduce_exposure(uncal, references, recipe, PRODUCTS[1:])
+    scene = make_scene(recipe)
+    good = measure_truth(scene.defects, scene.reference) == 0
+
+    def both(product, name):
+        return fits.getdata(real[product], name), fits.getdata(quick[product], name)
+
+    return good, both
+
+
+@pytest.mark.parametrize(("detector", "groups"), [("NRCALONG", 25), ("MIRIMAGE", 25), ("NRS1", 14)])
+def test_quick_reduction_agrees(tmp_path, detector, groups):
+    recipe, written = make(tmp_path / "quick", detector=detector, size=[96, 100], dark_groups=groups)
+    good, both = compare(tmp_path, recipe, written["darks"])
+
+    theirs, ours = both("jump", "GROUPDQ")
+    for bit in (1, 2, 4):
+        differ = np.count_nonzero((theirs & bit) != (ours & bit))
+        assert differ <= 0.01 * max(np.count_nonzero(theirs & bit), 100), bit
+    np.testing.assert_allclose(*both("jump", "SCI"), atol=0.05)
+
+    for name in ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE"):
+        theirs, ours = both("rate", name)
+        np.testing.assert_array_equal(np.isnan(theirs), np.isnan(ours))
+        scale = np.nanmedian(both("rate", "ERR")[0]) if name == "SCI" else np.nanmedian(theirs)
+        apart = np.abs(theirs - ours)[good] / scale
+        assert np.nanmedian(apart) < 0.01, name
+        assert np.nanpercentile(apart, 99) < 0.5, name
+    theirs, ours = both("rate", "DQ")
+    assert np.count_nonzero((theirs & 7) != (ours & 7)) <= 5
+    theirs, ours = both("fitopt", "PEDESTAL")
+    assert np.median(np.abs(theirs - ours)[0][good]) < 0.1
+    assert fits.getdata(written["darks"][4], "SLOPE").ndim == both("fitopt", "SLOPE")[0].ndim == 4
+
+
+def test_truth_arrives_in_the_real_products(tmp_path):
+    recipe, written = make(tmp_path / "quick", size=[128, 128], dark_groups=25)
+    _, both = compare(tmp_path, recipe, written["darks"])
+    scene = make_scene(recipe)
+    rate, pedestal = both("rate", "SCI")[0], both("fitopt", "PEDESTAL")[0][0]
+    hot = scene.defects.of("HOT")
+    hot = hot[hot["level"] >= 10]
+    np.testing.assert_allclose(rate[hot["y"], hot["x"]], hot["level"] / recipe.physics.gain, rtol=0.1)
+    full = scene.defects.of("SATURATED")
+    assert np.isnan(rate[full["y"], full["x"]]).all()
+    low = scene.defects.of("LOW_PEDESTAL")
+    low = low[low["level"] >= 1000]
+    np.testing.assert_allclose(pedestal[low["y"], low["x"]], -low["level"], atol=150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 4), ("NIS", 4), ("MIRIMAGE", 8)])
+def test_full_frames_through_the_real_refpix_step(tmp_path, detector, groups):
+    recipe, written = make(tmp_path / "quick", detector=detector, dark_groups=groups, cosmic_rays=1.0)
+    good, both = compare(tmp_path, recipe, written["darks"])
+    theirs, ours = both("rate", "SCI")
+    error = np.nanmedian(both("rate", "ERR")[0])
+    apart = ((theirs - ours) / error)[good]
+    assert abs(np.nanmedian(apart)) < 0.05
+    assert np.nanstd(np.clip(apart, -3, 3)) < 0.5
