@@ -190,7 +190,7 @@ def make_scene(recipe: Recipe) -> Scene:
         return rng.standard_normal(shape, dtype=np.float32)
 
     superbias = np.float32(physics.bias) + np.float32(physics.bias_spread) * noise()
-    read_noise = physics.read_noise / np.sqrt(recipe.frames[0]) * np.exp(0.12 * noise())
+    read_noise = np.float32(physics.read_noise / recipe.frames[0] ** 0.5) * np.exp(np.float32(0.12) * noise())
     read_noise *= 1 + 0.25 * (rng.random(shape, dtype=np.float32) < 0.01) * np.abs(noise())
     dark = physics.dark * np.exp(0.2 * noise())
     dark += physics.dark * 1.5 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
@@ -264,7 +264,7 @@ def prepare_exposure(scene: Scene, kind: str, number: int) -> Exposure:
     if kind == "flat":
         lamp = recipe.flat_level * physics.full_well / recipe.group_times(kind)[-1] * (1 + 0.02 * rng.normal())
     drift = np.stack([make_drift(recipe, ngroups, rng) for _ in range(recipe.nints)])
-    border = np.stack([make_reference_ramps(scene, offsets, rng) for offsets in drift])
+    border = np.stack([make_reference_ramps(scene, offsets, rng) for offsets in drift]).astype(np.float32)
     return Exposure(kind, word, lamp, drift, border, make_cosmic_rays(recipe, ngroups, rng))
 
 

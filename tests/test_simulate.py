@@ -276,7 +276,8 @@ def test_truth_marks_neighbours_of_open_pixels_clipped_at_the_border():
     reference[:, 0] = True
     rows = np.array(
         [("OPEN", 1, 0, 0.1, "corner", 0.8, 0), ("OPEN", 5, 3, 0.02, "pair", 0.8, 0),
-         ("OPEN", 6, 3, 0.02, "pair", 0.8, 0), ("DEAD", 5, 4, 0, "cluster", 0, 0), ("HOT", 7, 2, 3.0, "cluster", 0, 0)],
+         ("OPEN", 6, 3, 0.02, "pair", 0.8, 0), ("DEAD", 5, 4, 0, "cluster", 0, 0),
+         ("HOT", 7, 2, 3.0, "cluster", 0, 0)],
         dtype=DEFECT,
     )  # fmt: skip
     truth = measure_truth(Defects(rows), reference)
