@@ -182,7 +182,8 @@ def _check_complete(path: Path, hdus: fits.HDUList) -> None:
     size = path.stat().st_size
     for hdu in hdus:
         info = hdu.fileinfo()
-        if info and info["datLoc"] + hdu.size > size and path.suffix != ".gz":
+        packed = isinstance(hdu, fits.CompImageHDU) or path.suffix == ".gz"  # other sizes on disk
+        if info and not packed and info["datLoc"] + hdu.size > size:
             end = info["datLoc"] + hdu.size
             raise OSError(f"truncated: extension {hdu.name} ends at byte {end}, the file at {size}")
 
@@ -248,7 +249,7 @@ def _structure(found: MaskFile) -> Faults:
 def _encoding(found: MaskFile) -> Faults:
     kinds = dict(reversed(found.hdus))
     if "DQ" in kinds and kinds["DQ"] != "image":
-        yield _error("dq-type", f"DQ is a {kinds['DQ']}, expected an image")
+        yield _error("dq-type", f"DQ is of kind {kinds['DQ']}, expected an image")
     if found.dq_header is None or kinds.get("DQ") != "image":
         return
     axes = found.dq_header.get("NAXIS")
@@ -267,7 +268,7 @@ def _encoding(found: MaskFile) -> Faults:
 def _columns(found: MaskFile) -> Faults:
     if found.table_header is None or found.columns is None:
         if ("DQ_DEF", "table") not in found.hdus and "DQ_DEF" in dict(found.hdus):
-            yield _error("dqdef-type", f"DQ_DEF is a {dict(found.hdus)['DQ_DEF']}, expected a binary table")
+            yield _error("dqdef-type", f"DQ_DEF is of kind {dict(found.hdus)['DQ_DEF']}, expected a binary table")
         return
     if found.columns != list(COLUMNS):
         yield _error(
@@ -576,22 +577,24 @@ def _reference(found: MaskFile) -> Faults:
     reference = border | marked
     missing = border & ~marked
     if missing.any():
-        yield _error("reference", f"{_pixels(missing)} of the reference border lack REFERENCE_PIXEL{_first(missing)}")
+        yield _error(
+            "reference", f"{_pixels(missing)} of the reference border without REFERENCE_PIXEL{_first(missing)}"
+        )
     blocked = reference & unusable & ~bad
     if blocked.any():
         yield _error(
             "reference",
-            f"{_pixels(blocked)} are good reference pixels with DO_NOT_USE{_first(blocked)}: the reference pixel "
+            f"{_pixels(blocked)}, all good reference pixels, with DO_NOT_USE{_first(blocked)}: the reference pixel "
             "correction would leave them out; a bad one has BAD_REF_PIXEL as well",
         )
     if not found.is_irs2:
         yield from _stray_reference(found, marked & ~border)
     lost = bad & ~reference
     if lost.any():
-        yield _error("reference", f"{_pixels(lost)} have BAD_REF_PIXEL, but are no reference pixels{_first(lost)}")
+        yield _error("reference", f"{_pixels(lost)} with BAD_REF_PIXEL, but no reference pixels{_first(lost)}")
     usable = bad & reference & ~unusable
     if usable.any():
-        yield _warning("reference", f"{_pixels(usable)} have BAD_REF_PIXEL without DO_NOT_USE{_first(usable)}")
+        yield _warning("reference", f"{_pixels(usable)} with BAD_REF_PIXEL, but without DO_NOT_USE{_first(usable)}")
 
 
 def _stray_reference(found: MaskFile, stray: NDArray[np.bool_]) -> Faults:
@@ -600,7 +603,7 @@ def _stray_reference(found: MaskFile, stray: NDArray[np.bool_]) -> Faults:
         return
     edge = np.ones_like(stray)
     edge[4:-4, 4:-4] = False
-    message = f"{_pixels(stray)} outside the reference border have REFERENCE_PIXEL{_first(stray)}"
+    message = f"{_pixels(stray)} outside the reference border with REFERENCE_PIXEL{_first(stray)}"
     mild = not found.is_full and not (stray & ~edge).any()
     yield _warning("reference", message) if mild else _error("reference", message)
 
