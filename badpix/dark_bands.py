@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from badpix import dark_ramps as ramps
 from badpix import stats
 from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
-from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join
+from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join, median_stack
 from badpix.exposures import Layout, read_band
 
 MAPS = ("rate", "noise", "pedestal", "telegraph", "rc")  # images that leave every band, float32
-SAMPLE_PIXELS = 1 << 17  # pixels of the sample that describes the population
+SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
 
@@ -74,13 +74,11 @@ class Band:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_tiles(job: Job, band: Rows) -> Iterator[tuple[int, int, Integrations]]:
-    """The measured integrations of each tile of a band: (first row, last row, integrations)."""
+def read_band_stack(job: Job, band: Rows) -> Integrations:
+    """All measured integrations of a band."""
     start, stop = band.start, band.stop
-    tiles = list(range(start, stop, job.cells.rows))
-    edges = [(y, min(y + job.cells.rows, stop)) for y in tiles]
-    stacks = [_Stack(job, y1 - y0) for y0, y1 in edges]
     nx, groups = job.shape[1], job.fit.usable
+    stack = _Stack(job, (stop - start) * nx)
     sci = np.empty((groups, stop - start, nx), np.float32)
     flags = np.empty((groups, stop - start, nx), np.uint8)
     for dark in job.darks:
@@ -89,13 +87,10 @@ def read_tiles(job: Job, band: Rows) -> Iterator[tuple[int, int, Integrations]]:
             images["pedestal"] -= band.bias
         for i in range(dark.integrations):
             planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
-            read_band(dark.jump, start, stop, planes=planes, out=sci)
+            stored = read_band(dark.jump, start, stop, planes=planes, out=sci, native=False)
             read_band(dark.groupdq, start, stop, planes=planes, out=flags)
-            for (y0, y1), stack in zip(edges, stacks, strict=True):
-                rows = slice(y0 - start, y1 - start)
-                stack.add(sci[:, rows], flags[:, rows], {k: v[i, rows] for k, v in images.items()})
-    for (y0, y1), stack in zip(edges, stacks, strict=True):
-        yield y0, y1, stack.finish()
+            stack.add(stored, flags, {name: image[i] for name, image in images.items()})
+    return stack.finish()
 
 
 def _read_images(dark: Dark, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
@@ -105,52 +100,57 @@ def _read_images(dark: Dark, start: int, stop: int) -> dict[str, NDArray[np.floa
 
 
 class _Stack:
-    """Integrations of one tile as they come in."""
+    """Integrations of a band as they come in."""
 
-    def __init__(self, job: Job, rows: int) -> None:
-        n, pixels = job.setup.integrations, rows * job.shape[1]
-        self.job, self.rows, self.filled = job, rows, 0
-        names = (*job.fit.names[1:], "rate", "pedestal", "poisson")
-        self.values = np.full((len(names), n, pixels), np.nan, np.float32)
-        self.names = names
-        self.counts = np.zeros((2, n, pixels), np.uint16)
-        self.saturated = np.zeros((n, pixels), bool)
+    def __init__(self, job: Job, pixels: int) -> None:
+        n = job.setup.integrations
+        self.job, self.filled = job, 0
+        self.names = (*job.fit.names[1:], "rate", "pedestal", "poisson")
+        self.values = np.empty((len(self.names), n, pixels), np.float32)
+        self.counts = np.empty((2, n, pixels), np.uint16)
+        self.saturated = np.empty((n, pixels), bool)
         self.first_level = np.full(pixels, np.nan, np.float32)
 
-    def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]
-            ) -> None:  # fmt: skip
-        """Measure one integration; ``sci`` is used up."""
+    def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
+        """Measure one integration."""
         job, i = self.job, self.filled
-        work = np.ascontiguousarray(sci)
-        dq = np.ascontiguousarray(flags)
-        full = (dq[0] & ramps.SATURATED) != 0
+        full = (flags[0] & ramps.SATURATED) != 0
         self.saturated[i] = full.reshape(-1)
         if full.any():
-            self.first_level = np.fmax(self.first_level, np.where(full, work[0], np.nan).reshape(-1))
-        fitted, self.counts[:, i] = ramps.measure_ramps(work, dq, job.fit, job.cells)
+            level = np.where(full, sci[0].astype(np.float32), np.float32(np.nan))
+            self.first_level = np.fmax(self.first_level, level.reshape(-1))
+        fitted, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells)
         last = len(fitted) - 1
         self.values[:last, i] = fitted[1:]
         self.values[last, i] = self._rate(images["rate"], fitted[1], self.counts[0, i])
-        self.values[last + 1, i] = self._over_cells(images["pedestal"]).reshape(-1)
+        self.values[last + 1, i] = self._over_cells(images["pedestal"])
         self.values[last + 2, i] = images["poisson"].reshape(-1)
         self.filled += 1
 
     def _rate(self, rate: NDArray[np.float32], slope: NDArray[np.float32], groups: NDArray[np.uint16]
               ) -> NDArray[np.float32]:  # fmt: skip
         """The lower of pipeline rate and slope of the line, each over its cell's median, DN/s."""
-        flat = np.where(groups > 1, self._over_cells(rate).reshape(-1), np.float32(np.nan))
+        flat = np.where(groups > 1, self._over_cells(rate), np.float32(np.nan))
         return np.fmin(flat, slope / np.float32(self.job.setup.group_time))
 
     def _over_cells(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A copy of an image minus the medians of its cells."""
-        out = image[None].copy()
-        ramps.subtract_cells(out, ramps.measure_cell_medians(out, self.job.cells), self.job.cells)
-        return out[0]
+        """An image minus the medians of its cells, flat."""
+        medians = ramps.measure_cell_medians(image[None], self.job.cells)
+        return ramps.subtract_cells(image[None], medians, self.job.cells).reshape(-1)
 
     def finish(self) -> Integrations:
         """All integrations."""
         values = dict(zip(self.names, self.values, strict=True))
         return Integrations(values, self.counts[0], self.counts[1], self.saturated, self.first_level)
+
+
+def cut(stack: Integrations, pixels: slice) -> Integrations:
+    """Some pixels of a stack, without copying."""
+    values = {name: image[:, pixels] for name, image in stack.values.items()}
+    return Integrations(
+        values, stack.groups[:, pixels], stack.jumps[:, pixels], stack.saturated[:, pixels],
+        stack.first_level[pixels],
+    )  # fmt: skip
 
 
 # --- tasks -----------------------------------------------------------------------------------------------
@@ -169,32 +169,34 @@ def sample_tiles(job: Job, reference: NDArray[np.bool_]) -> list[tuple[int, int]
 
 def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
     """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
-    (_, _, found) = next(read_tiles(job, band))
+    found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found)
-    pixels.update(_examine(job, found, np.arange(len(found.first_level)), pixels))
+    pixels["flatness"] = median_stack(found.values["flatness"])
     spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
     return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
 
 
 def measure_band(job: Job, population: Population, band: Rows) -> Band:
-    """Maps of a band, and all that is known of its candidates."""
+    """Maps of a band, and all that is known of its candidates; tile by tile."""
     nx = job.shape[1]
-    maps = {name: np.empty((band.stop - band.start, nx), np.float32) for name in MAPS}
+    stack = read_band_stack(job, band)
+    maps = {name: np.empty(band.reference.size, np.float32) for name in MAPS}
     index, tables = [], []
-    for y0, y1, found in read_tiles(job, band):
-        here = slice(y0 - band.start, y1 - band.start)
+    for start in range(0, band.reference.size, job.cells.rows * nx):
+        here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
+        found, reference = cut(stack, here), band.reference.reshape(-1)[here]
         pixels = _combine(job, found)
         scores = score_pixels(pixels, job.setup, population)
-        reference = band.reference[here].reshape(-1)
         candidates = find_candidates(pixels, scores, job.setup, population, job.min_integrations) & ~reference
         places = np.flatnonzero(candidates)
         for name, values in _maps(pixels, scores, job.setup).items():
-            maps[name][here] = np.where(reference, np.float32(np.nan), values).reshape(-1, nx)
+            maps[name][here] = np.where(reference, np.float32(np.nan), values)
         table = {name: column[places] for name, column in pixels.items()}
         tables.append({**table, **_examine(job, found, places, pixels)})
-        index.append(places + y0 * nx)
-    return Band(band.start, maps, np.concatenate(index), join(tables))
+        index.append(places + start + band.start * nx)
+    images = {name: image.reshape(-1, nx) for name, image in maps.items()}
+    return Band(band.start, images, np.concatenate(index), join(tables))
 
 
 def _combine(job: Job, found: Integrations) -> Stats:

@@ -29,7 +29,9 @@ SATURATED = np.uint8(dq.VALUE["SATURATED"])
 DO_NOT_USE = np.uint8(dq.VALUE["DO_NOT_USE"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
 
-CELL_PIXELS = 512  # enough that the median of a cell adds 0.3 % to the variance of a sample
+CELL_PIXELS = 512  # aimed at in a cell
+SAMPLE_PIXELS = 256  # of these for the median: it adds 0.6 % to the variance of a ramp's noise
+BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
 MAX_TILE_ROWS = 16
 MAX_TEMPLATES = 4
 SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more slowly
@@ -62,6 +64,11 @@ class RampFit:
     def usable(self) -> int:
         """Number of usable groups, G."""
         return self.stop - self.start
+
+    @property
+    def chunk(self) -> int:
+        """Pixels fitted at once: they stay in the cache, and below the size at which BLAS starts threads."""
+        return 1 << max(6, (BLAS_SIZE // (len(self.weights) * self.usable)).bit_length() - 1)
 
     @property
     def templates(self) -> int:
@@ -173,36 +180,60 @@ def _split(start: int, stop: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
-def measure_cell_medians(values: NDArray[np.float32], cells: Cells, samples: int = CELL_PIXELS) -> NDArray[np.float32]:
-    """Median of each plane over each cell of one tile: (planes, number of cells).
+def measure_cell_medians(values: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
+    """Median of each plane over each cell: (planes, number of tiles, number of cells in a tile).
 
-    ``values`` is (planes, rows, nx); about ``samples`` pixels of a cell are used, NaN are left out. A cell without
-    any finite value gives 0.
+    ``values`` is (planes, rows, nx), a whole number of tiles except at the end of the frame; about 256 pixels of a
+    cell are used, NaN are left out. A cell without any finite value gives 0.
     """
-    out = np.empty((len(values), len(cells.columns)), np.float32)
-    for k, columns in enumerate(cells.columns):
-        cell = values[:, :, columns]
-        step = max(1, cell.shape[1] * cell.shape[2] // samples)
-        sample = np.ascontiguousarray(cell[:, :, ::step]).reshape(len(values), -1)
-        out[:, k] = _median_rows(sample)
+    tiles = range(0, values.shape[1], cells.rows)
+    out = np.empty((len(values), len(tiles), len(cells.columns)), np.float32)
+    for t, y in enumerate(tiles):
+        for k, columns in enumerate(cells.columns):
+            out[:, t, k] = _median_rows(_sample(values[:, y : y + cells.rows], columns))
     return out
 
 
+def measure_drift(ramps: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
+    """Median over each cell of (group - first group), plus that of the first group: (groups, tiles, cells)."""
+    tiles = range(0, ramps.shape[1], cells.rows)
+    out = np.empty((len(ramps), len(tiles), len(cells.columns)), np.float32)
+    for t, y in enumerate(tiles):
+        for k, columns in enumerate(cells.columns):
+            sample = _sample(ramps[:, y : y + cells.rows], columns)
+            level = _median_rows(sample[:1].copy())
+            sample -= sample[0].copy()
+            out[:, t, k] = _median_rows(sample) + level
+    return out
+
+
+def _sample(values: NDArray[np.float32], columns: slice) -> NDArray[np.float32]:
+    """Evenly spaced pixels of a cell, native byte order: (planes, pixels)."""
+    cell = values[:, :, columns]
+    step = max(1, cell.shape[1] * cell.shape[2] // SAMPLE_PIXELS)
+    return cell[:, :, ::step].astype(np.float32, order="C").reshape(len(values), -1)
+
+
 def _median_rows(sample: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lower median of each row without its NaN; 0 where there is nothing else."""
-    count = sample.shape[1] - np.isnan(sample).sum(axis=1)
-    middle = (count - 1) // 2
-    if np.all(count == sample.shape[1]):
-        return np.partition(sample, middle[0], axis=1)[:, middle[0]]
-    ordered = np.sort(sample, axis=1)
-    found = np.take_along_axis(ordered, np.maximum(middle, 0)[:, None], axis=1)[:, 0]
+    """Lower median of each row without its NaN; 0 where there is nothing else. The sample is sorted."""
+    sample.sort(axis=1)
+    last = sample.shape[1] - 1
+    if not np.isnan(sample[:, last]).any():
+        return sample[:, last // 2]
+    count = last + 1 - np.isnan(sample).sum(axis=1)
+    found = np.take_along_axis(sample, np.maximum(count - 1, 0)[:, None] // 2, axis=1)[:, 0]
     return np.where(count > 0, found, np.float32(0))
 
 
-def subtract_cells(values: NDArray[np.float32], medians: NDArray[np.float32], cells: Cells) -> None:
-    """Take the medians of the cells off ``values`` (planes, rows, nx), in place."""
-    for k, columns in enumerate(cells.columns):
-        values[:, :, columns] -= medians[:, k, None, None]
+def subtract_cells(values: NDArray[np.float32], medians: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
+    """A copy of ``values`` (planes, rows, nx) in native byte order, minus the medians of their cells."""
+    out = values.astype(np.float32)
+    row = np.zeros((len(values), 1, values.shape[2]), np.float32)
+    for t, y in enumerate(range(0, values.shape[1], cells.rows)):
+        for k, columns in enumerate(cells.columns):
+            row[:, 0, columns] = medians[:, t, k, None]
+        out[:, y : y + cells.rows] -= row
+    return out
 
 
 # --- fits -------------------------------------------------------------------------------------------------
@@ -211,13 +242,12 @@ def subtract_cells(values: NDArray[np.float32], medians: NDArray[np.float32], ce
 def measure_ramps(
     ramps: NDArray[np.float32], groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells
 ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Measure all ramps of one tile and one integration.
+    """Measure all ramps of one integration in some tiles.
 
     Parameters
     ----------
     ramps : ndarray
-        (G, rows, nx) float32, the usable groups of the jump file's SCI; a workspace: the medians are taken off in
-        place.
+        (G, rows, nx) float32 in any byte order: the usable groups of the jump file's SCI.
     groupdq : ndarray
         (G, rows, nx) uint8.
     fit : RampFit
@@ -233,43 +263,39 @@ def measure_ramps(
     counts : ndarray
         (2, rows * nx) uint16: groups used, jumps.
     """
-    groups = len(ramps)
-    medians = _relative_medians(ramps, cells)
-    subtract_cells(ramps, medians, cells)
-    y, flags = ramps.reshape(groups, -1), groupdq.reshape(groups, -1)
-    values = np.empty((len(fit.names), y.shape[1]), np.float32)
+    groups, rows, nx = ramps.shape
+    y = subtract_cells(ramps, measure_drift(ramps, cells), cells).reshape(groups, -1)
+    flags = groupdq.reshape(groups, -1)
+    values = np.empty((len(fit.names), rows * nx), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        _fit_regular(y, fit, values)
-    counts = np.empty((2, y.shape[1]), np.uint16)
+        for part in _chunks(rows * nx, cells.rows * nx, fit.chunk):
+            _fit_regular(y[:, part], fit, values[:, part])
+    counts = np.empty((2, rows * nx), np.uint16)
     counts[0] = groups
     counts[1] = _count_flag(flags, JUMP_DET)
     seen = np.bitwise_or.reduce(flags, axis=0) & (SATURATED | DO_NOT_USE)
-    odd = np.flatnonzero((seen != 0) | ~np.isfinite(values[len(SCALARS) + fit.templates]))
+    odd = np.flatnonzero((seen != 0) | ~np.isfinite(values[1]))
     if odd.size:
         values[:, odd], counts[0, odd] = _fit_irregular(y[:, odd], flags[:, odd], fit)
     return values, counts
 
 
-def _relative_medians(ramps: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
-    """Median over each cell of (group - first group), plus that of the first group."""
-    out = np.empty((len(ramps), len(cells.columns)), np.float32)
-    for k, columns in enumerate(cells.columns):
-        cell = ramps[:, :, columns]
-        step = max(1, cell.shape[1] * cell.shape[2] // CELL_PIXELS)
-        sample = np.ascontiguousarray(cell[:, :, ::step]).reshape(len(ramps), -1)
-        level = _median_rows(sample[:1])
-        sample -= sample[0].copy()
-        out[:, k] = _median_rows(sample) + level
-    return out
+def _chunks(pixels: int, tile: int, chunk: int) -> list[slice]:
+    """Runs of at most ``chunk`` pixels that start anew with every tile: the same ones for any height of a band."""
+    return [
+        slice(x, min(x + chunk, start + tile, pixels))
+        for start in range(0, pixels, tile)
+        for x in range(start, min(start + tile, pixels), chunk)
+    ]
 
 
 def _fit_regular(y: NDArray[np.float32], fit: RampFit, values: NDArray[np.float32]) -> None:
-    """All ramps as if every group were good; ramps with flagged groups are replaced afterwards."""
+    """Ramps as if every group were good; those with flagged groups are replaced afterwards."""
     linear = len(SCALARS) + fit.templates
-    np.matmul(fit.weights, y, out=values[:linear])
-    work = np.matmul(fit.design, values[:2])
-    np.subtract(y, work, out=work)
-    _measure_residuals(work, values[linear:])
+    values[:linear] = fit.weights @ y
+    residuals = fit.design @ values[:2]
+    np.subtract(y, residuals, out=residuals)
+    _measure_residuals(residuals, values[linear:])
 
 
 def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -284,7 +310,7 @@ def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None
     out[1] = np.einsum("gp,gp->p", step, step) / (2 * (groups - 1))
     np.abs(r, out=r)
     with np.errstate(divide="ignore"):
-        out[2] = r.sum(axis=0) / np.sqrt(squares * groups)
+        out[2] = r.sum(axis=0) / np.sqrt(squares * np.float32(groups))
 
 
 def _count_flag(flags: NDArray[np.uint8], flag: np.uint8) -> NDArray[np.uint16]:

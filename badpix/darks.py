@@ -52,6 +52,11 @@ def quiet(done: int, total: int) -> None:
     """A tick that nobody hears."""
 
 
+def needs_uncal(p: Mapping[str, Any]) -> bool:
+    """Whether a parameter set needs raw ramps: the documented searches of MIRI do."""
+    return False
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The table of candidates: where they lie, statistics (IPC taken off) and scores."""
@@ -209,7 +214,7 @@ def band_rows(job: Job, memory: float) -> int:
     UsageError
         If not even one tile fits.
     """
-    per_row = job.shape[1] * (job.setup.integrations * (4 * len(job.fit.names) + 20) + 20 * job.fit.usable)
+    per_row = job.shape[1] * (job.setup.integrations * (4 * len(job.fit.names) + 16) + 5 * job.fit.usable)
     per_row += job.shape[1] * BYTES_PER_PIXEL
     tiles = int(memory // (per_row * job.cells.rows))
     if tiles < 1:

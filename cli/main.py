@@ -14,6 +14,7 @@ from badpix import __version__
 BADPIX = {
     "Make masks": {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
+        "darks": ("darks:darks", "Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps."),
         "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
     },
     "Simulate": {

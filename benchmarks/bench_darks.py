@@ -1,0 +1,118 @@
+"""Time and memory of `badpix darks` on large sets, against a bare reading of the same bytes.
+
+    python benchmarks/bench_darks.py DIR --files 10 --ints 10 --groups 20 --size 2048 --workers 2
+
+One exposure is written (noise, a slope, cosmic rays, a few defects); the others are hard links to it under other
+names, so a set of 42 GB takes 4.4 GB of disk and the page cache holds it: what is measured is the work, not the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+ROOT = "jw09999001001_02101_{:05d}_nrcalong"
+
+
+def make_exposure(folder: Path, ints: int, groups: int, size: int) -> None:
+    """Write the products of one exposure."""
+    rng = np.random.default_rng(1)
+    header = fits.Header()
+    header.update(
+        TELESCOP="JWST", INSTRUME="NIRCAM", DETECTOR="NRCALONG", SUBARRAY="FULL", READPATT="RAPID", NINTS=ints,
+        NGROUPS=groups, TGROUP=10.73677, SUBSTRT1=1, SUBSTRT2=1, SUBSIZE1=size, SUBSIZE2=size, FASTAXIS=-1,
+        SLOWAXIS=2, S_RAMP="COMPLETE", S_JUMP="COMPLETE", S_SUPERB="COMPLETE", EXP_TYPE="NRC_DARK",
+    )  # fmt: skip
+    root = ROOT.format(1)
+    one = rng.normal(0, 5, (groups, size, size)).astype(">f4")
+    one += np.arange(groups, dtype=np.float32)[:, None, None] * np.float32(0.17)
+    hits = rng.random((groups, size, size), dtype=np.float32) < 1e-3
+    hits[0] = False
+    one += np.cumsum(hits * np.float32(100), axis=0, dtype=np.float32)
+    sci = _image("SCI", -32, (ints, groups, size, size))
+    flags = _image("GROUPDQ", 8, (ints, groups, size, size))
+    with open(folder / f"{root}_jump.fits", "wb") as out:
+        _write(out, fits.PrimaryHDU(header=header).header)
+        _stream(out, sci, (np.roll(one, 7 * i, axis=1) for i in range(ints)))
+        dq = (hits * 4).astype(np.uint8)
+        _stream(out, flags, (np.roll(dq, 7 * i, axis=1) for i in range(ints)))
+    rate = rng.normal(0.016, 0.005, (ints, size, size)).astype(np.float32)
+    images = {"SCI": rate, "DQ": np.zeros((ints, size, size), np.uint32), "VAR_POISSON": np.full_like(rate, 1e-6)}
+    _small(folder / f"{root}_rateints.fits", header, images)
+    _small(folder / f"{root}_fitopt.fits", header, {"PEDESTAL": rng.normal(0, 20, rate.shape).astype(np.float32)})
+
+
+def _image(name: str, bitpix: int, shape: tuple[int, ...]) -> fits.Header:
+    cards = [("XTENSION", "IMAGE"), ("BITPIX", bitpix), ("NAXIS", len(shape))]
+    cards += [(f"NAXIS{k + 1}", n) for k, n in enumerate(reversed(shape))]
+    return fits.Header([*cards, ("PCOUNT", 0), ("GCOUNT", 1), ("EXTNAME", name)])
+
+
+def _write(out, header: fits.Header) -> None:
+    out.write(header.tostring(padding=True).encode())
+
+
+def _stream(out, header: fits.Header, parts) -> None:
+    _write(out, header)
+    size = 0
+    for part in parts:
+        size += out.write(np.ascontiguousarray(part).tobytes())
+    out.write(b"\0" * (-size % 2880))
+
+
+def _small(path: Path, header: fits.Header, images: dict[str, np.ndarray]) -> None:
+    hdus = [fits.PrimaryHDU(header=header), *(fits.ImageHDU(v, name=k) for k, v in images.items())]
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+
+
+def link(folder: Path, files: int) -> None:
+    """Further exposures as hard links."""
+    for k in range(2, files + 1):
+        for suffix in ("jump", "rateints", "fitopt"):
+            target = folder / f"{ROOT.format(k)}_{suffix}.fits"
+            if not target.exists():
+                os.link(folder / f"{ROOT.format(1)}_{suffix}.fits", target)
+
+
+def read_bare(folder: Path) -> float:
+    """Seconds to read every byte of every jump file once, in blocks of 8 MB."""
+    start = time.perf_counter()
+    buffer = bytearray(1 << 23)
+    for path in sorted(folder.glob("*_jump.fits")):
+        with open(path, "rb", buffering=0) as stream:
+            while stream.readinto(buffer):
+                pass
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Make the set and run the command on it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    for name, default in (("files", 10), ("ints", 10), ("groups", 20), ("size", 2048), ("workers", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if not (args.folder / f"{ROOT.format(1)}_jump.fits").exists():
+        make_exposure(args.folder, args.ints, args.groups, args.size)
+    link(args.folder, args.files)
+    total = sum(p.stat().st_size for p in args.folder.glob("*.fits"))
+    print(f"{total / 1e9:.1f} GB in {args.files} exposures; bare reading {read_bare(args.folder):.1f} s")
+    command = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()", "darks", str(args.folder)]
+    command += ["-o", str(args.folder / "mask.fits"), "--overwrite", "--workers", str(args.workers)]
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"badpix darks: {time.perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU")
+
+
+if __name__ == "__main__":
+    main()

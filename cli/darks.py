@@ -1,0 +1,105 @@
+"""``badpix darks``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from badpix.cli.common import (
+    Command,
+    Option,
+    Talk,
+    collect,
+    load_files,
+    make_executor,
+    parameter_options,
+    parse_size,
+    shared_options,
+)
+from badpix.cli.masks import (
+    BASE_MEMORY,
+    check_detector,
+    choose_inputs,
+    choose_output,
+    evidence_option,
+    input_options,
+    output_option,
+    report,
+)
+
+COMPANIONS = ("jump", "fitopt", "uncal")
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: badpix darks 'darks/*_rateints.fits' --workers 2 -o nrcb1_darks_mask.fits",
+)
+@click.argument("rates", nargs=-1, metavar="RATE...")
+@click.option("--jump", multiple=True, metavar="FILE", cls=Option, heading="General",
+              help="Ramps with jumps flagged; beside the rate files (_jump) unless named.")  # fmt: skip
+@click.option("--fitopt", multiple=True, metavar="FILE", cls=Option, heading="General",
+              help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.")  # fmt: skip
+@click.option("--uncal", multiple=True, metavar="FILE", cls=Option, heading="General",
+              help="Raw ramps, for the documented MIRI search; beside the rate files (_uncal) unless named.")  # fmt: skip
+@output_option
+@evidence_option
+@input_options
+@shared_options
+@parameter_options("darks", "reference")
+@click.pass_context
+def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
+    """Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps.
+
+    RATE are slope images (rateints, or rate of single integrations) of one detector: files, folders, quoted globs, or
+    @list.txt. Beside each lie its _jump and _fitopt files. Any number of exposures and integrations is read in bands
+    of rows within --max-memory.
+    """
+    talk = ctx.obj = Talk(options)
+    tree = load_files(options)
+    p, inputs = collect("darks", tree, options)
+    reference, _ = collect("reference", tree, options)
+    check_detector(tree, options)
+    room = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
+    from badpix import build_darks, crds
+
+    texts = crds.check_texts(reference)
+    files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
+    talk.say(f"darks: {len(files)} exposures")
+    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("darks") as tick:
+        product = build_darks.build_darks(
+            files,
+            p,
+            texts,
+            choose_output(options, tree),
+            named={role: _named(options[role], inputs.get(role), role) for role in COMPANIONS},
+            overwrite=options["overwrite"],
+            with_evidence=options["evidence"],
+            skip_bad=options["skip_bad"],
+            executor=executor,
+            memory=room,
+            tick=tick,
+            say=talk.say,
+            look=_pictures(options["plot"]),
+        )
+    report(talk, "badpix darks", product)
+
+
+def _named(given: tuple[str, ...], in_file: Any, role: str) -> list[Path]:
+    """Companions that the user named; none where they lie beside the rate files."""
+    if not given and not in_file:
+        return []
+    return choose_inputs(given, in_file, (f"_{role}",), f"{role} files")
+
+
+def _pictures(folder: str | None) -> Any:
+    """What draws the pictures, or None; a missing matplotlib is told before the work."""
+    if not folder:
+        return None
+    from badpix import plots_darks
+    from badpix.output import check_directory
+
+    plots_darks.require_matplotlib()
+    place = check_directory(folder)
+    return lambda found, opened, image: plots_darks.write_darks(found, opened, image, place)
