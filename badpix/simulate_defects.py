@@ -3,7 +3,7 @@
 1. Each type has a list of levels (:func:`levels`), in the unit that the table gives.
 2. Every type and level is placed at isolated pixels; a part stands next to the border of the science area and in its
    corners; touching pairs and mixed clusters follow. With a map of real bad pixels, places are drawn from it,
-   so that the clustering is the real one.
+   so that the clustering is the real one (whole groups of touching pixels).
 3. :func:`measure_truth` turns the list into DQ flags: standard bits, ADJ_OPEN around OPEN, REFERENCE_PIXEL.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from badpix import dq
 
 if TYPE_CHECKING:
-    from badpix.simulate import Recipe
+    from badpix.simulate_recipe import Recipe
 
 Bool = NDArray[np.bool_]
 
@@ -99,11 +99,8 @@ def place_defects(recipe: Recipe, reference: Bool, rng: np.random.Generator) -> 
     taken = reference.copy()
     found: list[tuple[str, int, int, float, str]] = []
     if recipe.defect_map is not None:
-        candidates = read_candidates(recipe, reference)
-        order = rng.permutation(len(candidates))[: count * len(wanted)]
-        for k, (y, x) in enumerate(candidates[order]):
-            kind, level = wanted[k % len(wanted)]
-            found.append((kind, int(y), int(x), level, "map"))
+        most = None if recipe.defects_per_level is None else recipe.defects_per_level * len(wanted)
+        found = _from_map(wanted, read_candidates(recipe, reference), most, rng)
     else:
         for place in (_border, _pair, _cluster, _isolated) if count else ():
             found += place(wanted, count, reference, taken, rng)
@@ -113,8 +110,8 @@ def place_defects(recipe: Recipe, reference: Bool, rng: np.random.Generator) -> 
     return Defects(rows[np.lexsort((rows["x"], rows["y"]))])
 
 
-def read_candidates(recipe: Recipe, reference: Bool) -> NDArray[np.intp]:
-    """(n, 2) places y, x of the given map of real bad pixels, cut to the frame."""
+def read_candidates(recipe: Recipe, reference: Bool) -> Bool:
+    """The given map of real bad pixels, cut to the frame, without reference pixels."""
     assert recipe.defect_map is not None
     packed, shape = recipe.defect_map
     bad = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1]).reshape(shape).astype(bool)
@@ -122,7 +119,7 @@ def read_candidates(recipe: Recipe, reference: Bool) -> NDArray[np.intp]:
     window = np.zeros(recipe.shape, bool)
     part = bad[y0 : y0 + recipe.shape[0], x0 : x0 + recipe.shape[1]]
     window[: part.shape[0], : part.shape[1]] = part
-    return np.argwhere(window & ~reference)
+    return window & ~reference
 
 
 def draw_details(name: str, rng: np.random.Generator) -> tuple[float, float]:
@@ -145,6 +142,22 @@ Found = list[tuple[str, int, int, float, str]]
 def _free(taken: Bool, y: int, x: int, margin: int) -> bool:
     """Whether a square around a pixel is free of defects; beyond the frame counts as free."""
     return not taken[max(y - margin, 0) : y + margin + 1, max(x - margin, 0) : x + margin + 1].any()
+
+
+def _from_map(wanted: Wanted, candidates: Bool, most: int | None, rng: np.random.Generator) -> Found:
+    """Whole groups of touching pixels of a map, up to ``most`` pixels; half of a group's pixels are of one kind."""
+    from scipy import ndimage
+
+    groups, number = ndimage.label(candidates, structure=np.ones((3, 3)))
+    y, x = np.nonzero(groups)
+    rank = rng.permutation(number)[groups[y, x] - 1]
+    order = np.lexsort((x, y, rank))[:most]
+    kinds = rng.integers(len(wanted), size=number)[rank[order]]
+    own = rng.random(len(order)) < 0.5
+    kinds[own] = rng.integers(len(wanted), size=int(own.sum()))
+    return [
+        (wanted[k][0], int(v), int(u), wanted[k][1], "map") for k, v, u in zip(kinds, y[order], x[order], strict=True)
+    ]
 
 
 def _isolated(wanted: Wanted, count: int, reference: Bool, taken: Bool, rng: np.random.Generator) -> Found:

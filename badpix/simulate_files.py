@@ -4,12 +4,12 @@
 2. :func:`write_exposure` streams one exposure, band of rows by band of rows, into its uncal, rate, rateints, jump
    and fitopt files; one exposure is one task, and its bytes don't depend on the others.
 3. :func:`write_truth` writes what was put in: DQ image, table of defects, map of good pixels, true maps.
-4. :func:`simulate` does all of it for a directory: ``flats/``, ``darks/``, ``<detector>_truth.fits``.
+4. :func:`simulate` does all of it for a directory: ``flats/``, ``darks/``, ``<detector>_truth.fits``, and
+   ``<detector>_simulate.yml`` with the parameters, from which the same files can be made again.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -20,41 +20,20 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from badpix import __version__, detectors, dq
+from badpix import detectors, dq, params
 from badpix.errors import DataError, UsageError
-from badpix.output import atomic_path, check_target, write_hdus
-from badpix.simulate import (
-    DEFAULT_READOUT,
-    READOUT,
-    Recipe,
-    Scene,
-    make_scene,
-    prepare_exposure,
-    shrink,
-)
+from badpix.output import atomic_path, check_target, write_hdus, write_text
+from badpix.simulate import Scene, make_scene, prepare_exposure
 from badpix.simulate_defects import DEFECT, UNIT_OF, measure_truth
-from badpix.simulate_reduce import SEGMENT_PRODUCTS, SEGMENTS, Reduced, measure_offsets, reduce_rows
+from badpix.simulate_format import StreamedFits, layout_of, primary_header
+from badpix.simulate_recipe import DEFAULT_READOUT, READOUT, Recipe, shrink
+from badpix.simulate_reduce import Reduced, measure_offsets, reduce_rows
 
 BAND_BYTES = 8_000_000  # of one float32 ramp array of a band
 
-EXP_TYPES = {
-    "NIRCAM": ("NRC_LED", "NRC_DARK"),
-    "NIRISS": ("NIS_LAMP", "NIS_DARK"),
-    "FGS": ("FGS_INTFLAT", "FGS_DARK"),
-    "NIRSPEC": ("NRS_LAMP", "NRS_DARK"),
-    "MIRIMAGE": ("MIR_FLATIMAGE", "MIR_DARKIMG"),
-    "MIRI": ("MIR_FLATMRS", "MIR_DARKMRS"),
-}
 # A legal SUBARRAY for frames that no real subarray has the size of.
 SUBARRAY_OF_SCALED = {
     "NIRCAM": "SUB640", "NIRISS": "SUB256", "FGS": "SUB128DIAG", "NIRSPEC": "SUB2048", "MIRI": "SUB256",
-}  # fmt: skip
-OPTICS = {
-    "NIRCAM": {"FILTER": "F200W", "PUPIL": "CLEAR"},
-    "NIRISS": {"FILTER": "CLEAR", "PUPIL": "F200W"},
-    "FGS": {},
-    "NIRSPEC": {"FILTER": "OPAQUE", "GRATING": "MIRROR", "LAMP": "NO_LAMP"},
-    "MIRI": {"FILTER": "F560W"},
 }  # fmt: skip
 
 
@@ -130,7 +109,7 @@ def simulate(
     Parameters
     ----------
     directory : path
-        Gets ``flats/``, ``darks/`` and ``<detector>_truth.fits``.
+        Gets ``flats/``, ``darks/``, ``<detector>_truth.fits`` and ``<detector>_simulate.yml``.
     p : mapping
         Checked parameters of the section ``simulate``.
     executor : concurrent.futures.Executor, optional
@@ -158,6 +137,7 @@ def simulate(
             check_target(folder / f"{exposure_root(recipe, kind, number)}_{product}.fits", overwrite)
     write_truth(truth, make_scene(recipe), overwrite)
     out["truth"].append(truth)
+    write_parameters(directory / f"{recipe.detector.name.lower()}_simulate.yml", p)
     columns = list(zip(*tasks, strict=True)) or [(), (), (), ()]
     several = ([recipe] * len(tasks), *columns, [overwrite] * len(tasks))
     runs = executor.map(write_exposure, *several) if executor else map(write_exposure, *several)
@@ -165,6 +145,24 @@ def simulate(
         out[f"{kind}s"] += paths
         tick(done, len(tasks))
     return out
+
+
+def write_parameters(path: Path, p: Mapping[str, Any]) -> None:
+    """Write the parameters as YAML that ``badpix simulate -p`` reads; an older one is replaced."""
+    import yaml
+
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in p.items()}
+    if p["map"]:
+        plain["map"] = str(Path(p["map"]).resolve())
+    write_text(path, yaml.safe_dump({"simulate": plain}, sort_keys=False), overwrite=True)
+
+
+def read_parameters(path: str | Path) -> dict[str, Any]:
+    """The checked parameters in such a file."""
+    import yaml
+
+    sec = params.section("simulate")
+    return params.check(sec, yaml.safe_load(Path(path).read_text())["simulate"], str(path))
 
 
 def exposure_root(recipe: Recipe, kind: str, number: int) -> str:
@@ -271,153 +269,6 @@ def combine_integrations(band: Sequence[Reduced], border: NDArray[np.uint32]) ->
         "SCI": mean.astype(np.float32), "ERR": np.sqrt(parts["var_poisson"] + parts["var_rnoise"]), "DQ": flags,
         "VAR_POISSON": parts["var_poisson"], "VAR_RNOISE": parts["var_rnoise"],
     }  # fmt: skip
-
-
-def layout_of(product: str, recipe: Recipe, kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Extension name -> (type in memory, shape) of a product."""
-    frame, nints, ngroups = recipe.shape, recipe.nints, recipe.groups(kind)
-    if product == "uncal":
-        return {"SCI": ("u2", (nints, ngroups, *frame))}
-    if product == "jump":
-        ramp = (nints, ngroups, *frame)
-        return {"SCI": ("f4", ramp), "PIXELDQ": ("u4", frame), "GROUPDQ": ("u1", ramp)}
-    if product == "fitopt":
-        segments = ("f4", (nints, SEGMENTS, *frame))
-        before, after = dict.fromkeys(SEGMENT_PRODUCTS[:6], segments), dict.fromkeys(SEGMENT_PRODUCTS[6:], segments)
-        return {**before, "PEDESTAL": ("f4", (nints, *frame)), **after}
-    shape = frame if product == "rate" else (nints, *frame)
-    names = ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")
-    return {name: ("u4" if name == "DQ" else "f4", shape) for name in names}
-
-
-MODEL_OF = {
-    "uncal": "Level1bModel", "rate": "ImageModel", "rateints": "CubeModel", "jump": "RampModel",
-    "fitopt": "RampFitOutputModel",
-}  # fmt: skip
-
-
-def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits.Header:
-    """Primary keywords of a product, enough for the pipeline's models and steps."""
-    detector, window, instrument = recipe.detector, recipe.window, recipe.detector.instrument
-    family = detector.name if detector.name == "MIRIMAGE" else instrument
-    averaged, skipped = recipe.frames
-    ngroups = recipe.groups(kind)
-    day = f"2026-{1 if kind == 'flat' else 2:02d}-{1 + (number - 1) % 28:02d}"
-    cards = {
-        "TELESCOP": "JWST", "DATAMODL": MODEL_OF[product], "FILENAME": "", "ORIGIN": "BADPIX",
-        "DATE": f"{day}T01:00:00.000", "SDP_VER": f"badpix {__version__} simulation, seed {recipe.seed}",
-        "INSTRUME": instrument, "DETECTOR": detector.name, "EXP_TYPE": EXP_TYPES[family][kind == "dark"],
-        **optics(recipe), "PROGRAM": f"09{recipe.seed % 1000:03d}", "OBSERVTN": "001" if kind == "flat" else "002",
-        "VISIT": "001", "VISITGRP": "02", "SEQ_ID": "1", "ACT_ID": "01", "EXPOSURE": str(number),
-        "VISIT_ID": f"09{recipe.seed % 1000:03d}{'001' if kind == 'flat' else '002'}001",
-        "DATE-OBS": day, "TIME-OBS": "00:00:00.000", "DATE-BEG": f"{day}T00:00:00.000",
-        "READPATT": recipe.readout, "NINTS": recipe.nints, "NGROUPS": ngroups, "NFRAMES": averaged,
-        "GROUPGAP": skipped, "FRMDIVSR": averaged, "DRPFRMS1": 0, "TFRAME": recipe.frame_time,
-        "TGROUP": recipe.group_time, "EFFINTTM": round(recipe.group_time * ngroups, 5),
-        "EFFEXPTM": round(recipe.group_time * ngroups * recipe.nints, 5), "NRSTSTRT": 1, "NRESETS": 1,
-        "INTSTART": 1, "INTEND": recipe.nints, "ZEROFRAM": False, "GAINFACT": 1.0,
-        "SUBARRAY": recipe.subarray, "SUBSTRT1": window.xstart, "SUBSTRT2": window.ystart,
-        "SUBSIZE1": window.xsize, "SUBSIZE2": window.ysize, "FASTAXIS": detector.fastaxis,
-        "SLOWAXIS": detector.slowaxis, "NOUTPUTS": 4,
-    }  # fmt: skip
-    cards.update(dict.fromkeys(steps_done(instrument, product), "COMPLETE"))
-    header = fits.Header()
-    for keyword, value in cards.items():
-        header[keyword] = value
-    return header
-
-
-def optics(recipe: Recipe) -> dict[str, str]:
-    """FILTER and its kin, as far as the instrument has them."""
-    detector = recipe.detector
-    if detector.name in ("MIRIFULONG", "MIRIFUSHORT"):
-        return {"CHANNEL": "34" if detector.name.endswith("LONG") else "12", "BAND": "SHORT"}
-    if detector.instrument == "NIRCAM":
-        long_wave = detector.name.endswith("LONG")
-        return {
-            "FILTER": "F444W" if long_wave else "F200W", "PUPIL": "CLEAR", "MODULE": detector.name[3],
-            "CHANNEL": "LONG" if long_wave else "SHORT",
-        }  # fmt: skip
-    return OPTICS[detector.instrument]
-
-
-def steps_done(instrument: str, product: str) -> list[str]:
-    """Keywords of the steps that a product has behind it."""
-    if product == "uncal":
-        return []
-    special = ["S_FRSTFR", "S_LASTFR"] if instrument == "MIRI" else ["S_SUPERB"]
-    steps = ["S_DQINIT", "S_SATURA", *special, "S_REFPIX", "S_LINEAR", "S_JUMP"]
-    return steps if product == "jump" else [*steps, "S_RAMP"]
-
-
-class StreamedFits:
-    """A FITS file of known layout whose images are written by bands of rows.
-
-    Parameters
-    ----------
-    path : path
-        File to make.
-    header : astropy.io.fits.Header
-        Keywords of the primary HDU.
-    layout : mapping
-        Extension name -> (``f4``, ``u4``, ``u2`` or ``u1``, shape), in file order.
-    """
-
-    def __init__(self, path: Path, header: fits.Header, layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        self.places: dict[str, tuple[int, str, tuple[int, ...]]] = {}
-        with open(path, "wb") as stream:
-            stream.write(fits.PrimaryHDU(header=header).header.tostring().encode())
-            for name, (kind, shape) in layout.items():
-                stream.write(_image_header(name, kind, shape).tostring().encode())
-                self.places[name] = (stream.tell(), kind, shape)
-                size = int(np.prod(shape)) * int(kind[1])
-                stream.truncate(stream.tell() + -(-size // 2880) * 2880)
-                stream.seek(0, os.SEEK_END)
-        self.handle = os.open(path, os.O_WRONLY)
-
-    def __enter__(self) -> StreamedFits:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.handle)
-
-    def put(self, name: str, plane: tuple[int, ...], first: int, rows: NDArray[Any]) -> None:
-        """Write ``rows`` (n, nx) as rows ``first`` and following of one plane."""
-        start, kind, shape = self.places[name]
-        number = int(np.ravel_multi_index(plane, shape[:-2])) if plane else 0
-        offset = start + (number * shape[-2] + first) * shape[-1] * int(kind[1])
-        _write_at(self.handle, _file_bytes(rows, kind), offset)
-
-
-def _image_header(name: str, kind: str, shape: tuple[int, ...]) -> fits.Header:
-    """Header of an image extension; unsigned types get their BZERO."""
-    header = fits.Header()
-    header["XTENSION"] = "IMAGE"
-    header["BITPIX"] = {"f4": -32, "u4": 32, "u2": 16, "u1": 8}[kind]
-    header["NAXIS"] = len(shape)
-    for k, size in enumerate(reversed(shape), 1):
-        header[f"NAXIS{k}"] = size
-    header["PCOUNT"], header["GCOUNT"] = 0, 1
-    if kind in ("u4", "u2"):
-        header["BSCALE"], header["BZERO"] = 1, 1 << (8 * int(kind[1]) - 1)
-    header["EXTNAME"] = name
-    if name in ("SCI", "ERR") and kind != "u1":
-        header["BUNIT"] = "DN" if len(shape) == 4 else "DN/s"
-    return header
-
-
-def _file_bytes(rows: NDArray[Any], kind: str) -> memoryview:
-    """Values in the order and coding of the file."""
-    if kind in ("u4", "u2"):
-        rows = rows ^ rows.dtype.type(1 << (8 * int(kind[1]) - 1))
-    return np.ascontiguousarray(rows, dtype=f">{kind}").data.cast("B")
-
-
-def _write_at(handle: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data`` at an offset."""
-    while len(data):
-        done = os.pwrite(handle, data, offset)
-        data, offset = data[done:], offset + done
 
 
 def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import Detector
-from badpix.simulate import Exposure, Recipe, Scene, measure_drift, ramp_rows
+from badpix.simulate import Exposure, Scene, measure_drift, ramp_rows
+from badpix.simulate_recipe import Recipe
 
 Float = NDArray[np.float32]
 

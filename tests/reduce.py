@@ -5,13 +5,12 @@ dq_init, saturation, superbias (near infrared), refpix, first and last frame (MI
 The refpix step knows real frames only; on a small detector (``badpix simulate --size``) the offsets come from its
 reference pixels by :func:`badpix.simulate_reduce.offsets_from_border` instead.
 
-As a program: ``python tests/reduce.py DIR`` reduces every uncal file below DIR that `badpix simulate` wrote there
-with the same parameters (``DIR/simulate.json``) and writes rate, rateints, jump and fitopt beside them.
+As a program: ``python tests/reduce.py DIR`` reduces every uncal file that `badpix simulate DIR` wrote and puts rate,
+rateints, jump and fitopt beside it (flats: rate only). The parameters come from ``DIR/<detector>_simulate.yml``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -24,7 +23,8 @@ os.environ.setdefault("CRDS_SERVER_URL", "http://localhost:1")  # nothing answer
 os.environ.setdefault("STPIPE_DISABLE_CRDS_STEPPARS", "true")
 
 from badpix import detectors
-from badpix.simulate import Recipe, measure_drift
+from badpix.simulate import measure_drift
+from badpix.simulate_recipe import Recipe
 from badpix.simulate_reduce import offsets_from_border
 
 
@@ -148,13 +148,12 @@ def override(step: Any, references: Mapping[str, Path]) -> None:
 
 def main(folder: str) -> None:
     """Reduce all uncal files below a folder of `badpix simulate`."""
-    from badpix import params
     from badpix.reference_files import write_reference_files
     from badpix.simulate import make_scene
-    from badpix.simulate_files import make_recipe
+    from badpix.simulate_files import make_recipe, read_parameters
 
-    values = json.loads(Path(folder, "simulate.json").read_text())
-    recipe = make_recipe(params.check(params.section("simulate"), values, "simulate.json"))
+    (parameters,) = Path(folder).glob("*_simulate.yml")
+    recipe = make_recipe(read_parameters(parameters))
     references = write_reference_files(Path(folder, "references"), make_scene(recipe), overwrite=True)
     for uncal in sorted(Path(folder).glob("*/*_uncal.fits")):
         products = ("rate",) if uncal.parent.name == "flats" else ("rate", "rateints", "jump", "fitopt")

@@ -15,21 +15,27 @@ from click.testing import CliRunner
 from badpix import detectors, dq, exposures, params, simulate_files
 from badpix import simulate_reduce as quick
 from badpix.cli.main import badpix
+from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.simulate import (
     HIT,
-    Recipe,
-    Window,
     make_cosmic_rays,
     make_scene,
     make_switching,
     mix_neighbours,
     prepare_exposure,
     ramp_rows,
-    shrink,
 )
 from badpix.simulate_defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
-from badpix.simulate_files import make_recipe, read_flags, read_truth, simulate, write_exposure
+from badpix.simulate_files import (
+    make_recipe,
+    read_flags,
+    read_parameters,
+    read_truth,
+    simulate,
+    write_exposure,
+)
+from badpix.simulate_recipe import Recipe, shrink
 
 SECTION = params.section("simulate")
 
@@ -72,6 +78,8 @@ def test_same_bytes_for_any_workers_order_and_band_height(tmp_path, monkeypatch)
     simulate(tmp_path / "c", p)
     assert len(digests(tmp_path / "a")) == 2 * 2 + 2 * 5 + 1
     assert digests(tmp_path / "a") == digests(tmp_path / "b") == digests(tmp_path / "c")
+    again = read_parameters(tmp_path / "a" / "nrcalong_simulate.yml")
+    assert make_recipe(again) == make_recipe(p)
     alone = write_exposure(make_recipe(p), "dark", 2, tmp_path, ["jump"])[0]
     assert alone.read_bytes() == (tmp_path / "a" / "darks" / alone.name).read_bytes()
 
@@ -303,8 +311,11 @@ def test_places_come_from_a_map(tmp_path):
     recipe = make_recipe(checked(size=[64, 64], map=str(tmp_path / "map.fits")))
     rows = make_scene(recipe).defects.rows
     assert len(rows) > 50
+    assert len(rows) == bad[4:60, 4:60].sum()
     assert bad[rows["y"], rows["x"]].all()
     assert set(rows["setting"]) == {"map"}
+    part = make_recipe(checked(size=[64, 64], map=str(tmp_path / "map.fits"), defects_per_level=2))
+    assert len(make_scene(part).defects.rows) == 2 * sum(len(v) for v in levels(part).values())
 
 
 # --- the quick reduction against slow, plain versions ----------------------------------------------------

@@ -50,12 +50,12 @@ SECTION = Section(
             "cosmic_rays", 5.0, "Cosmic rays.", unit="1/cm2/s", low=0, high=1000, group="Physics",
         ),
         Param(
-            "defects_per_level", None, "Isolated defects of each type and level; none: one in 20,000 pixels.",
-            kind="int", low=0, high=100_000, optional=True, group="Defects",
+            "defects_per_level", None, "Isolated defects of each type and level; none: one in 20,000 pixels, or the "
+            "whole map.", kind="int", low=0, high=100_000, optional=True, group="Defects",
         ),
         Param(
-            "map", None, "FITS image of real bad pixels (non-zero) from which the places are drawn.", kind="path",
-            optional=True, group="Defects",
+            "map", None, "FITS image of real bad pixels (non-zero): they become the places of the defects; with "
+            "defects_per_level a part of them, in whole groups.", kind="path", optional=True, group="Defects",
         ),
         Param("seed", 1, "Seed: equal seeds and parameters give equal files.", kind="int", low=0, group="Defects"),
     ),
