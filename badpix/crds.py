@@ -294,8 +294,7 @@ def make_header(
         header[key] = (value, comment)
     for sec, values in about.parameters:
         for key, value, comment in params.cards(sec, values):
-            # one card: what does not fit stands in full in HISTORY
-            header[key] = (value[:68] if isinstance(value, str) else value, comment)
+            header[key] = (value, comment)
     for line in history(texts, about):
         header.add_history(line)
     return header

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from scipy import ndimage
 from badpix import stats
 from badpix.errors import DataError
 from badpix.exposures import Exposure, Layout, band_height, bands, read_band
+from badpix.medians import local_median, median_rows
 
 CELL = 32  # pixels, side of a cell of the coarse illumination
 SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
@@ -181,34 +181,23 @@ def _fitting(mean: Float, smooth: Float, measured: Bool, mask_sigma: float) -> B
 def measure_coarse(mean: Float) -> NDArray[np.float32]:
     """Illumination on a mesh of cell medians, interpolated: no defect smaller than a few cells shows."""
     ny, nx = mean.shape
-    my, mx = max(1, round(ny / CELL)), max(1, round(nx / CELL))
-    ys, xs = np.linspace(0, ny, my + 1).astype(int), np.linspace(0, nx, mx + 1).astype(int)
-    mesh = np.array([[_median(mean[a:b, c:d]) for c, d in _pairs(xs)] for a, b in _pairs(ys)])
-    mesh = _fill(_median_filter(mesh))
-    y = np.interp(np.arange(ny), (ys[:-1] + ys[1:] - 1) / 2, np.arange(my))
-    x = np.interp(np.arange(nx), (xs[:-1] + xs[1:] - 1) / 2, np.arange(mx))
-    coordinates = np.meshgrid(y, x, indexing="ij")
-    out: NDArray[np.float32] = ndimage.map_coordinates(mesh, coordinates, order=1, mode="nearest")
-    return out.astype(np.float32)
+    my, mx = -(-ny // CELL), -(-nx // CELL)
+    padded = np.pad(mean, ((0, my * CELL - ny), (0, mx * CELL - nx)), constant_values=np.nan)
+    cells = padded.reshape(my, CELL, mx, CELL).swapaxes(1, 2).reshape(my * mx, CELL * CELL)
+    mesh = median_rows(cells).reshape(my, mx)
+    mesh = _fill(local_median(mesh, (5, 5), outside=np.nan, where=np.ones(mesh.shape, bool)))
+    return _interpolate(_interpolate(mesh, ny).T, nx).T.astype(np.float32)
 
 
-def _pairs(edges: NDArray[np.int_]) -> list[tuple[int, int]]:
-    return list(pairwise(edges.tolist()))
-
-
-def _median(values: Float) -> float:
-    good = values[np.isfinite(values)]
-    return float(np.median(good)) if good.size else float("nan")
-
-
-def _median_filter(mesh: Float) -> Float:
-    """Median of 5 x 5 cells that exist; at the frame the window is cut, not padded."""
-    return np.array(
-        [
-            [_median(mesh[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]) for x in range(mesh.shape[1])]
-            for y in range(mesh.shape[0])
-        ]
-    )
+def _interpolate(mesh: Float, n: int) -> Float:
+    """Rows of a mesh of cells interpolated to ``n`` pixels; constant beyond the centres of the outer cells."""
+    edges = np.minimum(np.arange(len(mesh) + 1) * CELL, n)
+    centers = (edges[:-1] + edges[1:] - 1) / 2
+    place = np.interp(np.arange(n), centers, np.arange(len(mesh)))
+    low = np.minimum(place.astype(int), max(len(mesh) - 2, 0))
+    part = (place - low)[:, None]
+    out: Float = mesh[low] * (1 - part) + mesh[np.minimum(low + 1, len(mesh) - 1)] * part
+    return out
 
 
 def _fill(mesh: Float) -> Float:

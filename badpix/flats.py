@@ -76,16 +76,6 @@ def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float
     return excess, number
 
 
-def find_open_by_excess(
-    low: Bool, excess: Float, number: NDArray[np.int8], *, spread: float, min_excess: float, sigma: float
-) -> Bool:
-    """OPEN pixels among the low ones: both limits are exceeded, strictly."""
-    with np.errstate(invalid="ignore"):
-        significant = excess * np.sqrt(number) > sigma * spread
-        found: Bool = low & (excess > min_excess) & significant
-    return found
-
-
 def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
     """Lowest side neighbour of some pixels, of those inside the frame: (ny, nx), NaN elsewhere or next to a NaN."""
     y, x = np.nonzero(candidates)
@@ -101,21 +91,16 @@ def find_above(values: Float, *, limit: float) -> Bool:
     return found
 
 
-def find_types_exclusive(
-    norm: Float, is_open: Bool, *, max_dead: float, max_low_qe: float, dead: Bool | None = None
-) -> dict[str, Bool]:
+def find_types_exclusive(is_open: Bool, dead: Bool, low: Bool) -> dict[str, Bool]:
     """One type a pixel: OPEN before DEAD before LOW_QE before ADJ_OPEN."""
-    dead = (find_below(norm, limit=max_dead) if dead is None else dead) & ~is_open
-    low_qe = find_below(norm, limit=max_low_qe) & ~is_open & ~dead
-    adjacent = stats.grow(is_open) & ~is_open & ~dead & ~low_qe
-    return {"DEAD": dead, "LOW_QE": low_qe, "OPEN": is_open, "ADJ_OPEN": adjacent}
+    adjacent = stats.grow(is_open) & ~is_open & ~dead & ~low
+    return {"DEAD": dead & ~is_open, "LOW_QE": low & ~is_open & ~dead, "OPEN": is_open, "ADJ_OPEN": adjacent}
 
 
-def find_types_documented(norm: Float, is_open: Bool, dead: Bool, *, candidates: Bool) -> dict[str, Bool]:
+def find_types_documented(is_open: Bool, dead: Bool, candidates: Bool) -> dict[str, Bool]:
     """Types as documented: LOW_QE and OPEN may be DEAD as well; ADJ_OPEN never on an OPEN pixel."""
-    low_qe = candidates & ~is_open
     adjacent = stats.grow(is_open) & ~is_open
-    return {"DEAD": dead, "LOW_QE": low_qe, "OPEN": is_open, "ADJ_OPEN": adjacent}
+    return {"DEAD": dead, "LOW_QE": candidates & ~is_open, "OPEN": is_open, "ADJ_OPEN": adjacent}
 
 
 # --- the driver ------------------------------------------------------------------------------------------
@@ -161,22 +146,36 @@ def search(
     )
     mean[reference] = np.nan
     norm, rho = _normalised(mean[region], p, detector.ipc)
-    maps, rules, images, notes = find_flat_types(norm, p, detector)
-    notes = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference), *notes]
+    found = find_flat_types(norm, p, detector)
+    found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
+    found.notes.append(f"interpixel coupling taken as {rho:.4f}")
     if p["run_dead_flux_check"] and p["dead_search"]:
-        raw = measure_last_groups(uncals, region, maps["DEAD"], memory)
-        images["last_groups"] = raw
-        rules.append(Rule("DEAD", "last_groups", "<", p["flux_check"], "DN", "raw flats collect no light"))
-        maps["DEAD"] = maps["DEAD"] & find_below(raw, limit=p["flux_check"])
-    wanted = {
-        "DEAD": p["dead_search"],
-        **dict.fromkeys(("LOW_QE", "OPEN", "ADJ_OPEN"), p["low_qe_and_open_search"]),
-    }
-    whole = {name: embed(found, region, mean.shape, False) for name, found in maps.items() if wanted[name]}
-    shown = {name: embed(image, region, mean.shape, np.nan) for name, image in images.items()}
-    shown["flat_mean"], shown["flat_samples"] = mean, count
-    notes.append(f"interpixel coupling taken as {rho:.4f}")
-    return Detection(whole, Evidence(shown, [r for r in rules if wanted[r.search]]), notes)
+        _check_flux(found, uncals, region, p["flux_check"], memory)
+    _keep_wanted(found, p)
+    for images in (found.maps, found.evidence.images):
+        for name in images:  # one at a time: the frame may be large
+            images[name] = embed(images[name], region, mean.shape)
+    found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
+    return found
+
+
+def _check_flux(
+    found: Detection, uncals: Sequence[Exposure], region: tuple[slice, slice], limit: float, memory: float
+) -> None:
+    """Take back DEAD where the raw flats collect light."""
+    raw = measure_last_groups(uncals, region, found.maps["DEAD"], memory)
+    found.maps["DEAD"] &= find_below(raw, limit=limit)
+    found.evidence.images["last_groups"] = raw
+    found.evidence.rules.append(Rule("DEAD", "last_groups", "<", limit, "DN", "raw flats collect no light"))
+
+
+def _keep_wanted(found: Detection, p: Mapping[str, Any]) -> None:
+    """Drop the types that were not asked for."""
+    unwanted = [] if p["dead_search"] else ["DEAD"]
+    unwanted += [] if p["low_qe_and_open_search"] else ["LOW_QE", "OPEN", "ADJ_OPEN"]
+    for name in unwanted:
+        del found.maps[name]
+    found.evidence.rules[:] = [r for r in found.evidence.rules if r.search not in unwanted]
 
 
 def bounding_box(inside: Bool) -> tuple[slice, slice]:
@@ -193,11 +192,9 @@ def bounding_box(inside: Bool) -> tuple[slice, slice]:
     return slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
-def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...], outside: Any) -> NDArray[Any]:
-    """``part`` put back into a frame of ``outside``."""
-    if np.isnan(outside) and part.dtype.kind != "f":
-        outside = 0
-    out = np.full(shape, outside, part.dtype)
+def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[Any]:
+    """``part`` put back into its frame; around it NaN, or False or 0 where the type has no NaN."""
+    out = np.full(shape, np.nan if part.dtype.kind == "f" else 0, part.dtype)
     out[region] = part
     return out
 
@@ -220,51 +217,50 @@ def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[ND
     return flat_field.correct_ipc(norm, rho), rho
 
 
-def find_flat_types(
-    norm: Float, p: Mapping[str, Any], detector: detectors.Detector
-) -> tuple[dict[str, Bool], list[Rule], dict[str, NDArray[Any]], list[str]]:
-    """All four types in a normalised flat, with the rules and images they were decided on, and notes."""
-    mu, sd = stats.clip_values(norm, sigma=p["flat_mean_sigma_threshold"], iterations=5)
-    center, spread = stats.median_mad(norm)
+def find_flat_types(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> Detection:
+    """All four types in a normalised flat, with the rules and images they were decided on."""
     max_dead, max_low = dead_limit(p, detector), p["max_low_qe_norm_signal"]
     unit = "DN/s" if p["flat_mean_normalization_method"] == "none" else "of the surroundings"
-    images: dict[str, NDArray[Any]] = {"flat_norm": norm}
-    by_sigma = p["dead_definition"] == "search_type" and p["dead_search_type"] == "sigma_rate"
-    dead_level = mu - p["dead_sigma_threshold"] * sd if by_sigma else max_dead
-    dead = find_below(norm, limit=dead_level)
-    low = find_below(norm, limit=max_low)
+    dead_level = max_dead
+    if p["dead_definition"] == "search_type" and p["dead_search_type"] == "sigma_rate":
+        mu, sd = stats.clip_values(norm, sigma=p["flat_mean_sigma_threshold"], iterations=5)
+        dead_level = mu - p["dead_sigma_threshold"] * sd
+    dead, low = find_below(norm, limit=dead_level), find_below(norm, limit=max_low)
+    little = "responds to less of the light than this"
     rules = [
-        Rule("DEAD", "flat_norm", "<", float(dead_level), unit, "responds to less of the light than this"),
-        Rule("LOW_QE", "flat_norm", "<", float(max_low), unit, "responds to less of the light than this"),
-        Rule("OPEN", "flat_norm", "<", float(max_low), unit, "responds to less of the light than this"),
+        Rule("DEAD", "flat_norm", "<", float(dead_level), unit, little),
+        Rule("LOW_QE", "flat_norm", "<", float(max_low), unit, little),
+        Rule("OPEN", "flat_norm", "<", float(max_low), unit, little),
     ]
-    notes = []
-    if p["open_test"] == "excess":
-        excess, number = measure_open_excess(norm, low, center=center)
-        is_open = find_open_by_excess(
-            low, excess, number, spread=spread, min_excess=p["min_open_excess"], sigma=p["open_sigma"]
-        )
-        limit = np.maximum(p["min_open_excess"], p["open_sigma"] * spread / np.sqrt(np.maximum(number, 1)))
-        images["open_excess"] = excess
-        images["open_limit"] = limit.astype(np.float32)
-        rules.append(Rule("OPEN", "open_excess", ">", "open_limit", unit, "its side neighbours collect its charge"))
-        if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
-            notes.append(
-                f"the flats are too noisy to tell OPEN from LOW_QE: the spread of good pixels is {spread:.1%}"
-            )
-    else:
-        candidates = low & ~find_below(norm, limit=max_dead)
-        images["lowest_side"] = measure_lowest_side(norm, candidates)
-        is_open = find_above(images["lowest_side"], limit=p["max_open_adj_norm_signal"])
-        meaning = "all side neighbours are brighter than this"
-        rules.append(Rule("OPEN", "lowest_side", ">", p["max_open_adj_norm_signal"], unit, meaning))
-    images["open_near"] = stats.grow(is_open)
+    found = Detection({}, Evidence({"flat_norm": norm}, rules))
+    candidates = low & ~find_below(norm, limit=max_dead)
+    is_open = _find_open(norm, low, candidates, p, found)
+    found.evidence.images["open_near"] = stats.grow(is_open)
     rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
     if p["exclusive_types"]:
-        maps = find_types_exclusive(norm, is_open, max_dead=max_dead, max_low_qe=max_low, dead=dead)
+        found.maps |= find_types_exclusive(is_open, dead, low)
     else:
-        maps = find_types_documented(norm, is_open, dead, candidates=low & ~find_below(norm, limit=max_dead))
-    return maps, rules, images, notes
+        found.maps |= find_types_documented(is_open, dead, candidates)
+    return found
+
+
+def _find_open(norm: Float, low: Bool, candidates: Bool, p: Mapping[str, Any], found: Detection) -> Bool:
+    """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
+    images, rules = found.evidence.images, found.evidence.rules
+    if p["open_test"] == "neighbours":
+        images["lowest_side"] = measure_lowest_side(norm, candidates)
+        limit = p["max_open_adj_norm_signal"]
+        rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbours are brighter than this"))
+        return find_above(images["lowest_side"], limit=limit)
+    center, spread = stats.median_mad(norm)
+    excess, number = measure_open_excess(norm, low, center=center)
+    limits = np.full(norm.shape, np.nan, np.float32)
+    limits[low] = np.maximum(p["min_open_excess"], p["open_sigma"] * spread / np.sqrt(np.maximum(number[low], 1)))
+    images |= {"open_excess": excess, "open_limit": limits}
+    rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
+    if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
+        found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
+    return low & find_above(excess - limits, limit=0.0)
 
 
 def dead_limit(p: Mapping[str, Any], detector: detectors.Detector) -> float:

@@ -88,7 +88,7 @@ def resolve_hot_dead(image: DQ) -> DQ:
 
 
 def protect_reference(image: DQ, reference: Bool) -> tuple[DQ, int]:
-    """A copy with REFERENCE_PIXEL on all reference pixels and DO_NOT_USE on the bad ones only; and how many lost it."""
+    """A copy with REFERENCE_PIXEL on all reference pixels, DO_NOT_USE on bad ones only; and how many lost it."""
     out = image.copy()
     out[reference] |= np.uint32(dq.VALUE["REFERENCE_PIXEL"])
     out[~reference] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["REFERENCE_PIXEL"])
@@ -236,9 +236,10 @@ def add_manual(image: DQ, rows: Sequence[ManualRow], do_not_use: Collection[str]
 def count_flags(image: DQ, science: Bool) -> dict[str, int]:
     """Science pixels with each flag that occurs, and with any flag (``any``)."""
     inside = image[science]
-    counts = {flag.name: int(np.count_nonzero(inside & flag.value)) for flag in dq.FLAGS}
+    flagged = inside[inside != 0]
+    counts = {flag.name: int(np.count_nonzero(flagged & flag.value)) for flag in dq.FLAGS}
     counts = {name: n for name, n in counts.items() if n}
-    counts["any"] = int(np.count_nonzero(inside))
+    counts["any"] = int(flagged.size)
     return counts
 
 
@@ -263,19 +264,17 @@ def standard_bits(stored: NDArray[Any], table: Mapping[str, int]) -> DQ:
     DataError
         If a bit is set that the table does not know, or a name is no standard one: its meaning would be lost.
     """
+    used = int(np.bitwise_or.reduce(stored, axis=None)) & 0xFFFFFFFF
     out = np.zeros(stored.shape, np.uint32)
-    known = np.uint64(0)
+    lost = used
     for name, value in table.items():
-        if value == 0:
+        if not used & value:
             continue
         if name not in dq.VALUE:
-            if np.any(stored.astype(np.uint64) & np.uint64(value)):
-                raise DataError(f"DQ_DEF: pixels carry {name!r}, which is no JWST flag{dq.suggest(name)}")
-            continue
-        known |= np.uint64(value)
-        out[(stored.astype(np.uint64) & np.uint64(value)) != 0] |= np.uint32(dq.VALUE[name])
-    lost = stored.astype(np.uint64) & ~known
-    if table and np.any(lost):
-        bits = sorted({int(b) for v in np.unique(lost) for b in range(64) if int(v) >> b & 1})
+            raise DataError(f"DQ_DEF: pixels carry {name!r}, which is no JWST flag{dq.suggest(name)}")
+        lost &= ~value
+        out[(stored & stored.dtype.type(value)) != 0] |= np.uint32(dq.VALUE[name])
+    if lost:
+        bits = [bit for bit in range(32) if lost >> bit & 1]
         raise DataError(f"DQ_DEF: bits {bits} are set in DQ, but have no row: their pixels would be read as good")
     return out

@@ -381,7 +381,9 @@ def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]
         if p.keyword:
             value = values[p.name]
             plain = isinstance(value, bool | int | float)
-            rows.append((p.keyword, value if plain else as_text(value), f"{p.name}{_unit(p)}"[:47]))
+            text = value if plain else as_text(value)[:68]  # one card; HISTORY has it in full
+            room = 80 - 10 - max(20, len(str(text)) + (0 if plain else 2)) - 3
+            rows.append((p.keyword, text, f"{p.name}{_unit(p)}"[: max(room, 0)]))
     return rows
 
 

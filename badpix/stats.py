@@ -5,12 +5,13 @@ Input is float32 or float64, sums run in float64, NaN (and infinity) mean "not m
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from badpix.medians import sort_lines
 
 CHUNK = 16384  # pixels worked on at a time along a stack: twenty samples of them stay in the cache
 BLOCK = 128  # rows smoothed at a time; fixed, so that results do not depend on the memory limit
@@ -85,38 +86,11 @@ def _clip_chunk(samples: Float, sigma: float, iterations: int) -> tuple[Float, F
 
 
 def sort_stack(samples: Float) -> tuple[Float, NDArray[np.intp]]:
-    """The samples of each pixel in rising order, unmeasured ones last as infinity, and the number measured.
-
-    Whole rows are compared with each other along a sorting network, which for short stacks is several times as
-    fast as sorting each pixel.
-    """
+    """The samples of each pixel in rising order, unmeasured ones last as infinity, and the number measured."""
     rows = np.array(samples)
     measured = np.isfinite(rows)
     rows[~measured] = np.inf
-    lines = list(rows)
-    spare = np.empty_like(lines[0])
-    for a, b in sorting_network(len(lines)):
-        np.minimum(lines[a], lines[b], out=spare)
-        np.maximum(lines[a], lines[b], out=lines[b])
-        lines[a], spare = spare, lines[a]
-    return np.stack(lines), measured.sum(axis=0)
-
-
-@lru_cache(maxsize=64)
-def sorting_network(n: int) -> tuple[tuple[int, int], ...]:
-    """Comparators of Batcher's odd-even merge sort for ``n`` lines (Knuth, TAOCP 3, 5.3.4)."""
-    pairs = []
-    p = 1
-    while p < n:
-        k = p
-        while k >= 1:
-            for j in range(k % p, n - k, 2 * k):
-                for i in range(min(k, n - j - k)):
-                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
-                        pairs.append((i + j, i + j + k))
-            k //= 2
-        p *= 2
-    return tuple(pairs)
+    return np.stack(sort_lines(list(rows), range(len(rows)))), measured.sum(axis=0)
 
 
 def _moments(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> tuple[Float, Float]:
@@ -175,7 +149,13 @@ def clip_values(values: Float, *, sigma: float, iterations: int | None = None) -
 
 
 def median_mad(values: Float) -> tuple[float, float]:
-    """Median and 1.4826 x the median absolute deviation of the finite values; NaN, NaN if there is none."""
+    """Median and 1.4826 x the median absolute deviation of the finite values; NaN, NaN if there is none.
+
+    Of an image of more than a million pixels every third row and every fifth column is enough (and meets all
+    amplifiers, also interleaved ones).
+    """
+    if values.ndim == 2 and values.size > 1_000_000:
+        values = values[::3, ::5]
     good = values[np.isfinite(values)]
     if good.size == 0:
         return float("nan"), float("nan")
@@ -232,4 +212,10 @@ def sides_at(image: NDArray[Any], y: NDArray[np.intp], x: NDArray[np.intp], outs
 
 def grow(found: Bool) -> Bool:
     """A boolean map with the eight neighbours of each True pixel set as well, cut at the frame."""
-    return ndimage.binary_dilation(found, np.ones((3, 3), bool))
+    tall = found.copy()
+    tall[1:] |= found[:-1]
+    tall[:-1] |= found[1:]
+    wide = tall.copy()
+    wide[:, 1:] |= tall[:, :-1]
+    wide[:, :-1] |= tall[:, 1:]
+    return wide
