@@ -1,0 +1,47 @@
+# make demo   environment, install, simulated detectors, their masks, the result
+# make test   lint, types and all tests
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= demo
+WORKERS ?= 2
+
+.PHONY: help demo test lint docs configs bench clean
+
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[plots]"
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test,docs]"
+	@touch $@
+
+demo: $(VENV)/installed
+	BIN=$(BIN) DEMO=$(DEMO) WORKERS=$(WORKERS) sh docs/demo.sh
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# tests of one file stay in one process: they share their simulated exposures
+test: lint
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+docs: $(VENV)/tested
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+configs: $(VENV)/installed
+	$(BIN)/python -m badpix.configs
+
+bench: $(VENV)/tested
+	$(BIN)/python benchmarks/bench_flats.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info docs/_build

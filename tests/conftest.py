@@ -1,0 +1,37 @@
+"""Shared by all tests: run from a bare checkout, find the real data, know which clients are installed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import badpix
+
+ROOT = Path(__file__).resolve().parent.parent
+badpix.__path__.append(str(ROOT))  # badpix.cli and badpix.configs from a bare checkout
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither read nor fill the user's cache of hashes."""
+    monkeypatch.setenv("BADPIX_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Small real JWST files; a test that needs them skips where they are missing."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data folder is missing: {DATA.name} beside the project")
+    return DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Client tests skip, saying why, where their package is not installed."""
+    missing = [name for name in ("jwst", "crds", "stdatamodels") if find_spec(name) is None]
+    if missing:
+        skip = pytest.mark.skip(reason=f"not installed: {', '.join(missing)} (extra 'pipeline')")
+        for item in items:
+            if "clients" in item.keywords:
+                item.add_marker(skip)
