@@ -268,7 +268,7 @@ def write_crf(
     overwrite: bool,
     exptype: str = "science",
 ) -> dict[str, int]:
-    """Write the flagged copy of an exposure.
+    """Write the flagged copy of an exposure, whole or not at all.
 
     Parameters
     ----------
@@ -276,6 +276,57 @@ def write_crf(
         The exposure; never changed.
     target : path
         The `_crf` file.
+    overwrite : bool
+        Whether an existing file may be replaced.
+    **others
+        As for :func:`write_copy`.
+
+    Returns
+    -------
+    dict
+        As for :func:`write_copy`.
+
+    Raises
+    ------
+    UsageError
+        If the target is the input itself or exists.
+    """
+    target = Path(target)
+    check_not_input(target, cal)
+    with atomic_path(target, overwrite=overwrite) as temporary:
+        return write_copy(
+            cal,
+            temporary,
+            target.name,
+            flagged=flagged,
+            association=association,
+            status=status,
+            history=history,
+            exptype=exptype,
+        )
+
+
+def write_copy(
+    cal: CalFile,
+    path: Path,
+    name: str,
+    *,
+    flagged: np.ndarray | None,
+    association: Association,
+    status: str,
+    history: list[str],
+    exptype: str = "science",
+) -> dict[str, int]:
+    """Write the flagged copy of an exposure under a (temporary) path.
+
+    Parameters
+    ----------
+    cal : CalFile
+        The exposure; never changed.
+    path : Path
+        Where to write.
+    name : str
+        Final file name, for the header.
     flagged : ndarray of bool, shape (ny, nx), or None
         Pixels that get DO_NOT_USE and OUTLIER; None copies the arrays as they are.
     association : Association
@@ -284,8 +335,6 @@ def write_crf(
         Value of S_OUTLIR: COMPLETE, SKIPPED or FAILED.
     history : list of str
         HISTORY lines to add to the primary header.
-    overwrite : bool
-        Whether an existing file may be replaced.
     exptype : str
         Type of the member, for the ASDF tree.
 
@@ -294,23 +343,23 @@ def write_crf(
     dict
         ``flagged``: pixels flagged; ``newly_unusable``: pixels that have DO_NOT_USE now and were finite before;
         ``unusable``: all pixels with DO_NOT_USE. Empty where ``flagged`` is None.
+    """
+    values = _header_values(name, association, status)
+    with cal.path.open("rb") as source, path.open("wb") as out:
+        places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
+        return {} if flagged is None else _write_matched(cal, source, out, places, flagged)
+
+
+def check_not_input(target: str | Path, cal: CalFile) -> None:
+    """Refuse to replace an input.
 
     Raises
     ------
     UsageError
-        If the target is the input itself or exists.
+        If the target is the exposure itself.
     """
-    target = Path(target)
-    if target.exists() and os.path.samefile(target, cal.path):
+    if Path(target).exists() and os.path.samefile(target, cal.path):
         raise UsageError(f"{target}: is the input itself; choose another --output-dir")
-    values = _header_values(target.name, association, status)
-    with (
-        atomic_path(target, overwrite=overwrite) as temporary,
-        cal.path.open("rb") as source,
-        temporary.open("wb") as out,
-    ):
-        places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
-        return {} if flagged is None else _write_matched(cal, source, out, places, flagged)
 
 
 def crf_path(directory: str | Path, cal: CalFile, association: Association) -> Path:

@@ -104,23 +104,44 @@ def lower_median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 def _middle_along(stack: np.ndarray | Sequence[np.ndarray], *, lower: bool) -> np.ndarray:
     lines = [np.array(line) for line in stack]
-    n = len(lines)
     missing = np.zeros(lines[0].shape, np.uint16)
     for line in lines:
         nan = np.isnan(line)
         if nan.any():
             missing += nan
             line[nan] = np.inf
+    return median_filled(lines, missing, lower=lower)
+
+
+def median_filled(lines: list[np.ndarray], missing: np.ndarray, *, lower: bool = False) -> np.ndarray:
+    """Median along a list of equal arrays in which missing values have been replaced by infinity.
+
+    Parameters
+    ----------
+    lines : list of ndarray
+        Overwritten.
+    missing : ndarray of int
+        How many of the values of each element are missing.
+    lower : bool
+        Whether the smaller of the middle two is wanted.
+
+    Returns
+    -------
+    ndarray
+        NaN where all values are missing.
+    """
+    n = len(lines)
     partial = np.flatnonzero(missing)
     low, high = (n - 1) // 2, n // 2
+    one = lower or low == high
     wanted = tuple(range(n)) if partial.size else tuple(sorted({low, high}))
     ranks = dict(zip(wanted, sort_lines(lines, wanted), strict=True))
-    out = ranks[low] if lower or low == high else _mean(ranks[low], ranks[high])
-    if partial.size:
-        out = out.copy() if lower or low == high else out
-        columns = np.stack([ranks[i].ravel()[partial] for i in range(n)], axis=1)
-        count = n - missing.ravel()[partial].astype(np.intp)
-        out.ravel()[partial] = _middle_of_sorted(columns, count, lower=lower)
+    if not partial.size:
+        return ranks[low] if one else _mean(ranks[low], ranks[high])
+    columns = np.stack([ranks[i].reshape(-1)[partial] for i in range(n)], axis=1)
+    out = ranks[low] if one else _mean(ranks[low], ranks[high])
+    count = n - missing.reshape(-1)[partial].astype(np.intp)
+    out.reshape(-1)[partial] = _middle_of_sorted(columns, count, lower=lower)
     return out
 
 
