@@ -33,6 +33,8 @@ KINDS = {
     "list": "a list of words",
     "paths": "a list of file names",
     "mapping": "a mapping of names to lists of words",
+    "numbers": "a mapping of names to numbers",
+    "settings": "a mapping of names to 'name: value' lines",
     "pair_float": "two numbers",
     "pair_int": "two whole numbers",
 }
@@ -149,7 +151,8 @@ def check(sec: Section, values: Mapping[str, Any], source: str, parameter_set: s
         if name not in out:
             raise UsageError(f"{source}: {sec.name}: unknown parameter {name!r}{nearest(name, sec.names)}")
         checked = check_value(sec[name], value, f"{source}: {sec.name}.{name}")
-        out[name] = {**out[name], **checked} if sec[name].kind == "mapping" and checked else checked
+        merged = sec[name].kind in ("mapping", "numbers", "settings") and checked
+        out[name] = {**out[name], **checked} if merged else checked
     return out
 
 
@@ -220,6 +223,10 @@ def _convert(param: Param, value: Any, where: str) -> Any:
             return (first, second)
         if kind == "mapping":
             return {str(k).lower(): _words(v) for k, v in _mapping(value).items()}
+        if kind == "numbers":
+            return {str(k).upper(): float(_number(v, "float")) for k, v in _mapping(value).items()}
+        if kind == "settings":
+            return {str(k): dict(v) for k, v in _settings(value).items()}
     except (TypeError, ValueError):
         raise _wrong(param, value, where) from None
     raise AssertionError(f"{param.name}: unknown kind {kind!r}")
@@ -272,6 +279,20 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         return dict(part.split(":") for part in value.split())
     raise TypeError
+
+
+def _settings(value: Any) -> Mapping[str, Any]:
+    """A mapping of mappings, or its form on the command line: ``jump.rejection_threshold=5 refpix.side_gain=0.9``."""
+    if isinstance(value, Mapping):
+        return {k: v or {} for k, v in value.items()}
+    import yaml
+
+    out: dict[str, dict[str, Any]] = {}
+    for part in value.split():
+        name, text = part.split("=", 1)
+        group, key = name.split(".", 1)
+        out.setdefault(group, {})[key] = yaml.safe_load(text)
+    return out
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -357,12 +378,19 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return " ".join(f"{k}:{','.join(v)}" for k, v in value.items()) or "none"
+        return " ".join(_entry(k, v) for k, v in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(str(v) for v in value) or "none"
     if isinstance(value, tuple):
         return " ".join(str(v) for v in value)
     return str(value)
+
+
+def _entry(key: str, value: Any) -> str:
+    """One entry of a mapping, in the form that the command line takes."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}.{k}={as_text(v)}" for k, v in value.items())
+    return f"{key}:{','.join(value) if isinstance(value, list) else format(value, 'g')}"
 
 
 def history_lines(sec: Section, values: Mapping[str, Any]) -> list[str]:
@@ -420,7 +448,8 @@ def _yaml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: [{', '.join(v)}]" for k, v in value.items()) + "}"
+        items = {k: format(v, "g") if isinstance(v, float) else _yaml_value(v) for k, v in value.items()}
+        return "{" + ", ".join(f"{k}: {v}" for k, v in items.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(value) + "]"
     if isinstance(value, tuple):
