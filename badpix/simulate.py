@@ -208,7 +208,7 @@ def make_cosmic_rays(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> 
     """Cosmic rays of all integrations: one row per pixel hit, sorted by integration and row.
 
     Straight tracks with the length of a random incidence angle; ``recipe.cosmic_rays`` hits per cm2 and second;
-    charge per pixel log-normal around 600 e (NIR) with a tail to full well.
+    charge per pixel log-normal around 600 e. Snowballs come on top.
     """
     pixel = 25e-4 if recipe.detector.instrument == "MIRI" else 18e-4
     area = recipe.shape[0] * recipe.shape[1] * pixel**2
@@ -226,9 +226,33 @@ def make_cosmic_rays(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> 
     hits["y"] = np.floor(y0[which] + along * np.sin(angle[which]))
     hits["x"] = np.floor(x0[which] + along * np.cos(angle[which]))
     hits["charge"] = charge[which] * rng.gamma(2.0, 0.5, len(which))
+    hits = np.concatenate([hits, make_snowballs(recipe, ngroups, rng)])
     inside = (hits["y"] >= 0) & (hits["y"] < recipe.shape[0]) & (hits["x"] >= 0) & (hits["x"] < recipe.shape[1])
     hits = hits[inside]
     return hits[np.lexsort((hits["y"], hits["integration"]))]
+
+
+def make_snowballs(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Large events of the near-infrared detectors: a saturated core of 2 to 8 pixels' radius and a faint halo.
+
+    ``recipe.snowballs`` is their number per second on 2048 x 2048 pixels.
+    """
+    ny, nx = recipe.shape
+    number = rng.poisson(recipe.snowballs * ny * nx / 2048**2 * ngroups * recipe.group_time * recipe.nints)
+    out = [np.empty(0, HIT)]
+    for _ in range(number):
+        radius = min(2.0 * (1 + rng.pareto(2.0)), 8.0)
+        reach = int(6 * radius)
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        distance = np.hypot(y, x)
+        charge = 3e5 / (1 + np.exp(2 * (distance - radius))) + 1500 * np.exp(-distance / (1.5 * radius))
+        one = np.empty(np.count_nonzero(charge > 20), HIT)
+        one["charge"] = charge[charge > 20]
+        one["y"] = y[charge > 20] + rng.integers(ny)
+        one["x"] = x[charge > 20] + rng.integers(nx)
+        one["integration"], one["group"] = rng.integers(recipe.nints), rng.integers(ngroups)
+        out.append(one)
+    return np.concatenate(out)
 
 
 def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, last: int) -> NDArray[np.uint16]:

@@ -65,7 +65,8 @@ def make_recipe(p: Mapping[str, Any]) -> Recipe:
     return Recipe(
         detector=detector, window=window, seed=p["seed"], nints=p["integrations"], flat_groups=p["flat_groups"],
         dark_groups=p["dark_groups"], readout=readout, defects_per_level=p["defects_per_level"],
-        flat_level=p["flat_level"], cosmic_rays=p["cosmic_rays"], defect_map=read_map(p["map"]),
+        flat_level=p["flat_level"], cosmic_rays=p["cosmic_rays"],
+        snowballs=p["snowballs"], defect_map=read_map(p["map"]),
         subarray=p["subarray"] or default_subarray(detector, window),
     )  # fmt: skip
 

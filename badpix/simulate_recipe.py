@@ -75,6 +75,7 @@ class Recipe:
     defects_per_level: int | None = None
     flat_level: float = 0.5
     cosmic_rays: float = 5.0
+    snowballs: float = 0.0
     subarray: str = "FULL"
     defect_map: tuple[bytes, tuple[int, int]] | None = field(default=None, repr=False)
 

@@ -2,8 +2,8 @@
 
 Every reference file is given as an override, so no server and no cache is needed. Steps, in the pipeline's order:
 dq_init, saturation, superbias (near infrared), refpix, first and last frame (MIRI), linearity, jump, ramp_fit.
-The refpix step knows real frames only; on a small detector (``badpix simulate --size``) the offsets come from its
-reference pixels by :func:`badpix.simulate_reduce.offsets_from_border` instead.
+The refpix step knows real frames and windows of them; on a small detector (``badpix simulate --size``) the offsets
+come from its reference pixels by :func:`badpix.simulate_reduce.offsets_from_border` instead.
 
 As a program: ``python tests/reduce.py DIR`` reduces every uncal file that `badpix simulate DIR` wrote and puts rate,
 rateints, jump and fitopt beside it (flats: rate only). The parameters come from ``DIR/<detector>_simulate.yml``.
@@ -113,7 +113,7 @@ def calibrate(uncal: Path, references: Mapping[str, Path], recipe: Recipe) -> An
         ramp = run(LinearityStep, ramp, references)
     else:
         ramp = run(SuperBiasStep, ramp, references)
-    if recipe.window == detectors.get(recipe.detector.name).full:
+    if recipe.detector == detectors.get(recipe.detector.name):
         ramp = run(RefPixStep, ramp, references)
     else:
         subtract_offsets(ramp, recipe)

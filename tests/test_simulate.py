@@ -164,6 +164,16 @@ def test_cosmic_rays_have_the_asked_rate_and_are_sorted():
     assert make_cosmic_rays(recipe_of(cosmic_rays=0.0), 12, np.random.default_rng(1)).size == 0
 
 
+def test_snowballs_saturate_their_cores():
+    recipe = recipe_of(shape=(200, 200), cosmic_rays=0.0, snowballs=8.0, dark_groups=10, defects_per_level=0)
+    _, _, reduced = reduce_all(recipe)
+    saturated = ((reduced.groupdq & quick.SATURATED) != 0).any(axis=0)
+    assert 20 < saturated.sum() < 20_000
+    assert np.isfinite(reduced.rate[saturated]).any()  # what came before the hit is still fitted
+    none = reduce_all(recipe_of(shape=(200, 200), cosmic_rays=0.0, dark_groups=10, defects_per_level=0))[2]
+    assert not (none.groupdq & quick.SATURATED).any()
+
+
 def test_switching_has_two_levels_and_the_asked_occupancy():
     rng = np.random.default_rng(3)
     many = np.array([make_switching(400, 4.0, 12.0, rng) for _ in range(200)])

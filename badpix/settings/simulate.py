@@ -38,16 +38,20 @@ SECTION = Section(
         ),
         Param("integrations", 1, "Integrations of each exposure.", kind="int", low=1, high=2000, group="Exposures"),
         Param(
-            "flat_products", ("rate",), "Files written for each flat.", kind="list", choices=PRODUCTS,
+            "flat_products", ["rate"], "Files written for each flat.", kind="list", choices=PRODUCTS,
             group="Exposures",
         ),
         Param(
-            "dark_products", ("rateints", "jump", "fitopt"), "Files written for each dark.", kind="list",
+            "dark_products", ["rateints", "jump", "fitopt"], "Files written for each dark.", kind="list",
             choices=PRODUCTS, group="Exposures",
         ),
         Param("flat_level", 0.5, "Part of the full well that a flat reaches.", low=0.001, high=1.5, group="Physics"),
         Param(
             "cosmic_rays", 5.0, "Cosmic rays.", unit="1/cm2/s", low=0, high=1000, group="Physics",
+        ),
+        Param(
+            "snowballs", 0.0, "Large cosmic-ray events with saturated cores, on 2048 x 2048 pixels; about 0.05 in "
+            "flight.", unit="1/s", low=0, high=100, group="Physics",
         ),
         Param(
             "defects_per_level", None, "Isolated defects of each type and level; none: one in 20,000 pixels, or the "
