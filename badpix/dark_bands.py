@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from badpix import dark_ramps as ramps
 from badpix import stats
 from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
-from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join, median_stack
+from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join, low_quantile_of, sort_stack
 from badpix.exposures import Layout, read_band
 
 MAPS = ("rate", "noise", "pedestal", "telegraph", "rc")  # images that leave every band, float32
@@ -49,6 +49,7 @@ class Job:
     min_groups: int
     min_integrations: int
     hot_fraction: float
+    drop_sigma: float
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found)
-    pixels["flatness"] = median_stack(found.values["flatness"])
+    for name in ("flatness", "memory"):
+        pixels[name] = low_quantile_of(*sort_stack(found.values[name]))
     spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
     return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
 
@@ -201,12 +203,15 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
 
 def _combine(job: Job, found: Integrations) -> Stats:
     return combine_integrations(
-        found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, templates=job.setup.templates
-    )
+        found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, drop_sigma=job.drop_sigma,
+        templates=job.setup.templates,
+    )  # fmt: skip
 
 
 def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: Stats) -> Stats:
-    return examine_pixels(found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates)
+    return examine_pixels(
+        found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates, bends=job.fit.bends
+    )
 
 
 def _maps(pixels: Stats, scores: Stats, setup: Setup) -> Stats:

@@ -9,7 +9,8 @@
    decaying exponentials that are orthogonal to constant and line: linear current gives 0, a pixel that settles
    (RC) one sign, one that settles from below (inverse RC) the other.
 4. The residuals of the line give their variance, their mean size over their rms (0.80 for Gaussian noise, 1 for
-   two levels), and, from differences of neighbouring groups, the variance of white noise alone.
+   two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighbouring groups without
+   the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes one.
 5. Jump flags are counted but leave nothing out: the defects themselves set them. Saturated and DO_NOT_USE groups
    are left out; the few ramps that have such groups are fitted one by one, weighted, in float64.
 
@@ -19,9 +20,11 @@ Units: DN and groups; rates get their seconds where integrations are combined.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from badpix import dq
 
@@ -34,10 +37,12 @@ SAMPLE_PIXELS = 256  # of these for the median: it adds 0.6 % to the variance of
 BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
 MAX_TILE_ROWS = 16
 MAX_TEMPLATES = 4
+SHORTEST_RAMP = 5  # groups from which noise and shape are measured
 SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more slowly
 
 SCALARS = ("mean", "slope", "late")
-NOISE = ("residual", "white", "flatness")
+NOISE = ("residual", "white", "flatness", "memory", "drop")
+MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class RampFit:
         (3 + number of templates, G) float32: mean level, slope, slope of the second half, contrasts (norm 1).
     design : ndarray
         (G, 2) float32: what mean level and slope contribute to each group.
+    bends : ndarray
+        (templates, templates) float64, lower triangular: turns contrasts into independent ones of norm 1.
+    pulls : ndarray
+        (templates,) float64: slope of a decay over its contrast.
     """
 
     start: int
@@ -59,6 +68,8 @@ class RampFit:
     ngroups: int
     weights: NDArray[np.float32]
     design: NDArray[np.float32]
+    bends: NDArray[np.float64]
+    pulls: NDArray[np.float64]
 
     @property
     def usable(self) -> int:
@@ -89,30 +100,38 @@ def contrast_names(templates: int) -> tuple[str, ...]:
 def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
     """Weights for ramps of ``ngroups`` groups, usable from ``start`` to ``stop``; at least 2 groups.
 
-    Templates decay over 0.7, 2.2, 7 and 22 groups, as far as a third of the ramp; none below 5 usable groups.
+    Templates decay over 0.7, 2.2, 7 and 22 groups, as far as half the ramp; none below 5 groups.
     """
     stop = ngroups if stop is None else stop
     g = np.arange(stop - start, dtype=np.float64)
     centred = g - g.mean()
+    slope = centred / np.sum(centred**2)
     half = np.where(g >= len(g) // 2, g, np.nan)
     late = np.nan_to_num(half - np.nanmean(half))
-    late = late / np.sum(late**2) if np.any(late) else centred / np.sum(centred**2)
-    rows = [np.full(len(g), 1 / len(g)), centred / np.sum(centred**2), late]
-    rows += _templates(g) if len(g) >= 5 else []
+    late = late / np.sum(late**2) if np.any(late) else slope
+    decays = _decays(g) if len(g) >= SHORTEST_RAMP else np.empty((0, len(g)))
     design = np.stack([np.ones(len(g)), centred], axis=1)
-    return RampFit(start, stop, ngroups, np.stack(rows).astype(np.float32), design.astype(np.float32))
+    basis, _ = np.linalg.qr(design)
+    bent = decays - (decays @ basis) @ basis.T
+    templates = bent / np.linalg.norm(bent, axis=1, keepdims=True)
+    weights = np.concatenate([[np.full(len(g), 1 / len(g)), slope, late], templates])
+    bends = np.linalg.inv(np.linalg.cholesky(templates @ templates.T)) if len(templates) else np.empty((0, 0))
+    pulls = (decays @ slope) / np.linalg.norm(bent, axis=1)
+    return RampFit(start, stop, ngroups, weights.astype(np.float32), design.astype(np.float32), bends, pulls)
 
 
-def _templates(g: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Decays made orthogonal to constant and line, with norm 1, positive at the first group."""
-    basis, _ = np.linalg.qr(np.stack([np.ones(len(g)), g], axis=1))
-    decays = SHORTEST_DECAY * np.sqrt(10) ** np.arange(MAX_TEMPLATES)
-    rows = []
-    for tau in decays[(decays <= len(g) / 3) | (np.arange(MAX_TEMPLATES) == 0)]:
-        shape = np.exp(-g / tau)
-        shape -= basis @ (basis.T @ shape)
-        rows.append(shape / np.linalg.norm(shape))
-    return rows
+def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential decays, fastest first: (templates, G)."""
+    times = SHORTEST_DECAY * np.sqrt(10) ** np.arange(MAX_TEMPLATES)
+    return np.exp(-g / times[(times <= len(g) / 2) | (np.arange(MAX_TEMPLATES) == 0)][:, None])
+
+
+@cache
+def largest_share(n: int) -> float:
+    """Mean of the largest of ``n`` squared Gaussian numbers over the mean sum of all."""
+    x = np.linspace(0, 60, 6001)
+    largest = np.sum(1 - special.erf(np.sqrt(x / 2)) ** n) * (x[1] - x[0])
+    return float(largest / n)
 
 
 def usable_groups(groupdq: NDArray[np.uint8], science: NDArray[np.bool_]) -> tuple[int, int]:
@@ -259,7 +278,8 @@ def measure_ramps(
     -------
     values : ndarray
         (len(fit.names), rows * nx) float32, NaN where not measured: mean level, slope and late slope (DN/group),
-        contrasts (DN), residual variance and white variance (DN^2), flatness (mean over rms of the residuals).
+        contrasts (DN), residual variance and white variance (DN^2), flatness (mean over rms of the residuals),
+        memory (their correlation), deepest step down (DN).
     counts : ndarray
         (2, rows * nx) uint16: groups used, jumps.
     """
@@ -299,18 +319,26 @@ def _fit_regular(y: NDArray[np.float32], fit: RampFit, values: NDArray[np.float3
 
 
 def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Residual variance, white variance, flatness of residuals (G, pixels), which are overwritten."""
+    """The numbers of :data:`NOISE` from residuals (G, pixels), which are overwritten."""
     groups = len(r)
-    if groups < 3:
+    if groups < SHORTEST_RAMP:
         out[:] = np.nan
         return
     squares = np.einsum("gp,gp->p", r, r)
-    step = np.subtract(r[1:], r[:-1])
-    out[0] = squares / (groups - 2)
-    out[1] = np.einsum("gp,gp->p", step, step) / (2 * (groups - 1))
+    out[0] = squares / np.float32(groups - 2)
+    step = r[1:] - r[:-1]
+    steps = np.einsum("gp,gp->p", step, step)
+    # the product of neighbours follows from squares and steps
+    lagged = np.float32(MEMORY[0] / 2) * (2 * squares - r[0] ** 2 - r[-1] ** 2 - steps)
+    for lag in (2, 3):
+        lagged += np.float32(MEMORY[lag - 1]) * np.einsum("gp,gp->p", r[lag:], r[:-lag])
+    out[4] = step.min(axis=0)
+    steps -= np.maximum(step.max(axis=0), -out[4]) ** 2
+    out[1] = steps / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
     np.abs(r, out=r)
     with np.errstate(divide="ignore"):
         out[2] = r.sum(axis=0) / np.sqrt(squares * np.float32(groups))
+        out[3] = lagged / squares
 
 
 def _count_flag(flags: NDArray[np.uint8], flag: np.uint8) -> NDArray[np.uint16]:
@@ -336,12 +364,9 @@ def _fit_irregular(
         out[0], out[1] = mean, np.where(n == 1, mean, slope)
         half = good & (g >= len(y) // 2)
         out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
-        squares = np.sum(residual**2, axis=0)
-        pairs = good[1:] & good[:-1]
-        steps = np.where(pairs, np.diff(residual, axis=0), 0)
-        out[-3] = np.where(n > 2, squares / (n - 2), np.nan)
-        out[-2] = np.where(n > 2, np.sum(steps**2, axis=0) / (2 * pairs.sum(axis=0)), np.nan)
-        out[-1] = np.where(n > 2, np.abs(residual).sum(axis=0) / np.sqrt(squares * n), np.nan)
+        first = len(SCALARS) + fit.templates
+        out[first:] = _measure_gaps(residual, good)
+        out[first:, n < SHORTEST_RAMP] = np.nan
     out[:, n == 0] = np.nan
     return out.astype(np.float32), n.astype(np.uint16)
 
@@ -356,3 +381,17 @@ def _fit_line(
     x = np.where(good, g - centre, 0)
     slope = np.sum(x * d, axis=0) / np.sum(x * x, axis=0)
     return mean, slope, np.where(good, d - mean - slope * x, 0)
+
+
+def _measure_gaps(residual: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What :func:`_measure_residuals` gives, for ramps with gaps: (5, pixels)."""
+    n = good.sum(axis=0)
+    squares = np.sum(residual**2, axis=0)
+    pairs = good[1:] & good[:-1]
+    step = np.where(pairs, np.diff(residual, axis=0), 0)
+    steps, count = step**2, pairs.sum(axis=0)
+    kept = 1 - np.array([largest_share(int(k)) if k > 1 else 0.0 for k in range(len(good))])
+    white = (steps.sum(axis=0) - steps.max(axis=0)) / (2 * count * kept[count])
+    lagged = sum(w * np.sum(residual[k:] * residual[:-k], axis=0) for k, w in enumerate(MEMORY, 1))
+    flatness = np.abs(residual).sum(axis=0) / np.sqrt(squares * n)
+    return np.stack([squares / (n - 2), white, flatness, lagged / squares, step.min(axis=0)])

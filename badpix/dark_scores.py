@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.dark_ramps import MEMORY
 from badpix.dark_stats import CLEAN_ENOUGH, MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
 
@@ -25,12 +26,16 @@ NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as i
 
 @dataclass(frozen=True)
 class Setup:
-    """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts."""
+    """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts.
+
+    ``pulls``: slope that a decay of each template adds, over its contrast.
+    """
 
     groups: int
     group_time: float
     integrations: int
     templates: tuple[str, ...]
+    pulls: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,19 +122,22 @@ def measure_contrast(
 
 
 def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
-    """Correlation (1 for white noise) and flatness (0.80 for Gaussian noise) of residuals, measured in two ways.
+    """Memory (0 for white noise) and flatness (0.80 for Gaussian noise) of residuals, measured in two ways.
 
     ``clean_*``: over integrations without jumps, where there are enough; ``all_*``: medians over all.
     """
     shot = own_shot(pixels, setup, population)
     enough = pixels["clean"] >= CLEAN_ENOUGH
+    drift = shot * np.float32(SHOT_SLOPE * setup.groups)
     out = {}
     for way in ("clean", "all"):
         prefix, here = ("clean_", enough) if way == "clean" else ("", True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            residual = pixels[prefix + "residual"] - shot * np.float32(SHOT_SLOPE * setup.groups)
-            white = np.maximum(pixels[prefix + "white"] - shot / 2, 0.05 * pixels[prefix + "white"])
-            out[way + "_correlation"] = np.where(here, residual / white, np.nan).astype(np.float32)
+            total = pixels[prefix + "residual"]
+            memory = (pixels[prefix + "memory"] * total - drift * np.float32(sum(MEMORY))) / np.maximum(
+                total - drift, 0.05 * total
+            )
+            out[way + "_correlation"] = np.where(here, memory, np.nan).astype(np.float32)
             out[way + "_flatness"] = np.where(here, pixels[prefix + "flatness"], np.nan).astype(np.float32)
     return out
 
@@ -141,7 +149,8 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     -------
     dict
         ``noise`` (DN) and ``noise_z``; ``<contrast>_z`` and ``<contrast>_median_z``; ``correlation_z``,
-        ``flatness_z``, ``telegraph`` (both together), ``residual_z``; ``shot`` (DN^2).
+        ``flatness_z``, ``residual_z``, ``switching`` (the first two together), ``telegraph`` (all three);
+        ``shot`` (DN^2).
     """
     noise = measure_noise(pixels, setup, population)
     out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
@@ -159,8 +168,8 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
         for name in ("correlation", "flatness"):
             clean = population.z("clean_" + name, ways["clean_" + name]) * fewer
             out[name + "_z"] = np.where(enough, clean, population.z("all_" + name, ways["all_" + name]))
-        both = np.clip(out["correlation_z"], -1, 8) + np.clip(out["flatness_z"], -3, 12)
-        out["telegraph"] = both / np.float32(np.sqrt(2))
+    out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / 2
+    out["telegraph"] = out["switching"] + np.clip(out["residual_z"], -2, 4) / 2
     return out
 
 
@@ -174,7 +183,7 @@ def find_candidates(pixels: Stats, scores: Stats, setup: Setup, population: Popu
         found |= scores["noise_z"] > 2.8
         for name in setup.templates:
             found |= np.abs(scores[name + "_z"]) > 4.5
-        found |= (scores["telegraph"] > 2.7) & (scores["residual_z"] > 2.7)
-        found |= (scores["telegraph"] > 4.2) | (scores["correlation_z"] > 6.5) | (scores["flatness_z"] > 5.5)
+        found |= (scores["telegraph"] > 5) | ((scores["switching"] > 2.7) & (scores["residual_z"] > 3.2))
+        found |= (scores["flatness_z"] > 4.5) | (pixels["drops"] >= 2)
         found |= np.abs(pixels["pedestal"]) > 4 * population.spread["pedestal"][1]
     return found

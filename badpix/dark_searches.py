@@ -15,6 +15,7 @@ A search takes the columns of a table of candidates (one entry a pixel) and give
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from badpix.dark_scores import SHOT_SLOPE, Population, Setup
-from badpix.dark_stats import MEDIAN_ERROR, Stats
+from badpix.dark_stats import TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
 
 Bool = NDArray[np.bool_]
@@ -35,6 +36,9 @@ IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
 OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
 TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
+LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
+FLAT = 5.0  # sigma of flatness that two levels alone reach
+RARE = 2e-6
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
 PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
 
@@ -121,6 +125,18 @@ def find_saturated(pixels: Stats, places: Places, *, fraction: float, level_frac
     return saturated & enough & (level >= level_fraction * np.maximum(brightest, 0)) & (level > 0)
 
 
+def best_template(scores: Stats, setup: Setup) -> NDArray[np.intp]:
+    """Number of the template with the largest contrast score."""
+    return np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
+
+
+def decay_rate(pixels: Stats, scores: Stats, setup: Setup) -> Float:
+    """What the best fitting decay adds to the slope of the ramp, DN/s."""
+    best = best_template(scores, setup)
+    contrast = np.choose(best, [pixels[t + "_median"] for t in setup.templates])
+    return np.nan_to_num(np.array(setup.pulls, np.float32)[best] * contrast / np.float32(setup.group_time))
+
+
 def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float,
              late_fraction: float) -> Bool:  # fmt: skip
     """Rate above ``limit`` (DN/s) in enough integrations, above its own scatter, and going on to the ramp's end.
@@ -139,9 +155,7 @@ def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: floa
 def find_rc(pixels: Stats, scores: Stats, setup: Setup, population: Population, *, sigma: float, median_sigma: float,
             sign_fraction: float, scatter: float, linear_fraction: float, explained: float, rest: float) -> Bool:  # fmt: skip
     """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 6. Limits themselves do not count."""
-    if not setup.templates:
-        return np.zeros(len(pixels["slope"]), bool)
-    best = np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
+    best = best_template(scores, setup)
 
     def of_best(suffix: str, table: Stats = pixels) -> Float:
         return np.choose(best, [table[t + suffix] for t in setup.templates])
@@ -155,24 +169,38 @@ def find_rc(pixels: Stats, scores: Stats, setup: Setup, population: Population, 
         found &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
         found &= pixels["cut_fraction"] < 0.5
         limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
-        return found & ((of_best("_share") > explained) | (of_best("_rest") < limit))
+        return found & ((pixels["share"] > explained) | (pixels["rest"] < limit))
 
 
-def find_telegraph(scores: Stats, setup: Setup, population: Population, leaked: Float, *, threshold: float) -> Bool:
-    """Residuals that are correlated (slow switching) or sit on two levels (fast switching).
+def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, *,
+                   threshold: float, noisy_threshold: float, min_drops: int) -> Bool:  # fmt: skip
+    """Residuals that remember (slow switching), sit on two levels (fast switching), or drop again and again.
 
     Not where shot noise rules (the ramp of a hot pixel wanders by itself) or where a neighbour's residuals leak in.
     """
-    both, r = scores["telegraph"], scores["correlation_z"]
-    f, v = scores["flatness_z"], scores["residual_z"]
+    loud, flat = scores["residual_z"], scores["flatness_z"]
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
-        found = (both > threshold) & (f > 0.5) & (r > 1.5) & (v > 0.5)
-        found |= (r > 7) & (((f > -3) & (v > 1)) | (v > 5))
-        found |= (f > 6) & (r > -1) & (v > 1)
-        found |= (both > 2.8) & (v > 3) & (r > 0) & (f > 0)
+        found = scores["telegraph"] > threshold
+        found |= (scores["switching"] > noisy_threshold) & (loud > LOUD)
+        found |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
+        found |= pixels["drops"] >= min_drops
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         return found & ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
+
+
+def count_drops_needed(setup: Setup, sigma: float) -> int:
+    """Integrations with a step down of ``sigma`` that Gaussian noise shows in less than two of a million pixels.
+
+    At least 2. The chance of one integration is taken three times as high: noise has tails.
+    """
+    chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
+    n, below = setup.integrations, 0.0
+    for k in range(n + 1):
+        below += math.comb(n, k) * chance**k * (1 - chance) ** (n - k)
+        if k >= 1 and 1 - below < RARE:
+            return k + 1
+    return n + 1
 
 
 def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,
@@ -195,7 +223,7 @@ def flatten_pedestal(pedestal: Float, amplifiers: NDArray[np.uint8], interleaved
 
 
 def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: float) -> tuple[Bool, float]:
-    """Pedestal map below ``-sigma`` times the larger of its MAD and the pixel's own error; and that MAD.
+    """Pedestal map below ``-sigma`` times its MAD and the pixel's own excess error together; and that MAD.
 
     Charge that leaks in from pixels with unusual pedestals is taken off first.
     """
@@ -205,11 +233,14 @@ def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: f
         index = np.flatnonzero(np.abs(pedestal) > PEDESTAL_SOURCE * spread)
     places = Places(index, pedestal.shape)
     value = correct_ipc(pedestal.flat[index], places, ipc)
-    own = np.maximum(np.nan_to_num(own_error.flat[index]), spread)
+    own = np.hypot(np.nan_to_num(own_error.flat[index]), spread)
     found.flat[index] = value < -sigma * own
     return found, spread
 
 
-def pedestal_error(pixels: Stats) -> Float:
-    """Error of the mean pedestal from its scatter over integrations, DN."""
-    return MEDIAN_ERROR * pixels["pedestal_scatter"] / np.sqrt(np.maximum(pixels["integrations"], 1))
+def pedestal_error(pixels: Stats, population: Population) -> Float:
+    """What a pixel's noise above the median pixel's adds to the error of its mean pedestal, DN."""
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    with np.errstate(invalid="ignore"):
+        excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
+        return TRIMMED_ERROR * np.sqrt(excess / np.maximum(pixels["integrations"], 1))

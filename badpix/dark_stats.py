@@ -6,9 +6,11 @@
 3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
    jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
    of its cell.
-4. Correlation of the residuals is measured in integrations without jumps where there are at least three: sums of
-   numerators and denominators, without the integration of the largest residuals; elsewhere medians over all.
-5. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
+4. Memory and flatness of the residuals are measured in integrations without jumps where there are at least three:
+   means without the integration of the largest residuals. Elsewhere they are low quantiles over all integrations,
+   which the cosmic rays of half of them do not spoil.
+5. Deep steps down are counted: integrations with one below the pixel's own noise.
+6. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ Stats = dict[str, NDArray[np.float32]]
 MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
 NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
+LOW_QUANTILE = 0.3
 CLEAN_ENOUGH = 3  # integrations without jumps from which correlation is measured in these alone
 
 
@@ -90,6 +93,12 @@ def median_of(ordered: Array, count: NDArray[np.intp]) -> Array:
         return np.where(count > 0, low + (high - low) * np.float32(0.5), np.float32(np.nan))
 
 
+def low_quantile_of(ordered: Array, count: NDArray[np.intp]) -> Array:
+    """The value that 30 % of the integrations stay below; NaN where nothing was measured."""
+    rank = (LOW_QUANTILE * np.maximum(count - 1, 0)).astype(np.intp)
+    return np.where(count > 0, pick(ordered, rank), np.float32(np.nan))
+
+
 def trimmed_mean_of(ordered: Array, count: NDArray[np.intp], fraction: float = 0.2) -> Array:
     """Mean without the lowest and highest ``fraction`` (at least one each from 3 values on); NaN where empty."""
     n = len(ordered)
@@ -124,7 +133,7 @@ def mad_stack(values: Array, centre: Array) -> Array:
 
 
 def combine_integrations(
-    tile: Integrations, *, min_groups: int, hot_fraction: float, templates: tuple[str, ...]
+    tile: Integrations, *, min_groups: int, hot_fraction: float, drop_sigma: float, templates: tuple[str, ...]
 ) -> Stats:
     """What is measured of every pixel: (pixels,) float32 each.
 
@@ -136,6 +145,8 @@ def combine_integrations(
         Usable groups that an integration must have.
     hot_fraction : float
         Fraction of integrations in which a rate must be reached: ``hot_rate`` is the highest rate that is.
+    drop_sigma : float
+        Depth of a step down that counts, in units of the pixel's own noise of a step.
     templates : tuple of str
         Names of the contrasts.
     """
@@ -154,8 +165,8 @@ def combine_integrations(
     out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
     out["poisson"] = _mean(tile.values["poisson"])
     ignored = np.where(used, np.float32(0), np.float32(np.nan)) if not used.all() else None
-    for name in ("white", "residual"):
-        out[name] = median_stack(_masked(tile.values[name], ignored))
+    out["residual"] = median_stack(_masked(tile.values["residual"], ignored))
+    out["white"] = trimmed_mean_of(*sort_stack(_masked(tile.values["white"], ignored)))
     for name in templates:
         ordered, count = sort_stack(_masked(tile.values[name], ignored))
         out[name] = trimmed_mean_of(ordered, count)
@@ -163,10 +174,15 @@ def combine_integrations(
     ordered, count = sort_stack(_masked(tile.values["pedestal"], ignored))
     out["pedestal"] = trimmed_mean_of(ordered, count)
     out.update(sum_clean(tile, used & (tile.jumps == 0)))
-    out["flatness"] = np.full(used.shape[1], np.nan, np.float32)
     few = np.flatnonzero(out["clean"] < CLEAN_ENOUGH)  # the others are judged by their clean integrations
-    if few.size:
-        out["flatness"][few] = median_stack(np.where(used[:, few], tile.values["flatness"][:, few], np.nan))
+    for name in ("flatness", "memory"):
+        out[name] = np.full(used.shape[1], np.nan, np.float32)
+        if few.size:
+            values = np.where(used[:, few], tile.values[name][:, few], np.float32(np.nan))
+            out[name][few] = low_quantile_of(*sort_stack(values))
+    with np.errstate(invalid="ignore"):
+        deep = tile.values["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
+    out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
     return out
 
 
@@ -182,11 +198,11 @@ def _mean(values: Array) -> Array:
 
 
 def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
-    """Means of residual and white variance and of flatness over clean integrations, the largest residual left out.
+    """Means of residual variance, flatness and memory over clean integrations, the largest residual left out.
 
     From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
     """
-    names = ("residual", "white", "flatness")
+    names = ("residual", "flatness", "memory")
     sums = {name: np.zeros(clean.shape[1]) for name in names}
     worst = {name: np.full(clean.shape[1], -1.0, np.float32) for name in names}
     count = np.zeros(clean.shape[1], np.intp)
@@ -209,31 +225,43 @@ def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
 
 
 def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *, min_groups: int,
-                   templates: tuple[str, ...]) -> Stats:  # fmt: skip
-    """What only candidates need: medians of slope, late slope and flatness, scatter and shape of the contrasts.
+                   templates: tuple[str, ...], bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+    """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
     For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
-    of the median), ``_share`` (median part of the residual sum of squares that it explains) and ``_rest`` (median
-    residual variance without it).
+    of the median). ``share``: median part of the residual sum of squares that all templates together explain;
+    ``rest``: median residual variance without that part.
     """
     used = np.where(tile.groups[:, index] >= min_groups, np.float32(0), np.float32(np.nan))
     values = {name: tile.values[name][:, index] + used for name in tile.values if name not in ("rate", "poisson")}
-    out: Stats = {name: median_stack(values[name]) for name in ("slope", "late", "flatness")}
+    out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
     rate = tile.values["rate"][:, index]
     out["rate_scatter"] = mad_stack(rate, known["rate"][index])
     out["pedestal_scatter"] = mad_stack(values["pedestal"], median_stack(values["pedestal"]))
     out["groups"] = np.median(tile.groups[:, index], axis=0).astype(np.float32)
-    freedom = np.maximum(tile.groups[:, index].astype(np.float32) - 2, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = values["residual"] * freedom
-        for name in templates:
-            c, centre = values[name], known[name + "_median"][index]
-            out[name + "_scatter"] = mad_stack(c, centre)
-            measured = np.isfinite(c).sum(axis=0)
-            out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / measured
-            out[name + "_share"] = median_stack(c * c / total)
-            out[name + "_rest"] = median_stack((total - c * c) / np.maximum(freedom - 1, 1))
+    for name in templates:
+        c, centre = values[name], known[name + "_median"][index]
+        out[name + "_scatter"] = mad_stack(c, centre)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
+    out.update(_explain(values, tile.groups[:, index], templates, bends))
     return out
+
+
+def _explain(values: dict[str, Array], groups: NDArray[np.uint16], templates: tuple[str, ...],
+             bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+    """Part of the residuals that decays explain, and residual variance without it: medians over integrations."""
+    if not templates:
+        nothing = np.full(groups.shape[1], np.nan, np.float32)
+        return {"share": nothing, "rest": nothing}
+    contrasts = np.stack([values[name] for name in templates])
+    explained = np.sum(np.einsum("kt,tip->kip", bends, contrasts) ** 2, axis=0)
+    freedom = np.maximum(groups.astype(np.float32) - 2, 1)
+    total = values["residual"] * freedom
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = median_stack((explained / total).astype(np.float32))
+        left = (total - explained) / np.maximum(freedom - len(templates), 1)
+    return {"share": share, "rest": median_stack(left.astype(np.float32))}
 
 
 def join(parts: list[Stats]) -> Stats:

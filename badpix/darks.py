@@ -44,8 +44,8 @@ from badpix.exposures import read_band
 
 T = TypeVar("T")
 R = TypeVar("R")
+Bool = NDArray[np.bool_]
 Tick = Callable[[int, int], None]
-SHAPE_GROUPS = 5  # usable groups below which noise, RC and TELEGRAPH are not searched
 
 
 def quiet(done: int, total: int) -> None:
@@ -129,7 +129,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     detector = detectors.get(darks.first.keyword("DETECTOR"))
     cells = ramps.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
-    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates)
+    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, tuple(fit.pulls))
     if setup.integrations < p["min_integrations"]:
         raise DataError(
             f"{darks.first.path}: {setup.integrations} integrations in {len(darks.files)} darks, expected at least "
@@ -138,6 +138,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     return Job(
         tuple(f.layouts() for f in darks.files), fit, cells, setup, reference.shape,
         min(p["min_groups"], fit.usable), p["min_integrations"], p["hot_fraction"],
+        p["telegraph_drop_sigma"],
     )  # fmt: skip
 
 
@@ -189,9 +190,9 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
     setup, n = job.setup, job.setup.integrations
     if p["hot_sigma_threshold"] is not None:
         notes.append(f"HOT: rates above {p['hot_sigma_threshold'] * population.rate_spread:.4g} DN/s can be found")
-    if setup.groups < SHAPE_GROUPS:
+    if setup.groups < ramps.SHORTEST_RAMP:
         notes.append(
-            f"{setup.groups} usable groups, fewer than {SHAPE_GROUPS}: noise within the ramp, RC and TELEGRAPH are "
+            f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the ramp, RC and TELEGRAPH are "
             "not searched"
         )
     elif p["rc_search_type"] == "shape":
@@ -298,48 +299,85 @@ def find_types(
     ipc: float, p: Mapping[str, Any],
 ) -> Detection:  # fmt: skip
     """All searches in their order, and what they were decided on."""
-    pixels, scores, places, setup = table.pixels, table.scores, table.places, job.setup
-    none = np.zeros(len(places.index), bool)
-    leaked = searches.leaked_variance(pixels, places, ipc)
+    pixels, places = table.pixels, table.places
+    measured = pixels["integrations"] >= p["min_integrations"]
     saturated = searches.find_saturated(
         pixels, places, fraction=p["max_saturated_fraction"], level_fraction=p["saturated_level_fraction"]
     )
-    hot_limit = rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
-    warm_limit = rate_limit(p["warm_sigma_threshold"], None, population)
-    own = {"own_threshold": p["hot_own_threshold"], "late_fraction": p["hot_late_fraction"]}
-    linear = none if hot_limit is None else searches.find_hot(pixels, setup, population, limit=hot_limit, **own)
-    hot = saturated | linear
-    warm = none if warm_limit is None else searches.find_hot(pixels, setup, population, limit=warm_limit, **own)
-    warm = warm & ~hot
-    measured = pixels["integrations"] >= p["min_integrations"]
-    shapes = setup.groups >= SHAPE_GROUPS
-    rc = none
-    if shapes:
-        rc = measured & ~saturated & searches.find_rc(
-            pixels, scores, setup, population, sigma=p["rc_sigma_threshold"], median_sigma=p["rc_median_threshold"],
-            sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
-            linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
-        )  # fmt: skip
-    telegraph = none
-    if shapes and p["telegraph_search"]:
-        limit = p["telegraph_threshold"] if setup.integrations >= 8 else p["telegraph_few_threshold"]
-        telegraph = searches.find_telegraph(scores, setup, population, leaked, threshold=limit)
-        telegraph &= measured & ~saturated & ~rc
-    noisy = none
-    if shapes:
-        noisy = searches.find_noisy(
-            pixels, scores, population, leaked, sigma=p["noisy_sigma_threshold"], min_ratio=p["noisy_min_ratio"]
-        )
-        noisy = noisy & measured & ~(hot | warm | rc | telegraph)
-    undetermined = ~measured & ~hot
-    found = {"hot": hot, "warm": warm, "noisy": noisy, "rc": rc, "telegraph": telegraph}
+    found = {"rc": find_bent(table, job.setup, population, p) & measured & ~saturated}
+    limits = {
+        "hot": rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population),
+        "warm": rate_limit(p["warm_sigma_threshold"], None, population),
+    }
+    for name, limit in limits.items():
+        found[name] = find_bright(table, job.setup, population, found["rc"], limit, p)
+    found["hot"] |= saturated
+    found["warm"] &= ~found["hot"]
+    leaked = searches.leaked_variance(pixels, places, ipc)
+    found["telegraph"] = find_switching(table, job.setup, population, leaked, p) & measured
+    found["telegraph"] &= ~(saturated | found["rc"])
+    explained = np.any([found[name] for name in ("hot", "warm", "rc", "telegraph")], axis=0)
+    found["noisy"] = find_loud(table, job.setup, population, leaked, p) & measured & ~explained
+    undetermined = ~measured & ~found["hot"]
     result = Detection({name: places.to_map(column) for name, column in found.items()})
-    low, spread = find_low(darks, table, maps, ipc, p)
-    result.maps["low_pedestal"] = low & ~places.to_map(hot | rc | ~measured)
+    low, spread = find_low(darks, table, population, maps, ipc, p)
+    result.maps["low_pedestal"] = low & ~places.to_map(found["hot"] | found["rc"] | ~measured)
     if undetermined.any():
         result.notes.append(f"{int(undetermined.sum())} pixels are undetermined: too few usable integrations or groups")
-    result.evidence = make_evidence(table, maps, population, hot_limit, warm_limit, spread, undetermined, p)
+    result.evidence = make_evidence(table, maps, population, limits, spread, undetermined, p)
     return result
+
+
+def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> Bool:
+    """RC and inverse RC."""
+    if not setup.templates:
+        return np.zeros(len(table.places.index), bool)
+    return searches.find_rc(
+        table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
+        median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
+        linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
+    )  # fmt: skip
+
+
+def find_bright(
+    table: Candidates, setup: Setup, population: Population, rc: Bool, limit: float | None, p: Mapping[str, Any]
+) -> Bool:
+    """HOT or WARM by the dark rate; that of an RC pixel counts without its decay."""
+    if limit is None:
+        return np.zeros(len(table.places.index), bool)
+    pixels = dict(table.pixels)
+    if rc.any():
+        decay = searches.decay_rate(pixels, table.scores, setup)
+        pixels["hot_rate"] = pixels["hot_rate"] - np.where(rc, np.maximum(decay, 0), 0)
+    return searches.find_hot(
+        pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
+        late_fraction=p["hot_late_fraction"],
+    )  # fmt: skip
+
+
+def find_switching(
+    table: Candidates, setup: Setup, population: Population, leaked: NDArray[np.float32], p: Mapping[str, Any]
+) -> Bool:
+    """TELEGRAPH."""
+    if setup.groups < ramps.SHORTEST_RAMP or not p["telegraph_search"]:
+        return np.zeros(len(table.places.index), bool)
+    return searches.find_telegraph(
+        table.pixels, table.scores, setup, population, leaked, threshold=p["telegraph_threshold"],
+        noisy_threshold=p["telegraph_noisy_threshold"],
+        min_drops=searches.count_drops_needed(setup, p["telegraph_drop_sigma"]),
+    )  # fmt: skip
+
+
+def find_loud(
+    table: Candidates, setup: Setup, population: Population, leaked: NDArray[np.float32], p: Mapping[str, Any]
+) -> Bool:
+    """Noisy within the ramp."""
+    if setup.groups < ramps.SHORTEST_RAMP:
+        return np.zeros(len(table.places.index), bool)
+    return searches.find_noisy(
+        table.pixels, table.scores, population, leaked, sigma=p["noisy_sigma_threshold"],
+        min_ratio=p["noisy_min_ratio"],
+    )  # fmt: skip
 
 
 def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
@@ -350,7 +388,8 @@ def rate_limit(sigma: float | None, rate: float | None, population: Population) 
 
 
 def find_low(
-    darks: DarkSet, table: Candidates, maps: dict[str, NDArray[np.float32]], ipc: float, p: Mapping[str, Any]
+    darks: DarkSet, table: Candidates, population: Population, maps: dict[str, NDArray[np.float32]], ipc: float,
+    p: Mapping[str, Any],
 ) -> tuple[NDArray[np.bool_], float]:
     """Low pedestals; the pedestal map is flattened in place of its surroundings where it holds the bias."""
     detector = detectors.get(darks.first.keyword("DETECTOR"))
@@ -361,20 +400,20 @@ def find_low(
             maps["pedestal"], amplifiers, detector.amplifiers == "interleaved"
         )
     own = np.zeros(maps["pedestal"].shape, np.float32)
-    own.flat[table.places.index] = searches.pedestal_error(table.pixels)
-    return searches.find_low_pedestal(maps["pedestal"], own, sigma=p["pedestal_sigma_threshold"], ipc=ipc)
+    own.flat[table.places.index] = searches.pedestal_error(table.pixels, population)
+    return searches.find_low_pedestal(maps["pedestal"], own, sigma=p["low_pedestal_sigma_threshold"], ipc=ipc)
 
 
 # --- 5: evidence -------------------------------------------------------------------------------------------
 
 
 def make_evidence(
-    table: Candidates, maps: dict[str, NDArray[np.float32]], population: Population, hot_limit: float | None,
-    warm_limit: float | None, pedestal_spread: float, undetermined: NDArray[np.bool_], p: Mapping[str, Any],
+    table: Candidates, maps: dict[str, NDArray[np.float32]], population: Population,
+    limits: Mapping[str, float | None], pedestal_spread: float, undetermined: Bool, p: Mapping[str, Any],
 ) -> Evidence:  # fmt: skip
     """Images and rules of the searches."""
     images: dict[str, NDArray[Any]] = {f"dark_{name}": image for name, image in maps.items()}
     rules = []
-    if hot_limit is not None:
-        rules.append(Rule("hot", "dark_rate", ">", hot_limit, "DN/s", "dark rate over its surroundings", 1))
+    if limits["hot"] is not None:
+        rules.append(Rule("hot", "dark_rate", ">", limits["hot"], "DN/s", "dark rate over its surroundings", 1))
     return Evidence(images, rules)

@@ -159,7 +159,7 @@ SECTION = Section(
         ),
         Param(
             "noisy_sigma_threshold",
-            3.5,
+            3.7,
             "Noisy above this many sigma of the logarithm of the noise over all pixels (noisy_search_type ramp).",
             unit="sigma",
             low=1.0,
@@ -305,18 +305,28 @@ SECTION = Section(
         ),
         Param(
             "telegraph_threshold",
-            4.3,
-            "Limit of the combined score of correlation and flatness of the residuals.",
+            5.5,
+            "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, each "
+            "in sigma of all pixels.",
             unit="sigma",
             low=1.0,
             group=TELEGRAPH,
         ),
         Param(
-            "telegraph_few_threshold",
-            4.8,
-            "The same with fewer than 8 integrations.",
+            "telegraph_noisy_threshold",
+            3.0,
+            "Limit of correlation plus half of flatness for pixels that are noisy in any case.",
             unit="sigma",
-            low=1.0,
+            low=0.0,
+            group=TELEGRAPH,
+        ),
+        Param(
+            "telegraph_drop_sigma",
+            4.5,
+            "Depth of a step down, in units of the pixel's own noise of a step, that no noise makes; such steps in "
+            "several integrations mean TELEGRAPH.",
+            unit="sigma",
+            low=3.0,
             group=TELEGRAPH,
         ),
         Param(
@@ -353,6 +363,14 @@ SECTION = Section(
             low=0.0,
             high=1.0,
             keyword="BPDLOPFC",
+            group=PEDESTAL,
+        ),
+        Param(
+            "low_pedestal_sigma_threshold",
+            4.5,
+            "Mean pedestals below this many sigma of their distribution are low (low_pedestal_search_type mean).",
+            unit="sigma",
+            low=1.0,
             group=PEDESTAL,
         ),
         Param(
