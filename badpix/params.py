@@ -368,6 +368,32 @@ def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[
     return {k: v for k, v in values.items() if k != "inputs"}, dict(inputs)
 
 
+def resolve_paths(name: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A section of a parameter file with paths that start at the file's folder, not at the current directory."""
+    try:
+        sec = section(name)
+    except ModuleNotFoundError:
+        return dict(values)
+    kinds = {p.name: p.kind for p in sec.params}
+    out = dict(values)
+    for key, value in values.items():
+        if key == "inputs" and isinstance(value, Mapping):
+            out[key] = {role: _beside(folder, v) for role, v in value.items()}
+        elif kinds.get(key) in ("path", "paths") and value:
+            out[key] = _beside(folder, value) if kinds[key] == "paths" else _beside(folder, value)[0]
+    return out
+
+
+def _beside(folder: Path, value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else list(value)
+    special = ("none", "default")
+    keep = [n in special or Path(n.lstrip("@")).is_absolute() for n in names]
+    return [
+        n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
+        for n, k in zip(names, keep, strict=True)
+    ]
+
+
 # --- rendering -------------------------------------------------------------------------------------------
 
 

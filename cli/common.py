@@ -13,15 +13,15 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from badpix import __version__, params
-from badpix.errors import BadpixError, DataError, UsageError
+from badpix.errors import BadpixError, UsageError
+from badpix.workers import make_executor, peak_memory
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
+__all__ = ["make_executor"]  # commands take it from here with the rest of the frame
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -183,37 +183,11 @@ def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
             if key not in FILE_KEYS:
                 raise UsageError(f"{name}: unknown section {key!r}{params.nearest(key, FILE_KEYS)}")
             if isinstance(value, Mapping):
-                value = _resolve_paths(key, value, Path(name).parent)
+                value = params.resolve_paths(key, value, Path(name).parent)
                 tree[key] = {**tree.get(key, {}), **value}
             else:
                 tree[key] = str(Path(name).parent / value) if key == "output" else value
     return tree
-
-
-def _resolve_paths(section: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths in a section start at the folder of its file, not at the current directory."""
-    try:
-        sec = params.section(section)
-    except ModuleNotFoundError:
-        return dict(values)
-    kinds = {p.name: p.kind for p in sec.params}
-    out = dict(values)
-    for key, value in values.items():
-        if key == "inputs" and isinstance(value, Mapping):
-            out[key] = {role: _beside(folder, v) for role, v in value.items()}
-        elif kinds.get(key) in ("path", "paths") and value:
-            out[key] = _beside(folder, value) if kinds[key] == "paths" else _beside(folder, value)[0]
-    return out
-
-
-def _beside(folder: Path, value: Any) -> list[str]:
-    names = [value] if isinstance(value, str) else list(value)
-    special = ("none", "default")
-    keep = [n in special or os.path.isabs(n.lstrip("@")) for n in names]
-    return [
-        n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
-        for n, k in zip(names, keep, strict=True)
-    ]
 
 
 def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -265,30 +239,6 @@ def parse_size(text: str | None, default: str) -> int:
     if size <= 0:
         raise UsageError(f"--max-memory: found {text!r}, expected a size such as 400M or 2G")
     return size
-
-
-@contextmanager
-def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
-    """Where tasks run: nowhere else (None), in local processes, or on a Dask cluster."""
-    if dask:
-        try:
-            from distributed import Client
-        except ImportError:
-            raise UsageError("--dask needs dask.distributed: pip install 'badpix[cluster]'") from None
-        try:
-            client = Client(dask, timeout="20s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise DataError(f"--dask {dask}: no scheduler answers: {error}") from None
-        with client, client.get_executor() as executor:
-            yield executor
-    elif workers > 1:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-            yield executor
-    else:
-        yield None
 
 
 # --- talk ------------------------------------------------------------------------------------------------
@@ -427,16 +377,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process, bytes (ru_maxrss would include the parent's before exec)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
