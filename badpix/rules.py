@@ -135,7 +135,7 @@ def find_faults(path: str | Path, name: str | None = None) -> list[Fault]:
     """
     path = Path(path)
     try:
-        found = _read(path, name or path.name)
+        found = read_file(path, name or path.name)
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, fits.VerifyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [Fault("error", "readable", f"not readable as FITS: {reason}")]
@@ -162,7 +162,8 @@ def _words() -> dict[str, list[str]]:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str) -> MaskFile:
+def read_file(path: Path, name: str) -> MaskFile:
+    """What a file holds, broken or not; before any rule is applied."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with warnings.catch_warnings():
