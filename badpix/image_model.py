@@ -24,6 +24,7 @@ from badpix.resample import PixelMap, Window, measure_derivative
 
 ROWS = 256  # rows of a band
 FILL_NEIGHBOURS = 4  # of 9 that a hole must have to be filled
+FILL_SMOOTH = 10.0  # sigma of a pair of mosaics by which these may differ
 STEEP_FIT = 5.0  # sigma a pixel above which pixels take part in the kernel fit
 STEEP_APPLY = 2.0  # sigma a pixel above which the kernel is applied
 MIN_FIT = 500  # pixels
@@ -44,8 +45,12 @@ def combine_others(a: NDArray, b: NDArray, *, limit: float, agree_gradient: floa
         return np.where(apart, a, (a + b) / np.float32(2))
 
 
-def fill_holes(image: NDArray) -> NDArray:
-    """NaN pixels replaced by the mean of their 3x3 where at least 4 of 9 exist, twice."""
+def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
+    """NaN pixels replaced by the mean of their 3x3, twice; in place.
+
+    Only where at least 4 of the 9 exist and differ by less than ``smooth``: a hole in the core of a star can't be
+    told from its neighbours.
+    """
     for _ in range(2):
         ys, xs = np.nonzero(np.isnan(image))
         if not len(ys):
@@ -54,7 +59,8 @@ def fill_holes(image: NDArray) -> NDArray:
         number = np.isfinite(values).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.nansum(values, axis=0, dtype=float) / number
-        fill = number >= FILL_NEIGHBOURS
+            spread = np.fmax.reduce(values) - np.fmin.reduce(values)
+        fill = (number >= FILL_NEIGHBOURS) & (spread < smooth)
         image[ys[fill], xs[fill]] = mean[fill]
     return image
 
@@ -104,8 +110,9 @@ def build_reference(
     shape: tuple[int, int],
     *,
     others: bool,
-    limit: float,
+    agree_sigma: float,
     agree_gradient: float,
+    pair_sigma: float,
 ) -> tuple[NDArray, NDArray]:
     """The image a group is compared with, on its window, and the number m of other groups (uint16).
 
@@ -124,7 +131,8 @@ def build_reference(
         a, b, m = middle_of_others(lo, mid, hi, count, own)
         image = median_of(lo, mid, hi, count)
         if others:
-            image = fill_holes(combine_others(a, b, limit=limit, agree_gradient=agree_gradient))
+            image = combine_others(a, b, limit=agree_sigma * pair_sigma, agree_gradient=agree_gradient)
+            image = fill_holes(image, smooth=FILL_SMOOTH * pair_sigma)
         inner = slice(top - y0, bottom - y0)
         out[top:bottom], cover[top:bottom] = image[inner], m[inner]
     return out, cover
@@ -146,8 +154,6 @@ def blot_bands(
         model[rows] = resample.blot(image, window, positions, interp=interp)
         if cover is not None:
             others[rows] = _nearest(cover, window, positions)
-    if cover is not None:
-        others[np.isnan(model)] = 0
     return model, others
 
 

@@ -31,7 +31,7 @@ from badpix.stats import grow
 
 STEEP = 3.0  # sigma a pixel
 CORE_FRACTION = 0.03
-CORE_SIGMA = 100.0
+CORE_SIGMA = 30.0
 TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
 LINE = 4  # pixels to each side of the centre
 DIRECTIONS = 12
@@ -262,7 +262,8 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
             ys, xs = np.nonzero(alone & (sci - low > SHARP_SIGMA * err))
     v, t = _sharpness_at(sci, ys, xs)
     height = v / err[ys, xs]
-    keep = height > SHARP_SIGMA
+    whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core
+    keep = (height > SHARP_SIGMA) & whole
     return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
 
 

@@ -499,8 +499,9 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     reference, cover = build_reference(
         plan.shelf, plan.windows, image.group, plan.grid.shape,
         others=p["reference"] == "others",
-        limit=p["agree_sigma"] * plan.pair_sigma,
+        agree_sigma=p["agree_sigma"],
         agree_gradient=p["agree_gradient"],
+        pair_sigma=plan.pair_sigma,
     )  # fmt: skip
     model, others = blot_bands(reference, cover, window, image.pixel_map, interp=p["blot_interp"])
     del reference, cover
@@ -535,7 +536,7 @@ def _search_closely(
     sigma = replace_bad_error(err, var_rnoise, var_poisson)
     raw_err = err if p["test"] == "documented" and p["noise"] == "exposure" else None
     residual = sci - np.float32(image.compare) - model
-    model, residual = _sharpen(model, residual, sigma, p, found)
+    model, residual = _sharpen(model, residual, sigma, others, p, found)
     expected = sigma
     if p["noise"] != "exposure":
         expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
@@ -570,12 +571,13 @@ def _read_optional(cal: CalFile, name: str) -> NDArray | None:
 
 
 def _sharpen(
-    model: NDArray, residual: NDArray, sigma: NDArray, p: dict[str, Any], found: Found
+    model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: dict[str, Any], found: Found
 ) -> tuple[NDArray, NDArray]:
     """The sharpened model and what is left of the exposure, if there are enough steep pixels to learn from."""
     if not p["sharpen"]:
         return model, residual
     derivative = measure_derivative(model)
+    derivative[others < 2] = 0
     fit = fit_sharpening(residual, model, sigma, derivative, size=p["sharpen_size"])
     if fit is None:
         return model, residual
@@ -683,7 +685,7 @@ def _search_direct(
         shelf.write(mosaic_name(number), sci)
     band = 14 * shape[1] + 4 * (len(cals) + 8) * min(shape[1], 1024)
     write_planes(shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)))
-    median, _ = build_reference(shelf, windows, 0, shape, others=False, limit=0.0, agree_gradient=0.0)
+    median, _ = build_reference(shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0)
     if p["save_intermediate_results"]:
         products = image_products.Target(output_dir, association.asn_id)
         image_products.write_direct_median(products, cals[0], median)

@@ -104,13 +104,15 @@ def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) ->
     pointings = make_pointings(rng, setup)
     psf = make_psf(setup)
     fixed = {d: _fixed_pattern(np.random.default_rng([setup.seed, i]), setup) for i, d in enumerate(setup.detectors)}
-    skies = setup.sky + (rng.normal(0, 0.08 * setup.sky, setup.groups) if setup.sky_differs else np.zeros(setup.groups))
+    skies = setup.sky + (
+        rng.normal(0, 0.08 * setup.sky, setup.groups) if setup.sky_differs else np.zeros(setup.groups)
+    )
     names = []
     for number, pointing in enumerate(pointings):
         own = np.random.default_rng([setup.seed, 1000 + number])
         model = paint(scene, pointing, psf, setup) + skies[pointing.group]
         arrays, truth = expose(own, model, fixed[pointing.detector], pointing, setup)
-        truth["COVER"] = count_cover(pointing, pointings, setup)
+        truth["COVER"] = count_cover(pointing, pointings, setup).astype(np.float32)
         name = f"jw{setup.program}001001_02101_{pointing.group + 1:05d}_{pointing.detector.lower()}_cal.fits"
         with atomic_path(directory / name, overwrite) as path:
             write_cal(path, name, arrays, pointing, setup, skies[pointing.group])
@@ -383,7 +385,10 @@ def _add_star(image: NDArray, x: float, y: float, flux: float, smooth: NDArray, 
 
     ny, nx = image.shape
     x0, y0 = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
-    xs, ys = np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)), np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1))
+    xs, ys = (
+        np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)),
+        np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1)),
+    )
     if not len(xs) or not len(ys):
         return
     middle = smooth.shape[0] // 2
@@ -398,7 +403,10 @@ def _add_galaxy(image: NDArray, x: float, y: float, row: NDArray, roll: float, s
     re = size / setup.scale
     reach = int(7 * re) + 4
     x0, y0 = int(round(x)), int(round(y))
-    xs, ys = np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)), np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1))
+    xs, ys = (
+        np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)),
+        np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1)),
+    )
     if not len(xs) or not len(ys):
         return
     dx, dy = np.meshgrid(xs - x, ys - y)
