@@ -17,6 +17,13 @@ BADPIX = {
         "darks": ("darks:darks", "Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps."),
         "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
     },
+    "Look at masks": {
+        "check": ("trust:check", "Is a MASK valid and plausible? Exit status 3 if not."),
+        "explain": ("trust:explain", "Why is a pixel flagged, or why not?"),
+        "compare": ("trust:compare", "What changed between masks of one detector?"),
+        "report": ("trust:report", "Write one self-contained page about a MASK."),
+        "export": ("trust:export", "Write a MASK as list, DS9 regions, boolean image or table."),
+    },
     "Simulate": {
         "simulate": ("simulate:simulate", "Write simulated flats and darks with known defects."),
         "score": ("simulate:score", "Compare a MASK with the truth of its simulation."),

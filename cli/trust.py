@@ -1,0 +1,423 @@
+"""``badpix check``, ``explain``, ``compare``, ``report``, ``export``: what is in a mask, and can it be trusted?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from badpix.cli.common import Command, Option, Talk, collect, load_files, parameter_options, talk_options
+from badpix.errors import UsageError
+
+if TYPE_CHECKING:
+    from badpix.check import Checked
+    from badpix.compare import Comparison, History
+    from badpix.explain import Explanation
+
+MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
+
+
+def _option(*names: str, heading: str, **rest: Any) -> Any:
+    return click.option(*names, cls=Option, heading=heading, **rest)
+
+
+def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+    """Tables on stdout: they are the result."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
+    for title, columns, rows in blocks:
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for k, column in enumerate(columns):
+            left = k == 0 or any(isinstance(r[k], str) and not r[k][:1].isdigit() and r[k] != "-" for r in rows)
+            table.add_column(column, justify="left" if left else "right")
+        for row in rows:
+            table.add_row(*[f"{v:,}" if isinstance(v, int) else str(v) for v in row])
+        console.print(table)
+
+
+# --- check -----------------------------------------------------------------------------------------------
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: badpix check nrcb1_mask.fits --against nrcb1_mask_2025.fits --pipeline",
+)
+@click.argument("masks", nargs=-1, required=True, metavar="MASK...")
+@_option("--against", metavar="OLD", heading="Check", help="Previous mask: jumps in the number of pixels are errors.")
+@_option("--limits", metavar="FILE", heading="Check",
+         help="YAML with a section check, and detectors: {NAME: {limit: value}} for single ones.")  # fmt: skip
+@_option("--pipeline", is_flag=True, heading="Check",
+         help="Also run the pipeline's DQInitStep with this mask, and crds certify (extra 'pipeline').")  # fmt: skip
+@_option("--exposure", metavar="FILE", heading="Check",
+         help="Raw exposure for the pipeline; a synthetic one is made without it.")  # fmt: skip
+@parameter_options("check")
+@talk_options
+@click.pass_context
+def check(
+    ctx: click.Context,
+    masks: tuple[str, ...],
+    against: str | None,
+    limits: str | None,
+    pipeline: bool,
+    exposure: str | None,
+    **options: Any,
+) -> None:
+    """Is a MASK valid and plausible? Exit status 3 if not.
+
+    Every rule of the format is checked on the file, without a network; then the share of flagged pixels, the policy
+    of DO_NOT_USE, and what changed since the previous mask.
+    """
+    talk = ctx.obj = Talk(options)
+    p, own = _limits(limits, options)
+    from badpix import check as checking
+    from badpix.exposures import expand_inputs
+
+    files = expand_inputs(masks, ("_mask", ""))
+    results = []
+    for path in files:
+        values = checking.limits_for(_detector_of(path), own, p, limits or "command line")
+        results.append(
+            checking.check_mask(
+                path, values, against=against, pipeline=pipeline or exposure is not None, exposure=exposure
+            )
+        )
+        if not options["as_json"]:
+            _print_checked(results[-1], talk)
+    passed = all(r.passed for r in results)
+    if options["as_json"]:
+        summary = {"passed": passed, "masks": [r.summary() for r in results]}
+        talk.finish("check", [], summary | ({} if passed else {"status": "failed"}))
+    ctx.exit(0 if passed else 3)
+
+
+def _limits(limits: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Checked limits, and the whole tree of the limits file for those of single detectors."""
+    tree = load_files({"params_files": [limits] if limits else []})
+    known = {"check", "detectors"}
+    for key in tree:
+        if key not in known:
+            raise UsageError(f"{limits}: section {key!r} is not used here; expected {', '.join(sorted(known))}")
+    p, _ = collect("check", tree, {**options, "params_files": (limits,) if limits else ()})
+    return p, tree
+
+
+def _detector_of(path: Path) -> str:
+    from badpix.errors import DataError
+    from badpix.exposures import open_exposure
+
+    try:
+        return str(open_exposure(path, names=()).header.get("DETECTOR", ""))
+    except DataError:
+        return ""
+
+
+def _print_checked(result: Checked, talk: Talk) -> None:
+    """What was found in one mask, on stdout."""
+    click.secho(f"{result.path}: {'passed' if result.passed else 'FAILED'}", bold=True)
+    for fault in result.faults:
+        colour, word = MARKS[fault.severity]
+        click.echo(f"  {click.style(word, fg=colour)}  {fault.rule}: {fault.message}")
+    for answer in result.answers:
+        if answer.status == "passed":
+            click.echo(f"  {click.style('passed', fg='green')}   {answer.client}")
+        for row in answer.rows if not talk.quiet else []:
+            click.echo(f"           {row['flag']}: {row['mask']:,} in the mask, {row['pipeline']:,} in PIXELDQ")
+        for message in answer.messages if answer.status == "passed" else []:
+            click.echo(f"           {message}")
+    if result.flags and not talk.quiet:
+        old = any("previous" in r for r in result.flags)
+        columns = ["flag", "pixels", "% of science", "limit %", *(["previous"] if old else [])]
+        rows = [
+            [r["flag"], r["pixels"], f"{r['percent']:.4f}", f"{r['limit']:g}" if r["limit"] is not None else "-",
+             *([r.get("previous", 0)] if old else [])]
+            for r in result.flags
+        ]  # fmt: skip
+        _tables([("", columns, rows)])
+
+
+# --- explain ---------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
+@click.argument("mask")
+@click.argument("pixels", nargs=-1, metavar="[X Y | X,Y | @LIST]...")
+@_option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
+@_option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
+         help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
+@_option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
+@_option("--evidence", "evidence_file", metavar="FILE", heading="Evidence",
+         help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+@_option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
+         help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
+@_option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
+@_option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
+@talk_options
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    mask: str,
+    pixels: tuple[str, ...],
+    flag: str | None,
+    worst: int | None,
+    one_based: bool,
+    evidence_file: str | None,
+    ramps: tuple[str, ...],
+    png: str | None,
+    numbers: bool,
+    **options: Any,
+) -> None:
+    """Why is a pixel flagged, or why not?
+
+    X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats
+    and darks).
+    """
+    talk = ctx.obj = Talk(options)
+    from badpix import crds
+    from badpix import explain as explaining
+    from badpix.exposures import expand_inputs
+
+    found = crds.read_mask(mask)
+    evidence, note = explaining.read_evidence(found, evidence_file)
+    if note:
+        talk.note(note)
+    if worst and not flag:
+        raise UsageError("--worst needs --flag")
+    chosen = explaining.parse_pixels(pixels, one_based)
+    chosen += explaining.find_worst(found, evidence, flag, worst or 10) if flag else []
+    if not chosen and not flag:
+        raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
+    files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
+    items = []
+    for x, y in chosen:
+        item = explaining.explain(found, evidence, x, y)
+        items.append(item)
+        if not options["as_json"]:
+            _print_pixel(item, numbers)
+        if files:
+            _show_ramps(talk, files, item, png, options["as_json"])
+    if options["as_json"]:
+        talk.finish("explain", [], {"mask": mask, **explaining.summarise(items)})
+
+
+def _print_pixel(item: Explanation, numbers: bool) -> None:
+    flags = " ".join(item.flags) or "good"
+    click.secho(f"({item.x}, {item.y})  {flags}", bold=True)
+    for sentence in item.sentences:
+        click.echo(f"  {sentence}")
+    for search in item.searches if numbers else []:
+        for votes in search.votes:
+            click.echo(f"  {votes.quantity} by integration: " + " ".join(f"{v:.4g}" for v in votes.values))
+    if numbers:
+        for name, value in item.quantities.items():
+            click.echo(f"    {name:28s} {value:.6g}")
+
+
+def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
+    """Ramps of a pixel in the terminal (stdout), and as a picture if asked."""
+    from badpix import ramps as reading
+
+    found = reading.read_ramps(files, item.x, item.y)
+    if not quiet:
+        for ramp in found:
+            click.echo(reading.draw_text(ramp))
+    if png:
+        from badpix import plots
+        from badpix.output import check_directory
+
+        plots.require_matplotlib()
+        path = check_directory(png) / f"ramps_x{item.x}_y{item.y}.png"
+        title = f"({item.x}, {item.y}) {' '.join(item.flags) or 'good'}"
+        talk.say(f"wrote {plots.draw_ramps(found, title, path)}")
+
+
+# --- compare ---------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, epilog="Example: badpix compare nrcb1_2025.fits nrcb1_2026.fits --output-dir changes")
+@click.argument("masks", nargs=-1, required=True, metavar="OLD NEW [NEWER...]")
+@_option("--regions", multiple=True, metavar="WORD", heading="Compare",
+         help="Count by region too: amplifiers, quadrants, or NAME=x0:x1,y0:y1; may be repeated.")  # fmt: skip
+@_option("--output-dir", metavar="DIR", heading="Compare",
+         help="Write lists and images of what appeared and disappeared into DIR.")  # fmt: skip
+@_option("--top", type=click.IntRange(1), default=20, heading="Compare", help="Transitions to show.  [default: 20]")
+@_option("--overwrite", is_flag=True, heading="Compare", help="Replace existing outputs.")
+@talk_options
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    masks: tuple[str, ...],
+    regions: tuple[str, ...],
+    output_dir: str | None,
+    top: int,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """What changed between masks of one detector?
+
+    Two masks: transitions, and what appeared and disappeared, where both look; so a subarray mask is compared with
+    its window of a full frame. Three and more: each pixel's history by USEAFTER: born, died, intermittent.
+    """
+    talk = ctx.obj = Talk(options)
+    if len(masks) < 2:
+        raise UsageError("masks: one given, expected two or more")
+    from badpix import compare as comparing
+    from badpix import crds
+    from badpix.export_changes import write_comparison, write_history
+
+    found = [crds.read_mask(m) for m in masks]
+    boxes = comparing.parse_regions(regions, found[0].detector)
+    written: list[Path] = []
+    if len(found) == 2:
+        old, new = found
+        pair = comparing.compare(old, new)
+        parts = {name: comparing.compare(old, new, region=box) for name, box in boxes.items()}
+        summary = {**pair.summary(), "regions": {name: part.summary() for name, part in parts.items()}}
+        if not options["as_json"]:
+            _print_comparison(pair, parts, top)
+        if output_dir:
+            written = write_comparison(pair, output_dir, old.detector, overwrite)
+    else:
+        if regions:
+            raise UsageError("--regions: for two masks only")
+        history = comparing.follow(found)
+        summary = history.summary()
+        if not options["as_json"]:
+            _print_history(history)
+        if output_dir:
+            written = write_history(history, output_dir, overwrite)
+    if options["as_json"]:
+        talk.finish("compare", written, {"masks": list(masks), **summary})
+    elif written:
+        talk.finish("compare", written, {})
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.4f}" if whole else "-"
+
+
+def _print_comparison(found: Comparison, parts: dict[str, Comparison], top: int) -> None:
+    n = int(found.science.sum())
+    rows = [
+        [c.flag, c.old, c.new, c.appeared, c.disappeared, c.kept, _percent(c.new, n),
+         "-" if c.agreement is None else f"{c.agreement:.3f}"]
+        for c in found.changes
+    ]  # fmt: skip
+    columns = ["flag", "old", "new", "appeared", "disappeared", "kept", "new %", "agreement"]
+    shown = found.transitions[:top]
+    total = sum(t.pixels for t in found.transitions)
+    title = f"Transitions: {total:,} pixels changed"
+    if len(shown) < len(found.transitions):
+        title += f", {len(shown)} of {len(found.transitions)} kinds shown"
+    blocks: list[Any] = [(f"{n:,} science pixels compared", columns, rows)]
+    blocks.append((title, ["from", "to", "pixels"], [[t.old, t.new, t.pixels] for t in shown]))
+    for name, part in parts.items():
+        rows = [[c.flag, c.old, c.new, c.appeared, c.disappeared, c.kept] for c in part.changes]
+        blocks.append((f"{name}: {int(part.science.sum()):,} science pixels", columns[:6], rows))
+    _tables(blocks)
+
+
+def _print_history(found: History) -> None:
+    def rate(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    rows = [
+        [life.flag, *life.counts, life.always, life.born, life.died, life.intermittent, rate(life.born_per_month),
+         rate(life.died_per_month)]
+        for life in found.lives
+    ]  # fmt: skip
+    days = [d[:10] for d in found.dates]
+    columns = ["flag", *days, "always", "born", "died", "intermittent", "born / month", "died / month"]
+    _tables([(f"{len(days)} masks over {found.months:.1f} months", columns, rows)])
+
+
+# --- report ----------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, epilog="Example: badpix report nrcb1_mask.fits --against old_mask.fits -o report.html")
+@click.argument("mask")
+@_option("-o", "--output", metavar="FILE", required=True, heading="Report", help="HTML page to write.")
+@_option("--against", metavar="OLD", heading="Report", help="Previous mask, shown beside the new numbers.")
+@_option("--evidence", "evidence_file", metavar="FILE", heading="Report",
+         help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+@_option("--ramps", multiple=True, metavar="FILE", heading="Report",
+         help="Exposures with groups (jump or uncal) for examples of ramps per type.")  # fmt: skip
+@_option("--limits", metavar="FILE", heading="Report", help="Limits of the check, as for badpix check.")
+@_option("--overwrite", is_flag=True, heading="Report", help="Replace an existing page.")
+@talk_options
+@click.pass_context
+def report(
+    ctx: click.Context,
+    mask: str,
+    output: str,
+    against: str | None,
+    evidence_file: str | None,
+    ramps: tuple[str, ...],
+    limits: str | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Write one self-contained page about a MASK: counts, map, evidence, checks.
+
+    The page needs no network: it can be mailed and opened years later.
+    """
+    talk = ctx.obj = Talk(options)
+    from badpix import check as checking
+    from badpix import params
+    from badpix import report as reporting
+    from badpix.exposures import expand_inputs
+    from badpix.output import check_target
+
+    target = check_target(output, overwrite)
+    p, own = _limits(limits, {**options, **dict.fromkeys(params.section("check").names)})
+    p = checking.limits_for(_detector_of(Path(mask)), own, p, limits or "defaults")
+    files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
+    size = reporting.write_report(
+        mask, target, p, against=against, evidence=evidence_file, ramps=files, overwrite=overwrite, say=talk.note
+    )
+    talk.finish("report", [target], {"mask": mask, "bytes": size})
+
+
+# --- export ----------------------------------------------------------------------------------------------
+
+
+@click.command(cls=Command, epilog="Example: badpix export nrcb1_mask.fits -o nrcb1_bad.reg --flag HOT --flag RC")
+@click.argument("mask")
+@_option("-o", "--output", metavar="FILE", required=True, heading="Export", help="File to write.")
+@_option("--format", "form", type=click.Choice(["list", "ds9", "fits", "csv"]), default=None, heading="Export",
+         help="Form.  [default: by the ending: .txt list, .reg ds9, .fits boolean image, .csv]")  # fmt: skip
+@_option("--flag", "flags", multiple=True, metavar="NAME", heading="Export",
+         help="Only these flags; may be repeated.  [default: all; DO_NOT_USE for fits]")  # fmt: skip
+@_option("--one-based", is_flag=True, heading="Export", help="Count x and y of list and csv from 1.")
+@_option("--overwrite", is_flag=True, heading="Export", help="Replace an existing file.")
+@talk_options
+@click.pass_context
+def export(
+    ctx: click.Context,
+    mask: str,
+    output: str,
+    form: str | None,
+    flags: tuple[str, ...],
+    one_based: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Write a MASK as a list (x y flag), DS9 regions, a boolean image, or a table.
+
+    The list holds every flag of every pixel in the form of a manual list: badpix merge --manual reads it back.
+    """
+    talk = ctx.obj = Talk(options)
+    from badpix import crds
+    from badpix import explain as explaining
+    from badpix import export as exporting
+
+    kind = exporting.choose_format(output, form)
+    found = crds.read_mask(mask)
+    evidence = explaining.read_evidence(found)[0] if kind == "csv" else None
+    n = exporting.write(found, output, kind, flags=flags, evidence=evidence, one_based=one_based, overwrite=overwrite)
+    talk.finish("export", [output], {"mask": mask, "format": kind, "pixels": n})
