@@ -98,6 +98,10 @@ def build_flats(
     listed = set(p["flat_do_not_use"]) or (set(flats.TYPES) if p["do_not_use_policy"] == "all" else set())
     image = mask.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
     image = _add_manual(image, rows, listed, reference)
+    if look is not None:
+        look(found, image)
+    if not with_evidence:
+        found.evidence.images.clear()  # nobody asks for them any more: memory for the writing
     inputs = hash_inputs([e.path for e in (*used, *raws)] + [Path(f) for f in _given(p["manual_flag_file"])])
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
@@ -107,8 +111,6 @@ def build_flats(
         rejected,
         found.notes,
     )
-    if look is not None:
-        look(found, image)
     return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
 
 

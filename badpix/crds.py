@@ -287,7 +287,7 @@ def make_header(
         ("DESCRIP", texts["descrip"] or f"Bad pixel mask of {facts.name}", "what it is"),
         ("PEDIGREE", _pedigree(texts["pedigree"], days), "origin of the data"),
         ("USEAFTER", _useafter(texts["useafter"], sources), "first exposure it is for"),
-        ("DATE", _newest(sources), "that of the newest input: equal runs, equal bytes"),
+        ("DATE", _newest(sources), "of the newest input, for equal bytes"),
         ("BPVERSN", code_version()[:68], "version of badpix"),
     ]
     for key, value, comment in rows:

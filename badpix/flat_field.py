@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from badpix import stats
 from badpix.errors import DataError
@@ -149,7 +148,7 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
     """
     measured = np.isfinite(mean)
     if iterations == 0:
-        return stats.measure_box_mean(mean, measured, width)
+        return stats.measure_box_mean(mean, measured, width)[0]
     coarse = measure_coarse(mean)
     weight = _fitting(mean, coarse, measured, mask_sigma)
     for _ in range(iterations):
@@ -162,9 +161,9 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
 
 
 def _box_or_coarse(mean: Float, weight: Bool, width: int, coarse: Float) -> NDArray[np.float32]:
-    smooth = stats.measure_box_mean(mean, weight, width)
-    share = ndimage.uniform_filter(weight.astype(np.float32), width, mode="constant")
-    return np.where(share >= MIN_WEIGHT, smooth, coarse)
+    smooth, share = stats.measure_box_mean(mean, weight, width)
+    np.copyto(smooth, coarse, where=share < MIN_WEIGHT)
+    return smooth
 
 
 def _fitting(mean: Float, smooth: Float, measured: Bool, mask_sigma: float) -> Bool:
@@ -186,7 +185,7 @@ def measure_coarse(mean: Float) -> NDArray[np.float32]:
     cells = padded.reshape(my, CELL, mx, CELL).swapaxes(1, 2).reshape(my * mx, CELL * CELL)
     mesh = median_rows(cells).reshape(my, mx)
     mesh = _fill(local_median(mesh, (5, 5), outside=np.nan, where=np.ones(mesh.shape, bool)))
-    return _interpolate(_interpolate(mesh, ny).T, nx).T.astype(np.float32)
+    return _interpolate(_interpolate(mesh, ny).T, nx).T
 
 
 def _interpolate(mesh: Float, n: int) -> Float:
@@ -195,8 +194,11 @@ def _interpolate(mesh: Float, n: int) -> Float:
     centers = (edges[:-1] + edges[1:] - 1) / 2
     place = np.interp(np.arange(n), centers, np.arange(len(mesh)))
     low = np.minimum(place.astype(int), max(len(mesh) - 2, 0))
-    part = (place - low)[:, None]
-    out: Float = mesh[low] * (1 - part) + mesh[np.minimum(low + 1, len(mesh) - 1)] * part
+    part = (place - low)[:, None].astype(mesh.dtype)
+    out: Float = mesh[np.minimum(low + 1, len(mesh) - 1)]
+    out -= mesh[low]
+    out *= part
+    out += mesh[low]
     return out
 
 
@@ -205,6 +207,8 @@ def _fill(mesh: Float) -> Float:
     empty = ~np.isfinite(mesh)
     if not empty.any() or empty.all():
         return mesh
+    from scipy import ndimage
+
     nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
     return mesh[tuple(nearest)]
 
@@ -216,14 +220,16 @@ def measure_padded(mean: Float, width: int) -> NDArray[np.float32]:
     """Box mean with the image's median around the frame (documented): NaN pixels are left out."""
     half = width // 2
     padded = np.pad(mean, half, constant_values=np.float32(np.nanmedian(mean)))
-    smooth = stats.measure_box_mean(padded, np.isfinite(padded), width)
+    smooth, _ = stats.measure_box_mean(padded, np.isfinite(padded), width)
     return smooth[half:-half, half:-half]
 
 
 def measure_median(mean: Float, width: int, padded: bool) -> NDArray[np.float32]:
     """Median of a box, reflected at the frame; NaN pixels take the box mean first, unless documented."""
+    from scipy.ndimage import median_filter
+
     filled = mean if padded else np.where(np.isfinite(mean), mean, measure_coarse(mean))
-    out: NDArray[np.float32] = ndimage.median_filter(filled, width, mode="reflect")
+    out: NDArray[np.float32] = median_filter(filled, width, mode="reflect")
     return out
 
 
@@ -313,9 +319,12 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
     if rho == 0:
         return norm.astype(np.float32)
     known = np.where(np.isfinite(norm), norm, np.float32(1))
-    total = np.zeros(norm.shape, np.float64)
+    total = np.zeros(norm.shape, np.float32)
     total[1:] += known[:-1]
     total[:-1] += known[1:]
     total[:, 1:] += known[:, :-1]
     total[:, :-1] += known[:, 1:]
-    return ((norm - rho * total) / (1 - 4 * rho)).astype(np.float32)
+    total *= np.float32(-rho)
+    total += norm
+    total /= np.float32(1 - 4 * rho)
+    return total

@@ -1,4 +1,4 @@
-"""Numeric kernels shared by the searches: clipped statistics, box averages, neighbours. Pure numpy and scipy.
+"""Numeric kernels shared by the searches: clipped statistics, box averages, neighbours. Pure numpy.
 
 Input is float32 or float64, sums run in float64, NaN (and infinity) mean "not measured" and are left out.
 """
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from badpix.medians import sort_lines
 
@@ -65,22 +64,19 @@ def _clip_chunk(samples: Float, sigma: float, iterations: int) -> tuple[Float, F
     ordered, high = sort_stack(samples)
     low = np.zeros_like(high)
     mean, std = _moments(ordered, low, high)
-    active = np.arange(high.size)
-    rows = ordered
+    active, rows = np.arange(high.size), ordered
     for _ in range(iterations):
         center = _middle(rows, low[active], high[active])
         with np.errstate(invalid="ignore"):
-            bottom = center - sigma * std[active]
-            top = center + sigma * std[active]
-            drop_low = (rows < bottom).sum(axis=0)
-            drop_high = len(rows) - (rows > top).sum(axis=0)  # unmeasured ones are infinite: above, too
-        new_low = np.maximum(low[active], drop_low)
-        new_high = np.minimum(high[active], drop_high)
-        changed = ((new_low > low[active]) | (new_high < high[active])) & (new_high > new_low)
-        if not changed.any():
+            bottom, top = center - sigma * std[active], center + sigma * std[active]
+            column = np.arange(active.size)
+            last = rows[np.maximum(high[active] - 1, 0), column]
+            outside = (rows[low[active], column] < bottom) | (last > top)  # the ends tell, the rows are sorted
+        active, rows, bottom, top = active[outside], rows[:, outside], bottom[outside], top[outside]
+        if not active.size:
             break
-        active, rows = active[changed], rows[:, changed]
-        low[active], high[active] = new_low[changed], new_high[changed]
+        low[active] = np.maximum(low[active], (rows < bottom).sum(axis=0))
+        high[active] = np.minimum(high[active], (rows <= top).sum(axis=0))  # unmeasured ones are infinite: above
         mean[active], std[active] = _moments(rows, low[active], high[active])
     return mean, std, high - low
 
@@ -96,21 +92,22 @@ def sort_stack(samples: Float) -> tuple[Float, NDArray[np.intp]]:
 def _moments(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> tuple[Float, Float]:
     """Mean and population standard deviation of rows ``low`` to ``high`` of each column, float64."""
     index = np.arange(len(ordered))[:, None]
-    inside = (index >= low) & (index < high)
-    everywhere = bool(inside.all())
+    outside = (
+        None
+        if low.max(initial=0) == 0 and high.min(initial=len(ordered)) == len(ordered)
+        else (index < low) | (index >= high)
+    )
     number = (high - low).astype(np.float64)
-    total = np.zeros(ordered.shape[1])
-    for row, use in zip(ordered, inside, strict=True):
-        total += row if everywhere else np.where(use, row, 0)
+    values = ordered.astype(np.float64)
+    if outside is not None:
+        values[outside] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / number
-    square = np.zeros(ordered.shape[1])
-    with np.errstate(invalid="ignore"):
-        for row, use in zip(ordered, inside, strict=True):
-            deviation = row - mean if everywhere else np.where(use, row - mean, 0)
-            square += deviation * deviation
-        with np.errstate(divide="ignore"):
-            return mean, np.sqrt(square / number)
+        mean = values.sum(axis=0) / number
+        values -= mean
+    if outside is not None:
+        values[outside] = 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean, np.sqrt(np.einsum("ij,ij->j", values, values) / number)
 
 
 def _middle(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float:
@@ -163,8 +160,8 @@ def median_mad(values: Float) -> tuple[float, float]:
     return center, MAD_TO_SIGMA * float(np.median(np.abs(good - center)))
 
 
-def measure_box_mean(image: Float, weight: Bool, width: int) -> NDArray[np.float32]:
-    """Mean of the pixels of a ``width`` x ``width`` box that exist and have weight; NaN where there is none.
+def measure_box_mean(image: Float, weight: Bool, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean of the pixels of a ``width`` x ``width`` box that exist and have weight, and their share of the box.
 
     Parameters
     ----------
@@ -174,29 +171,52 @@ def measure_box_mean(image: Float, weight: Bool, width: int) -> NDArray[np.float
         (ny, nx), pixels to use; must be False where the image is NaN.
     width : int
         Odd width.
+
+    Returns
+    -------
+    mean, share : ndarray of float32
+        (ny, nx) each; the mean is NaN where the share is 0.
     """
-    ny = image.shape[0]
+    ny, nx = image.shape
     half = width // 2
-    out = np.empty(image.shape, np.float32)
+    mean = np.empty(image.shape, np.float32)
+    share = np.empty(image.shape, np.float32)
     for start in range(0, ny, BLOCK):
         stop = min(start + BLOCK, ny)
         first, last = max(0, start - half), min(ny, stop + half)
+        values = np.zeros((stop - start + 2 * half, nx + 2 * half))
+        inner = values[first - start + half : last - start + half, half : half + nx]
         use = weight[first:last]
-        values = np.where(use, image[first:last], 0).astype(np.float64)
-        inner = slice(start - first, stop - first)
-        total = _box_sum(values, width)[inner]
-        number = np.rint(_box_sum(use.astype(np.float64), width)[inner])
+        np.copyto(inner, image[first:last], where=use)
+        total = _box_sum(values, width)
+        inner[...] = use
+        number = _box_sum(values, width)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[start:stop] = np.where(number > 0, total / number, np.nan)
-    return out
+            mean[start:stop] = total / number
+        share[start:stop] = number / width**2
+    return mean, share
 
 
 def _box_sum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Sum over a box, 0 outside: one-dimensional sums along y, then x."""
-    for axis in (0, 1):
-        values = ndimage.uniform_filter1d(values, width, axis=axis, mode="constant", cval=0.0)
-        values *= width
-    return values
+    """Sums over all boxes that lie inside: (ny - width + 1, nx - width + 1); along y, then x."""
+    return _run_sum(_run_sum(values, width).T, width).T
+
+
+def _run_sum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Sums of ``width`` consecutive rows: runs of 1, 2, 4, ... rows, put together; nothing is subtracted again."""
+    run, length = values, 1
+    out: NDArray[np.float64] | None = None
+    done = 0
+    n = len(values) - width + 1
+    while True:
+        if width & length:
+            part = run[done : done + n]
+            out = part.copy() if out is None else np.add(out, part, out=out)
+            done += length
+        if 2 * length > width:
+            return values[:0] if out is None else out
+        run = run[:-length] + run[length:]
+        length *= 2
 
 
 def sides_at(image: NDArray[Any], y: NDArray[np.intp], x: NDArray[np.intp], outside: Any) -> NDArray[Any]:
