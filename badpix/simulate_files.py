@@ -201,7 +201,7 @@ def write_exposure(
     root = exposure_root(recipe, kind, number)
     paths = [Path(folder) / f"{root}_{product}.fits" for product in products]
     ngroups, (ny, nx) = recipe.groups(kind), recipe.shape
-    height = max(8, min(ny, BAND_BYTES // (4 * ngroups * nx)))
+    height = max(8, min(ny, BAND_BYTES // (4 * recipe.nints * ngroups * nx)))
     with ExitStack() as stack:
         targets = {}
         for product, path in zip(products, paths, strict=True):
@@ -211,15 +211,13 @@ def write_exposure(
             targets[product] = stack.enter_context(StreamedFits(temporary, header, layout_of(product, recipe, kind)))
         for first in range(0, ny, height):
             last = min(first + height, ny)
-            write_band(targets, scene, [
-                reduce_rows(scene, exposure, offsets, i, first, last) for i in range(recipe.nints)
-            ], first)  # fmt: skip
+            write_band(targets, scene, reduce_rows(scene, exposure, offsets, first, last), first)
     return paths
 
 
 def write_band(targets: Mapping[str, StreamedFits], scene: Scene, band: Sequence[Reduced], first: int) -> None:
     """Write one band of rows of all integrations into every product."""
-    last = first + band[0].rate.shape[0]
+    last = first + band[0].raw.shape[1]
     border = np.where(scene.reference[first:last], np.uint32(dq.VALUE["REFERENCE_PIXEL"]), np.uint32(0))
     for product, target in targets.items():
         if product == "rate":
@@ -241,34 +239,31 @@ def planes_of(product: str, one: Reduced, border: NDArray[np.uint32]) -> dict[st
     if product == "jump":
         return {"SCI": one.ramp, "GROUPDQ": one.groupdq}
     if product == "fitopt":
-        return {**one.segments, "PEDESTAL": one.pedestal}
-    error = np.sqrt(one.var_poisson + one.var_rnoise)
+        return {**one.fit.segments, "PEDESTAL": one.fit.pedestal}
+    fit = one.fit
     return {
-        "SCI": one.rate, "ERR": error, "DQ": one.dq | border,
-        "VAR_POISSON": one.var_poisson, "VAR_RNOISE": one.var_rnoise,
+        "SCI": fit.rate, "ERR": np.sqrt(fit.var_poisson + fit.var_rnoise), "DQ": fit.dq | border,
+        "VAR_POISSON": fit.var_poisson, "VAR_RNOISE": fit.var_rnoise,
     }  # fmt: skip
 
 
 def combine_integrations(band: Sequence[Reduced], border: NDArray[np.uint32]) -> dict[str, NDArray[Any]]:
-    """The rate product: integrations averaged with their inverse variances."""
+    """The rate product: integrations averaged with their inverse read-noise variances, as the pipeline does."""
     if len(band) == 1:
         return planes_of("rate", band[0], border)
-    rate = np.stack([one.rate for one in band])
+    rate = np.stack([one.fit.rate for one in band])
     good = np.isfinite(rate)
-    var = np.stack([one.var_poisson + one.var_rnoise for one in band])
-    weight = np.where(good, 1 / np.where(good, var, 1), 0)
-    total = weight.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # no integration usable: NaN
-        mean = (weight * np.where(good, rate, 0)).sum(axis=0) / total
-        parts = {}
-        for name in ("var_poisson", "var_rnoise"):
-            one_by_one = np.stack([getattr(one, name) for one in band])
-            parts[name] = np.where(total > 0, (weight**2 * one_by_one).sum(axis=0) / total**2, 0)
-    flags = np.bitwise_or.reduce([one.dq & ~np.uint32(1) for one in band])
-    flags |= np.bitwise_and.reduce([one.dq for one in band]) | border
+    with np.errstate(invalid="ignore", divide="ignore"):  # no integration usable: NaN; no Poisson variance: 0
+        inverse_r = np.where(good, 1 / np.stack([one.fit.var_rnoise for one in band]), 0)
+        inverse_p = np.where(good, 1 / np.stack([one.fit.var_poisson for one in band]), 0)
+        mean = (inverse_r * np.where(good, rate, 0)).sum(axis=0) / inverse_r.sum(axis=0)
+        some = good.any(axis=0)
+        var_r, var_p = (np.where(some, 1 / inverse.sum(axis=0), 0) for inverse in (inverse_r, inverse_p))
+    flags = np.bitwise_or.reduce([one.fit.dq & ~np.uint32(1) for one in band])
+    flags |= np.bitwise_and.reduce([one.fit.dq for one in band]) | border
     return {
-        "SCI": mean.astype(np.float32), "ERR": np.sqrt(parts["var_poisson"] + parts["var_rnoise"]), "DQ": flags,
-        "VAR_POISSON": parts["var_poisson"], "VAR_RNOISE": parts["var_rnoise"],
+        "SCI": mean.astype(np.float32), "ERR": np.sqrt(var_p + var_r), "DQ": flags,
+        "VAR_POISSON": var_p, "VAR_RNOISE": var_r,
     }  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix import __version__
+from badpix.simulate_fit import SEGMENT_PRODUCTS, SEGMENTS
 from badpix.simulate_recipe import Recipe
-from badpix.simulate_reduce import SEGMENT_PRODUCTS, SEGMENTS
 
 EXP_TYPES = {
     "NIRCAM": ("NRC_LED", "NRC_DARK"),

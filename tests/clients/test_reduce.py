@@ -62,30 +62,36 @@ def compare(tmp_path, recipe, written):
     return good, both
 
 
-@pytest.mark.parametrize(("detector", "groups"), [("NRCALONG", 25), ("MIRIMAGE", 25), ("NRS1", 14)])
-def test_quick_reduction_agrees(tmp_path, detector, groups):
-    recipe, written = make(tmp_path / "quick", detector=detector, size=[96, 100], dark_groups=groups)
-    good, both = compare(tmp_path, recipe, written["darks"])
+@pytest.mark.parametrize(
+    ("detector", "groups", "integrations"), [("NRCALONG", 25, 1), ("MIRIMAGE", 25, 1), ("NRS1", 14, 3)]
+)
+def test_quick_reduction_equals_the_real_one(tmp_path, detector, groups, integrations):
+    recipe, written = make(
+        tmp_path / "quick", detector=detector, size=[96, 100], dark_groups=groups, integrations=integrations
+    )
+    _, both = compare(tmp_path, recipe, written["darks"])
 
     theirs, ours = both("jump", "GROUPDQ")
     for bit in (1, 2, 4):
         differ = np.count_nonzero((theirs & bit) != (ours & bit))
-        assert differ <= 0.01 * max(np.count_nonzero(theirs & bit), 100), bit
-    np.testing.assert_allclose(*both("jump", "SCI"), atol=0.05)
+        assert differ <= 2e-3 * max(np.count_nonzero(theirs & bit), 500), bit
+    np.testing.assert_allclose(*both("jump", "SCI"), atol=0.02)
 
-    for name in ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE"):
-        theirs, ours = both("rate", name)
-        np.testing.assert_array_equal(np.isnan(theirs), np.isnan(ours))
-        error = np.nanmedian(both("rate", "ERR")[0])
-        scale = error**2 if name.startswith("VAR") else error
-        apart = np.abs(theirs - ours)[good] / scale
-        assert np.nanmedian(apart) < 0.01, name
-        assert np.nanpercentile(apart, 99) < 0.5, name
-    theirs, ours = both("rate", "DQ")
-    assert np.count_nonzero((theirs & 7) != (ours & 7)) <= 5
+    for product in ("rate", "rateints"):
+        error = np.nanmedian(both(product, "ERR")[0])
+        for name in ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE"):
+            theirs, ours = both(product, name)
+            np.testing.assert_array_equal(np.isnan(theirs), np.isnan(ours))
+            scale = error**2 if name.startswith("VAR") else error
+            apart = np.abs(theirs - ours) / (scale + np.abs(theirs))
+            limit = 0.05 if name == "ERR" else 0.01  # ERR of ramps in pieces: another order of adding variances
+            assert np.nanpercentile(apart, 99.9) < limit, (product, name)
+        theirs, ours = both(product, "DQ")
+        assert np.count_nonzero((theirs & 7) != (ours & 7)) <= 3
     theirs, ours = both("fitopt", "PEDESTAL")
-    assert np.median(np.abs(theirs - ours)[0][good]) < 0.1
-    assert fits.getdata(written["darks"][4], "SLOPE").ndim == both("fitopt", "SLOPE")[0].ndim == 4
+    np.testing.assert_allclose(theirs, ours, atol=0.05)
+    theirs, ours = both("fitopt", "SLOPE")
+    np.testing.assert_allclose(theirs[:, :2], ours, atol=0.01)
 
 
 def test_truth_arrives_in_the_real_products(tmp_path):
