@@ -150,14 +150,14 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
     if iterations == 0:
         return stats.measure_box_mean(mean, measured, width)[0]
     coarse = measure_coarse(mean)
-    weight = _fitting(mean, coarse, measured, mask_sigma)
+    smooth, weight = coarse, np.zeros(mean.shape, bool)
     for _ in range(iterations):
-        smooth = _box_or_coarse(mean, weight, width, coarse)
         again = _fitting(mean, smooth, measured, mask_sigma)
         if np.array_equal(again, weight):
             break
         weight = again
-    return _box_or_coarse(mean, weight, width, coarse)
+        smooth = _box_or_coarse(mean, weight, width, coarse)
+    return smooth
 
 
 def _box_or_coarse(mean: Float, weight: Bool, width: int, coarse: Float) -> NDArray[np.float32]:
