@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from badpix import dark_ramps as ramps
 from badpix import stats
 from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
-from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join, low_quantile_of, sort_stack
+from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join
 from badpix.exposures import Layout, read_band
 
 MAPS = ("rate", "noise", "pedestal", "telegraph", "rc")  # images that leave every band, float32
@@ -172,9 +172,7 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
     """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
-    pixels = _combine(job, found)
-    for name in ("flatness", "memory"):
-        pixels[name] = low_quantile_of(*sort_stack(found.values[name]))
+    pixels = _combine(job, found, sample=True)
     spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
     return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
 
@@ -201,10 +199,10 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     return Band(band.start, images, np.concatenate(index), join(tables))
 
 
-def _combine(job: Job, found: Integrations) -> Stats:
+def _combine(job: Job, found: Integrations, sample: bool = False) -> Stats:
     return combine_integrations(
         found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, drop_sigma=job.drop_sigma,
-        templates=job.setup.templates,
+        templates=job.setup.templates, sample=sample,
     )  # fmt: skip
 
 

@@ -316,6 +316,7 @@ def _fit_regular(y: NDArray[np.float32], fit: RampFit, values: NDArray[np.float3
     residuals = fit.design @ values[:2]
     np.subtract(y, residuals, out=residuals)
     _measure_residuals(residuals, values[linear:])
+    values[-1] += values[1]  # a step of the ramp itself: one strong hit tilts the line
 
 
 def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -366,6 +367,7 @@ def _fit_irregular(
         out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
         first = len(SCALARS) + fit.templates
         out[first:] = _measure_gaps(residual, good)
+        out[-1] += slope
         out[first:, n < SHORTEST_RAMP] = np.nan
     out[:, n == 0] = np.nan
     return out.astype(np.float32), n.astype(np.uint16)

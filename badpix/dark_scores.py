@@ -21,6 +21,7 @@ from badpix.dark_stats import CLEAN_ENOUGH, MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
 
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
+TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
 
 
@@ -79,11 +80,18 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
         spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
     for way, values in correlation_ways(sample, setup, population).items():
-        spread[way] = median_mad(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread["log_residual"] = median_mad(np.log(sample["residual"]) / 2)
+        spread[way] = median_upper(values)
     spread["pedestal"] = median_mad(sample["pedestal"])
     return population
+
+
+def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Median, and sigma of the upper side: the larger of the MAD and half the distance to what 2 sigma leave above."""
+    centre, sigma = median_mad(values)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return centre, sigma
+    return centre, max(sigma, (float(np.quantile(finite, TWO_SIGMA)) - centre) / 2)
 
 
 def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
@@ -122,23 +130,22 @@ def measure_contrast(
 
 
 def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
-    """Memory (0 for white noise) and flatness (0.80 for Gaussian noise) of residuals, measured in two ways.
+    """Correlation (0 for white noise), flatness (0.80 for Gaussian noise) and size of residuals, measured in two ways.
 
-    ``clean_*``: over integrations without jumps, where there are enough; ``all_*``: medians over all.
+    ``clean_*``: over integrations without jumps, where there are enough; ``low_*``: low quantiles over all.
     """
     shot = own_shot(pixels, setup, population)
     enough = pixels["clean"] >= CLEAN_ENOUGH
     drift = shot * np.float32(SHOT_SLOPE * setup.groups)
     out = {}
-    for way in ("clean", "all"):
-        prefix, here = ("clean_", enough) if way == "clean" else ("", True)
+    for way, here in (("clean_", enough), ("low_", True)):
         with np.errstate(divide="ignore", invalid="ignore"):
-            total = pixels[prefix + "residual"]
-            memory = (pixels[prefix + "memory"] * total - drift * np.float32(sum(MEMORY))) / np.maximum(
+            total = pixels[way + "residual"]
+            memory = (pixels[way + "memory"] * total - drift * np.float32(sum(MEMORY))) / np.maximum(
                 total - drift, 0.05 * total
             )
-            out[way + "_correlation"] = np.where(here, memory, np.nan).astype(np.float32)
-            out[way + "_flatness"] = np.where(here, pixels[prefix + "flatness"], np.nan).astype(np.float32)
+            values = {"correlation": memory, "flatness": pixels[way + "flatness"], "log_residual": np.log(total) / 2}
+        out.update({way + name: np.where(here, v, np.nan).astype(np.float32) for name, v in values.items()})
     return out
 
 
@@ -149,14 +156,13 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     -------
     dict
         ``noise`` (DN) and ``noise_z``; ``<contrast>_z`` and ``<contrast>_median_z``; ``correlation_z``,
-        ``flatness_z``, ``residual_z``, ``switching`` (the first two together), ``telegraph`` (all three);
+        ``flatness_z``, ``log_residual_z``, ``switching`` (the first two together), ``telegraph`` (all three);
         ``shot`` (DN^2).
     """
     noise = measure_noise(pixels, setup, population)
     out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
     with np.errstate(divide="ignore", invalid="ignore"):
         out["noise_z"] = population.z("log_noise", np.log(noise))
-        out["residual_z"] = population.z("log_residual", np.log(pixels["residual"]) / 2)
         for name in setup.templates:
             z, middle = measure_contrast(pixels, name, setup, population)
             out[name + "_z"] = z / np.float32(population.spread[name][1])
@@ -165,11 +171,11 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
         enough = pixels["clean"] >= CLEAN_ENOUGH
         kept = pixels["clean"] - (pixels["clean"] >= 4)
         fewer = np.sqrt(np.clip(kept / np.float32(population.kept), 0, 1))
-        for name in ("correlation", "flatness"):
-            clean = population.z("clean_" + name, ways["clean_" + name]) * fewer
-            out[name + "_z"] = np.where(enough, clean, population.z("all_" + name, ways["all_" + name]))
+        for name in ("correlation", "flatness", "log_residual"):
+            clean = population.z("clean_" + name, ways["clean_" + name]) * (fewer if name != "log_residual" else 1)
+            out[name + "_z"] = np.where(enough, clean, population.z("low_" + name, ways["low_" + name]))
     out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / 2
-    out["telegraph"] = out["switching"] + np.clip(out["residual_z"], -2, 4) / 2
+    out["telegraph"] = out["switching"] + np.clip(out["log_residual_z"], -2, 4) / 2
     return out
 
 
@@ -183,7 +189,7 @@ def find_candidates(pixels: Stats, scores: Stats, setup: Setup, population: Popu
         found |= scores["noise_z"] > 2.8
         for name in setup.templates:
             found |= np.abs(scores[name + "_z"]) > 4.5
-        found |= (scores["telegraph"] > 5) | ((scores["switching"] > 2.7) & (scores["residual_z"] > 3.2))
+        found |= (scores["telegraph"] > 5) | ((scores["switching"] > 2.7) & (scores["log_residual_z"] > 3.2))
         found |= (scores["flatness_z"] > 4.5) | (pixels["drops"] >= 2)
         found |= np.abs(pixels["pedestal"]) > 4 * population.spread["pedestal"][1]
     return found

@@ -39,6 +39,8 @@ NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NO
 LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
 FLAT = 5.0  # sigma of flatness that two levels alone reach
 RARE = 2e-6
+DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
+DEEP_JUMPS = 0.3
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
 PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
 
@@ -178,13 +180,14 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
 
     Not where shot noise rules (the ramp of a hot pixel wanders by itself) or where a neighbour's residuals leak in.
     """
-    loud, flat = scores["residual_z"], scores["flatness_z"]
+    loud, flat = scores["log_residual_z"], scores["flatness_z"]
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
         found = scores["telegraph"] > threshold
         found |= (scores["switching"] > noisy_threshold) & (loud > LOUD)
         found |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
         found |= pixels["drops"] >= min_drops
+        found |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         return found & ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
 
@@ -209,6 +212,7 @@ def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Flo
     median = np.exp(population.spread["log_noise"][0])
     with np.errstate(invalid="ignore"):
         loud = (scores["noise_z"] > sigma) & (scores["noise"] > min_ratio * median)
+        loud |= (scores["log_residual_z"] > sigma) & (pixels["residual"] > (min_ratio * median) ** 2)
         return loud & ~(leaked > NOISY_LEAK * pixels["residual"])
 
 

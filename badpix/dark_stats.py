@@ -29,6 +29,7 @@ MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
 NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
 LOW_QUANTILE = 0.3
+RESIDUALS = ("residual", "flatness", "memory")
 CLEAN_ENOUGH = 3  # integrations without jumps from which correlation is measured in these alone
 
 
@@ -133,8 +134,9 @@ def mad_stack(values: Array, centre: Array) -> Array:
 
 
 def combine_integrations(
-    tile: Integrations, *, min_groups: int, hot_fraction: float, drop_sigma: float, templates: tuple[str, ...]
-) -> Stats:
+    tile: Integrations, *, min_groups: int, hot_fraction: float, drop_sigma: float, templates: tuple[str, ...],
+    sample: bool = False,
+) -> Stats:  # fmt: skip
     """What is measured of every pixel: (pixels,) float32 each.
 
     Parameters
@@ -149,6 +151,8 @@ def combine_integrations(
         Depth of a step down that counts, in units of the pixel's own noise of a step.
     templates : tuple of str
         Names of the contrasts.
+    sample : bool
+        Whether the population is to be described: then everything is measured of every pixel.
     """
     n = len(tile.groups)
     used = tile.groups >= min_groups
@@ -165,7 +169,6 @@ def combine_integrations(
     out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
     out["poisson"] = _mean(tile.values["poisson"])
     ignored = np.where(used, np.float32(0), np.float32(np.nan)) if not used.all() else None
-    out["residual"] = median_stack(_masked(tile.values["residual"], ignored))
     out["white"] = trimmed_mean_of(*sort_stack(_masked(tile.values["white"], ignored)))
     for name in templates:
         ordered, count = sort_stack(_masked(tile.values[name], ignored))
@@ -174,15 +177,18 @@ def combine_integrations(
     ordered, count = sort_stack(_masked(tile.values["pedestal"], ignored))
     out["pedestal"] = trimmed_mean_of(ordered, count)
     out.update(sum_clean(tile, used & (tile.jumps == 0)))
-    few = np.flatnonzero(out["clean"] < CLEAN_ENOUGH)  # the others are judged by their clean integrations
-    for name in ("flatness", "memory"):
-        out[name] = np.full(used.shape[1], np.nan, np.float32)
-        if few.size:
-            values = np.where(used[:, few], tile.values[name][:, few], np.float32(np.nan))
-            out[name][few] = low_quantile_of(*sort_stack(values))
+    few = np.arange(used.shape[1]) if sample else np.flatnonzero(out["clean"] < CLEAN_ENOUGH)
+    for name in RESIDUALS:
+        values = np.where(used[:, few], tile.values[name][:, few], np.float32(np.nan))
+        low = out["low_" + name] = np.full(used.shape[1], np.nan, np.float32)
+        low[few] = low_quantile_of(*sort_stack(values)) if few.size else np.nan
+    out["residual"] = np.where(out["clean"] >= CLEAN_ENOUGH, out["clean_residual"], out["low_residual"])
     with np.errstate(invalid="ignore"):
         deep = tile.values["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
+        out["deepest"] = np.fmin.reduce(np.where(used, tile.values["drop"], np.float32(np.nan)), axis=0)
+        out["deepest"] /= np.sqrt(2 * out["white"])
     out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
+    out["jump_fraction"] = (tile.jumps > 0).mean(axis=0, dtype=np.float32)
     return out
 
 
@@ -202,15 +208,14 @@ def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
 
     From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
     """
-    names = ("residual", "flatness", "memory")
-    sums = {name: np.zeros(clean.shape[1]) for name in names}
-    worst = {name: np.full(clean.shape[1], -1.0, np.float32) for name in names}
+    sums = {name: np.zeros(clean.shape[1]) for name in RESIDUALS}
+    worst = {name: np.full(clean.shape[1], -1.0, np.float32) for name in RESIDUALS}
     count = np.zeros(clean.shape[1], np.intp)
     for i, here in enumerate(clean):
         ok = here & np.isfinite(tile.values["flatness"][i])
         count += ok
         larger = ok & (tile.values["residual"][i] > worst["residual"])
-        for name in names:
+        for name in RESIDUALS:
             line = tile.values[name][i]
             np.add(sums[name], line, out=sums[name], where=ok)
             np.copyto(worst[name], line, where=larger)
@@ -218,7 +223,7 @@ def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
     kept = count - drop
     out: Stats = {"clean": count.astype(np.float32)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        for name in names:
+        for name in RESIDUALS:
             total = sums[name] - np.where(drop, worst[name], 0)
             out["clean_" + name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
     return out

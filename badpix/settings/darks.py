@@ -314,7 +314,7 @@ SECTION = Section(
         ),
         Param(
             "telegraph_noisy_threshold",
-            3.0,
+            2.5,
             "Limit of correlation plus half of flatness for pixels that are noisy in any case.",
             unit="sigma",
             low=0.0,
