@@ -12,6 +12,9 @@ import click
 from badpix import __version__
 
 BADPIX = {
+    "Start from raw ramps": {
+        "prepare": ("prepare:prepare", "Run the JWST pipeline's first stage, with the products that the searches need."),
+    },
     "Make masks": {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
         "darks": ("darks:darks", "Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps."),
@@ -24,6 +27,10 @@ BADPIX = {
         "report": ("trust:report", "Write one self-contained page about a MASK."),
         "export": ("trust:export", "Write a MASK as list, DS9 regions, boolean image or table."),
     },
+    "Unattended": {
+        "rebuild": ("rebuild:rebuild", "Bring the masks of one or many detectors up to date."),
+        "history": ("rebuild:history", "List what was rebuilt, refused or failed."),
+    },
     "Simulate": {
         "simulate": ("simulate:simulate", "Write simulated flats and darks with known defects."),
         "score": ("simulate:score", "Compare a MASK with the truth of its simulation."),
@@ -34,6 +41,13 @@ BADPIX = {
 }
 
 OUTLIER: dict[str, dict[str, tuple[str, str]]] = {
+    "Flag outliers": {
+        "ifu": ("outliers:ifu", "Flag pixels that are consistently wrong in IFU exposures."),
+    },
+    "Simulate": {
+        "simulate-ifu": ("outliers:simulate_ifu", "Write a simulated IFU association with known defects."),
+        "score-ifu": ("outliers:score_ifu", "Compare flagged IFU exposures with the truth of their simulation."),
+    },
     "Parameters": {
         "params": ("parameters:params", "Print the commented default YAML of a command."),
     },

@@ -30,14 +30,14 @@ SECTION = Section(
     inputs={"raw": "raw ramps (_uncal)"},
     params=(
         Param("products", ["uncal", "rate", "rateints", "jump", "fitopt"],
-              "Products to keep; uncal is a link to the raw file, refpix_nosides a second refpix run without the side "
+              "Products to keep; uncal is a link to the raw file, refpix_nosides a second refpix run without side "
               "reference pixels.", "list", choices=PRODUCTS, group=_RESULT),
         Param("fitopt_segments", 3,
               "Segments that fitopt keeps: the most broken ramp decides their number, and thirty fill a disk.",
               "int", low=1, optional=True, group=_RESULT),
         Param("known_flags", "clear",
-              "Flags that the mask in use puts on science pixels: taken off after dq_init, so that every pixel gets a "
-              "slope and is judged anew (clear), or left (keep): the pipeline fits no slope to a DO_NOT_USE pixel.",
+              "Flags that the mask in use puts on science pixels: taken off after dq_init, so that every pixel gets "
+              "a slope and is judged anew (clear), or left (keep): the pipeline fits no slope to a DO_NOT_USE pixel.",
               "choice", choices=("clear", "keep"), group=_STEPS),
         Param("subtract_dark", "flats",
               "Run dark_current on flats alone, never, or on darks as well, where it hides what they are to show.",
@@ -47,8 +47,8 @@ SECTION = Section(
               "Parameters of single steps by their names in the pipeline, laid over its defaults and those of CRDS.",
               "settings", group=_STEPS),
         Param("references", "auto",
-              "Where reference files come from: CRDS (server or cache), the named ones alone (no server is asked; steps "
-              "without theirs are skipped), or made from the simulation's own parameters; auto: simulation for "
+              "Where reference files come from: CRDS (server or cache), the named ones alone (no server is asked; "
+              "steps without theirs are skipped), or made from the simulation's own parameters; auto: simulation for "
               "simulated exposures, crds for others.",
               "choice", choices=("auto", "crds", "named", "simulation"), group=_REFERENCES),
         *(Param(f"override_{name}", None, f"Reference file for {text}.", "path", optional=True, group=_REFERENCES)
