@@ -87,7 +87,7 @@ def test_quick_reduction_equals_the_real_one(tmp_path, detector, groups, integra
             limit = 0.05 if name == "ERR" else 0.01  # ERR of ramps in pieces: another order of adding variances
             assert np.nanpercentile(apart, 99.9) < limit, (product, name)
         theirs, ours = both(product, "DQ")
-        assert np.count_nonzero((theirs & 7) != (ours & 7)) <= 3
+        assert np.count_nonzero((theirs & 7) != (ours & 7)) <= 10
     theirs, ours = both("fitopt", "PEDESTAL")
     np.testing.assert_allclose(theirs, ours, atol=0.05)
     theirs, ours = both("fitopt", "SLOPE")
