@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from badpix.ifu_rank import BORDER, measure_differences, measure_ratio, odd
 # Exposure types, and the axis across the slices (that of the neighbour differences).
 ACROSS = {"MIR_MRS": 1, "NRS_IFU": 0}
 
+THREADS = 2  # for what leaves the interpreter free: sorting, writing
 _SAMPLES = 1 << 20  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
 _ELEMENTS = 1 << 21  # pixels of all exposures in one band
@@ -173,7 +174,10 @@ def measure_smallest(exposures: list[Exposure], axis: int, start: int, stop: int
 def find_ranked(detector: str, exposures: list[Exposure], p: Mapping[str, Any], executor: Executor | None) -> Found:
     """The documented search on one detector."""
     smallest, usable = measure_detector(exposures, executor)
-    ranked = measure_ratio(smallest, kernel_size=p["kernel_size"], threshold_percent=p["threshold_percent"])
+    with ThreadPoolExecutor(THREADS) as threads:
+        ranked = measure_ratio(
+            smallest, kernel_size=p["kernel_size"], threshold_percent=p["threshold_percent"], threads=threads
+        )
     with np.errstate(invalid="ignore"):
         flagged = {"percentile": np.flatnonzero(ranked.ratio > ranked.limit)}
     if p["ifu_second_check"]:

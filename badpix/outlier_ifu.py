@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from badpix import crf, ifu_products
+from badpix import crf, ifu_products, params
 from badpix.associations import Association
 from badpix.errors import CheckError
-from badpix.ifu_search import Exposure, Found, by_detector, find_detector, read_exposures
+from badpix.ifu_search import THREADS, Exposure, Found, by_detector, find_detector, read_exposures
 from badpix.output import atomic_path, check_directory, check_target
 
 Say = Callable[[str], None]
@@ -105,6 +105,14 @@ def flag_association(
     return summarize(found, counts, [*targets.values(), *products.values()])
 
 
+def history_lines(p: Mapping[str, Any]) -> list[str]:
+    """HISTORY lines for the outputs: the code and all parameters."""
+    from badpix.provenance import code_version
+
+    sec = params.section("ifu")
+    return [f"badpix {code_version()} outlier ifu", *(f"ifu.{k} = {params.as_text(p[k])}" for k in sec.names)]
+
+
 def check_share(found: Iterable[Found], max_flagged: float) -> None:
     """Refuse a result that would ruin an exposure.
 
@@ -141,7 +149,7 @@ def _write(
         task = partial(write_exposure, association, "COMPLETE" if found else "SKIPPED", history)
         names = [targets[e.cal.path].name for e in exposures]
         pixels = [flagged.get(e.cal.path) for e in exposures]
-        run = map if executor is None else executor.map
+        run = (executor or stack.enter_context(ThreadPoolExecutor(THREADS))).map
         counts = list(run(task, exposures, temporary, names, pixels))
         for f in found:
             if f.detector in products:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,14 @@ class Detector:
     band: Mapping[str, str] | None = None
 
 
+_SHORT, _GRATING = {"BAND": "SHORT"}, {"GRATING": "G235H", "FILTER": "F170LP"}
+_MRS, _NRS = ("MIRI", "MIR_MRS", (1024, 1032)), ("NIRSPEC", "NRS_IFU", (2048, 2048))
 DETECTORS = {
-    "MIRIFUSHORT": Detector(
-        "MIRIFUSHORT", "MIRI", "MIR_MRS", (1024, 1032), (21, 17), 4.0, 14.0, False, band={"CHANNEL": "12", "BAND": "SHORT"}
-    ),
-    "MIRIFULONG": Detector(
-        "MIRIFULONG", "MIRI", "MIR_MRS", (1024, 1032), (16, 12), 5.0, 18.0, False, band={"CHANNEL": "34", "BAND": "SHORT"}
-    ),
-    "NRS1": Detector(
-        "NRS1", "NIRSPEC", "NRS_IFU", (2048, 2048), (30,), 9.0, 25.0, True, band={"GRATING": "G235H", "FILTER": "F170LP"}
-    ),
-    "NRS2": Detector(
-        "NRS2", "NIRSPEC", "NRS_IFU", (2048, 2048), (30,), 9.0, 20.0, True, 0.9, {"GRATING": "G235H", "FILTER": "F170LP"}
-    ),
-}  # fmt: skip
+    "MIRIFUSHORT": Detector("MIRIFUSHORT", *_MRS, (21, 17), 4.0, 14.0, False, band={"CHANNEL": "12", **_SHORT}),
+    "MIRIFULONG": Detector("MIRIFULONG", *_MRS, (16, 12), 5.0, 18.0, False, band={"CHANNEL": "34", **_SHORT}),
+    "NRS1": Detector("NRS1", *_NRS, (30,), 9.0, 25.0, True, band=_GRATING),
+    "NRS2": Detector("NRS2", *_NRS, (30,), 9.0, 20.0, True, 0.9, _GRATING),
+}
 
 SETS = {"miri": ("MIRIFUSHORT", "MIRIFULONG"), "nirspec": ("NRS1", "NRS2")}
 
@@ -95,6 +89,18 @@ class Defects:
 
 
 FLAT = Sky(background=15.0, lines=0, sources=0, fringes=0.0, flat_error=0.0)
+BRIGHT = Sky(brightest=4000.0, fwhm=(1.6, 1.4), line_strength=200.0, flat_error=0.01)
+SCENES = {"spectra": Sky(), "bright": BRIGHT, "flat": FLAT}
+
+
+def without_dither(sky: Sky) -> Sky:
+    """The same sky, seen by exposures with one pointing."""
+    return replace(sky, dither=0.0)
+
+
+def with_strength(defects: Defects, span: tuple[float, float]) -> Defects:
+    """The same number of defects, all with one range of strengths (sigma) and none negative."""
+    return replace(defects, range_all=span, range_some=span, range_rays=span, negative=0.0)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,8 @@ def simulate(
     sky, defects, det = sky or Sky(), defects or Defects(), DETECTORS[detector]
     rng = np.random.default_rng([seed, list(DETECTORS).index(detector)])
     optics = _make_optics(det, shape or det.shape, slices)
-    scene = _make_scene(rng, sky, optics)
+    lines = round(sky.lines * optics.strip.shape[0] / det.shape[0])
+    scene = _make_scene(rng, replace(sky, lines=lines), optics)
     response = _make_response(rng, sky, optics)
     known = rng.random(optics.strip.shape) < defects.known
     persistent, sort, on = _draw_persistent(rng, defects, optics.strip.shape, exposures)
@@ -160,6 +167,7 @@ class _Optics:
     strip: np.ndarray
     along: np.ndarray
     wave: np.ndarray
+    edge: np.ndarray
     strips: int
 
 
@@ -168,14 +176,15 @@ def _make_optics(det: Detector, shape: tuple[int, int], slices: bool) -> _Optics
     y, x = np.mgrid[:ny, :nx].astype("f4")
     v = (y - ny / 2) / (ny / 2)
     if not slices:
-        return _Optics(np.ones(shape, "i2"), x - nx / 2, y, 1)
+        return _Optics(np.ones(shape, "i2"), x - nx / 2, y, np.ones(shape, "f4"), 1)
     shift = det.bend * nx / det.shape[1] * (v**2 - 0.4 * v)
     position = x - shift
     strip = np.zeros(shape, "i2")
     along = np.full(shape, np.nan, "f4")
+    edge = np.zeros(shape, "f4")  # throughput, falling towards the edges of a slice
     width, first = nx / len(det.channels), 0
     for channel, count in enumerate(det.channels):
-        count = max(1, min(count, int(width / 14)))
+        count = max(1, round(count * nx / det.shape[1]))
         pitch = (width - 2 * det.gap) / count
         inside = position - channel * width - det.gap
         number = np.floor(inside / pitch)
@@ -183,10 +192,12 @@ def _make_optics(det: Detector, shape: tuple[int, int], slices: bool) -> _Optics
         lit = (number >= 0) & (number < count) & (np.abs(offset) < (pitch - det.gap) / 2)
         strip[lit] = first + number[lit] + 1
         along[lit] = offset[lit]
+        edge[lit] = 1 - 0.4 * np.exp(-((pitch - det.gap) / 2 - np.abs(offset[lit])) / 1.2)
         first += count
     strip[y > det.lit * ny] = 0
     wave = y + 0.04 * np.nan_to_num(along) + 3 * np.sin(strip * 1.3) + 0.002 * (x - nx / 2)
-    return _Optics(strip, along, wave.astype("f4"), first)
+    edge[strip == 0] = 0
+    return _Optics(strip, along, wave.astype("f4"), edge, first)
 
 
 @dataclass(frozen=True)
@@ -248,7 +259,7 @@ def _look(scene: _Scene, optics: _Optics, sky: Sky, i: int, exposures: int) -> n
         profile = np.exp(-0.5 * ((optics.along - along - da) / sigma_a) ** 2)
         profile *= np.exp(-0.5 * ((optics.strip - across - db) / sigma_b) ** 2)
         light += np.nan_to_num(profile) * spectrum_at(spectrum)
-    light[optics.strip == 0] = 0
+    light *= optics.edge
     return light
 
 
@@ -447,6 +458,17 @@ def _write_cal(path: Path, name: str, det: Detector, exposure: Exposure, i: int,
     hdus.writeto(path)
 
 
+# Where the arrays stand in the ASDF tree.
+_IN_TREE = {
+    "data": "SCI",
+    "dq": "DQ",
+    "err": "ERR",
+    "var_flat": "VAR_FLAT",
+    "var_poisson": "VAR_POISSON",
+    "var_rnoise": "VAR_RNOISE",
+}
+
+
 def _asdf_content(
     name: str, header: Mapping[str, Any], det: Detector, shape: tuple[int, ...], shift: tuple[float, float]
 ) -> bytes:
@@ -467,7 +489,7 @@ def _asdf_content(
     asdf.AsdfFile({"meta": meta}).write_to(buffer)
     head, tail = buffer.getvalue().split(b"\nmeta:", 1)
     lines = ""
-    for key, extension in (("data", "SCI"), ("dq", "DQ"), ("err", "ERR"), *((f"var_{k}", f"VAR_{k.upper()}") for k in ("flat", "poisson", "rnoise"))):  # fmt: skip
+    for key, extension in _IN_TREE.items():
         kind = "uint32" if key == "dq" else "float32"
         lines += f"\n{key}: !core/ndarray-1.1.0\n  source: fits:{extension},1\n  datatype: {kind}\n"
         lines += f"  byteorder: big\n  shape: [{shape[0]}, {shape[1]}]"

@@ -1,0 +1,291 @@
+"""``outlier ifu``, and the simulation and score of IFU associations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from badpix.cli.common import (
+    Command,
+    Option,
+    Talk,
+    collect,
+    load_files,
+    make_executor,
+    parameter_options,
+    shared_options,
+    talk_options,
+)
+from badpix.errors import UsageError
+
+if TYPE_CHECKING:
+    from badpix.associations import Association
+    from badpix.ifu_search import Found
+
+
+def output_dir_option(function: Any) -> Any:
+    """``--output-dir``, required: outliers are never flagged in place."""
+    return click.option("-o", "--output-dir", required=True, metavar="DIR", cls=Option, heading="General",
+                        help="Folder for the _crf files; made if it is missing.")(function)  # fmt: skip
+
+
+def members_option(function: Any) -> Any:
+    """``--exptype``: which members of an association are used."""
+    return click.option("--exptype", "exptypes", multiple=True, default=("science",), metavar="TYPE", cls=Option,
+                        heading="General", help="Members of an association to use; may be repeated "
+                        "(such as background).  [default: science]")(function)  # fmt: skip
+
+
+def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
+    """The association, or the `_cal` files, that a command is called with."""
+    from badpix.associations import read_inputs
+    from badpix.exposures import expand_inputs
+
+    if not inputs:
+        raise UsageError("no input: name an association (.json) or _cal files")
+    tables = [name for name in inputs if name.lower().endswith(".json")]
+    found = read_inputs(tables or expand_inputs(inputs, ("_cal",)), exptypes)
+    if tables and len(inputs) > 1:
+        raise UsageError(f"{tables[0]}: an association is the only input of a run; found {len(inputs)} inputs")
+    if found.left_out:
+        kinds = ", ".join(sorted({member.exptype for member in found.left_out}))
+        talk.note(f"{len(found.left_out)} members of exptype {kinds} are left out (see --exptype)")
+    return found
+
+
+@click.command(
+    cls=Command,
+    epilog="Examples: outlier ifu jw01234-o001_spec3_asn.json --output-dir flagged; "
+    "outlier ifu 'cal/*_cal.fits' --set documented --output-dir flagged",
+)
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
+@output_dir_option
+@members_option
+@click.option("--plot", metavar="DIR", cls=Option, heading="General",
+              help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
+@shared_options
+@parameter_options("ifu")
+@click.pass_context
+def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
+    """Flag pixels that are consistently wrong in IFU exposures (MIRI MRS, NIRSpec).
+
+    INPUT is an association (JSON) or _cal files: files, folders, quoted globs or @list.txt. Each exposure gets a
+    flagged copy, <root>[_<asn_id>]_crf.fits, with DO_NOT_USE and OUTLIER in DQ and NaN in all arrays. Inputs are
+    never changed. --set documented gives the result of the JWST pipeline, bit for bit.
+    """
+    talk = ctx.obj = Talk(options)
+    p, _ = collect("ifu", load_files(options), options)
+    members = read_members(inputs, options["exptypes"], talk)
+    from badpix.outlier_ifu import flag_association, history_lines
+
+    with make_executor(options["workers"], options["dask"]) as executor:
+        summary = flag_association(
+            members,
+            p,
+            options["output_dir"],
+            overwrite=options["overwrite"],
+            history=history_lines(p),
+            executor=executor,
+            say=talk.say,
+            note=talk.note,
+            look=_pictures(options["plot"], members),
+        )
+    _tell(talk, summary)
+    talk.finish("outlier ifu", summary.pop("outputs"), summary | {"parameters": p})
+
+
+def _pictures(folder: str | None, members: Association) -> Callable[[Found], None] | None:
+    """What draws the pictures, or None; a missing matplotlib is told before the work."""
+    if not folder:
+        return None
+    from badpix.associations import root_name
+    from badpix.ifu_products import plot_detector, require_matplotlib
+    from badpix.output import atomic_path, check_directory
+
+    require_matplotlib()
+    place = check_directory(folder)
+
+    def look(found: Found) -> None:
+        name = f"{root_name(members.paths[0])}_{found.detector.lower()}_outliers.png"
+        with atomic_path(place / name, overwrite=True) as path:
+            plot_detector(found, path)
+
+    return look
+
+
+def _tell(talk: Talk, summary: dict[str, Any]) -> None:
+    """Tables of what was flagged, by exposure and reason, and by slice."""
+    rows = summary["exposures"]
+    reasons = list(rows[0]["flagged"]) if rows else []
+    talk.table(
+        "Flagged pixels",
+        ["exposure", *reasons, "newly unusable", "% of usable"],
+        [
+            (Path(r["input"]).name, *(r["flagged"][k] for k in reasons), r["newly_unusable"],
+             f"{r['newly_unusable_percent']:.3f}")
+            for r in rows
+        ],
+    )  # fmt: skip
+    for detector, numbers in summary["detectors"].items():
+        told = ", ".join(f"{k} {v}" for k, v in numbers.items())
+        talk.say(f"{detector}: {told}")
+    if talk.verbose:
+        for r in rows:
+            *slices, between = r["by_slice"]
+            told = " ".join(str(v) for v in slices)
+            talk.detail(f"{Path(r['input']).name}: flagged in slices 1-{len(slices)}: {told}; elsewhere {between}")
+
+
+# --- simulation and score --------------------------------------------------------------------------------
+
+_SHEET = "What is simulated"
+
+
+@click.command(cls=Command, epilog="Example: outlier simulate-ifu sim --instrument miri --exposures 4 --seed 1")
+@click.argument("directory")
+@click.option(
+    "--instrument",
+    type=click.Choice(["miri", "nirspec"]),
+    default="miri",
+    cls=Option,
+    heading=_SHEET,
+    help="MRS (MIRIFUSHORT, MIRIFULONG) or NIRSpec (NRS1, NRS2).  [default: miri]",
+)
+@click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    cls=Option,
+    heading=_SHEET,
+    help="One of its detectors; may be repeated.  [default: both]",
+)
+@click.option(
+    "--exposures",
+    type=click.IntRange(1, 1000),
+    default=4,
+    cls=Option,
+    heading=_SHEET,
+    help="Exposures of each detector.  [default: 4]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    cls=Option,
+    heading=_SHEET,
+    help="Equal seeds give equal data.  [default: 1]",
+)
+@click.option(
+    "--scene",
+    type=click.Choice(["spectra", "bright", "flat"]),
+    default="spectra",
+    cls=Option,
+    heading=_SHEET,
+    help="Slices with lines and sources; with very bright, sharper sources; or noise on an "
+    "even level, without slices.  [default: spectra]",
+)
+@click.option(
+    "--dither/--no-dither",
+    default=True,
+    cls=Option,
+    heading=_SHEET,
+    help="Whether the exposures are shifted against each other.  [default: dither]",
+)
+@click.option(
+    "--in-all",
+    type=click.FloatRange(0, 0.5),
+    default=0.003,
+    cls=Option,
+    heading=_SHEET,
+    help="Share of pixels that are bad in all exposures.  [default: 0.003]",
+)
+@click.option(
+    "--in-some",
+    type=click.FloatRange(0, 0.5),
+    default=0.001,
+    cls=Option,
+    heading=_SHEET,
+    help="Share of pixels that are bad in some exposures.  [default: 0.001]",
+)
+@click.option(
+    "--rays",
+    type=click.FloatRange(0, 0.5),
+    default=0.0005,
+    cls=Option,
+    heading=_SHEET,
+    help="Cosmic-ray tracks per pixel and exposure.  [default: 0.0005]",
+)
+@click.option(
+    "--strength",
+    metavar='"LOW HIGH"',
+    cls=Option,
+    heading=_SHEET,
+    help="Range of all defects (sigma, log-uniform) instead of the range of each kind.",
+)
+@click.option(
+    "--size",
+    metavar='"NY NX"',
+    cls=Option,
+    heading=_SHEET,
+    help="Another size (dispersion, across) than the detector's, for quick tests.",
+)
+@click.option("--overwrite", is_flag=True, cls=Option, heading="General", help="Replace existing files.")
+@talk_options
+@click.pass_context
+def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
+    """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
+    talk = ctx.obj = Talk(options)
+    from badpix import simulate_ifu as sim
+
+    detectors = [name.upper() for name in options["detectors"]] or list(sim.SETS[options["instrument"]])
+    defects = sim.Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
+    if options["strength"]:
+        defects = sim.with_strength(defects, _pair(options["strength"], "--strength"))
+    sky = sim.SCENES[options["scene"]]
+    ny_nx = _pair(options["size"], "--size") if options["size"] else None
+    path = sim.write_association(
+        directory,
+        detectors=detectors,
+        exposures=options["exposures"],
+        seed=options["seed"],
+        overwrite=options["overwrite"],
+        sky=sky if options["dither"] else sim.without_dither(sky),
+        defects=defects,
+        slices=options["scene"] != "flat",
+        shape=(int(ny_nx[0]), int(ny_nx[1])) if ny_nx else None,
+    )
+    talk.finish("outlier simulate-ifu", [path], {"detectors": detectors, "seed": options["seed"]})
+
+
+def _pair(text: str, name: str) -> tuple[float, float]:
+    try:
+        first, second = (float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"{name}: found {text!r}, expected two numbers") from None
+    if not (first > 0 and second > 0):
+        raise UsageError(f"{name}: found {text!r}, expected two positive numbers")
+    return first, second
+
+
+@click.command(cls=Command, epilog="Example: outlier score-ifu sim flagged")
+@click.argument("simulated", metavar="SIMULATED")
+@click.argument("flagged", metavar="FLAGGED")
+@talk_options
+@click.pass_context
+def score_ifu(ctx: click.Context, simulated: str, flagged: str, **options: Any) -> None:
+    """Compare the _crf files in FLAGGED with the truth of the simulation in SIMULATED.
+
+    Shares are of the pixels that are usable on input, inside slices; false flags are counted per million pixels
+    without any defect.
+    """
+    talk = ctx.obj = Talk(options)
+    from badpix.score_ifu import score
+
+    folder = Path(simulated)
+    found = score(sorted(folder.glob("*_cal.fits")), Path(flagged), folder / "truth")
+    talk.table("Score", ("measure", "value"), [(name, f"{value:.4f}") for name, value in found.items()])
+    talk.finish("outlier score-ifu", [], {"score": found})
