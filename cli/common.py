@@ -102,14 +102,17 @@ def fail(ctx: click.Context, message: str, code: int) -> None:
     ctx.exit(code)
 
 
-def parameter_options(*section_names: str) -> Callable[[F], F]:
-    """Options for all parameters of some sections; an option that is not given leaves the YAML's value."""
+def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Callable[[F], F]:
+    """Options for the parameters of some sections; an option that is not given leaves the YAML's value.
+
+    ``without`` names parameters for which the command has arguments or options of its own.
+    """
 
     def decorate(function: F) -> F:
         for name in reversed(section_names):
             sec = params.section(name)
             for p in reversed(sec.params):
-                function = _option(p, sec)(function)
+                function = function if p.name in without else _option(p, sec)(function)
         return function
 
     return decorate

@@ -184,7 +184,7 @@ def _pictures(folder: str | None) -> Any:
 @shared_options
 @click.option("--manual", "manual_files", multiple=True, metavar="FILE", cls=Option, heading="General",
               help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
-@parameter_options("merge", "reference")
+@parameter_options("merge", "reference", without=("manual", "masks"))
 @click.pass_context
 def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:
     """Combine masks (from flats, from darks, older ones) and manual lists into one MASK.
