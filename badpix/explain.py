@@ -25,6 +25,15 @@ from badpix.crds import Mask
 from badpix.errors import DataError, UsageError
 from badpix.evidence import COMPARISONS, Evidence, Rule, holds
 
+# What a search of the darks looked at first, where the evidence lists no rule of it.
+MAIN_QUANTITY = {
+    "hot": "dark_rate",
+    "warm": "dark_rate",
+    "rc": "dark_rc",
+    "telegraph": "dark_telegraph",
+    "noisy": "dark_noise",
+    "low_pedestal": "dark_pedestal",
+}
 WORDS = {"<": "below", "<=": "at or below", ">": "above", ">=": "at or above"}
 SIDE_FLAGS = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
 
@@ -255,27 +264,33 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
             winner = "; HOT wins over DEAD" if search.name == "DEAD" and "HOT" in pixel.flags else ""
             out.append(f"The search {search.name} found it, but the mask does not carry its flag{winner}.")
     if not reference:
-        out += [_why_not(s) for s in pixel.searches if s.found is False and not (set(s.flags) & set(pixel.flags))]
+        others = [s for s in pixel.searches if s.found is False and not set(s.flags) & set(pixel.flags)]
+        out += [_why_not(s, pixel) for s in others]
     return [s for s in out if s]
 
 
 def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
-    meaning = dq.BY_NAME[flag].description.lower()
+    meaning = _lower(dq.BY_NAME[flag].description)
     by = [s for s in pixel.searches if flag in s.flags and s.found]
     if by:
-        return f"{flag} ({meaning}): " + "; ".join(_reason(s) for s in by) + "."
+        return f"{flag} ({meaning}): " + "; ".join(_reason(s, pixel.quantities) for s in by) + "."
     if not known:
         return f"{flag} ({meaning}): there is no evidence to say why."
     near = [s for s in pixel.searches if flag in s.flags and s.found is None and s.readings]
     if near:
-        return f"{flag} ({meaning}): " + "; ".join(_reason(s) for s in near) + "."
+        return f"{flag} ({meaning}): " + "; ".join(_reason(s, pixel.quantities) for s in near) + "."
     origin = "a manual list or a mask that was merged"
     if str(mask.header.get("BPFMANFL", "none")).lower() not in ("none", ""):
         origin = f"the manual list {Path(str(mask.header['BPFMANFL'])).name}, or a mask that was merged"
     return f"{flag} ({meaning}): no search found it; it comes from {origin}."
 
 
-def _reason(search: Search) -> str:
+def _lower(text: str) -> str:
+    """A sentence's start inside a sentence; abbreviations stay as they are."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+def _reason(search: Search, quantities: Mapping[str, float]) -> str:
     """What a search found, with the numbers of a way all of whose rules hold."""
     ways: dict[int, list[Reading]] = {}
     for reading in search.readings:
@@ -290,7 +305,9 @@ def _reason(search: Search) -> str:
     if search.readings:
         shown = " and ".join(_comparison(r) for r in search.readings)
         return f"found by the search {search.name} by a test that the evidence does not list ({shown})" + votes
-    return f"found by the search {search.name}" + votes
+    main = MAIN_QUANTITY.get(search.name, "")
+    shown = f", {main.replace('_', ' ')} {quantities[main]:.4g}" if main in quantities else ""
+    return f"found by the search {search.name}{shown}" + votes
 
 
 def _comparison(r: Reading) -> str:
@@ -308,14 +325,18 @@ def _vote_words(votes: Votes) -> str:
     return f", in {votes.passed} of {len(votes.values)} integrations"
 
 
-def _why_not(search: Search) -> str:
+def _why_not(search: Search, pixel: Explanation) -> str:
     """Why a search did not find the pixel."""
     label = search.name.upper() if search.name.upper() in dq.VALUE else search.name
     if not search.readings:
-        return f"Not {label}."
+        main = MAIN_QUANTITY.get(search.name, "")
+        value = pixel.quantities.get(main, math.nan)
+        return f"Not {label}" + (f": {main.replace('_', ' ')} {value:.4g}." if not math.isnan(value) else ".")
     failed = [r for r in search.readings if not r.holds]
     if not failed:
-        return f"Not {label}, although its limits are passed: another test or another type took precedence."
+        types = [f for f in pixel.flags if f not in SIDE_FLAGS]
+        winner = f"{', '.join(types)} took precedence" if types else "another test speaks against it"
+        return f"Not {label}, although its limits are passed: {winner}."
     return f"Not {label}: " + " and ".join(_comparison(r) for r in failed) + "."
 
 

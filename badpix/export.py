@@ -5,7 +5,8 @@
   ranges (``3:7``, inclusive), which keeps the reference border at four lines.
 * ``ds9``: one region a pixel, 1-based image coordinates of the mask file, coloured and tagged by type.
 * ``fits``: one image of bytes, 1 = has one of the chosen flags (default DO_NOT_USE).
-* ``csv``: ``x, y, value, flags``, and the evidence of each pixel where there is some.
+* ``csv``: ``x, y, value, flags``, and the evidence of each pixel where there is some; good reference pixels are left
+  out.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from badpix.output import atomic_path, check_target, write_hdus, write_text
 
 FORMATS = {"list": (".txt", ".dat", ".list"), "ds9": (".reg",), "fits": (".fits", ".fit"), "csv": (".csv",)}
 
-# Colours of the types, told apart by colour-blind readers too (Okabe and Ito), as DS9 takes them.
+# Colours of the types on a light ground, told apart by colour-blind readers too (after Okabe and Ito, and Tol).
 COLOURS = {
     "DEAD": "#000000",
     "HOT": "#D55E00",
     "WARM": "#E69F00",
-    "LOW_QE": "#56B4E9",
+    "LOW_QE": "#332288",
     "RC": "#CC79A7",
-    "TELEGRAPH": "#F0E442",
-    "UNRELIABLE_SLOPE": "#009E73",
+    "TELEGRAPH": "#117733",
+    "UNRELIABLE_SLOPE": "#44AA99",
     "OPEN": "#0072B2",
     "ADJ_OPEN": "#88CCEE",
-    "OTHER_BAD_PIXEL": "#999999",
+    "OTHER_BAD_PIXEL": "#882255",
 }
 
 
@@ -198,9 +199,9 @@ def _write_image(mask: Mask, image: NDArray[np.uint32], path: Path, flags: Seque
 
 
 def make_csv(mask: Mask, image: NDArray[np.uint32], evidence: Evidence | None, one_based: bool = False) -> str:
-    """One line a flagged pixel: x, y (full frame), value, flags joined by ``|``, evidence."""
+    """One line a flagged science pixel: x, y (full frame), value, flags joined by ``|``, evidence."""
     base = int(one_based)
-    y, x = np.nonzero(image)
+    y, x = np.nonzero((image != 0) & ((image & np.uint32(dq.VALUE["BAD_REF_PIXEL"]) != 0) | ~mask.reference))
     images = {} if evidence is None else evidence.images
     images = {k: v for k, v in images.items() if v.shape == image.shape and not k.startswith("is_")}
     columns = [images[k][y, x] for k in images]

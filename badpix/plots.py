@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from badpix.compare import Comparison
-    from badpix.ramps import Ramp
+    from badpix.pixel_ramps import Ramp
 
 SHOWN = 200_000  # pixels of one type that are drawn at the most
 BINS = 200

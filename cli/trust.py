@@ -220,7 +220,7 @@ def _print_pixel(item: Explanation, numbers: bool) -> None:
 
 def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
     """Ramps of a pixel in the terminal (stdout), and as a picture if asked."""
-    from badpix import ramps as reading
+    from badpix import pixel_ramps as reading
 
     found = reading.read_ramps(files, item.x, item.y)
     if not quiet:
