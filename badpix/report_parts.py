@@ -18,8 +18,8 @@ from badpix.crds import Mask
 from badpix.errors import DataError
 from badpix.evidence import Evidence, Rule
 from badpix.mask import count_flags
-from badpix.plots import histogram
 from badpix.pixel_ramps import read_ramps
+from badpix.plots import histogram
 
 FACTS = {
     "DETECTOR": "Detector", "INSTRUME": "Instrument", "SUBARRAY": "Subarray", "READPATT": "Readout pattern",
