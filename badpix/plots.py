@@ -42,7 +42,8 @@ def require_matplotlib() -> None:
         raise UsageError("pictures need matplotlib: pip install 'badpix[plots]'")
 
 
-def _figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, bound to no window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,7 +52,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
     with atomic_path(path, overwrite=True) as temporary:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
     return path
@@ -97,24 +99,24 @@ def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Pa
 
 def draw_image(image: NDArray[Any], title: str, path: Path) -> Path:
     """A grey image between its 1st and 99th percentile."""
-    figure = _figure(8, 7)
+    figure = make_figure(8, 7)
     axes = figure.add_subplot()
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     shown = axes.imshow(image, origin="lower", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
     figure.colorbar(shown, ax=axes, shrink=0.8)
     _name_axes(axes, title)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_flags(image: NDArray[np.uint32], title: str, path: Path) -> Path:
     """Where each type is: one colour a type, points large enough to be seen."""
-    figure = _figure(9, 7)
+    figure = make_figure(9, 7)
     axes = figure.add_subplot()
     _scatter(axes, image)
     _frame(axes, image.shape)
     _name_axes(axes, title)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
@@ -144,7 +146,7 @@ def _name_axes(axes: Axes, title: str) -> None:
 
 def draw_histogram(image: NDArray[Any], rules: Sequence[Rule], label: str, path: Path) -> Path:
     """How the values of a quantity are distributed, with the limits of the searches."""
-    figure = _figure(8, 5)
+    figure = make_figure(8, 5)
     axes = figure.add_subplot()
     counts, edges = histogram(image, [float(r.limit) for r in rules if not isinstance(r.limit, str)])
     axes.stairs(counts, edges, fill=True, color="#56B4E9")
@@ -160,7 +162,7 @@ def draw_histogram(image: NDArray[Any], rules: Sequence[Rule], label: str, path:
         axes.legend(frameon=False)
     axes.set_xlabel(label)
     axes.set_ylabel("pixels")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def histogram(
@@ -185,13 +187,13 @@ def histogram(
 
 def draw_changes(found: Comparison, path: Path) -> Path:
     """What appeared and what disappeared, side by side."""
-    figure = _figure(15, 7)
+    figure = make_figure(15, 7)
     for k, (title, image) in enumerate((("Appeared", found.appeared), ("Disappeared", found.disappeared)), 1):
         axes = figure.add_subplot(1, 2, k)
         _scatter(axes, image)
         _frame(axes, image.shape)
         _name_axes(axes, title)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 # --- ramps -----------------------------------------------------------------------------------------------
@@ -201,11 +203,11 @@ def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path) -> Path:
     """Ramps of one pixel: one panel an integration, with jumps, saturation and fit."""
     columns = min(len(ramps), 4)
     rows = -(-len(ramps) // max(columns, 1))
-    figure = _figure(4 * columns + 1, 3 * rows + 0.6)
+    figure = make_figure(4 * columns + 1, 3 * rows + 0.6)
     figure.suptitle(title)
     for k, ramp in enumerate(ramps, 1):
         draw_ramp(figure.add_subplot(rows, columns, k), ramp, legend=k == 1)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
