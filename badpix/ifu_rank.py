@@ -16,6 +16,7 @@ A rank cut flags the same number of pixels whatever the data: see :mod:`badpix.i
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,12 @@ class Ranked:
 
 
 def measure_ratio(
-    smallest: np.ndarray, *, kernel_size: tuple[int, int], threshold_percent: float, everywhere: bool = False
+    smallest: np.ndarray,
+    *,
+    kernel_size: tuple[int, int],
+    threshold_percent: float,
+    everywhere: bool = False,
+    threads: ThreadPoolExecutor | None = None,
 ) -> Ranked:
     """Ratio of the smallest difference to its local median, and its percentile (steps 4 and 5).
 
@@ -70,11 +76,13 @@ def measure_ratio(
         Percentile of the ratio.
     everywhere : bool
         Whether the median is wanted where the difference is NaN, too.
+    threads : ThreadPoolExecutor, optional
+        For the local median.
     """
     measured = np.isfinite(smallest)
     where = np.ones_like(measured) if everywhere else measured
     rows, columns = odd(kernel_size)
-    normal = local_median(smallest, (rows, columns), outside=0.0, where=where)
+    normal = local_median(smallest, (rows, columns), outside=0.0, where=where, threads=threads)
     floor = np.median(smallest[~np.isnan(smallest)]) / 3
     normal[normal < floor] = floor
     with np.errstate(invalid="ignore", divide="ignore"):

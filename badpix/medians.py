@@ -15,6 +15,7 @@ All are exact, in the type of the input.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -185,7 +186,14 @@ def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.divide(total, 2, out=total)
 
 
-def local_median(image: np.ndarray, size: tuple[int, int], *, outside: float, where: np.ndarray) -> np.ndarray:
+def local_median(
+    image: np.ndarray,
+    size: tuple[int, int],
+    *,
+    outside: float,
+    where: np.ndarray,
+    threads: ThreadPoolExecutor | None = None,
+) -> np.ndarray:
     """Median in a window around pixels, ignoring NaN.
 
     Parameters
@@ -198,6 +206,8 @@ def local_median(image: np.ndarray, size: tuple[int, int], *, outside: float, wh
         Value of pixels outside the frame; NaN cuts the window there.
     where : ndarray of bool, shape (ny, nx)
         Pixels whose median is wanted.
+    threads : ThreadPoolExecutor, optional
+        Sorting leaves the interpreter free, so two threads take half the time.
 
     Returns
     -------
@@ -208,8 +218,11 @@ def local_median(image: np.ndarray, size: tuple[int, int], *, outside: float, wh
     frame = np.pad(image, ((rows // 2,) * 2, (columns // 2,) * 2), constant_values=outside)
     windows = np.lib.stride_tricks.sliding_window_view(frame, size)
     out = np.full(image.shape, np.nan, image.dtype)
-    for start in range(0, len(image), 8):
+
+    def fill(start: int) -> None:
         band = slice(start, start + 8)
         chosen = windows[band][where[band]].reshape(-1, rows * columns)
         out[band][where[band]] = median_rows(chosen)
+
+    list((map if threads is None else threads.map)(fill, range(0, len(image), 8)))
     return out

@@ -72,6 +72,7 @@ class Sky:
     dither: float = 3.0  # largest shift along the slice, pixels; 0: no dither
     fringes: float = 0.02
     flat_error: float = 0.005
+    poisson: float = 0.08  # variance of one unit of light, read-noise units squared
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ class Defects:
     range_some: tuple[float, float] = (5.0, 300.0)
     range_rays: tuple[float, float] = (5.0, 500.0)
     negative: float = 0.15
+    most: int = 0  # largest number of exposures that a pixel "in some" is bad in; 0: all but one
 
 
-FLAT = Sky(background=15.0, lines=0, sources=0, fringes=0.0, flat_error=0.0)
+FLAT = Sky(lines=0, sources=0, fringes=0.0, flat_error=0.0, poisson=0.0)
 BRIGHT = Sky(brightest=4000.0, fwhm=(1.6, 1.4), line_strength=200.0, flat_error=0.01)
 SCENES = {"spectra": Sky(), "bright": BRIGHT, "flat": FLAT}
 
@@ -153,7 +155,7 @@ def simulate(
         amplitude = np.where(on[i], persistent, np.float32(0))
         kind = np.where(on[i] | (sort == 0), sort, np.uint8(KINDS["off_here"]))
         kind |= _draw_rays(rng, defects, amplitude)
-        out.append(_expose(rng, light, amplitude, kind, optics, known, det.transposed))
+        out.append(_expose(rng, light, amplitude, kind, optics, known, sky.poisson, det.transposed))
     return out
 
 
@@ -295,7 +297,8 @@ def _draw_persistent(
     if exposures > 1:
         amplitude.flat[some] = _amplitudes(rng, some.size, defects.range_some, defects.negative)
         kind.flat[some] = KINDS["in_some"]
-        often = rng.integers(1, exposures, some.size)  # in 1 ... exposures - 1 of them
+        most = min(defects.most or exposures - 1, exposures - 1)
+        often = rng.integers(1, most + 1, some.size)
         order = rng.random((exposures, some.size)).argsort(axis=0)
         on.reshape(exposures, -1)[:, some] = order < often
     return amplitude, kind, on
@@ -322,7 +325,6 @@ def _draw_rays(rng: np.random.Generator, defects: Defects, amplitude: np.ndarray
 
 # --- the detector ----------------------------------------------------------------------------------------
 
-_PER_READ_NOISE = 0.08  # Poisson variance (read-noise units squared) of one unit of light
 _SCALE = np.float32(0.35)  # MJy/sr of one unit of read noise
 
 
@@ -333,12 +335,13 @@ def _expose(
     kind: np.ndarray,
     optics: _Optics,
     known: np.ndarray,
+    per_light: float,
     transposed: bool,
 ) -> Exposure:
     lit = optics.strip > 0
-    noise = np.sqrt(1 + _PER_READ_NOISE * light)
+    noise = np.sqrt(1 + per_light * light)
     signal = light + noise * (rng.standard_normal(light.shape, dtype="f4") + amplitude)
-    poisson = _PER_READ_NOISE * np.maximum(signal, 0)
+    poisson = per_light * np.maximum(signal, 0)
     arrays = {
         "SCI": signal * _SCALE,
         "ERR": np.sqrt(1 + poisson + (0.003 * signal) ** 2) * _SCALE,
