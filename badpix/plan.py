@@ -29,6 +29,7 @@ from badpix.jobs import Job
 LIBRARIES = ("numpy", "scipy", "astropy", "photutils")
 NAMES_SHOWN = 3  # files or parameters named in a reason
 CHUNK = 64  # files hashed before their hashes are remembered
+OF_FRAME = ("reference_subarray", "reference_readpatt", "reference_exp_type")  # texts that searches use as well
 COMPANIONS = {"flats": ("uncal",), "darks": ("jump", "fitopt", "uncal")}
 
 
@@ -291,7 +292,8 @@ def make_keys(job: Job, inputs: Sequence[Known]) -> dict[str, str]:
     """Keys of the searches and, as ``merge``, of the product."""
     keys = {}
     for stage in job.stages:
-        keys[stage] = digest([stage, _contents(inputs, stage), as_text(job, stage), versions()])
+        frame = [job.values["reference"][name] for name in OF_FRAME]
+        keys[stage] = digest([stage, _contents(inputs, stage), as_text(job, stage), frame, versions()])
     rest = [_contents(inputs, "merge"), as_text(job, "merge"), as_text(job, "reference"), versions()]
     beside = [job.detector, Path(job.output).name, job.policy["evidence"]]
     keys["merge"] = digest([dict(keys), rest, beside])

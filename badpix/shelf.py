@@ -78,7 +78,8 @@ def working(folder: Path) -> Iterator[Path]:
 
     Call it with the detector's lock held.
     """
-    for left in [*folder.glob(f"{WORK}*"), *folder.rglob(f"{TEMPORARY}*")]:
+    beside = [p for p in folder.parent.glob(f"{TEMPORARY}*") if _leads_to(p, f"{folder.name}/")]
+    for left in [*folder.glob(f"{WORK}*"), *folder.rglob(f"{TEMPORARY}*"), *beside]:
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
     place = folder / f"{WORK}{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -179,8 +180,15 @@ def prune(folder: Path, keep: int, keep_logs: int, stages: Mapping[str, str]) ->
 def _drop_links(folder: Path, place: Path) -> None:
     """Remove dated names that lead to a product that goes."""
     for link in folder.parent.iterdir():
-        if link.is_symlink() and os.readlink(link).startswith(f"{folder.name}/{place.name}/"):
+        if _leads_to(link, f"{folder.name}/{place.name}/"):
             link.unlink(missing_ok=True)
+
+
+def _leads_to(path: Path, start: str) -> bool:
+    try:
+        return os.readlink(path).startswith(start)
+    except OSError:  # no link, or gone
+        return False
 
 
 def stage_name(detector: str, stage: str, key: str) -> str:

@@ -28,7 +28,8 @@ from badpix import rebuild, record, shelf
 from badpix.errors import BadpixError
 from badpix.jobs import Job
 from badpix.output import write_text
-from badpix.rebuild import EXIT, Options, Outcome
+from badpix.rebuild import EXIT, Outcome
+from badpix.searches import Options
 from badpix.workers import peak_memory
 
 GRACE = 10.0  # seconds in which a child cleans up after it was asked to end

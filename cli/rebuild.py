@@ -15,7 +15,8 @@ from badpix.errors import BadpixError, UsageError
 
 if TYPE_CHECKING:
     from badpix.jobs import Job
-    from badpix.rebuild import Options, Outcome
+    from badpix.rebuild import Outcome
+    from badpix.searches import Options
 
 RUN = "Run"
 
@@ -94,7 +95,7 @@ def _choose(found: list[Job], only: tuple[str, ...]) -> list[Job]:
 
 
 def _run_options(options: dict[str, Any]) -> Options:
-    from badpix.rebuild import Options
+    from badpix.searches import Options
 
     memory = parse_size(options["max_memory"], "256M")
     return Options(options["force"], options["accept"], options["workers"], options["dask"], memory)
