@@ -125,8 +125,7 @@ def check_flat(exposure: Exposure) -> None:
     if exposure.kind not in ("rate", "rateints"):
         raise DataError(f"{exposure.path}: is a {exposure.kind} file, expected rate or rateints")
     exposures.check_state(exposure, "S_RAMP")
-    exposure.keyword("DETECTOR")
-    exposure.window  # noqa: B018 (raises where the keywords do not fit the image)
+    exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
 
 
 def _open_uncals(
@@ -221,7 +220,7 @@ def read_manual_file(name: str | None, exposure: Exposure) -> list[mask.ManualRo
     """
     if not name:
         return []
-    facts = detectors.get(exposure.keyword("DETECTOR"))
+    facts = exposure.detector
     return cut_rows(mask.read_manual(name, facts.shape), exposure.window)
 
 

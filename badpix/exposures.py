@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -95,6 +96,14 @@ class Exposure:
         return by_rank.get(len(sci.shape), "unknown")
 
     @property
+    def detector(self) -> detectors.Detector:
+        """The detector that DETECTOR names."""
+        try:
+            return detectors.get(self.keyword("DETECTOR"))
+        except DataError as error:
+            raise DataError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
+
+    @property
     def window(self) -> detectors.Window:
         """Place on the detector, from SUBSTRT and SUBSIZE; the size must be that of the image."""
         start = [self.number(k) for k in ("SUBSTRT1", "SUBSTRT2")]
@@ -160,9 +169,9 @@ def expand_inputs(names: Iterable[str | Path], suffixes: Sequence[str] = ("_rate
     return sorted(found, key=lambda p: (p.name, str(p)))
 
 
-def _expand(name: str, suffixes: Sequence[str]) -> list[Path]:
+def _expand(name: str, suffixes: Sequence[str], outer: tuple[Path, ...] = ()) -> list[Path]:
     if name.startswith("@"):
-        return _expand_list(Path(name[1:]), suffixes)
+        return _expand_list(Path(name[1:]), suffixes, outer)
     path = Path(name)
     if path.is_dir():
         return _expand_folder(path, suffixes)
@@ -176,16 +185,19 @@ def _expand(name: str, suffixes: Sequence[str]) -> list[Path]:
     return matches
 
 
-def _expand_list(path: Path, suffixes: Sequence[str]) -> list[Path]:
+def _expand_list(path: Path, suffixes: Sequence[str], outer: tuple[Path, ...]) -> list[Path]:
+    """Files named in a list; names and further lists in it start at its folder."""
+    if path.resolve() in outer:
+        raise UsageError(f"@{path}: the list of inputs names itself")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"@{path}: list of inputs can't be read: {error}") from None
     names = [line.split("#")[0].strip() for line in lines]
-    inside = [str(path.parent / n) if not n.startswith(("/", "@")) else n for n in names if n]
+    inside = ["@" * n.startswith("@") + str(path.parent / n.removeprefix("@")) for n in names if n]
     if not inside:
         raise UsageError(f"@{path}: the list of inputs is empty")
-    return [p for n in inside for p in _expand(n, suffixes)]
+    return [p for n in inside for p in _expand(n, suffixes, (*outer, path.resolve()))]
 
 
 def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -271,7 +283,7 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
                 arrays = _layouts(path, source, hdus, workdir, names)
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
+    except Exception as error:  # a damaged file makes astropy raise nearly anything
         raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None
     exposure = Exposure(path, header, arrays)
     for name in names or ():
@@ -357,7 +369,7 @@ def _gunzip(path: Path, workdir: Path) -> Path:
         _check_space(path, workdir, 2 * path.stat().st_size)
         with gzip.open(path) as packed, open(target, "wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: can't be unpacked: {_first_line(error)}") from None
     return target
 
@@ -441,7 +453,8 @@ def read_band(
     stored = out.view(dtype.newbyteorder(">"))
     if not native:
         return stored
-    np.copyto(out, stored)  # in place, several times as fast as byteswap(inplace=True)
+    if dtype.itemsize > 1:
+        np.copyto(out, stored)  # in place, several times as fast as byteswap(inplace=True)
     _flip_sign(out)
     return out
 
@@ -529,13 +542,19 @@ def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:
     Raises
     ------
     DataError
-        If the DQ calls more than a tenth of a frame of normal readout reference pixels: a broken DQ.
+        If the DQ does not fit the image, or calls more than a tenth of a frame of normal readout reference pixels:
+        a broken DQ.
     """
     window = exposure.window
-    border = detectors.measure_border(detectors.get(exposure.keyword("DETECTOR")), window)
+    border = detectors.measure_border(exposure.detector, window)
     layout = exposure.arrays.get("DQ") or exposure.arrays.get("PIXELDQ")
     if layout is None:
         return border
+    if layout.shape[-2:] != border.shape or np.dtype(layout.dtype).kind not in "iu":
+        raise DataError(
+            f"{exposure.path}: DQ has {layout.shape[-1]} x {layout.shape[-2]} pixels of type {layout.dtype}, "
+            f"expected integers and those of the image, {window.xsize} x {window.ysize}"
+        )
     plane = read_band(layout, 0, layout.shape[-2], planes=[0])[0]
     flagged = (plane & dq.VALUE["REFERENCE_PIXEL"]) != 0
     if window.ysize != detectors.IRS2_ROWS and flagged.mean() > max(0.1, 2 * border.mean()):

@@ -137,7 +137,7 @@ def search(
     Detection
         Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
     """
-    detector = detectors.get(rates[0].keyword("DETECTOR"))
+    detector = rates[0].detector
     reference = read_reference_pixels(rates[0])
     region = bounding_box(~reference)
     samples = flat_field.measure_samples(rates, ~reference, p["lamp_scaling"])
