@@ -15,7 +15,7 @@ DO_NOT_USE and REFERENCE_PIXEL say nothing about a pixel's type and are left out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.simulate_defects import FLAG_OF, UNIT_OF
+from badpix.simulate_defects import FLAG_OF, NOISY_LIMIT, UNIT_OF
 
 Flags = NDArray[np.uint32]
 
@@ -32,6 +32,8 @@ SEARCHES = {
     "darks": ("HOT", "SATURATED", "WARM", "RC", "IRC", "TELEGRAPH", "NOISY", "LOW_PEDESTAL"),
 }
 SEARCHES["all"] = SEARCHES["flats"] + SEARCHES["darks"]
+
+LOUD = f"above {NOISY_LIMIT:g} x median"
 
 # What a mask says about single pixels.
 TYPE_FLAGS = tuple(
@@ -46,7 +48,7 @@ class Found:
     type: str
     level: float | None
     unit: str
-    setting: str  # "all", or where they stand
+    setting: str  # "all", or where they stand, or LOUD
     injected: int
     found: int  # with the flag of their type
     flagged: int  # with any flag
@@ -89,16 +91,22 @@ def count_found(flags: Flags, truth: Flags, defects: NDArray[Any], types: Sequen
         mine = defects[defects["type"] == name]
         here = flags[mine["y"], mine["x"]] & bit != 0
         any_flag = bad[mine["y"], mine["x"]]
-        groups = [(level, "all") for level in np.unique(mine["level"])]
-        groups += [(None, setting) for setting in np.unique(mine["setting"])]
-        for level, setting in [*groups, (None, "all")]:
-            keep = np.ones(len(mine), bool) if level is None else mine["level"] == level
-            if setting != "all":
-                keep &= mine["setting"] == setting
-            value = None if level is None else round(float(level), 4)
+        for level, setting, keep in split(mine):
             counts = int(keep.sum()), int((here & keep).sum()), int((any_flag & keep).sum())
-            out.append(Found(name, value, UNIT_OF[name], str(setting), *counts))
+            out.append(Found(name, level, UNIT_OF[name], setting, *counts))
     return out
+
+
+def split(mine: NDArray[Any]) -> Iterator[tuple[float | None, str, NDArray[np.bool_]]]:
+    """Groups of the defects of one type: level, setting, and which belong to it."""
+    placed = mine["setting"] != "natural"
+    for level in np.unique(mine["level"][placed]):
+        yield round(float(level), 4), "all", placed & (mine["level"] == level)
+    for setting in np.unique(mine["setting"]):
+        yield None, str(setting), mine["setting"] == setting
+    if len(mine) and mine["type"][0] == "NOISY":
+        yield None, LOUD, mine["extra1"] > NOISY_LIMIT
+    yield None, "all", np.ones(len(mine), bool)
 
 
 def count_claimed(flags: Flags, truth: Flags, types: Sequence[str]) -> list[Claimed]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import amplifier_map, measure_border
-from badpix.simulate_defects import Defects, place_defects
+from badpix.simulate_defects import NOISY_LIMIT, Defects, place_defects
 from badpix.simulate_recipe import Physics, Recipe
 
 Float = NDArray[np.float32]
@@ -83,10 +83,9 @@ def make_scene(recipe: Recipe) -> Scene:
         return rng.standard_normal(shape, dtype=np.float32)
 
     superbias = np.float32(physics.bias) + np.float32(physics.bias_spread) * noise()
-    read_noise = np.float32(physics.read_noise / recipe.frames[0] ** 0.5) * np.exp(np.float32(0.12) * noise())
-    read_noise *= 1 + 0.25 * (rng.random(shape, dtype=np.float32) < 0.01) * np.abs(noise())
+    read_noise = np.float32(physics.read_noise / recipe.frames[0] ** 0.5) * measure_noise_spread(rng, shape)
     dark = physics.dark * np.exp(0.2 * noise())
-    dark += physics.dark * 1.5 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
+    dark += physics.dark * 0.6 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
     response = measure_illumination(recipe) * (1 + 0.012 * noise())
     full_well = np.float32(physics.full_well) * (1 + 0.02 * noise())
     bias = superbias + np.float32(1.0) * noise()
@@ -95,8 +94,38 @@ def make_scene(recipe: Recipe) -> Scene:
         recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise,
         read_noise, dark,         response, full_well, Defects.none(),
     )  # fmt: skip
-    defects = place_defects(recipe, reference, stream(recipe.seed, PLACES))
-    return replace(apply_defects(scene, defects), defects=defects)
+    placed = place_defects(recipe, reference, stream(recipe.seed, PLACES))
+    natural = find_natural_defects(scene, placed)
+    return replace(apply_defects(scene, placed), defects=note_true_noise(placed.joined(natural), scene))
+
+
+def measure_noise_spread(rng: np.random.Generator, shape: tuple[int, int]) -> Float:
+    """Relative read noise of each pixel: 13 % spread, skewed, and one pixel in a thousand with some noise more."""
+    spread = rng.standard_gamma(60.0, shape, dtype=np.float32) / np.float32(60)
+    more = np.abs(rng.standard_normal(shape, dtype=np.float32)) * (rng.random(shape, dtype=np.float32) < 0.001)
+    return spread * (1 + np.float32(0.2) * more)
+
+
+def find_natural_defects(scene: Scene, placed: Defects) -> Defects:
+    """Pixels of the tails of dark current and read noise that nobody would call good.
+
+    WARM: dark current above the smallest WARM level. NOISY: read noise above 1.75 times the detector's median.
+    """
+    free = ~scene.reference
+    free[placed.rows["y"], placed.rows["x"]] = False
+    warm = free & (scene.dark > min(scene.recipe.physics.warm_levels))
+    noisy = free & ~warm & (scene.known_noise > NOISY_LIMIT * np.median(scene.known_noise))
+    return Defects.natural({"WARM": warm, "NOISY": noisy})
+
+
+def note_true_noise(defects: Defects, scene: Scene) -> Defects:
+    """The defects with ``extra1`` of NOISY ones set: true noise over the detector's median."""
+    rows = defects.rows.copy()
+    noisy = rows["type"] == "NOISY"
+    at = rows["y"][noisy], rows["x"][noisy]
+    factor = np.where(rows["setting"][noisy] == "natural", 1, rows["level"][noisy])
+    rows["extra1"][noisy] = factor * scene.known_noise[at] / np.median(scene.known_noise)
+    return Defects(rows)
 
 
 def measure_illumination(recipe: Recipe) -> Float:
@@ -123,7 +152,7 @@ def apply_defects(scene: Scene, defects: Defects) -> Scene:
         dark[d["y"], d["x"]] += d["level"]
     d = defects.of("SATURATED")
     dark[d["y"], d["x"]] = 1e9
-    d = defects.of("NOISY")
+    d = defects.of("NOISY")  # placed ones only: natural ones are in the map already
     noise[d["y"], d["x"]] *= d["level"]
     d = defects.of("LOW_PEDESTAL")
     bias[d["y"], d["x"]] -= d["level"]

@@ -4,7 +4,8 @@
 2. Every type and level is placed at isolated pixels; a part stands next to the border of the science area and in its
    corners; touching pairs and mixed clusters follow. With a map of real bad pixels, places are drawn from it,
    so that the clustering is the real one (whole groups of touching pixels).
-3. :func:`measure_truth` turns the list into DQ flags: standard bits, ADJ_OPEN around OPEN, REFERENCE_PIXEL.
+3. Pixels that are bad by nature join the list (setting "natural", level 0): the far tails of dark current and noise.
+4. :func:`measure_truth` turns the list into DQ flags: standard bits, ADJ_OPEN around OPEN, REFERENCE_PIXEL.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ DEFECT = np.dtype(
     ]
 )
 """One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbours collect; RC, IRC: time
-constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups."""
+constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups; NOISY: the pixel's true
+noise over the median of the detector."""
+NOISY_LIMIT = 1.75  # times the detector's median noise: noisy by nature
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ class Defects:
     def none(cls) -> Defects:
         """No defects."""
         return cls(np.empty(0, DEFECT))
+
+    @classmethod
+    def natural(cls, maps: dict[str, Bool]) -> Defects:
+        """Defects that nobody placed: type -> map."""
+        rows = [(name, x, y, 0, "natural", 0, 0) for name, bad in maps.items() for y, x in np.argwhere(bad)]
+        return cls(np.array(rows, DEFECT))
+
+    def joined(self, other: Defects) -> Defects:
+        """Both lists as one, sorted by row."""
+        rows = np.concatenate([self.rows, other.rows])
+        return Defects(rows[np.lexsort((rows["x"], rows["y"]))])
 
     def of(self, name: str, low: int = 0, high: int | None = None) -> NDArray[Any]:
         """The defects of one type in rows ``low`` to ``high`` (exclusive)."""

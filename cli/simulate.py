@@ -104,12 +104,14 @@ def _print_tables(result: Any, by_setting: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from badpix.score import LOUD
+
     console = Console(width=None if sys.stdout.isatty() else 118)
     table = Table(title="Completeness", title_justify="left", title_style="bold")
     for column in ("type", "level", "injected", "found", "flagged", "%", "95 % interval"):
         table.add_column(column, justify="left" if column == "type" else "right")
     for row in result["completeness"]:
-        if row["injected"] and (by_setting or row["setting"] == "all"):
+        if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD)):
             low, high = row["interval"]
             level = f"{row['level']:g} {row['unit']}" if row["level"] is not None else row["setting"]
             table.add_row(

@@ -66,6 +66,20 @@ def test_counts_by_hand():
     assert claimed["any"].false == 2
 
 
+def test_noisy_pixels_are_also_counted_by_their_true_noise():
+    rows = np.array(
+        [("NOISY", 0, 0, 1.5, "isolated", 1.4, 0), ("NOISY", 1, 0, 1.5, "isolated", 1.9, 0),
+         ("NOISY", 2, 0, 0.0, "natural", 1.8, 0), ("NOISY", 3, 0, 3.0, "edge", 3.3, 0)], dtype=DEFECT,
+    )  # fmt: skip
+    truth = np.full((1, 4), dq.VALUE["UNRELIABLE_SLOPE"], np.uint32)
+    flags = truth * np.array([[1, 1, 0, 1]], np.uint32)
+    found = {(r.level, r.setting): (r.injected, r.found) for r in score.count_found(flags, truth, rows, ["NOISY"])}
+    assert found == {
+        (1.5, "all"): (2, 2), (3.0, "all"): (1, 1), (None, "isolated"): (2, 2), (None, "natural"): (1, 0),
+        (None, "edge"): (1, 1), (None, score.LOUD): (3, 2), (None, "all"): (4, 3),
+    }  # fmt: skip
+
+
 def test_search_limits_types():
     result = score.score([example()], "flats")
     assert {r["flag"] for r in result["flags"]} == {"DEAD", "LOW_QE", "OPEN", "ADJ_OPEN", "any"}

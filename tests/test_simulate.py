@@ -231,6 +231,7 @@ def defective():
 def test_every_type_and_level_is_there(defective):
     scene, _, _ = defective
     rows = scene.defects.rows
+    rows = rows[rows["setting"] != "natural"]
     for name, values in levels(scene.recipe).items():
         for level in values:
             mine = rows[(rows["type"] == name) & (rows["level"] == np.float32(level))]
@@ -273,6 +274,21 @@ def test_defects_show_in_the_ramps(defective):
     _, at = isolated("NOISY", 15.0)
     ratio = np.std(np.diff(reduced.ramp[:, *at], axis=0), axis=0) / np.sqrt(2) / scene.known_noise[at]
     assert ((ratio > 9) & (ratio < 22)).all()
+
+
+def test_tails_of_nature_are_no_good_pixels():
+    scene = make_scene(recipe_of("NRCALONG", (512, 512), defects_per_level=3))
+    ratio = scene.read_noise / np.median(scene.known_noise)
+    truth = measure_truth(scene.defects, scene.reference)
+    good = truth == 0
+    assert good.sum() > 0.99 * 504**2
+    assert (ratio[good] <= 1.75).all()
+    assert (scene.dark[good] <= 0.1).all()
+    natural = scene.defects.rows[scene.defects.rows["setting"] == "natural"]
+    assert set(natural["type"]) == {"WARM", "NOISY"}
+    assert len(natural) < 100
+    noisy = scene.defects.of("NOISY")
+    np.testing.assert_allclose(noisy["extra1"], ratio[noisy["y"], noisy["x"]], rtol=1e-5)
 
 
 def test_open_pixels_give_their_charge_to_their_neighbours():
@@ -327,7 +343,8 @@ def test_places_come_from_a_map(tmp_path):
     assert bad[rows["y"], rows["x"]].all()
     assert set(rows["setting"]) == {"map"}
     part = make_recipe(checked(size=[64, 64], map=str(tmp_path / "map.fits"), defects_per_level=2))
-    assert len(make_scene(part).defects.rows) == 2 * sum(len(v) for v in levels(part).values())
+    rows = make_scene(part).defects.rows
+    assert np.count_nonzero(rows["setting"] == "map") == 2 * sum(len(v) for v in levels(part).values())
 
 
 # --- the quick reduction against slow, plain versions ----------------------------------------------------
