@@ -47,6 +47,12 @@ def find_ticks(low: float, high: float, number: int = 5) -> list[float]:
     return [float(v) for v in np.arange(first * step, high + step * 1e-6, step)]
 
 
+def tick_text(value: float) -> str:
+    """A tick's label: thousands with commas, no minus zero."""
+    value = 0.0 if abs(value) < 1e-12 else value
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == round(value) else f"{value:.6g}"
+
+
 class Axes:
     """A rectangle with linear axes: data to SVG coordinates."""
 
@@ -71,8 +77,8 @@ class Axes:
         parts = [_line(LEFT, bottom, self.width - RIGHT, bottom, "axis"), _line(LEFT, TOP, LEFT, bottom, "axis")]
         for value in find_ticks(self.x0, self.x1, 6 if self.width > 400 else 3):
             parts.append(_line(self.to_x(value), bottom, self.to_x(value), bottom + 4, "axis"))
-            parts.append(_text(self.to_x(value), bottom + 16, f"{value:.6g}"))
-        for value, text in y_ticks or [(v, f"{v:.4g}") for v in find_ticks(self.y0, self.y1, 4)]:
+            parts.append(_text(self.to_x(value), bottom + 16, tick_text(value)))
+        for value, text in y_ticks or [(v, tick_text(v)) for v in find_ticks(self.y0, self.y1, 4)]:
             parts.append(_line(LEFT - 4, self.to_y(value), LEFT, self.to_y(value), "axis"))
             parts.append(_text(LEFT - 7, self.to_y(value) + 4, text, "end"))
         parts.append(_text((LEFT + self.width - RIGHT) / 2, self.height - 6, x_label, css="label"))
@@ -104,7 +110,7 @@ def draw_histogram(
     logs = np.log10(np.maximum(counts, 0.5))
     top = max(1.0, float(np.ceil(logs.max() + 0.05)))
     axes = Axes((float(edges[0]), float(edges[-1])), (float(np.log10(0.5)), top))
-    ticks = [(float(k), f"{10**k:,}") for k in range(int(top) + 1)]
+    ticks = [(float(k), f"{10**k}".replace("000000", "M").replace("000", "k")) for k in range(int(top) + 1)]
     steps_x, steps_y = np.repeat(edges, 2)[1:-1], np.repeat(logs, 2)
     start, end = axes.to_x(float(edges[0])), axes.to_x(float(edges[-1]))
     bottom = HEIGHT - BOTTOM
@@ -142,7 +148,9 @@ def draw_ramp(ramp: Ramp, title: str) -> str:
     axes = Axes((0.5, ramp.signal.size + 0.5), (low - margin, high + margin), width, height)
     groups = np.arange(1, ramp.signal.size + 1, dtype=float)
     body = axes.draw("group", "signal (DN)")
-    body += f'<path class="fit" d="{axes.path(groups, ramp.fit)}"/>'
+    stretch = np.cumsum(ramp.jumps)
+    for k in np.unique(stretch):  # the fit starts anew at each jump
+        body += f'<path class="fit" d="{axes.path(groups, np.where(stretch == k, ramp.fit, np.nan))}"/>'
     for g, value, jump, saturated in zip(groups, ramp.signal, ramp.jumps, ramp.saturated, strict=True):
         if np.isfinite(value):
             x, y = axes.to_x(float(g)), axes.to_y(float(value))

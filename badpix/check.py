@@ -257,6 +257,8 @@ def _check_previous(mask: Mask, previous: Mask, p: Mapping[str, Any], rows: list
     for name in before:
         if name not in {r["flag"] for r in rows}:
             rows.append({"flag": name, "pixels": 0, "percent": 0.0, "limit": p["max_percent"].get(name)})
+    bits = {flag.name: flag.bit for flag in dq.FLAGS}
+    rows.sort(key=lambda r: bits.get(r["flag"], 99))  # any flag comes last
     for row in rows:
         row["previous"] = before.get(row["flag"], 0)
     return check_jump(before, after, int(science.sum()), p)

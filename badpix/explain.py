@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,23 +144,28 @@ def _dq_sum(path: Path) -> str:
         return ""
 
 
+def join_history(history: Sequence[str]) -> list[str]:
+    """HISTORY cards put together again: a card that is full goes on in the next one."""
+    lines: list[str] = []
+    full = False
+    for card in history:
+        if full and lines:
+            lines[-1] += card
+        else:
+            lines.append(card)
+        full = len(card) >= 72
+    return lines
+
+
 def flags_of_search(mask: Mask, name: str) -> list[str]:
-    """Flags that a search sets: by the mapping that the mask was made with, else the default one."""
-    if name.upper() in dq.VALUE:
-        default: list[str] = [name.upper()]
-    else:
-        default = []
-    section = params.section("darks")
-    if "flag_values" in section.names:
-        parameter = section["flag_values"]
-        mapping = dict(parameter.default)
-        text = str(mask.header.get(parameter.keyword, "")) if parameter.keyword else ""
-        for part in text.split():
-            key, _, words = part.partition(":")
-            if words:
-                mapping[key.lower()] = words.split(",")
-        default = list(mapping.get(name.lower(), default))
-    return [flag.upper() for flag in default]
+    """Flags that a search sets: by the mapping that the mask was made with (its HISTORY), else the default one."""
+    own = [name.upper()] if name.upper() in dq.VALUE else []
+    mapping = dict(params.section("darks")["flag_values"].default)
+    for line in join_history(mask.history):
+        found = re.search(r"darks\.flag_values = (.*?)(?: \[\w+\])?: ", line)
+        if found:
+            mapping |= {k.lower(): v.split(",") for k, _, v in (w.partition(":") for w in found[1].split()) if v}
+    return [flag.upper() for flag in mapping.get(name.lower(), own)]
 
 
 def explain(mask: Mask, evidence: Evidence | None, x: int, y: int) -> Explanation:
@@ -375,8 +381,12 @@ def _excess(mask: Mask, evidence: Evidence, flag: str) -> NDArray[np.float64]:
         values = evidence.images[rule.quantity].astype(np.float64)
         sign = 1.0 if rule.comparison.startswith(">") else -1.0
         scale = np.where(np.abs(limit) > 0, np.abs(limit), 1.0)
-        excess = sign * (values - limit) / scale
-        out = np.fmax(out, excess)
+        out = np.fmax(out, sign * (values - limit) / scale)
+    for search, quantity in MAIN_QUANTITY.items():
+        ruled = any(r.search == search for r in evidence.rules)
+        if not ruled and quantity in evidence.images and flag in flags_of_search(mask, search):
+            values = np.abs(evidence.images[quantity].astype(np.float64))
+            out = np.fmax(out, values)
     return out
 
 

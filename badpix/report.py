@@ -158,7 +158,8 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
     """Everything that the script needs to draw the map and to read out a pixel."""
     values, indices = np.unique(np.concatenate(([0], mask.image.ravel())), return_inverse=True)
     index = indices[1:].reshape(mask.image.shape)
-    present = [f for f in dq.FLAGS if np.any(values & np.uint32(f.value))]
+    used = int(np.bitwise_or.reduce(values)) | (int(np.bitwise_or.reduce(pair.old, axis=None)) if pair else 0)
+    present = [f for f in dq.FLAGS if used & f.value]
     data: dict[str, Any] = {
         "nx": mask.image.shape[1],
         "ny": mask.image.shape[0],

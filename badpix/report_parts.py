@@ -17,6 +17,7 @@ from badpix.compare import Comparison
 from badpix.crds import Mask
 from badpix.errors import DataError
 from badpix.evidence import Evidence, Rule
+from badpix.explain import join_history
 from badpix.mask import count_flags
 from badpix.pixel_ramps import read_ramps
 from badpix.plots import histogram
@@ -33,7 +34,9 @@ MOST = 12  # transitions, odd lines, charts
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
     """A table; numbers to the right; cells that are ready-made HTML are marked by :class:`Markup`."""
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+    right = [bool(rows) and all(_is_number(row[k]) for row in rows) for k in range(len(columns))]
+    css_of = {True: ' class="number"', False: ""}
+    head = "".join(f"<th{css_of[r]}>{html.escape(c)}</th>" for c, r in zip(columns, right, strict=True))
     body = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in rows)
     return (
         f'<div class="scroll"><table class="{css}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -47,10 +50,14 @@ class Markup(str):
 def _cell(value: Any) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    right = number or bool(re.fullmatch(r"[-+]?[\d.,]+ ?%?|-", text))
-    return f'<td class="number">{html.escape(text)}</td>' if right else f"<td>{html.escape(text)}</td>"
+    text = html.escape(f"{value:,}" if isinstance(value, int) else str(value))
+    return f'<td class="number">{text}</td>' if _is_number(value) else f"<td>{text}</td>"
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return True
+    return not isinstance(value, Markup) and bool(re.fullmatch(r"[-+]?[\d.,]+ ?%?|-", str(value)))
 
 
 def _percent(part: int, whole: int) -> str:
@@ -235,7 +242,10 @@ def histograms(mask: Mask, evidence: Evidence | None) -> str:
         label = name.replace("_", " ")
         counts, edges = histogram(values, [v for v, _ in limits])
         chart = charts.draw_histogram(counts, edges, limits, f"Histogram of {label}", label + unit)
-        meaning = "; ".join(dict.fromkeys(f"{r.search}: {r.meaning}" for r in rules if r.meaning))
+        by_meaning: dict[str, list[str]] = {}
+        for r in rules:
+            by_meaning.setdefault(r.meaning, []).append(r.search)
+        meaning = "; ".join(f"{', '.join(dict.fromkeys(s))}: {m}" for m, s in by_meaning.items() if m)
         caption = f"<strong>{html.escape(label)}</strong>. {html.escape(meaning)}"
         out += f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
     return f'<div class="charts">{out}</div>' if out else "<p>The evidence holds no quantity to show.</p>"
@@ -257,10 +267,11 @@ def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) 
         except DataError as error:
             return f"<p>Ramps can't be shown: {html.escape(str(error))}</p>"
         drawn = "".join(charts.draw_ramp(r, f"{flag} pixel ({x}, {y}), {r.label}") for r in ramps)
-        sentence = next(iter(explain.explain(mask, evidence, x, y).sentences), "")
+        sentences = explain.explain(mask, evidence, x, y).sentences
+        sentence = next((t.split("): ", 1)[-1] for t in sentences if t.startswith(f"{flag} (")), "")
         slopes = ", ".join(f"{r.slope:.4g}" for r in ramps)
         caption = (
-            f"<strong>{flag}</strong> pixel ({x}, {y}): slopes {slopes} {ramps[0].unit}. {html.escape(sentence)}"
+            f"<strong>{flag}</strong> pixel ({x}, {y}): {html.escape(sentence)} Slopes: {slopes} {ramps[0].unit}."
         )
         out += f'<figure class="ramps"><div>{drawn}</div><figcaption>{caption}</figcaption></figure>'
     key = (
@@ -271,19 +282,6 @@ def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) 
 
 
 # --- texts of the file -----------------------------------------------------------------------------------
-
-
-def join_history(history: Sequence[str]) -> list[str]:
-    """HISTORY cards put together again: a card that is full goes on in the next one."""
-    lines: list[str] = []
-    full = False
-    for card in history:
-        if full and lines:
-            lines[-1] += card
-        else:
-            lines.append(card)
-        full = len(card) >= 72
-    return lines
 
 
 def parameters_table(mask: Mask) -> str:
