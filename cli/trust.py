@@ -30,7 +30,7 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for title, columns, rows in blocks:
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for k, column in enumerate(columns):
@@ -326,14 +326,16 @@ def _print_history(found: History) -> None:
     def rate(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
+    columns = ["flag", "always", "born", "died", "intermittent", "born / month", "died / month"]
     rows = [
-        [life.flag, *life.counts, life.always, life.born, life.died, life.intermittent, rate(life.born_per_month),
+        [life.flag, life.always, life.born, life.died, life.intermittent, rate(life.born_per_month),
          rate(life.died_per_month)]
         for life in found.lives
     ]  # fmt: skip
+    counts = [[life.flag, *life.counts] for life in found.lives]
     days = [d[:10] for d in found.dates]
-    columns = ["flag", *days, "always", "born", "died", "intermittent", "born / month", "died / month"]
-    _tables([(f"{len(days)} masks over {found.months:.1f} months", columns, rows)])
+    title = f"{len(days)} masks over {found.months:.1f} months"
+    _tables([(title, columns, rows), ("Science pixels by date", ["flag", *days], counts)])
 
 
 # --- report ----------------------------------------------------------------------------------------------
