@@ -127,7 +127,15 @@ def read_layout(path: str | Path) -> CalFile:
         if hdu.end > size:
             name = hdu.name or "PRIMARY"
             raise DataError(f"{path}: cut short: HDU {name} ends at byte {hdu.end}, the file has {size}")
+    if _starts_with(path, hdus[-1].end, b"XTENSION"):  # a header that astropy silently leaves out
+        raise DataError(f"{path}: cut short in the header of the HDU behind {hdus[-1].name}")
     return CalFile(path, hdus)
+
+
+def _starts_with(path: Path, position: int, text: bytes) -> bool:
+    with path.open("rb") as file:
+        file.seek(position)
+        return file.read(len(text)) == text
 
 
 def _hdu(hdul: fits.HDUList, i: int) -> Hdu:
