@@ -14,6 +14,7 @@ from badpix import __version__
 BADPIX = {
     "Start from raw ramps": {
         "prepare": ("prepare:prepare", "Run the JWST pipeline's first stage, with the products that the searches need."),
+        "ramps": ("prepare:ramps", "Look at exposures step by step: flags, saturation, levels, jumps, slopes."),
     },
     "Make masks": {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from badpix.cli.common import (
     make_executor,
     parameter_options,
     shared_options,
+    talk_options,
 )
 from badpix.cli.masks import choose_inputs
 from badpix.errors import UsageError
@@ -80,3 +83,73 @@ def _report(talk: Talk, found: Any) -> None:
         "products": {name: [str(p) for p in paths] for name, paths in found.products.items()},
     }
     talk.finish("badpix prepare", [p for paths in found.products.values() for p in paths], summary)
+
+
+@click.command(
+    cls=Command, epilog="Example: badpix ramps prepared/jw09001002001_02101_00001_nrcb1_jump.fits --plot pictures"
+)
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--plot", metavar="DIR", cls=Option, heading="Ramps", help="Write pictures into DIR (PNG).")
+@click.option("--pixel", "pixels", nargs=2, type=int, multiple=True, metavar="X Y", cls=Option, heading="Ramps",
+              help="Draw the ramp of a pixel after each step (x, y of the image, from 0); repeatable.")  # fmt: skip
+@click.option("--integration", type=click.IntRange(1), default=1, cls=Option, heading="Ramps",
+              help="Integration that levels and pictures are of.  [default: 1]")  # fmt: skip
+@talk_options
+@click.pass_context
+def ramps(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    plot: str | None,
+    pixels: tuple[tuple[int, int], ...],
+    integration: int,
+    **options: Any,
+) -> None:
+    """Look at exposures on their way through the pipeline's first stage, step by step.
+
+    FILE is any product of an exposure (_uncal, _dq_init, ..., _jump, _rate, _fitopt); the others are found beside
+    it. Flags after dq_init, saturation, levels before and after superbias and refpix, linearity, jumps, and the
+    reasons for slopes that are zero or NaN.
+    """
+    talk = ctx.obj = Talk(options)
+    if pixels and not plot:
+        raise UsageError("--pixel draws pictures: give --plot DIR as well")
+    from badpix import exposures, plots
+    from badpix import ramps as looking
+    from badpix.output import check_directory
+
+    if plot:
+        plots.require_matplotlib()
+        check_directory(plot)
+    found = looking.find_products(exposures.expand_inputs(files, [f"_{s}" for s in looking.SUFFIXES]))
+    summary, pictures = [], []
+    with exposures.unpacking() as workdir:
+        for root, paths in found.items():
+            opened = looking.open_products(paths, workdir)
+            steps = looking.look(opened, integration - 1)
+            summary.append({"exposure": root, "products": list(paths), "steps": {s.name: s.numbers for s in steps}})
+            if not talk.as_json:
+                _print_steps(root, looking.table_rows(steps))
+            if plot:
+                from badpix import plots_ramps
+
+                pictures += plots_ramps.write_ramps(opened, pixels, root, Path(plot), integration - 1)
+    talk.finish("badpix ramps", pictures, {"exposures": summary})
+
+
+def _print_steps(root: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    """The table on stdout: it is the result."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=root, title_justify="left", title_style="bold")
+    for column, justify in (("step", "left"), ("quantity", "left"), ("value", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    last = ""
+    for step, quantity, value in rows:
+        if last and step != last:
+            table.add_section()
+        table.add_row(step if step != last else "", quantity, value)
+        last = step
+    Console(width=None if sys.stdout.isatty() else 118).print(table)

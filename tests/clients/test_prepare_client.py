@@ -1,0 +1,126 @@
+"""badpix prepare with the real pipeline: simulated raw ramps, offline, NIRCam and MIRI."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from badpix import params, prepare, prepare_worker
+from badpix.errors import UsageError
+from badpix.reference_files import write_reference_files
+from badpix.simulate import make_scene
+from badpix.simulate_files import make_recipe, simulate
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.filterwarnings("ignore"),  # what the clients warn of is theirs
+]
+pytest.importorskip("jwst", reason="jwst is not installed")
+
+PRODUCTS = ["rate", "rateints", "jump", "fitopt"]
+
+
+def make(folder, **values):
+    values = {
+        "size": [64, 64], "flats": 1, "darks": 1, "dark_groups": 12, "flat_groups": 6,
+        "flat_products": ["uncal"], "dark_products": ["uncal"], **values,
+    }  # fmt: skip
+    p = params.check(params.section("simulate"), values, "test")
+    return make_recipe(p), simulate(folder, p)
+
+
+def checked(**values):
+    return params.check(params.section("prepare"), values, "test")
+
+
+@pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 12), ("MIRIMAGE", 15)])
+def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, detector, groups):
+    from reduce import reduce_exposure
+
+    recipe, written = make(tmp_path / "sim", detector=detector, dark_groups=groups)
+    found = prepare.prepare_all([*written["flats"], *written["darks"]], checked(), tmp_path / "out")
+    assert {name: len(paths) for name, paths in found.products.items()} == dict.fromkeys(PRODUCTS, 2)
+    assert all(record["references"] == "simulation" for record in found.records)
+    assert all(record["context_used"] == "N/A" for record in found.records)
+
+    aside = tmp_path / "steps"
+    aside.mkdir()
+    uncal = Path(shutil.copy(written["darks"][0], aside))
+    references = write_reference_files(tmp_path / "references", make_scene(recipe))
+    theirs = reduce_exposure(uncal, references, recipe, PRODUCTS)
+    for name, extensions in {
+        "rate": ("SCI", "ERR", "DQ"), "rateints": ("SCI", "DQ"), "jump": ("SCI", "GROUPDQ"), "fitopt": ("PEDESTAL",),
+    }.items():  # fmt: skip
+        ours = tmp_path / "out" / theirs[name].name
+        for extension in extensions:
+            expected = fits.getdata(theirs[name], extension)
+            np.testing.assert_array_equal(fits.getdata(ours, extension), expected, f"{name} {extension}")
+
+
+def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path):
+    recipe, written = make(tmp_path / "sim", flats=0)
+    references = write_reference_files(tmp_path / "references", make_scene(recipe))
+    with fits.open(references["mask"], mode="update") as hdus:
+        hdus["DQ"].data[20, 21] = 1 | 2**11
+    named = {f"override_{k}": str(v) for k, v in references.items()}
+    slope = {}
+    for known_flags in ("clear", "keep"):
+        p = checked(references="simulation", known_flags=known_flags, products=["dq_init", "jump", "rate"], **named)
+        found = prepare.prepare_all(written["darks"], p, tmp_path / known_flags)
+        slope[known_flags] = fits.getdata(found.products["rate"][0], "SCI")[20, 21]
+        assert fits.getdata(found.products["dq_init"][0], "PIXELDQ")[20, 21] == 1 | 2**11
+        border = fits.getdata(found.products["jump"][0], "PIXELDQ")[0]
+        assert np.all(border & 2**31)
+    assert np.isfinite(slope["clear"])
+    assert np.isnan(slope["keep"])
+
+
+def test_step_parameters_arrive(tmp_path):
+    _, written = make(tmp_path / "sim", flats=0, cosmic_rays=100.0)
+    flags = {}
+    for threshold in (4.0, 50.0):
+        p = checked(steps={"jump": {"rejection_threshold": threshold}}, products=["jump"])
+        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{threshold}")
+        flags[threshold] = np.count_nonzero(fits.getdata(found.products["jump"][0], "GROUPDQ") & 4)
+    assert flags[4.0] > 1.5 * flags[50.0] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": "jump.rejection_treshold=5"}, "did you mean 'rejection_threshold'"),
+        ({"steps": "jmup.rejection_threshold=5"}, "no step 'jmup'; did you mean 'jump'"),
+        ({"skip": "refpx"}, "no step 'refpx'; did you mean 'refpix'"),
+    ],
+)
+def test_unknown_steps_and_parameters_are_refused_before_the_work(tmp_path, values, message):
+    _, written = make(tmp_path / "sim", flats=0)
+    with pytest.raises(UsageError, match=message):
+        prepare.prepare_all(written["darks"], checked(**values), tmp_path / "out")
+
+
+def test_a_failing_pipeline_comes_back_as_text_and_log(tmp_path):
+    _, written = make(tmp_path / "sim", flats=0)
+    job = prepare_worker.Job(written["darks"][0], tmp_path, ("rate",), {"gain": "missing.fits"})
+    outcome = prepare_worker.run_exposure(job)
+    assert "the pipeline failed" in outcome.error
+    assert "Traceback" in (tmp_path / f"{job.root}_prepare.log").read_text()
+    assert not any(h for h in logging.getLogger("jwst").handlers if isinstance(h, logging.FileHandler))
+
+
+def test_the_optional_results_keep_the_segments_that_are_wanted(tmp_path):
+    _, written = make(tmp_path / "sim", flats=0, cosmic_rays=1000.0, dark_groups=25)
+    shapes = {}
+    for keep in ("2", "none"):
+        p = checked(fitopt_segments=keep, products=["fitopt", "rate"])
+        (fitopt,) = prepare.prepare_all(written["darks"], p, tmp_path / f"out{keep}").products["fitopt"]
+        with fits.open(fitopt) as hdus:
+            shapes[keep] = hdus["SLOPE"].shape, hdus["PEDESTAL"].data.copy()
+    assert shapes["2"][0][1] == 2
+    assert shapes["none"][0][1] > 2
+    np.testing.assert_array_equal(shapes["2"][1], shapes["none"][1])
