@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import build, dark_inputs, darks, exposures, mask, output, params
+from badpix import build, crds, dark_inputs, darks, exposures, mask, output, params
 from badpix.crds import Provenance
 from badpix.dark_inputs import DarkSet
 from badpix.errors import DataError
@@ -63,12 +64,14 @@ def build_darks(
     """
     with exposures.unpacking() as workdir:
         opened = dark_inputs.open_darks(
-            rates, named or {}, need_uncal=darks.needs_uncal(p), skip_bad=skip_bad, workdir=workdir
+            rates, named or {}, need_uncal=partial(darks.needs_uncal, p), skip_bad=skip_bad, workdir=workdir
         )
         path = build.fill_name(target, opened.first.header)
         output.check_target(path, overwrite)
+        check_header(opened, texts)
         bias = read_bias(p["bias_map"], opened)
-        found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias)
+        found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias,
+                        with_evidence=with_evidence or look is not None)  # fmt: skip
         reference = opened.reference_pixels()
         image = mask.combine(
             found.maps, flag_values=p["flag_values"], do_not_use=set(p["dark_do_not_use"]), reference=reference
@@ -85,6 +88,12 @@ def build_darks(
         found.notes,
     )
     return build.finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def check_header(opened: DarkSet, texts: Mapping[str, Any]) -> None:
+    """Make sure that the keywords of a mask can be made, before hours are spent."""
+    used = [f.rate for f in opened.files]
+    crds.make_header(crds.source_headers(used), used[0].keyword("DETECTOR"), used[0].window, texts, Provenance(""))
 
 
 def _search(opened: DarkSet, p: Mapping[str, Any], skip_bad: bool, **options: Any) -> Detection:

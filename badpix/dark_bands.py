@@ -19,7 +19,8 @@ from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
 from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join
 from badpix.exposures import Layout, read_band
 
-MAPS = ("rate", "noise", "pedestal", "telegraph", "rc")  # images that leave every band, float32
+NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
+EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
@@ -50,6 +51,7 @@ class Job:
     min_integrations: int
     hot_fraction: float
     drop_sigma: float
+    maps: tuple[str, ...] = NEEDED_MAPS
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class _Stack:
     def __init__(self, job: Job, pixels: int) -> None:
         n = job.setup.integrations
         self.job, self.filled = job, 0
-        self.names = (*job.fit.names[1:], "rate", "pedestal", "poisson")
+        # the rate takes the place of the mean level, which nobody needs any more once the ramp is fitted
+        self.names = ("rate", *job.fit.names[1:], "pedestal", "poisson")
         self.values = np.empty((len(self.names), n, pixels), np.float32)
         self.counts = np.empty((2, n, pixels), np.uint16)
         self.saturated = np.empty((n, pixels), bool)
@@ -120,12 +123,11 @@ class _Stack:
         if full.any():
             level = np.where(full, sci[0].astype(np.float32), np.float32(np.nan))
             self.first_level = np.fmax(self.first_level, level.reshape(-1))
-        fitted, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells)
-        last = len(fitted) - 1
-        self.values[:last, i] = fitted[1:]
-        self.values[last, i] = self._rate(images["rate"], fitted[1], self.counts[0, i])
-        self.values[last + 1, i] = self._over_cells(images["pedestal"])
-        self.values[last + 2, i] = images["poisson"].reshape(-1)
+        ramp, (rate, slope), images_at = self.values[:-2, i], self.values[:2, i], self.values[-2:, i]
+        _, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=ramp)
+        rate[:] = self._rate(images["rate"], slope, self.counts[0, i])
+        images_at[0] = self._over_cells(images["pedestal"])
+        images_at[1] = images["poisson"].reshape(-1)
         self.filled += 1
 
     def _rate(self, rate: NDArray[np.float32], slope: NDArray[np.float32], groups: NDArray[np.uint16]
@@ -181,7 +183,7 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     """Maps of a band, and all that is known of its candidates; tile by tile."""
     nx = job.shape[1]
     stack = read_band_stack(job, band)
-    maps = {name: np.empty(band.reference.size, np.float32) for name in MAPS}
+    maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
     index, tables = [], []
     for start in range(0, band.reference.size, job.cells.rows * nx):
         here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
@@ -190,8 +192,8 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         scores = score_pixels(pixels, job.setup, population)
         candidates = find_candidates(pixels, scores, job.setup, population, job.min_integrations) & ~reference
         places = np.flatnonzero(candidates)
-        for name, values in _maps(pixels, scores, job.setup).items():
-            maps[name][here] = np.where(reference, np.float32(np.nan), values)
+        for name in job.maps:
+            maps[name][here] = np.where(reference, np.float32(np.nan), _map(name, pixels, scores, job.setup))
         table = {name: column[places] for name, column in pixels.items()}
         tables.append({**table, **_examine(job, found, places, pixels)})
         index.append(places + start + band.start * nx)
@@ -212,14 +214,10 @@ def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: St
     )
 
 
-def _maps(pixels: Stats, scores: Stats, setup: Setup) -> Stats:
-    return {
-        "rate": pixels["rate"],
-        "noise": scores["noise"],
-        "pedestal": pixels["pedestal"],
-        "telegraph": scores["telegraph"],
-        "rc": strongest_contrast(scores, setup),
-    }
+def _map(name: str, pixels: Stats, scores: Stats, setup: Setup) -> NDArray[np.float32]:
+    if name == "rc":
+        return strongest_contrast(scores, setup)
+    return pixels[name] if name in ("rate", "pedestal", "jumps") else scores[name]
 
 
 def strongest_contrast(scores: Stats, setup: Setup) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def open_darks(
     rates: Sequence[Path],
     named: Mapping[str, Sequence[Path]],
     *,
-    need_uncal: bool = False,
+    need_uncal: Callable[[str], bool] = lambda instrument: False,
     skip_bad: bool = False,
     workdir: Path | None = None,
 ) -> DarkSet:
@@ -113,8 +113,8 @@ def open_darks(
         Rate or rateints files, sorted.
     named : mapping
         Companions named by the user: ``jump``, ``fitopt``, ``uncal``; empty or missing: beside the rate files.
-    need_uncal : bool
-        Whether raw ramps are needed.
+    need_uncal : callable
+        Whether raw ramps of an instrument are needed.
     skip_bad : bool
         Leave out what fails instead of stopping.
     workdir : path, optional
@@ -158,17 +158,18 @@ def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | N
     return list(given)
 
 
-def _open_one(rate: Path, given: Mapping[str, Path | None], need_uncal: bool, workdir: Path | None) -> DarkFiles:
+def _open_one(rate: Path, given: Mapping[str, Path | None], need_uncal: Callable[[str], bool], workdir: Path | None) -> DarkFiles:
     opened = _open_rate(rate, workdir)
+    raw = need_uncal(opened.keyword("INSTRUME"))
     paths = {role: given[role] or io.sibling(rate, SUFFIX[role]) for role in SUFFIX}
-    for role in ("jump", "fitopt", *(["uncal"] if need_uncal else [])):
+    for role in ("jump", "fitopt", *(["uncal"] if raw else [])):
         if paths[role] is None:
             missing = rate.with_name(io.root_name(rate) + SUFFIX[role] + ".fits")
             raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}")
     exposures = {
         role: io.open_exposure(path, workdir, NEEDED[role])
         for role, path in paths.items()
-        if path is not None and (role != "uncal" or need_uncal)
+        if path is not None and (role != "uncal" or raw)
     }
     return DarkFiles(opened, exposures["jump"], exposures["fitopt"], exposures.get("uncal"))
 

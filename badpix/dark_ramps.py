@@ -259,7 +259,11 @@ def subtract_cells(values: NDArray[np.float32], medians: NDArray[np.float32], ce
 
 
 def measure_ramps(
-    ramps: NDArray[np.float32], groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells
+    ramps: NDArray[np.float32],
+    groupdq: NDArray[np.uint8],
+    fit: RampFit,
+    cells: Cells,
+    out: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
 
@@ -273,6 +277,8 @@ def measure_ramps(
         From :func:`ramp_fit`.
     cells : Cells
         From :func:`make_cells`.
+    out : ndarray, optional
+        Where the values go.
 
     Returns
     -------
@@ -284,29 +290,33 @@ def measure_ramps(
         (2, rows * nx) uint16: groups used, jumps.
     """
     groups, rows, nx = ramps.shape
-    y = subtract_cells(ramps, measure_drift(ramps, cells), cells).reshape(groups, -1)
-    flags = groupdq.reshape(groups, -1)
-    values = np.empty((len(fit.names), rows * nx), np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for part in _chunks(rows * nx, cells.rows * nx, fit.chunk):
-            _fit_regular(y[:, part], fit, values[:, part])
+    values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
     counts = np.empty((2, rows * nx), np.uint16)
-    counts[0] = groups
-    counts[1] = _count_flag(flags, JUMP_DET)
-    seen = np.bitwise_or.reduce(flags, axis=0) & (SATURATED | DO_NOT_USE)
-    odd = np.flatnonzero((seen != 0) | ~np.isfinite(values[1]))
-    if odd.size:
-        values[:, odd], counts[0, odd] = _fit_irregular(y[:, odd], flags[:, odd], fit)
+    for start in range(0, rows, cells.rows):
+        tile = slice(start, min(start + cells.rows, rows))
+        pixels = slice(start * nx, tile.stop * nx)
+        y = subtract_cells(ramps[:, tile], measure_drift(ramps[:, tile], cells), cells).reshape(groups, -1)
+        _measure_tile(y, groupdq[:, tile].reshape(groups, -1), fit, values[:, pixels], counts[:, pixels])
     return values, counts
 
 
-def _chunks(pixels: int, tile: int, chunk: int) -> list[slice]:
-    """Runs of at most ``chunk`` pixels that start anew with every tile: the same ones for any height of a band."""
-    return [
-        slice(x, min(x + chunk, start + tile, pixels))
-        for start in range(0, pixels, tile)
-        for x in range(start, min(start + tile, pixels), chunk)
-    ]
+def _measure_tile(
+    y: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    fit: RampFit,
+    values: NDArray[np.float32],
+    counts: NDArray[np.uint16],
+) -> None:
+    """Ramps of one tile, in runs of pixels that are the same for any height of a band."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        for x in range(0, y.shape[1], fit.chunk):
+            part = slice(x, x + fit.chunk)
+            _fit_regular(y[:, part], fit, values[:, part])
+    counts[0] = len(y)
+    counts[1] = _count_flag(flags, JUMP_DET)
+    odd = np.flatnonzero((np.bitwise_or.reduce(flags, axis=0) & (SATURATED | DO_NOT_USE)) | ~np.isfinite(values[1]))
+    if odd.size:
+        values[:, odd], counts[0, odd] = _fit_irregular(y[:, odd], flags[:, odd], fit)
 
 
 def _fit_regular(y: NDArray[np.float32], fit: RampFit, values: NDArray[np.float32]) -> None:

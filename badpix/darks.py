@@ -15,19 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix import dark_documented as documented
 from badpix import dark_ramps as ramps
 from badpix import dark_searches as searches
 from badpix import detectors
 from badpix.dark_bands import (
     BYTES_PER_PIXEL,
-    MAPS,
+    EVIDENCE_MAPS,
+    NEEDED_MAPS,
     Band,
     Job,
     Rows,
@@ -40,7 +42,8 @@ from badpix.dark_scores import Population, Setup, measure_population, score_pixe
 from badpix.dark_stats import Stats, join
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Detection, Evidence, Rule
-from badpix.exposures import read_band
+from badpix.exposures import band_height, read_band
+from badpix.settings.darks import KEYS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,9 +55,40 @@ def quiet(done: int, total: int) -> None:
     """A tick that nobody hears."""
 
 
-def needs_uncal(p: Mapping[str, Any]) -> bool:
-    """Whether a parameter set needs raw ramps: the documented searches of MIRI do."""
-    return False
+@dataclass(frozen=True)
+class Run:
+    """What the steps of one run share."""
+
+    darks: DarkSet
+    job: Job
+    reference: Bool
+    bias: NDArray[np.float32] | None
+    executor: Executor | None
+    memory: float
+    tick: Tick
+
+
+def needs_votes(p: Mapping[str, Any]) -> bool:
+    """Whether a documented search, by votes of integrations, is asked for."""
+    return (
+        p["saturated_search_type"] == "pedestal" or p["noisy_search_type"] == "slopes"
+        or p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes" or p["high_cr_search"]
+    )  # fmt: skip
+
+
+def needs_ramps(p: Mapping[str, Any]) -> bool:
+    """Whether a search in the ramps themselves is asked for."""
+    bright = any(p[k] is not None for k in ("hot_sigma_threshold", "hot_max_rate", "warm_sigma_threshold"))
+    return (
+        bright or p["saturated_search_type"] == "level" or p["noisy_search_type"] == "ramp"
+        or p["rc_search_type"] == "shape" or p["low_pedestal_search_type"] == "mean" or p["telegraph_search"]
+    )  # fmt: skip
+
+
+def needs_uncal(p: Mapping[str, Any], instrument: str) -> bool:
+    """Whether raw ramps are needed: by the documented pedestals of MIRI, if there is no bias map."""
+    by_votes = p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes"
+    return instrument == "MIRI" and by_votes and p["bias_map"] is None
 
 
 @dataclass(frozen=True)
@@ -75,6 +109,7 @@ def search(
     tick: Tick = quiet,
     say: Callable[[str], None] = lambda message: None,
     bias: NDArray[np.float32] | None = None,
+    with_evidence: bool = True,
 ) -> Detection:
     """Search the darks of one detector.
 
@@ -94,6 +129,8 @@ def search(
         Told in advance what can't be found.
     bias : ndarray, optional
         (ny, nx) bias map to subtract from the pedestals, DN.
+    with_evidence : bool
+        Whether all images are kept; without them less memory is used.
 
     Returns
     -------
@@ -102,20 +139,112 @@ def search(
     """
     reference = darks.reference_pixels()
     job = prepare_job(darks, reference, p)
-    population = describe(job, reference, bias, executor)
+    job = replace(job, maps=EVIDENCE_MAPS if with_evidence else NEEDED_MAPS)
+    run = Run(darks, job, reference, bias, executor, memory, tick)
+    found = search_ramps(run, p, say) if needs_ramps(p) else Detection({})
+    if needs_votes(p):
+        add_votes(run, found, p, with_evidence)
+    order = [name for name in KEYS if name in found.maps]
+    found.maps = {name: found.maps[name] & ~reference for name in order}
+    return found
+
+
+def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> Detection:
+    """The searches in the ramps: steps 2 to 5."""
+    job, bias = run.job, run.bias
+    population = describe(job, run.reference, bias, run.executor)
     notes = describe_depth(job, population, p)
     for note in notes:
         say(note)
-    heights = band_rows(job, memory)
-    tasks = list(cut_bands(job, reference, bias, heights))
-    found = list(gather(partial(measure_band, job, population), tasks, executor, tick))
-    maps = assemble(found, job.shape)
-    ipc, ipc_note = choose_ipc(darks, maps["rate"], population, p)
-    table = correct(join_candidates(found, job.shape), job.setup, population, ipc)
-    del found
-    result = find_types(darks, job, population, table, maps, ipc, p)
+    tasks = list(cut_bands(job, run.reference, bias, band_rows(job, run.memory)))
+    found = gather(partial(measure_band, job, population), tasks, run.executor, run.tick)
+    maps, table = assemble(found, job)
+    ipc, ipc_note = choose_ipc(run.darks, maps["rate"], population, p)
+    table = correct(table, job.setup, population, ipc)
+    result = find_types(run.darks, job, population, table, maps, ipc, p)
     result.notes[:0] = [*notes, ipc_note]
     return result
+
+
+def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: bool) -> None:
+    """The documented searches that are asked for, in place of the corrected ones of the same type."""
+    rules = documented.make_rules(run.darks.files[0].groups, p)
+    layouts = run.job.darks
+    limits = tuple(
+        gather(partial(documented.measure_pedestals, run.reference, run.bias), layouts, run.executor, quiet)
+    )
+    row = run.job.shape[1] * (run.darks.integrations * 9 + rules.groups * 6 + 64)
+    bands = [(b.start, b.stop, b.bias) for b in cut_bands(
+        run.job, run.reference, run.bias, band_height(row, run.memory, run.job.shape[0]))]  # fmt: skip
+    counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
+    scatter = np.empty(run.job.shape, np.float32)
+    task = partial(documented.measure_votes, layouts, limits, rules)
+    for band in gather(task, bands, run.executor, run.tick):
+        rows = slice(band.start, band.start + len(band.scatter))
+        scatter[rows] = band.scatter
+        for name, votes in band.counts.items():
+            counts[name][rows] = votes
+    choose_votes(found, counts, scatter, ~run.reference, run.darks.integrations, p)
+    if with_evidence:
+        found.evidence.images |= {f"votes_{name}": image for name, image in counts.items()}
+        found.evidence.images["clean_slope_scatter"] = scatter
+
+
+def choose_votes(
+    found: Detection, counts: Mapping[str, NDArray[np.uint16]], scatter: NDArray[np.float32], science: Bool,
+    integrations: int, p: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Maps and rules of the documented searches that are asked for."""
+    voted = documented.find_by_votes(
+        counts, integrations, max_saturated=p["max_saturated_fraction"], rc=p["rc_fraction_threshold"],
+        low_pedestal=p["low_pedestal_fraction"], high_cr=p["high_cr_fraction"],
+    )  # fmt: skip
+    wanted = {
+        "hot": p["saturated_search_type"] == "pedestal",
+        "rc": p["rc_search_type"] == "pedestal",
+        "low_pedestal": p["low_pedestal_search_type"] == "votes",
+        "high_cr": p["high_cr_search"],
+    }
+    for name in [n for n, asked in wanted.items() if asked]:
+        known = found.maps.get(name)
+        found.maps[name] = voted[name] | known if name == "hot" and known is not None else voted[name]
+    limits = {
+        "hot": ("saturated", ">=", p["max_saturated_fraction"]),
+        "low_pedestal": ("low_pedestal", ">", p["low_pedestal_fraction"]),
+        "high_cr": ("many_jumps", ">", p["high_cr_fraction"]),
+    }
+    rules = [("rc", 1, "high_pedestal", ">", p["rc_fraction_threshold"]),
+             ("rc", 2, "early_jumps", ">", p["rc_fraction_threshold"])]  # fmt: skip
+    rules += [(name, 9, *limit) for name, limit in limits.items()]
+    for name, way, votes, sign, limit in rules:
+        if wanted[name]:
+            found.evidence.rules.append(
+                Rule(name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way)
+            )
+    if p["noisy_search_type"] == "slopes":
+        add_scattered(found, counts["clean_slopes"], scatter, science, p)
+
+
+def add_scattered(
+    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: Mapping[str, Any]
+) -> None:
+    """Noisy by the standard deviation of clean slopes."""
+    noisy, few, limit = documented.find_scattered(
+        scatter, number, science, clip_sigma=p["dark_stdev_clipping_sigma"],
+        clip_iterations=p["dark_max_clipping_iters"], threshold=p["dark_noisy_threshold"],
+        min_slopes=p["noisy_min_slopes"],
+    )  # fmt: skip
+    found.maps["noisy"] = noisy | few if p["noisy_without_data"] else noisy
+    found.evidence.rules.append(
+        Rule("noisy", "clean_slope_scatter", ">", limit, "DN/s", "standard deviation of clean slopes", 1)
+    )
+    if few.any():
+        word = "count as noisy (noisy_without_data)" if p["noisy_without_data"] else "are undetermined"
+        found.notes.append(f"{int(few.sum())} pixels have fewer than {p['noisy_min_slopes']} clean slopes and {word}")
+    if p["noisy_without_data"]:
+        found.evidence.rules.append(
+            Rule("noisy", "votes_clean_slopes", "<", p["noisy_min_slopes"], "integrations", "clean slopes", 2)
+        )
 
 
 # --- 1, 2: before the work ---------------------------------------------------------------------------------
@@ -250,22 +379,16 @@ def gather(task: Callable[[T], R], items: Iterable[T], executor: Executor | None
         yield result
 
 
-def assemble(found: list[Band], shape: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-    """The maps of the frame; those of the bands are given up."""
-    maps = {}
-    for name in MAPS:
-        image = np.empty(shape, np.float32)
-        for band in found:
-            part = band.maps.pop(name)
-            image[band.start : band.start + len(part)] = part
-        maps[name] = image
-    return maps
-
-
-def join_candidates(found: list[Band], shape: tuple[int, int]) -> Candidates:
-    """The candidates of all bands as one table, without scores."""
-    index = np.concatenate([band.index for band in found])
-    return Candidates(searches.Places(index, shape), join([band.pixels for band in found]), {})
+def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.float32]], Candidates]:
+    """The maps of the frame, and the candidates of all bands as one table (without scores)."""
+    maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps}
+    index, tables = [], []
+    for band in found:
+        for name, part in band.maps.items():
+            maps[name][band.start : band.start + len(part)] = part
+        index.append(band.index)
+        tables.append(band.pixels)
+    return maps, Candidates(searches.Places(np.concatenate(index), job.shape), join(tables), {})
 
 
 # --- 4: searches -------------------------------------------------------------------------------------------
