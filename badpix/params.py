@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ KINDS = {
     "pair_float": "two numbers",
     "pair_int": "two whole numbers",
 }
+
+MERGED = ("mapping", "numbers", "settings")  # kinds that are laid over their default key by key
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def check(sec: Section, values: Mapping[str, Any], source: str, parameter_set: s
         if name not in out:
             raise UsageError(f"{source}: {sec.name}: unknown parameter {name!r}{nearest(name, sec.names)}")
         checked = check_value(sec[name], value, f"{source}: {sec.name}.{name}")
-        merged = sec[name].kind in ("mapping", "numbers", "settings") and checked
+        merged = sec[name].kind in MERGED and checked
         out[name] = {**out[name], **checked} if merged else checked
     return out
 
@@ -178,6 +181,9 @@ def check_value(param: Param, value: Any, where: str) -> Any:
             return None
         raise _wrong(param, value, where)
     out = _convert(param, value, where)
+    if isinstance(out, list):
+        same = {c.lower(): c for c in param.choices}
+        out = [same.get(word.lower(), word) for word in out]
     numbers = out if isinstance(out, tuple) else (out,)
     if param.kind in ("float", "int", "pair_float", "pair_int"):
         for number in numbers:
@@ -192,7 +198,7 @@ def check_value(param: Param, value: Any, where: str) -> Any:
 def _check_range(param: Param, number: float, where: str) -> None:
     low = param.low if param.low is not None else float("-inf")
     high = param.high if param.high is not None else float("inf")
-    if not low <= number <= high:  # also catches NaN
+    if not low <= number <= high or isinf(number):  # also catches NaN; a FITS header can't hold infinity
         span = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UsageError(f"{where}: {number} is out of range; expected {span}{_unit(param)}")
 
@@ -247,7 +253,7 @@ def _number(value: Any, kind: str) -> float | int:
     number = float(value)
     if kind == "float":
         return number
-    if number != int(number):
+    if not number.is_integer():  # nor are NaN and infinity
         raise ValueError
     return int(number)
 
@@ -285,13 +291,18 @@ def _settings(value: Any) -> Mapping[str, Any]:
     """A mapping of mappings, or its form on the command line: ``jump.rejection_threshold=5 refpix.side_gain=0.9``."""
     if isinstance(value, Mapping):
         return {k: v or {} for k, v in value.items()}
+    if not isinstance(value, str):
+        raise TypeError
     import yaml
 
     out: dict[str, dict[str, Any]] = {}
     for part in value.split():
         name, text = part.split("=", 1)
         group, key = name.split(".", 1)
-        out.setdefault(group, {})[key] = yaml.safe_load(text)
+        try:
+            out.setdefault(group, {})[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError from None
     return out
 
 
@@ -362,9 +373,11 @@ def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[
     inputs = values.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise UsageError(f"{source}: {sec.name}.inputs: found {inputs!r}, expected 'rate: files'")
-    for role in inputs:
+    for role, files in inputs.items():
         if role not in sec.inputs:
-            raise UsageError(f"{source}: {sec.name}.inputs: unknown kind {role!r}{nearest(role, sec.inputs)}")
+            raise UsageError(f"{source}: {sec.name}.inputs: unknown kind {role!r}{nearest(str(role), sec.inputs)}")
+        if not all(isinstance(f, str) for f in (files if isinstance(files, list) else [files])):
+            raise UsageError(f"{source}: {sec.name}.inputs.{role}: found {files!r}, expected names of files")
     return {k: v for k, v in values.items() if k != "inputs"}, dict(inputs)
 
 
@@ -380,12 +393,16 @@ def resolve_paths(name: str, values: Mapping[str, Any], folder: Path) -> dict[st
         if key == "inputs" and isinstance(value, Mapping):
             out[key] = {role: _beside(folder, v) for role, v in value.items()}
         elif kinds.get(key) in ("path", "paths") and value:
-            out[key] = _beside(folder, value) if kinds[key] == "paths" else _beside(folder, value)[0]
+            found = _beside(folder, value)
+            out[key] = found[0] if kinds[key] == "path" and isinstance(value, str) else found
     return out
 
 
-def _beside(folder: Path, value: Any) -> list[str]:
-    names = [value] if isinstance(value, str) else list(value)
+def _beside(folder: Path, value: Any) -> Any:
+    """Names of files that start at a folder; what is no name stays as it is, for the check that follows."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        return value
     special = ("none", "default")
     keep = [n in special or Path(n.lstrip("@")).is_absolute() for n in names]
     return [

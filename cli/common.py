@@ -188,6 +188,8 @@ def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 value = params.resolve_paths(key, value, Path(name).parent)
                 tree[key] = {**tree.get(key, {}), **value}
+            elif key == "output" and not isinstance(value, str):
+                raise UsageError(f"{name}: output: found {value!r}, expected the name of a file")
             else:
                 tree[key] = str(Path(name).parent / value) if key == "output" else value
     return tree
@@ -219,7 +221,7 @@ def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> t
     given = {p.name: options[p.name] for p in sec.params if options.get(p.name) is not None}
     for key, value in given.items():
         checked = params.check_value(sec[key], value, f"--{key.replace('_', '-')}")
-        merged = sec[key].kind == "mapping" and checked
+        merged = sec[key].kind in params.MERGED and checked
         values[key] = {**values[key], **checked} if merged else checked
     return values, inputs
 
