@@ -157,3 +157,18 @@ def test_real_nods(real_data, tmp_path, monkeypatch):
 
     with datamodels.open(next((tmp_path / "better").iterdir())) as model:
         assert len(model.meta.wcs(10.0, 10.0)) == 3
+
+
+@pytest.mark.parametrize(("detector", "instrument"), [("MIRIFUSHORT", "MIRI"), ("NRS1", "NIRSPEC")])
+def test_cube_build_takes_our_files(tmp_path, detector, instrument):
+    """As far as the pipeline's next step goes without reference files: its reading and sorting of the exposures."""
+    from jwst.cube_build import data_types, file_table
+    from jwst.datamodels import ModelContainer
+
+    table = sim.write_association(tmp_path / "in", detectors=[detector], exposures=2, seed=6, shape=SIZE)
+    _ours([table], tmp_path / "out")
+    models = ModelContainer([str(p) for p in sorted((tmp_path / "out").iterdir())])
+    types = data_types.DataTypes(models, None, None)
+    assert len(types.input_models) == 2
+    assert file_table.FileTable().set_file_table(types.input_models) == instrument
+    models.close()
