@@ -21,6 +21,7 @@ from badpix.exposures import Layout, read_band
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
+SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
@@ -52,6 +53,7 @@ class Job:
     hot_fraction: float
     drop_sigma: float
     maps: tuple[str, ...] = NEEDED_MAPS
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Band:
-    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, their statistics and scores."""
+    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, statistics, and values by
+    integration (candidates, n)."""
 
     start: int
     maps: dict[str, NDArray[np.float32]]
     index: NDArray[np.intp]
     pixels: Stats
+    samples: dict[str, NDArray[np.float32]]
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -185,6 +189,7 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     stack = read_band_stack(job, band)
     maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
     index, tables = [], []
+    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
     for start in range(0, band.reference.size, job.cells.rows * nx):
         here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
         found, reference = cut(stack, here), band.reference.reshape(-1)[here]
@@ -193,12 +198,17 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         candidates = find_candidates(pixels, scores, job.setup, population, job.min_integrations) & ~reference
         places = np.flatnonzero(candidates)
         for name in job.maps:
-            maps[name][here] = np.where(reference, np.float32(np.nan), _map(name, pixels, scores, job.setup))
+            maps[name][here] = np.where(reference, np.float32(np.nan), (pixels if name in pixels else scores)[name])
         table = {name: column[places] for name, column in pixels.items()}
         tables.append({**table, **_examine(job, found, places, pixels)})
         index.append(places + start + band.start * nx)
+        for name in job.samples:
+            values = found.jumps if name == "jumps" else found.values[name]
+            samples[name].append(values[:, places].T.astype(np.float32))
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
-    return Band(band.start, images, np.concatenate(index), join(tables))
+    return Band(
+        band.start, images, np.concatenate(index), join(tables), {k: np.concatenate(v) for k, v in samples.items()}
+    )
 
 
 def _combine(job: Job, found: Integrations, sample: bool = False) -> Stats:
@@ -212,20 +222,3 @@ def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: St
     return examine_pixels(
         found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates, bends=job.fit.bends
     )
-
-
-def _map(name: str, pixels: Stats, scores: Stats, setup: Setup) -> NDArray[np.float32]:
-    if name == "rc":
-        return strongest_contrast(scores, setup)
-    return pixels[name] if name in ("rate", "pedestal", "jumps") else scores[name]
-
-
-def strongest_contrast(scores: Stats, setup: Setup) -> NDArray[np.float32]:
-    """Score of the template that fits best, with its sign; NaN without templates."""
-    if not setup.templates:
-        return np.full_like(scores["noise"], np.nan)
-    best = scores[setup.templates[0] + "_z"]
-    for name in setup.templates[1:]:
-        z = scores[name + "_z"]
-        best = np.where(np.abs(z) > np.abs(best), z, best)
-    return best

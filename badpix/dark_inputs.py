@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix import detectors
 from badpix import exposures as io
 from badpix.dark_bands import Dark
 from badpix.errors import DataError, UsageError
@@ -92,6 +93,16 @@ class DarkSet:
         """Seconds between groups."""
         return float(self.first.keyword("TGROUP"))
 
+    @property
+    def detector(self) -> detectors.Detector:
+        """Facts about the detector."""
+        return detectors.get(self.first.keyword("DETECTOR"))
+
+    @property
+    def superbias_done(self) -> bool:
+        """Whether the bias of each pixel was taken off; on MIRI it is not."""
+        return self.files[0].jump.header.get("S_SUPERB") == "COMPLETE"
+
     def reference_pixels(self) -> NDArray[np.bool_]:
         """Reference pixels by the detector's geometry and the DQ of the first rate file: (ny, nx)."""
         return io.read_reference_pixels(self.first)
@@ -158,7 +169,9 @@ def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | N
     return list(given)
 
 
-def _open_one(rate: Path, given: Mapping[str, Path | None], need_uncal: Callable[[str], bool], workdir: Path | None) -> DarkFiles:
+def _open_one(
+    rate: Path, given: Mapping[str, Path | None], need_uncal: Callable[[str], bool], workdir: Path | None
+) -> DarkFiles:
     opened = _open_rate(rate, workdir)
     raw = need_uncal(opened.keyword("INSTRUME"))
     paths = {role: given[role] or io.sibling(rate, SUFFIX[role]) for role in SUFFIX}

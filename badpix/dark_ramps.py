@@ -183,7 +183,9 @@ def make_cells(amplifiers: NDArray[np.uint8], reference: NDArray[np.bool_]) -> C
     else:
         edges = [0, *(np.flatnonzero(np.diff(row)) + 1), len(row)]
         columns = tuple(
-            part for a, b in zip(edges[:-1], edges[1:], strict=True) for part in _split(first + int(a), first + int(b))
+            part
+            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            for part in _split(first + int(a), first + int(b))
         )
     narrowest = min(len(range(c.start, c.stop, c.step or 1)) for c in columns)
     rows = 2

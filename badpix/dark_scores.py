@@ -175,8 +175,19 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
             clean = population.z("clean_" + name, ways["clean_" + name]) * (fewer if name != "log_residual" else 1)
             out[name + "_z"] = np.where(enough, clean, population.z("low_" + name, ways["low_" + name]))
     out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / 2
+    out["rc"] = strongest(out, setup)
     out["telegraph"] = out["switching"] + np.clip(out["log_residual_z"], -2, 4) / 2
     return out
+
+
+def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:
+    """Score of the contrast that is largest, with its sign; NaN without templates."""
+    best = np.full_like(scores["noise"], np.nan)
+    for name in setup.templates:
+        z = scores[name + "_z"]
+        with np.errstate(invalid="ignore"):
+            best = np.where(~(np.abs(z) <= np.abs(best)), z, best)
+    return best
 
 
 def find_candidates(pixels: Stats, scores: Stats, setup: Setup, population: Population, min_integrations: int

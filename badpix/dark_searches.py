@@ -175,21 +175,22 @@ def find_rc(pixels: Stats, scores: Stats, setup: Setup, population: Population, 
 
 
 def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, *,
-                   threshold: float, noisy_threshold: float, min_drops: int) -> Bool:  # fmt: skip
-    """Residuals that remember (slow switching), sit on two levels (fast switching), or drop again and again.
+                   threshold: float, noisy_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
+    """Residuals that remember (slow switching); that sit on two levels (fast switching), or drop again and again.
 
     Not where shot noise rules (the ramp of a hot pixel wanders by itself) or where a neighbour's residuals leak in.
+    Two columns: found by the score, and found in the other ways.
     """
     loud, flat = scores["log_residual_z"], scores["flatness_z"]
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
-        found = scores["telegraph"] > threshold
-        found |= (scores["switching"] > noisy_threshold) & (loud > LOUD)
-        found |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
-        found |= pixels["drops"] >= min_drops
-        found |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
+        otherwise = (scores["switching"] > noisy_threshold) & (loud > LOUD)
+        otherwise |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
+        otherwise |= pixels["drops"] >= min_drops
+        otherwise |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
-        return found & ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
+        free = ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
+        return (scores["telegraph"] > threshold) & free, otherwise & free
 
 
 def count_drops_needed(setup: Setup, sigma: float) -> int:
@@ -216,7 +217,7 @@ def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Flo
         return loud & ~(leaked > NOISY_LEAK * pixels["residual"])
 
 
-def flatten_pedestal(pedestal: Float, amplifiers: NDArray[np.uint8], interleaved: bool) -> Float:
+def flatten_pedestal(pedestal: Float, interleaved: bool) -> Float:
     """Pedestal minus its median in 9 x 9 pixels of the same amplifier: for ramps that hold the bias (MIRI)."""
     out = np.empty_like(pedestal)
     filled = np.where(np.isfinite(pedestal), pedestal, np.float32(0))
@@ -226,20 +227,19 @@ def flatten_pedestal(pedestal: Float, amplifiers: NDArray[np.uint8], interleaved
     return out
 
 
-def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: float) -> tuple[Bool, float]:
-    """Pedestal map below ``-sigma`` times its MAD and the pixel's own excess error together; and that MAD.
+def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: float) -> tuple[Bool, Float]:
+    """Pedestals below ``-sigma`` times their MAD and the pixel's own excess error together, and the map in that unit.
 
-    Charge that leaks in from pixels with unusual pedestals is taken off first.
+    Charge that leaks in from pixels with unusual pedestals is taken off first. Both maps are (ny, nx).
     """
     spread = median_mad(pedestal)[1]
-    found = np.zeros(pedestal.shape, bool)
     with np.errstate(invalid="ignore"):
         index = np.flatnonzero(np.abs(pedestal) > PEDESTAL_SOURCE * spread)
-    places = Places(index, pedestal.shape)
-    value = correct_ipc(pedestal.flat[index], places, ipc)
-    own = np.hypot(np.nan_to_num(own_error.flat[index]), spread)
-    found.flat[index] = value < -sigma * own
-    return found, spread
+    value = correct_ipc(pedestal.flat[index], Places(index, pedestal.shape), ipc)
+    scaled = pedestal / np.float32(spread)
+    scaled.flat[index] = value / np.hypot(np.nan_to_num(own_error.flat[index]), np.float32(spread))
+    with np.errstate(invalid="ignore"):
+        return scaled < -sigma, scaled
 
 
 def pedestal_error(pixels: Stats, population: Population) -> Float:

@@ -158,6 +158,7 @@ def combine_integrations(
     used = tile.groups >= min_groups
     out: Stats = {
         "integrations": used.sum(axis=0, dtype=np.float32),
+        "total": np.full(used.shape[1], n, np.float32),
         "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
         "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
         "first_level": tile.first_level,

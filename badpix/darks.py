@@ -4,8 +4,8 @@
 2. Describe the population on a sample of rows; say what can't be found at this depth before hours are spent.
 3. Measure all ramps in bands of rows, every file in its turn (:mod:`badpix.dark_bands`, :mod:`badpix.dark_ramps`,
    :mod:`badpix.dark_stats`, :mod:`badpix.dark_scores`).
-4. Search the candidates of the whole frame (:mod:`badpix.dark_searches`).
-5. Say what was decided on.
+4. Search the candidates of the whole frame (:mod:`badpix.dark_types`, :mod:`badpix.dark_searches`), and say what was
+   decided on (:mod:`badpix.dark_evidence`).
 
 The documented rules (:mod:`badpix.dark_documented`) are other values of the same parameters. Sources: jwst_reffiles
 documentation of the official algorithm; project notes on methods, sections 1 to 3.
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from badpix import dark_documented as documented
 from badpix import dark_ramps as ramps
 from badpix import dark_searches as searches
+from badpix import dark_types as types
 from badpix import detectors
 from badpix.dark_bands import (
     BYTES_PER_PIXEL,
     EVIDENCE_MAPS,
-    NEEDED_MAPS,
+    SAMPLED,
     Band,
     Job,
     Rows,
@@ -38,10 +39,11 @@ from badpix.dark_bands import (
     sample_tiles,
 )
 from badpix.dark_inputs import DarkSet
-from badpix.dark_scores import Population, Setup, measure_population, score_pixels
-from badpix.dark_stats import Stats, join
+from badpix.dark_scores import Population, Setup, measure_population
+from badpix.dark_stats import join
+from badpix.dark_types import Candidates
 from badpix.errors import DataError, UsageError
-from badpix.evidence import Detection, Evidence, Rule
+from badpix.evidence import Detection, Rule
 from badpix.exposures import band_height, read_band
 from badpix.settings.darks import KEYS
 
@@ -91,15 +93,6 @@ def needs_uncal(p: Mapping[str, Any], instrument: str) -> bool:
     return instrument == "MIRI" and by_votes and p["bias_map"] is None
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The table of candidates: where they lie, statistics (IPC taken off) and scores."""
-
-    places: searches.Places
-    pixels: Stats
-    scores: Stats
-
-
 def search(
     darks: DarkSet,
     p: Mapping[str, Any],
@@ -139,7 +132,8 @@ def search(
     """
     reference = darks.reference_pixels()
     job = prepare_job(darks, reference, p)
-    job = replace(job, maps=EVIDENCE_MAPS if with_evidence else NEEDED_MAPS)
+    if with_evidence:
+        job = replace(job, maps=EVIDENCE_MAPS, samples=SAMPLED)
     run = Run(darks, job, reference, bias, executor, memory, tick)
     found = search_ramps(run, p, say) if needs_ramps(p) else Detection({})
     if needs_votes(p):
@@ -150,7 +144,7 @@ def search(
 
 
 def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> Detection:
-    """The searches in the ramps: steps 2 to 5."""
+    """The searches in the ramps: steps 2 to 4."""
     job, bias = run.job, run.bias
     population = describe(job, run.reference, bias, run.executor)
     notes = describe_depth(job, population, p)
@@ -159,11 +153,18 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     tasks = list(cut_bands(job, run.reference, bias, band_rows(job, run.memory)))
     found = gather(partial(measure_band, job, population), tasks, run.executor, run.tick)
     maps, table = assemble(found, job)
-    ipc, ipc_note = choose_ipc(run.darks, maps["rate"], population, p)
-    table = correct(table, job.setup, population, ipc)
-    result = find_types(run.darks, job, population, table, maps, ipc, p)
-    result.notes[:0] = [*notes, ipc_note]
-    return result
+    detector, superbias = run.darks.detector, run.darks.superbias_done
+    ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
+    table = types.correct(table, job.setup, population, ipc)
+    result = types.find_types(table, maps, job.setup, population, ipc, p)
+    levels = maps["pedestal"]
+    if not superbias and bias is None:
+        levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
+    types.find_low(result, table, levels, population, ipc, p)
+    if job.samples:
+        types.add_evidence(result, table, maps, population, p)
+    result.detection.notes[:0] = [*notes, ipc_note]
+    return result.detection
 
 
 def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: bool) -> None:
@@ -219,7 +220,9 @@ def choose_votes(
     for name, way, votes, sign, limit in rules:
         if wanted[name]:
             found.evidence.rules.append(
-                Rule(name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way)
+                Rule(
+                    name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way
+                )
             )
     if p["noisy_search_type"] == "slopes":
         add_scattered(found, counts["clean_slopes"], scatter, science, p)
@@ -355,9 +358,7 @@ def band_rows(job: Job, memory: float) -> int:
     return job.cells.rows * min(tiles, 64)
 
 
-def make_rows(
-    start: int, stop: int, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None
-) -> Rows:
+def make_rows(start: int, stop: int, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None) -> Rows:
     """A band of the frame."""
     return Rows(start, stop, reference[start:stop], None if bias is None else bias[start:stop])
 
@@ -383,160 +384,13 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.floa
     """The maps of the frame, and the candidates of all bands as one table (without scores)."""
     maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps}
     index, tables = [], []
+    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
     for band in found:
         for name, part in band.maps.items():
             maps[name][band.start : band.start + len(part)] = part
         index.append(band.index)
         tables.append(band.pixels)
-    return maps, Candidates(searches.Places(np.concatenate(index), job.shape), join(tables), {})
-
-
-# --- 4: searches -------------------------------------------------------------------------------------------
-
-
-def choose_ipc(
-    darks: DarkSet, rate: NDArray[np.float32], population: Population, p: Mapping[str, Any]
-) -> tuple[float, str]:
-    """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
-    if p["ipc"] is not None:
-        return float(p["ipc"]), f"IPC {p['ipc']:.4f} as given"
-    measured, pixels = searches.measure_ipc(rate, population.rate_spread)
-    if np.isfinite(measured):
-        return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
-    usual = detectors.get(darks.first.keyword("DETECTOR")).ipc
-    usual = usual / (1 - 4 * usual)
-    return usual, f"IPC {usual:.4f}, the detector's usual value: {pixels} isolated hot pixels are too few to measure it"
-
-
-def correct(table: Candidates, setup: Setup, population: Population, ipc: float) -> Candidates:
-    """Candidates with leaked charge taken off their linear numbers, and their scores."""
-    linear = ["hot_rate", "rate", *(t + s for t in setup.templates for s in ("", "_median"))]
-    pixels = dict(table.pixels)
-    for name in linear:
-        pixels[name] = searches.correct_ipc(pixels[name], table.places, ipc)
-    return Candidates(table.places, pixels, score_pixels(pixels, setup, population))
-
-
-def find_types(
-    darks: DarkSet, job: Job, population: Population, table: Candidates, maps: dict[str, NDArray[np.float32]],
-    ipc: float, p: Mapping[str, Any],
-) -> Detection:  # fmt: skip
-    """All searches in their order, and what they were decided on."""
-    pixels, places = table.pixels, table.places
-    measured = pixels["integrations"] >= p["min_integrations"]
-    saturated = searches.find_saturated(
-        pixels, places, fraction=p["max_saturated_fraction"], level_fraction=p["saturated_level_fraction"]
-    )
-    found = {"rc": find_bent(table, job.setup, population, p) & measured & ~saturated}
-    limits = {
-        "hot": rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population),
-        "warm": rate_limit(p["warm_sigma_threshold"], None, population),
-    }
-    for name, limit in limits.items():
-        found[name] = find_bright(table, job.setup, population, found["rc"], limit, p)
-    found["hot"] |= saturated
-    found["warm"] &= ~found["hot"]
-    leaked = searches.leaked_variance(pixels, places, ipc)
-    found["telegraph"] = find_switching(table, job.setup, population, leaked, p) & measured
-    found["telegraph"] &= ~(saturated | found["rc"])
-    explained = np.any([found[name] for name in ("hot", "warm", "rc", "telegraph")], axis=0)
-    found["noisy"] = find_loud(table, job.setup, population, leaked, p) & measured & ~explained
-    undetermined = ~measured & ~found["hot"]
-    result = Detection({name: places.to_map(column) for name, column in found.items()})
-    low, spread = find_low(darks, table, population, maps, ipc, p)
-    result.maps["low_pedestal"] = low & ~places.to_map(found["hot"] | found["rc"] | ~measured)
-    if undetermined.any():
-        result.notes.append(f"{int(undetermined.sum())} pixels are undetermined: too few usable integrations or groups")
-    result.evidence = make_evidence(table, maps, population, limits, spread, undetermined, p)
-    return result
-
-
-def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> Bool:
-    """RC and inverse RC."""
-    if not setup.templates:
-        return np.zeros(len(table.places.index), bool)
-    return searches.find_rc(
-        table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
-        median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
-        linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
-    )  # fmt: skip
-
-
-def find_bright(
-    table: Candidates, setup: Setup, population: Population, rc: Bool, limit: float | None, p: Mapping[str, Any]
-) -> Bool:
-    """HOT or WARM by the dark rate; that of an RC pixel counts without its decay."""
-    if limit is None:
-        return np.zeros(len(table.places.index), bool)
-    pixels = dict(table.pixels)
-    if rc.any():
-        decay = searches.decay_rate(pixels, table.scores, setup)
-        pixels["hot_rate"] = pixels["hot_rate"] - np.where(rc, np.maximum(decay, 0), 0)
-    return searches.find_hot(
-        pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
-        late_fraction=p["hot_late_fraction"],
-    )  # fmt: skip
-
-
-def find_switching(
-    table: Candidates, setup: Setup, population: Population, leaked: NDArray[np.float32], p: Mapping[str, Any]
-) -> Bool:
-    """TELEGRAPH."""
-    if setup.groups < ramps.SHORTEST_RAMP or not p["telegraph_search"]:
-        return np.zeros(len(table.places.index), bool)
-    return searches.find_telegraph(
-        table.pixels, table.scores, setup, population, leaked, threshold=p["telegraph_threshold"],
-        noisy_threshold=p["telegraph_noisy_threshold"],
-        min_drops=searches.count_drops_needed(setup, p["telegraph_drop_sigma"]),
-    )  # fmt: skip
-
-
-def find_loud(
-    table: Candidates, setup: Setup, population: Population, leaked: NDArray[np.float32], p: Mapping[str, Any]
-) -> Bool:
-    """Noisy within the ramp."""
-    if setup.groups < ramps.SHORTEST_RAMP:
-        return np.zeros(len(table.places.index), bool)
-    return searches.find_noisy(
-        table.pixels, table.scores, population, leaked, sigma=p["noisy_sigma_threshold"],
-        min_ratio=p["noisy_min_ratio"],
-    )  # fmt: skip
-
-
-def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
-    """The higher of a limit in sigma and one in DN/s; None where neither is given."""
-    limits = [sigma * population.rate_spread] if sigma is not None else []
-    limits += [rate] if rate is not None else []
-    return max(limits) if limits else None
-
-
-def find_low(
-    darks: DarkSet, table: Candidates, population: Population, maps: dict[str, NDArray[np.float32]], ipc: float,
-    p: Mapping[str, Any],
-) -> tuple[NDArray[np.bool_], float]:
-    """Low pedestals; the pedestal map is flattened in place of its surroundings where it holds the bias."""
-    detector = detectors.get(darks.first.keyword("DETECTOR"))
-    superbias = darks.files[0].jump.header.get("S_SUPERB") == "COMPLETE"
-    if not superbias and p["bias_map"] is None:
-        amplifiers = detectors.amplifier_map(detector, darks.first.window)
-        maps["pedestal"] = searches.flatten_pedestal(
-            maps["pedestal"], amplifiers, detector.amplifiers == "interleaved"
-        )
-    own = np.zeros(maps["pedestal"].shape, np.float32)
-    own.flat[table.places.index] = searches.pedestal_error(table.pixels, population)
-    return searches.find_low_pedestal(maps["pedestal"], own, sigma=p["low_pedestal_sigma_threshold"], ipc=ipc)
-
-
-# --- 5: evidence -------------------------------------------------------------------------------------------
-
-
-def make_evidence(
-    table: Candidates, maps: dict[str, NDArray[np.float32]], population: Population,
-    limits: Mapping[str, float | None], pedestal_spread: float, undetermined: Bool, p: Mapping[str, Any],
-) -> Evidence:  # fmt: skip
-    """Images and rules of the searches."""
-    images: dict[str, NDArray[Any]] = {f"dark_{name}": image for name, image in maps.items()}
-    rules = []
-    if limits["hot"] is not None:
-        rules.append(Rule("hot", "dark_rate", ">", limits["hot"], "DN/s", "dark rate over its surroundings", 1))
-    return Evidence(images, rules)
+        for name, values in band.samples.items():
+            samples[name].append(values)
+    places = searches.Places(np.concatenate(index), job.shape)
+    return maps, Candidates(places, join(tables), {}, {k: np.concatenate(v) for k, v in samples.items()})
