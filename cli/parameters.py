@@ -7,7 +7,7 @@ import click
 from badpix import params as declared
 from badpix.cli.common import Command
 
-SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "prepare"), "outlier": ("ifu", "image")}
+SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "prepare", "simulate"), "outlier": ("ifu", "image")}
 
 
 @click.command(cls=Command)

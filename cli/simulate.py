@@ -14,6 +14,7 @@ from badpix.cli.common import (
     load_files,
     make_executor,
     parameter_options,
+    parse_size,
     shared_options,
     talk_options,
 )
@@ -41,6 +42,9 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
 
     recipe = make_recipe(values)
     ny, nx = recipe.shape
+    need = 105_000_000 + 50 * nx * ny  # imports and bands; the detector's maps
+    if options["max_memory"] and parse_size(options["max_memory"], "2G") < need:
+        raise UsageError(f"--max-memory {options['max_memory']}: {nx} x {ny} pixels need {need / 1e6:.0f}M a process")
     talk.say(
         f"simulating {recipe.detector.name}, {nx} x {ny} pixels, {values['flats']} flats, {values['darks']} darks"
     )

@@ -347,6 +347,20 @@ def test_places_come_from_a_map(tmp_path):
     assert np.count_nonzero(rows["setting"] == "map") == 2 * sum(len(v) for v in levels(part).values())
 
 
+def test_places_of_a_real_map(real_data):
+    name = real_data / "gbrammer+grizli" / "nrc_badpix_260627_NRCALONG.fits.gz"
+    if not name.exists():
+        pytest.skip(f"{name.name} is missing")
+    recipe = make_recipe(checked(size=[400, 300], map=str(name)))
+    scene = make_scene(recipe)
+    bad = fits.getdata(name)[:300, :400] != 0
+    truth = measure_truth(scene.defects, scene.reference)
+    placed = scene.defects.rows[scene.defects.rows["setting"] == "map"]
+    assert len(placed) == (bad & ~scene.reference).sum() > 1000
+    assert bad[placed["y"], placed["x"]].all()
+    assert (truth[bad & ~scene.reference] != 0).all()
+
+
 # --- the quick reduction against slow, plain versions ----------------------------------------------------
 
 
@@ -543,4 +557,5 @@ def test_command(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sim"]
     assert CliRunner().invoke(badpix, call).exit_code == 2
     assert CliRunner().invoke(badpix, ["simulate", "sim2", "--size", "4 4"]).exit_code == 2
+    assert CliRunner().invoke(badpix, ["simulate", "sim2", "--max-memory", "200M"]).exit_code == 2
     assert not (tmp_path / "sim2").exists()
