@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from badpix import stats
 from badpix.image_model import gather
-from badpix.image_stack import Shelf, median_of, read_planes
-from badpix.resample import PixelMap, Window, invert_map
+from badpix.image_stack import Shelf
+from badpix.resample import PixelMap, invert_map
 
 TILE = 256  # pixels over which the local noise is measured
 BAND = 1024
@@ -50,7 +50,7 @@ def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> N
     found = []
     for top in range(0, shape[0], BAND):
         y0, y1 = max(0, top - 8), min(shape[0], top + BAND + 8)
-        image = median_of(*read_planes(shelf, shape, Window(y0, y1, 0, shape[1])))
+        image = shelf.read("median", shape, slice(y0, y1))
         x, y, height = _find_peaks(image, audit_snr)
         mine = (y + y0 >= top) & (y + y0 < top + BAND)
         found.append(np.stack([x, y + y0, height], axis=1)[mine])

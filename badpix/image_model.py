@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import resample, stats
-from badpix.image_stack import Shelf, median_of, middle_of_others, mosaic_name, read_planes
+from badpix.image_stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
 from badpix.resample import PixelMap, Window, measure_derivative
 
 ROWS = 256  # rows of a band
@@ -121,18 +121,19 @@ def build_reference(
     window = windows[group]
     out = np.empty(window.shape, np.float32)
     cover = np.empty(window.shape, np.uint16)
-    halo = 3
+    halo = 3 if others else 0
     for top in range(0, window.shape[0], ROWS):
         bottom = min(top + ROWS, window.shape[0])
         y0, y1 = max(0, top - halo), min(window.shape[0], bottom + halo)
         part = Window(window.y0 + y0, window.y0 + y1, window.x0, window.x1)
-        lo, mid, hi, count = read_planes(shelf, shape, part)
         own = shelf.read(mosaic_name(group), window.shape, slice(y0, y1))
-        a, b, m = middle_of_others(lo, mid, hi, count, own)
-        image = median_of(lo, mid, hi, count)
         if others:
+            a, b, m = middle_of_others(*read_planes(shelf, shape, part), own)
             image = combine_others(a, b, limit=agree_sigma * pair_sigma, agree_gradient=agree_gradient)
             image = fill_holes(image, smooth=FILL_SMOOTH * pair_sigma)
+        else:
+            image = read_window(shelf, "median", shape, part)
+            m = read_window(shelf, "count", shape, part, np.uint16) - np.isfinite(own)
         inner = slice(top - y0, bottom - y0)
         out[top:bottom], cover[top:bottom] = image[inner], m[inner]
     return out, cover

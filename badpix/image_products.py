@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from badpix.associations import product_name
 from badpix.crf import CalFile, image_hdu
 from badpix.image_model import gather
-from badpix.image_stack import Shelf, median_of, read_planes
+from badpix.image_stack import Shelf
 from badpix.output import atomic_path
 from badpix.resample import Grid, PixelMap, Window, grid_to_sky, invert_map
 
@@ -55,10 +55,7 @@ def write_mosaic(target: Target, cal: CalFile, sci: NDArray, wht: NDArray, windo
 
 def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None:
     """The median of all groups."""
-    median = np.empty(grid.shape, np.float32)
-    for top in range(0, grid.shape[0], 512):
-        bottom = min(top + 512, grid.shape[0])
-        median[top:bottom] = median_of(*read_planes(shelf, grid.shape, Window(top, bottom, 0, grid.shape[1])))
+    median = shelf.read("median", grid.shape, slice(None))
     _write(target.path(cal, "median"), cal, [fits.ImageHDU(median, grid_header(cal, grid), name="SCI")], grid)
 
 

@@ -166,9 +166,11 @@ def middle_of_others(
 
 
 def write_planes(
-    shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int
+    shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int, others: bool
 ) -> None:
     """Sort the stack of all mosaics, tile by tile, into the planes and the count on the shelf.
+
+    The plane ``median`` is always written; those that the medians of all but one need, with ``others``.
 
     Parameters
     ----------
@@ -181,23 +183,25 @@ def write_planes(
     rows : int
         Height of a tile.
     """
-    for plane in PLANES:
-        shelf.create(plane, shape, np.float32)
+    names = ("median", *PLANES) if others else ("median",)
+    for name in names:
+        shelf.create(name, shape, np.float32)
     shelf.create("count", shape, np.uint16)
     for top in range(0, shape[0], rows):
         bottom = min(top + rows, shape[0])
-        band = [np.full((bottom - top, shape[1]), np.nan, np.float32) for _ in PLANES]
+        band = {name: np.full((bottom - top, shape[1]), np.nan, np.float32) for name in names}
         count = np.zeros((bottom - top, shape[1]), np.uint16)
         for left in range(0, shape[1], _COLUMNS):
             right = min(left + _COLUMNS, shape[1])
             stack = _read_tile(shelf, windows, Window(top, bottom, left, right))
             if stack is not None:
                 *planes, number = sort_planes(stack)
-                for whole, part in zip(band, planes, strict=True):
-                    whole[:, left:right] = part
                 count[:, left:right] = number
-        for plane, values in zip(PLANES, band, strict=True):
-            shelf.write_rows(plane, shape, top, values)
+                band["median"][:, left:right] = median_of(*planes, number)
+                for name, part in zip(names[1:], planes, strict=False):
+                    band[name][:, left:right] = part
+        for name, values in band.items():
+            shelf.write_rows(name, shape, top, values)
         shelf.write_rows("count", shape, top, count)
 
 
@@ -222,8 +226,13 @@ def _overlap(a: Window, b: Window) -> bool:
 def read_planes(
     shelf: Shelf, shape: tuple[int, int], window: Window
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """The planes and the count inside a window of the grid."""
-    rows = slice(window.y0, window.y1)
-    columns = slice(window.x0, window.x1)
-    lo, mid, hi = (shelf.read(plane, shape, rows)[:, columns] for plane in PLANES)
-    return lo, mid, hi, shelf.read("count", shape, rows, np.uint16)[:, columns]
+    """The planes lo, mid, hi and the count inside a window of the grid."""
+    lo, mid, hi = (read_window(shelf, plane, shape, window) for plane in PLANES)
+    return lo, mid, hi, read_window(shelf, "count", shape, window, np.uint16)
+
+
+def read_window(
+    shelf: Shelf, name: str, shape: tuple[int, int], window: Window, dtype: DTypeLike = np.float32
+) -> NDArray:
+    """A window of an image that has the shape of the grid."""
+    return shelf.read(name, shape, slice(window.y0, window.y1), dtype)[:, window.x0 : window.x1]

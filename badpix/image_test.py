@@ -29,6 +29,7 @@ from badpix.image_model import gather
 from badpix.resample import measure_derivative
 from badpix.stats import grow
 
+ROWS = 64  # of a band
 STEEP = 3.0  # sigma a pixel
 CORE_FRACTION = 0.03
 CORE_SIGMA = 30.0
@@ -47,13 +48,19 @@ def find_documented(
     sci: NDArray, err: NDArray, model: NDArray, background: float, *, snr: tuple[float, float], scale: tuple[float, float]
 ) -> NDArray:
     """The documented two-pass rule, bool (ny, nx). Images are float32; ERR that is NaN counts as 0."""
-    noise = np.nan_to_num(err)
-    derivative = measure_derivative(model)
-    difference = np.abs(sci - model - background)
-    with np.errstate(invalid="ignore", over="ignore"):
-        first = difference > scale[0] * derivative + snr[0] * noise
-        second = difference > scale[1] * derivative + snr[1] * noise
-    return grow(first) & second
+    out = np.empty(sci.shape, bool)
+    for top in range(0, len(sci), ROWS):  # in bands, so that the temporaries stay in cache
+        first, last = max(0, top - 2), min(len(sci), top + ROWS + 2)
+        rows = slice(first, last)
+        noise = np.nan_to_num(err[rows])
+        derivative = measure_derivative(model[rows])
+        difference = np.abs(sci[rows] - model[rows] - background)
+        with np.errstate(invalid="ignore", over="ignore"):
+            over1 = difference > scale[0] * derivative + snr[0] * noise
+            over2 = difference > scale[1] * derivative + snr[1] * noise
+        inner = slice(top - first, top - first + ROWS)
+        out[top : top + ROWS] = (grow(over1) & over2)[inner]
+    return out
 
 
 def find_unresampled(sci: NDArray, err: NDArray, model: NDArray, *, snr: float) -> NDArray:

@@ -128,7 +128,6 @@ def flag_images(
     overwrite: bool = False,
     max_memory: int = DEFAULT_MEMORY,
     executor: Executor | None = None,
-    workers: int = 1,
     talker: Talker = Talker(),  # noqa: B008 (frozen)
 ) -> tuple[list[Path], dict[str, Any]]:
     """Flag all members of an association; the paths written and the summary.
@@ -145,8 +144,6 @@ def flag_images(
         Bytes that a process may use.
     executor : Executor, optional
         Where the tasks run; results are the same bytes for any.
-    workers : int
-        Tasks that run at a time on this machine, for the memory plan.
     talker : Talker
         Takes the messages.
 
@@ -276,11 +273,12 @@ def _search_resampled(
     plan = Plan(shelf, grid, windows, p, products=products)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_tasks(executor, drizzle_group, [(plan, members) for members in by_group]))
-    write_planes(shelf, windows, grid.shape, rows=rows)
+    write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
     sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p["audit_snr"]) if p["audit"] else plan.sources
-    plan = Plan(shelf, grid, windows, p, measure_pair_sigma(shelf, windows), sources, products)
+    pair_sigma = measure_pair_sigma(shelf, windows) if p["reference"] == "others" else 0.0
+    plan = Plan(shelf, grid, windows, p, pair_sigma, sources, products)
     found = list(run_tasks(executor, search_exposure, [(plan, image) for image in images]))
     limit = _decide_single_coverage(images, found, shelf, p)
     facts = {
@@ -289,6 +287,7 @@ def _search_resampled(
         "weight_limits": limits,
         "sky": sky,
         "sources": len(sources),
+        "source_positions": np.stack(resample.grid_to_sky(grid, *sources.T), axis=1).round(7).tolist(),
         "sharpness_limit": limit,
     }
     return found, facts
@@ -503,20 +502,28 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
         agree_gradient=p["agree_gradient"],
         pair_sigma=plan.pair_sigma,
     )  # fmt: skip
-    model, others = blot_bands(reference, cover, window, image.pixel_map, interp=p["blot_interp"])
+    plain = _is_plain(p)
+    model, others = blot_bands(
+        reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"]
+    )
     del reference, cover
     if plan.products is not None:
         image_products.write_blot(plan.products, image.cal, model)
     sci = crf.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
     err = crf.read_rows(image.cal, "ERR").astype(np.float32, copy=False)
-    plain = p["test"] == "documented" and not p["sharpen"] and p["noise"] == "exposure"
-    if plain and not (p["audit"] or p["trail_snr"] or p["single_coverage"] != "none"):
+    if plain:
         flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
         flagged, found = _search_closely(plan, image, sci, err, model, others)
     plan.shelf.write(flags_name(image.number), np.packbits(flagged))
     return found
+
+
+def _is_plain(p: dict[str, Any]) -> bool:
+    """Whether nothing but the documented rule is asked for."""
+    ours = p["sharpen"] or p["noise"] != "exposure" or p["audit"] or p["single_coverage"] != "none"
+    return p["test"] == "documented" and not ours
 
 
 def flags_name(number: int) -> str:
@@ -684,7 +691,7 @@ def _search_direct(
         sci[resample.find_low_weight(read_weight(cal, p), maskpt=p["maskpt"])] = np.nan
         shelf.write(mosaic_name(number), sci)
     band = 14 * shape[1] + 4 * (len(cals) + 8) * min(shape[1], 1024)
-    write_planes(shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)))
+    write_planes(shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)), others=False)
     median, _ = build_reference(shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0)
     if p["save_intermediate_results"]:
         products = image_products.Target(output_dir, association.asn_id)
@@ -764,7 +771,9 @@ def _summarise(
             }
         )
         for row, verdict in zip(item.losses, image_audit.judge(item.losses, hit_in), strict=True):
-            audit.append({"exposure": cal.path.name, **row._asdict(), "verdict": verdict})
+            ra, dec = facts["source_positions"][row.source]
+            audit.append({"exposure": cal.path.name, "ra": ra, "dec": dec, **row._asdict(), "verdict": verdict})
+    facts.pop("source_positions", None)
     _warn(found, cals, audit, exposures, p, talker)
     return {
         "search": p["test"] if p["resample_data"] else "documented, not resampled",

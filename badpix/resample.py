@@ -39,7 +39,7 @@ Bounds = tuple[tuple[float, float], tuple[float, float]]  # ((xmin, xmax), (ymin
 MAP_TOLERANCE = 1e-6  # pixel; the largest error a fitted pixel map may show at its check points
 NODES = (12, 24)  # Chebyshev nodes an axis: first try, second try
 MARGIN = 4  # grid pixels around a footprint that a drizzled pixel may reach
-_ROWS = 64  # rows a block: the temporaries stay in the processor's cache
+_ROWS = 32  # rows a block: the temporaries stay in the processor's cache
 
 
 # --- 1. output grid ---------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArr
     project = np.polynomial.chebyshev.chebvander(nodes, n - 1).T * (2 / n)
     project[0] /= 2
     fit: NDArray = np.einsum("ky,cyx,lx->ckl", project, values, project)
-    keep = max((int(np.flatnonzero(np.abs(fit).max(axis=(0, a)) > 1e-9)[-1]) for a in (1, 2)), default=0) + 1
+    keep = max((int(np.flatnonzero(np.abs(fit).max(axis=(0, a)) > 3e-9)[-1]) for a in (1, 2)), default=0) + 1
     return np.ascontiguousarray(fit[:, :keep, :keep])
 
 
@@ -327,9 +327,11 @@ def _spline_map(
 def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: slice = slice(None)) -> NDArray:
     """Grid positions of the pixels of some rows, [rows, nx, 2], x first, counted from ``origin`` = (x, y) of a window."""
     first, last, _ = rows.indices(pixel_map.shape[0])
-    out = np.full((last - first, pixel_map.shape[1], 2), np.nan)
     x0, x1, y0, y1 = pixel_map.span
     top, bottom = max(first, y0), min(last, y1 + 1)
+    out = np.empty((last - first, pixel_map.shape[1], 2))
+    if (x0, x1, top, bottom) != (0, pixel_map.shape[1] - 1, first, last):
+        out.fill(np.nan)
     if bottom <= top:
         return out
     inside = out[top - first : bottom - first, x0 : x1 + 1]
@@ -347,18 +349,27 @@ def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: sl
 
 
 def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: NDArray) -> None:
-    """Fill ``out`` (rows from ``top``): a product of two small matrices a block, x and y interleaved."""
+    """Fill ``out`` (rows from ``top``): a polynomial in x for each row, its terms added in blocks that stay in cache.
+
+    Not a matrix product: the threads of a BLAS cost more than they give here, and its bits may depend on them.
+    """
     x0, x1, y0, y1 = pixel_map.span
     fit = pixel_map.fit.copy()  # type: ignore[union-attr]
     fit[:, 0, 0] -= origin
-    n = fit.shape[2]
-    tx, ty = _basis(np.arange(x0, x1 + 1), x0, x1, n), _basis(np.arange(top, top + len(out)), y0, y1, fit.shape[1])
-    left = np.concatenate([np.einsum("yk,kl->yl", ty, fit[0]), np.einsum("yk,kl->yl", ty, fit[1])], axis=1)
-    right = np.zeros((2 * n, x1 - x0 + 1, 2))
-    right[:n, :, 0] = right[n:, :, 1] = tx.T
-    for i in range(0, len(left), _ROWS):
-        block = left[i : i + _ROWS] @ right.reshape(2 * n, -1)
-        out[i : i + _ROWS] = block.reshape(len(block), -1, 2)
+    tx = np.ascontiguousarray(_basis(np.arange(x0, x1 + 1), x0, x1, fit.shape[2]).T)
+    ty = _basis(np.arange(top, top + len(out)), y0, y1, fit.shape[1])
+    rows = [np.einsum("yk,kl->yl", ty, part) for part in fit]
+    term = np.empty((_ROWS, tx.shape[1]))
+    total = np.empty_like(term)
+    for i in range(0, len(out), _ROWS):
+        n = min(_ROWS, len(out) - i)
+        for axis in (0, 1):
+            part = rows[axis][i : i + n]
+            total[:n] = part[:, :1]
+            for k in range(1, fit.shape[2]):
+                np.multiply(part[:, k : k + 1], tx[k], out=term[:n])
+                np.add(total[:n], term[:n], out=total[:n])
+            out[i : i + n, :, axis] = total[:n]
 
 
 def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
@@ -562,12 +573,15 @@ def clipped_mean(values: NDArray, *, sigma: float, rounds: int) -> float:
     return float(values.mean(dtype=float)) if values.size else math.nan
 
 
-def _variance(values: NDArray, block: int = 1 << 16) -> float:
+def _variance(values: NDArray, block: int = 1 << 14) -> float:
     mean = values.mean(dtype=float)
     total = 0.0
+    part = np.empty(block)
     for i in range(0, values.size, block):
-        part = values[i : i + block] - mean
-        total += float((part * part).sum())
+        n = min(block, values.size - i)
+        np.subtract(values[i : i + n], mean, out=part[:n])
+        np.multiply(part[:n], part[:n], out=part[:n])
+        total += float(part[:n].sum())
     return total / values.size
 
 
@@ -597,8 +611,9 @@ def blot(image: NDArray, window: Window, positions: NDArray, *, interp: str) -> 
     from drizzle.resample import blot_image
 
     where = positions.astype(np.float32).astype(float)
-    where -= (window.x0, window.y0)
-    where[np.isnan(where)] = -1
+    where[..., 0] -= window.x0
+    where[..., 1] -= window.y0
+    np.copyto(where, -1, where=np.isnan(where))
     image = np.ascontiguousarray(image, dtype=np.float32)
     out = np.empty(positions.shape[:2], dtype=np.float32)
     blot_image(image, where, out_img=out, fillval=np.nan, interp="linear")
@@ -612,14 +627,21 @@ def blot(image: NDArray, window: Window, positions: NDArray, *, interp: str) -> 
 
 def measure_derivative(image: NDArray) -> NDArray:
     """Largest absolute difference to the 4 neighbours, NaN ignored: 0 where none is finite, NaN on NaN."""
-    out = np.zeros_like(image)
-    for a, b in (
-        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
-        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-    ):
-        step = np.abs(image[a] - image[b])
-        step[np.isnan(step)] = 0
-        np.maximum(out[a], step, out=out[a])
-        np.maximum(out[b], step, out=out[b])
-    out[np.isnan(image)] = np.nan
+    out = np.empty_like(image)
+    ny = len(image)
+    for top in range(0, ny, _ROWS):  # blocks with one row of the neighbours stay in cache
+        first, last = max(0, top - 1), min(ny, top + _ROWS + 1)
+        part = image[first:last]
+        steepest = np.zeros_like(part)
+        down = np.abs(part[1:] - part[:-1])
+        across = np.abs(part[:, 1:] - part[:, :-1])
+        for target, step in (
+            (steepest[1:], down),
+            (steepest[:-1], down),
+            (steepest[:, 1:], across),
+            (steepest[:, :-1], across),
+        ):
+            np.fmax(target, step, out=target)
+        steepest[np.isnan(part)] = np.nan
+        out[top : top + _ROWS] = steepest[top - first : top - first + _ROWS]
     return out

@@ -44,10 +44,13 @@ BADPIX = {
 OUTLIER: dict[str, dict[str, tuple[str, str]]] = {
     "Flag outliers": {
         "ifu": ("outliers:ifu", "Flag pixels that are consistently wrong in IFU exposures."),
+        "image": ("images:image", "Flag cosmic rays and blemishes in dithered images."),
     },
     "Simulate": {
         "simulate-ifu": ("outliers:simulate_ifu", "Write a simulated IFU association with known defects."),
         "score-ifu": ("outliers:score_ifu", "Compare flagged IFU exposures with the truth of their simulation."),
+        "simulate-image": ("images:simulate_image", "Write a simulated association of dithered images with known hits."),
+        "score-image": ("images:score_image", "Compare flagged images with the truth of their simulation."),
     },
     "Parameters": {
         "params": ("parameters:params", "Print the commented default YAML of a command."),

@@ -1,0 +1,184 @@
+"""``outlier image``, and the simulation and score of dithered images."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from badpix.cli.common import (
+    Command,
+    Option,
+    Talk,
+    collect,
+    load_files,
+    make_executor,
+    parameter_options,
+    parse_size,
+    shared_options,
+    talk_options,
+)
+from badpix.cli.outliers import members_option, output_dir_option, read_members
+from badpix.errors import UsageError
+
+MEMORY = "700M"
+AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
+
+
+@click.command(
+    cls=Command,
+    epilog="Examples: outlier image jw01234-o001_image3_asn.json --output-dir flagged; "
+    "outlier image 'cal/*_cal.fits' --set documented --snr '5.0 4.0' --output-dir flagged",
+)
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
+@output_dir_option
+@members_option
+@click.option("--plot", metavar="DIR", cls=Option, heading="General",
+              help="Draw the strongest outliers and the brightest stars of each exposure into this folder.")  # fmt: skip
+@shared_options
+@parameter_options("image")
+@click.pass_context
+def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
+    """Flag cosmic rays and blemishes in dithered images (NIRCam, MIRI, NIRISS, NIRSpec, FGS).
+
+    INPUT is an association (JSON) or _cal files: files, folders, quoted globs or @list.txt. Each exposure gets a
+    flagged copy, <root>[_<asn_id>]_crf.fits, with DO_NOT_USE and OUTLIER in DQ and NaN in all arrays. Inputs are
+    never changed. --set documented gives the flags of the JWST pipeline's step.
+    """
+    talk = ctx.obj = Talk(options)
+    # one process computes one exposure; a BLAS of many threads would only cost memory and time
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that temporary files are removed
+    p, _ = collect("image", load_files(options), options)
+    memory = parse_size(options["max_memory"], MEMORY)
+    members = read_members(inputs, options["exptypes"], talk)
+    draw = _pictures(options["plot"])
+    from badpix.outlier_image import Talker, flag_images
+
+    with make_executor(options["workers"], options["dask"]) as executor:
+        outputs, summary = flag_images(
+            members,
+            options["output_dir"],
+            p,
+            overwrite=options["overwrite"],
+            max_memory=memory,
+            executor=executor,
+            talker=Talker(talk.say, talk.note),
+        )
+    cutouts = summary.pop("cutouts", [])
+    if draw is not None:
+        summary["pictures"] = draw(cutouts)
+    _tell(talk, summary)
+    talk.finish("outlier image", outputs, summary | {"parameters": p})
+
+
+def _pictures(folder: str | None) -> Any:
+    """What draws the cut-outs, or None; a missing matplotlib is told before the work."""
+    if not folder:
+        return None
+    from badpix.ifu_products import require_matplotlib
+    from badpix.image_pictures import draw_cutouts
+    from badpix.output import check_directory
+
+    require_matplotlib()
+    place = check_directory(folder)
+    return lambda cutouts: draw_cutouts(cutouts, place)
+
+
+def _tell(talk: Talk, summary: dict[str, Any]) -> None:
+    """Tables of what was flagged, by exposure and reason, and of the sources that lost flux."""
+    from badpix.associations import root_name
+
+    reasons = ("bright", "dark", "trail", "single_coverage", "flagged")
+    rows = [row for row in summary["exposures"] if "flagged" in row]
+    shown = [r for r in reasons if any(r in row for row in rows)]
+    talk.table(
+        "Flagged pixels",
+        ["exposure", *(r.replace("_", " ") for r in shown), "newly unusable", "% of pixels"],
+        [(root_name(row["input"]), *(row.get(r, 0) for r in shown), row["newly_unusable"], row["percent"]) for row in rows],
+    )
+    for row in rows:
+        talk.detail(
+            f"{row['input']}: noise factors {row['noise_factors']}, residual sky {row['residual_sky']:.3g}, "
+            f"kernel {'learned, shift ' + str(row['kernel_shift']) if row['sharpened'] else 'not learned'}"
+        )
+    audit = sorted(summary.get("audit", []), key=lambda row: (row["verdict"] == "hit", -row["lost"]))
+    talk.table(
+        f"Sources that lost flux to flags ({len(audit)}, first {min(len(audit), AUDIT_ROWS)})",
+        ["exposure", "source", "x", "y", "RA", "Dec", "others", "lost", "excess", "verdict"],
+        [
+            (root_name(r["exposure"]), r["source"], r["x"], r["y"], f"{r['ra']:.6f}", f"{r['dec']:.6f}", r["others"],
+             f"{r['lost']:.1%}", f"{r['excess']:.1%}", r["verdict"])
+            for r in audit[:AUDIT_ROWS]
+        ],
+    )  # fmt: skip
+
+
+# --- simulation and score ---------------------------------------------------------------------------------
+
+_SHEET = "What is simulated"
+
+
+@click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
+@click.argument("directory")
+@click.option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two"]), default="sw", cls=Option,
+              heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups.  "
+              "[default: sw]")  # fmt: skip
+@click.option("--groups", type=click.IntRange(1, 99999), cls=Option, heading=_SHEET, help="Dithered exposures.")
+@click.option("--size", metavar='"NY NX"', cls=Option, heading=_SHEET,
+              help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
+@click.option("--fwhm", type=click.FloatRange(0.5, 6), cls=Option, heading=_SHEET,
+              help="Width of the PSF, pixels.")  # fmt: skip
+@click.option("--distortion", metavar="FILE", cls=Option, heading=_SHEET,
+              help="ASDF file with a GWCS: its detector-to-V2V3 step is used.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=1, cls=Option, heading=_SHEET,
+              help="Equal seeds give equal data.  [default: 1]")  # fmt: skip
+@click.option("--overwrite", is_flag=True, cls=Option, heading="General", help="Replace existing files.")
+@talk_options
+@click.pass_context
+def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
+    """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
+    talk = ctx.obj = Talk(options)
+    from badpix.simulate_image import PRESETS, Setup, simulate
+
+    values: dict[str, Any] = {**PRESETS[options["preset"]], "seed": options["seed"]}
+    for name in ("groups", "fwhm", "distortion"):
+        if options[name] is not None:
+            values[name] = options[name]
+    if options["size"]:
+        values["shape"] = _size(options["size"])
+    path = simulate(directory, Setup(**values), overwrite=options["overwrite"])
+    talk.finish("outlier simulate-image", [path], {"seed": options["seed"], "preset": options["preset"]})
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        ny, nx = (int(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"--size: found {text!r}, expected two whole numbers") from None
+    if min(ny, nx) < 64:
+        raise UsageError(f"--size: found {text!r}, expected at least 64 pixels an axis")
+    return ny, nx
+
+
+@click.command(cls=Command, epilog="Example: outlier score-image sim flagged")
+@click.argument("simulated", metavar="SIMULATED")
+@click.argument("flagged", metavar="FLAGGED")
+@talk_options
+@click.pass_context
+def score_image(ctx: click.Context, simulated: str, flagged: str, **options: Any) -> None:
+    """Compare the _crf files in FLAGGED with the truth of the simulation in SIMULATED.
+
+    Shares are of the pixels that were usable on input; false flags are counted per million usable pixels that no
+    hit touched.
+    """
+    talk = ctx.obj = Talk(options)
+    from badpix.score_image import score_run
+
+    found = score_run(Path(simulated), Path(flagged))
+    talk.table("Score", ("measure", "value"), [(name, f"{value:.4f}") for name, value in found.items()])
+    talk.finish("outlier score-image", [], {"score": found})
