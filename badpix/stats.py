@@ -128,21 +128,38 @@ def clip_values(values: Float, *, sigma: float, iterations: int | None = None) -
     The result of astropy's ``sigma_clip``; the values are sorted once. ``iterations`` None goes on until nothing
     is dropped. No finite value: NaN, NaN.
     """
-    ordered = np.sort(values[np.isfinite(values)].astype(np.float64, copy=False), axis=None)
+    ordered = np.sort(values[np.isfinite(values)], axis=None)
     rounds = 0
     while True:
         if ordered.size == 0:
             return float("nan"), float("nan")
-        mean, std = float(ordered.mean()), float(ordered.std())
+        mean, std = _mean_std(ordered)
         if iterations is not None and rounds >= iterations:
             return mean, std
-        center = (ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2
-        low = np.searchsorted(ordered, center - sigma * std, "left")
-        high = np.searchsorted(ordered, center + sigma * std, "right")
+        center = (float(ordered[(ordered.size - 1) // 2]) + float(ordered[ordered.size // 2])) / 2
+        low = np.searchsorted(ordered, _inside(center - sigma * std, ordered.dtype, +np.inf), "left")
+        high = np.searchsorted(ordered, _inside(center + sigma * std, ordered.dtype, -np.inf), "right")
         if low == 0 and high == ordered.size:
             return mean, std
         ordered = ordered[low:high]
         rounds += 1
+
+
+def _inside(limit: float, dtype: np.dtype[Any], toward: float) -> Any:
+    """The limit in the type of the values, rounded toward their middle: comparisons come out as in float64."""
+    rounded = dtype.type(limit)
+    beyond = rounded < limit if toward > 0 else rounded > limit
+    return np.nextafter(rounded, dtype.type(toward)) if beyond else rounded
+
+
+def _mean_std(values: Float) -> tuple[float, float]:
+    """Mean and population standard deviation, summed in float64 in chunks."""
+    mean = float(values.mean(dtype=np.float64))
+    square = 0.0
+    for start in range(0, values.size, CHUNK):
+        deviation = values[start : start + CHUNK] - np.float64(mean)
+        square += float((deviation * deviation).sum())
+    return mean, float(np.sqrt(square / values.size))
 
 
 def median_mad(values: Float) -> tuple[float, float]:
