@@ -48,6 +48,8 @@ def make_images(
     images["dark_residual"] = sparse(places, np.sqrt(pixels["residual"]))
     for name in ("telegraph", "rc"):
         images[f"dark_{name}"].flat[at] = scores[name]
+    images["dark_noise_z"] = sparse(places, scores["noise_z"])
+    images["dark_residual_z"] = sparse(places, scores["log_residual_z"])
     votes = np.round(pixels["saturated_fraction"] * pixels["total"]).astype(np.uint16)
     images["votes_saturated"] = sparse(places, votes, 0)
     for name, decision in decisions.items():
@@ -86,11 +88,10 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         add("telegraph", 1, "dark_telegraph", ">", decisions["telegraph"].limit, "sigma", "correlated residuals")
         add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "two levels, or steps down that no particle makes")
     if "noisy" in decisions:
-        sigma, ratio = p["noisy_sigma_threshold"], p["noisy_min_ratio"]
-        for way, (quantity, spread) in enumerate({"noise": "log_noise", "residual": "clean_log_residual"}.items(), 1):
-            centre, width = population.spread[spread]
-            limit = max(np.exp(centre + sigma * width), ratio * np.exp(population.spread["log_noise"][0]))
-            add("noisy", way, f"dark_{quantity}", ">", limit, "DN", "noise of one group")
+        floor = p["noisy_min_ratio"] * np.exp(population.spread["log_noise"][0])
+        for way, name in enumerate(("noise", "residual"), 1):
+            add("noisy", way, f"dark_{name}_z", ">", decisions["noisy"].limit, "sigma", "noise among all pixels")
+            add("noisy", way, f"dark_{name}", ">", floor, "DN", "noise of one group")
     if "low_pedestal" in decisions:
         limit = -p["low_pedestal_sigma_threshold"]
         add("low_pedestal", 1, "dark_pedestal_sigma", "<", limit, "sigma", "mean pedestal under its surroundings")

@@ -345,8 +345,10 @@ def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None
     lagged = np.float32(MEMORY[0] / 2) * (2 * squares - r[0] ** 2 - r[-1] ** 2 - steps)
     for lag in (2, 3):
         lagged += np.float32(MEMORY[lag - 1]) * np.einsum("gp,gp->p", r[lag:], r[:-lag])
-    out[4] = step.min(axis=0)
-    steps -= np.maximum(step.max(axis=0), -out[4]) ** 2
+    out[4], highest = step.min(axis=0), step.max(axis=0)
+    largest = np.where(highest > -out[4], highest, out[4])
+    # about their mean without the largest: a particle also tilts the line, and so shifts all other steps
+    steps -= largest**2 + (r[-1] - r[0] - largest) ** 2 / np.float32(groups - 2)
     out[1] = steps / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
     np.abs(r, out=r)
     with np.errstate(divide="ignore"):
@@ -403,9 +405,11 @@ def _measure_gaps(residual: NDArray[np.float64], good: NDArray[np.bool_]) -> NDA
     squares = np.sum(residual**2, axis=0)
     pairs = good[1:] & good[:-1]
     step = np.where(pairs, np.diff(residual, axis=0), 0)
-    steps, count = step**2, pairs.sum(axis=0)
+    count = pairs.sum(axis=0)
     kept = 1 - np.array([largest_share(int(k)) if k > 1 else 0.0 for k in range(len(good))])
-    white = (steps.sum(axis=0) - steps.max(axis=0)) / (2 * count * kept[count])
+    largest = np.where(step.max(axis=0) > -step.min(axis=0), step.max(axis=0), step.min(axis=0))
+    rest = step.sum(axis=0) - largest
+    white = (np.sum(step**2, axis=0) - largest**2 - rest**2 / (count - 1)) / (2 * count * kept[count])
     lagged = sum(w * np.sum(residual[k:] * residual[:-k], axis=0) for k, w in enumerate(MEMORY, 1))
     flatness = np.abs(residual).sum(axis=0) / np.sqrt(squares * n)
     return np.stack([squares / (n - 2), white, flatness, lagged / squares, step.min(axis=0)])
