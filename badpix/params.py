@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import import_module
 from math import isinf
 from pathlib import Path
@@ -161,6 +160,8 @@ def check(sec: Section, values: Mapping[str, Any], source: str, parameter_set: s
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """End of a message: the nearest known name, or all of them."""
+    from difflib import get_close_matches
+
     known = list(known)
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

@@ -5,11 +5,9 @@ stdout holds the result alone (the paths written, or the JSON); everything else 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +79,8 @@ class Command(click.Command):
             raise
         except Exception as error:
             if ctx.params.get("verbose"):
+                import traceback
+
                 traceback.print_exc()
             fail(ctx, f"internal error: {type(error).__name__}: {error}; please report it (-v shows where)", 1)
 
@@ -98,6 +98,8 @@ def fail(ctx: click.Context, message: str, code: int) -> None:
     talk = ctx.obj if isinstance(ctx.obj, Talk) else Talk(ctx.params)
     talk.error(message)
     if ctx.params.get("as_json"):
+        import json
+
         click.echo(json.dumps({"command": ctx.command_path, "status": "failed", "error": message, "exit": code}))
     ctx.exit(code)
 
@@ -363,6 +365,8 @@ class Talk:
                 "seconds": seconds,
                 "peak_memory_mb": round(memory / 1e6, 1),
             }
+            import json
+
             click.echo(json.dumps(whole, indent=1, default=_plain))
         self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
 
