@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq, params
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
-from badpix.exposures import Exposure
+from badpix.exposures import Exposure, open_fits, plain_header
 from badpix.mask import standard_bits
 from badpix.output import atomic_path, check_target, write_hdus
 from badpix.provenance import Input, code_version
@@ -85,19 +85,17 @@ def read_mask(path: str | Path) -> Mask:
         If it is no MASK file, or a flag would be lost in decoding.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            if "DQ" not in hdus:
-                raise DataError(f"{path}: extension DQ is missing; not a MASK file")
-            header = {c.keyword: c.value for c in hdus[0].header.cards if c.keyword not in ("HISTORY", "COMMENT", "")}
-            history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
-            stored = np.asarray(hdus["DQ"].data)
-            rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
-            names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise DataError(f"{path}: not readable as a MASK: {error}") from None
+    with open_fits(path) as hdus:
+        if "DQ" not in hdus:
+            raise DataError(f"{path}: extension DQ is missing; not a MASK file")
+        header = plain_header(hdus[0].header)
+        history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
+        stored = np.asarray(hdus["DQ"].data)
+        rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
+        names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
+        info = hdus[-1].fileinfo()
+        if rows is None and path.suffix != ".gz" and info["datLoc"] + info["datSpan"] < path.stat().st_size:
+            raise DataError(f"{path}: truncated in the header behind {hdus[-1].name}; DQ_DEF is missing")
     if stored.ndim != 2 or stored.dtype.kind not in "iu":
         raise DataError(f"{path}: DQ is {stored.dtype} of shape {stored.shape}, expected a 2-D image of integers")
     try:
@@ -121,23 +119,17 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
     DataError
         If it has none.
     """
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            for hdu in hdus:
-                if getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2 and hdu.is_image:
-                    return np.asarray(hdu.data), dict(hdus[0].header)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
+    with open_fits(path) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2:
+                return np.asarray(hdu.data), plain_header(hdus[0].header)
     raise DataError(f"{path}: holds no two-dimensional image")
 
 
 def is_mask_file(path: str | Path) -> bool:
     """Whether a file has a DQ extension (else it may be a plain map)."""
-    try:
-        with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
-            return "DQ" in hdus
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
+    with open_fits(path) as hdus:
+        return "DQ" in hdus
 
 
 # --- the texts -------------------------------------------------------------------------------------------

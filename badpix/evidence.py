@@ -24,6 +24,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
+from badpix.exposures import open_fits
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -116,7 +117,6 @@ def to_hdus(evidence: Evidence, header: Mapping[str, Any]) -> fits.HDUList:
         stored = image.astype(np.float32) if image.dtype == np.float64 else image
         stored = stored.astype(np.uint8) if stored.dtype == bool else stored
         hdus.append(fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0))
-    hdus.append(_rules_hdu(evidence.rules))
     for name, samples in evidence.samples.items():
         n = samples.values.shape[1]
         columns = [
@@ -125,6 +125,7 @@ def to_hdus(evidence: Evidence, header: Mapping[str, Any]) -> fits.HDUList:
             fits.Column("values", f"{n}E", array=samples.values),
         ]
         hdus.append(fits.BinTableHDU.from_columns(columns, name=f"SAMPLES_{name.upper()}"))
+    hdus.append(_rules_hdu(evidence.rules))  # last: a file that was cut has none
     return fits.HDUList(hdus)
 
 
@@ -149,23 +150,23 @@ def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no evidence there; make the mask with --evidence")
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            if "RULES" not in hdus:
-                raise DataError(f"{path}: extension RULES is missing: not an evidence file")
-            header = dict(hdus[0].header)
-            found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
-            for hdu in hdus[1:]:
-                if isinstance(hdu, fits.CompImageHDU):
-                    found.images[hdu.name.lower()] = np.asarray(hdu.data)
-                elif hdu.name.startswith("SAMPLES_"):
-                    rows = hdu.data
-                    values = np.asarray(rows["values"], np.float32).reshape(len(rows), -1)
-                    x, y = np.asarray(rows["x"], np.int32), np.asarray(rows["y"], np.int32)
-                    found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = Samples(x, y, values)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: evidence can't be read: {error}") from None
+    with open_fits(path) as hdus:
+        if "RULES" not in hdus:
+            raise DataError(f"{path}: extension RULES is missing: not an evidence file")
+        header = dict(hdus[0].header)
+        found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
+        for hdu in hdus[1:]:
+            if isinstance(hdu, fits.CompImageHDU):
+                found.images[hdu.name.lower()] = np.asarray(hdu.data)
+            elif hdu.name.startswith("SAMPLES_"):
+                found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
     return found, header
+
+
+def _samples(rows: Any) -> Samples:
+    width = int(np.prod(rows.dtype["values"].shape, dtype=int))  # one value a row has no shape
+    values = np.asarray(rows["values"], np.float32).reshape(len(rows), width)
+    return Samples(np.asarray(rows["x"], np.int32), np.asarray(rows["y"], np.int32), values)
 
 
 def _rule(row: Any) -> Rule:

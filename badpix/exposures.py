@@ -252,6 +252,29 @@ def unpacking() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def open_fits(source: str | Path, path: str | Path | None = None) -> Iterator[fits.HDUList]:
+    """The HDUs of a file for reading, without astropy's warnings; all that goes wrong with them is one message.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, no FITS, or damaged; it names ``path``, where ``source`` is its unpacked copy.
+    """
+    path = path or source
+    if not Path(source).is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
+                yield hdus
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes astropy raise nearly anything
+        raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None
+
+
 def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence[str] | None = None) -> Exposure:
     """Header and layout of one FITS file.
 
@@ -275,16 +298,9 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
         raise DataError(f"{path}: no such file")
     if _is_gzip(path):
         source = _gunzip(path, _need_workdir(path, workdir))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
-                header = _plain_header(hdus[0].header)
-                arrays = _layouts(path, source, hdus, workdir, names)
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file makes astropy raise nearly anything
-        raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None
+    with open_fits(source, path) as hdus:
+        header = plain_header(hdus[0].header)
+        arrays = _layouts(path, source, hdus, workdir, names)
     exposure = Exposure(path, header, arrays)
     for name in names or ():
         exposure[name]  # raises where it is missing
@@ -295,7 +311,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _plain_header(header: fits.Header) -> dict[str, Any]:
+def plain_header(header: fits.Header) -> dict[str, Any]:
+    """Keywords with a value, texts without blanks around them; no comments and history."""
     skip = ("HISTORY", "COMMENT", "")
     plain = {}
     for card in header.cards:
@@ -460,7 +477,7 @@ def read_band(
 
 
 def _read_into(handle: int, target: NDArray[Any], offset: int, path: Path) -> None:
-    view = memoryview(target).cast("B")
+    view = memoryview(target).cast("B")  # type: ignore[arg-type]
     done = 0
     while done < len(view):
         got = os.preadv(handle, [view[done:]], offset + done)

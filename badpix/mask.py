@@ -216,7 +216,9 @@ def parse_range(text: str, size: int, one_based: bool = False) -> slice:
             raise ValueError
     except ValueError:
         raise UsageError(f"found {text!r}, expected a pixel or a range such as 3:7") from None
-    if not 0 <= low <= high < size:
+    if low > high:
+        raise UsageError(f"{text!r} runs backwards")
+    if not (low >= 0 and high < size):
         raise UsageError(f"{text!r} lies outside {shift} to {size - 1 + shift}")
     return slice(low, high + 1)
 
@@ -264,17 +266,19 @@ def standard_bits(stored: NDArray[Any], table: Mapping[str, int]) -> DQ:
     DataError
         If a bit is set that the table does not know, or a name is no standard one: its meaning would be lost.
     """
-    used = int(np.bitwise_or.reduce(stored, axis=None)) & 0xFFFFFFFF
+    bits = stored.astype(np.uint32)  # also where bit 31 is stored as a sign
+    used = int(np.bitwise_or.reduce(bits, axis=None))
     out = np.zeros(stored.shape, np.uint32)
     lost = used
-    for name, value in table.items():
+    for name, signed in table.items():
+        value = signed & 0xFFFFFFFF
         if not used & value:
             continue
         if name not in dq.VALUE:
             raise DataError(f"DQ_DEF: pixels carry {name!r}, which is no JWST flag{dq.suggest(name)}")
         lost &= ~value
-        out[(stored & stored.dtype.type(value)) != 0] |= np.uint32(dq.VALUE[name])
+        out[(bits & np.uint32(value)) != 0] |= np.uint32(dq.VALUE[name])
     if lost:
-        bits = [bit for bit in range(32) if lost >> bit & 1]
-        raise DataError(f"DQ_DEF: bits {bits} are set in DQ, but have no row: their pixels would be read as good")
+        unknown = [bit for bit in range(32) if lost >> bit & 1]
+        raise DataError(f"DQ_DEF: bits {unknown} are set in DQ, but have no row: their pixels would be read as good")
     return out

@@ -1,0 +1,114 @@
+"""Evidence: stored without loss, read back, and its rules give the flags again."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from badpix import evidence
+from badpix.errors import DataError
+from badpix.evidence import Evidence, Rule, Samples, holds, path_beside, to_hdus
+
+
+def example():
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(40, 50)).astype(np.float32)
+    image[3, 4], image[5, 6] = np.nan, np.inf
+    images = {
+        "flat_norm": image, "flat_samples": rng.integers(0, 9, (40, 50)).astype(np.int16),
+        "is_dead": image < -1, "doubles": image.astype(np.float64), "limit_map": np.full((40, 50), 0.5, np.float32),
+    }  # fmt: skip
+    rules = [
+        Rule("DEAD", "flat_norm", "<", -1.0, "of the surroundings", "responds to less than this"),
+        Rule("OPEN", "flat_norm", ">=", "limit_map", "", "a limit that varies", 2),
+        Rule("OPEN", "flat_norm", "<", 1 / 3, "", "in full precision", 2),
+    ]
+    samples = {
+        "votes": Samples(np.array([1, 2], np.int32), np.array([3, 4], np.int32), rng.random((2, 5), np.float32))
+    }
+    return Evidence(images, rules, samples)
+
+
+def stored(tmp_path, made, **header):
+    to_hdus(made, header).writeto(tmp_path / "m_evidence.fits")
+    return evidence.read(tmp_path / "m_evidence.fits")
+
+
+def test_round_trip(tmp_path):
+    made = example()
+    found, header = stored(tmp_path, made, DETECTOR="NRCA1", MASKSUM="123")
+    assert (header["DETECTOR"], header["MASKSUM"]) == ("NRCA1", "123")
+    assert found.rules == made.rules
+    assert list(found.images) == list(made.images)
+    for name, image in made.images.items():
+        wanted = np.float32(image) if image.dtype == np.float64 else image
+        np.testing.assert_array_equal(found.images[name], wanted)
+    for a, b in zip(found.samples["votes"], made.samples["votes"], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_sample_an_integration_and_none(tmp_path):
+    one = Samples(np.array([1], np.int32), np.array([2], np.int32), np.array([[7.0]], np.float32))
+    none = Samples(np.empty(0, np.int32), np.empty(0, np.int32), np.empty((0, 3), np.float32))
+    found, _ = stored(tmp_path, Evidence({}, [], {"one": one, "none": none}))
+    np.testing.assert_array_equal(found.samples["one"].values, [[7]])
+    assert len(found.samples["none"].x) == 0
+    assert found.rules == []
+
+
+def test_rules_hold(tmp_path):
+    found, _ = stored(tmp_path, example())
+    norm = found.images["flat_norm"]
+    for y, x in ((0, 0), (7, 9), (3, 4), (5, 6)):
+        value, limit, dead = holds(found.rules[0], found, y, x)
+        assert (dead, limit) == (bool(norm[y, x] < -1), -1)
+        assert holds(found.rules[1], found, y, x)[1:] == (0.5, bool(norm[y, x] >= 0.5))
+        assert value == norm[y, x] or np.isnan(value)
+
+
+@given(st.floats(allow_nan=False), st.sampled_from(list(evidence.COMPARISONS)))
+def test_limits_keep_their_last_bit(limit, comparison):
+    rule = Rule("X", "q", comparison, limit, "DN", "m")
+    row = evidence._rules_hdu([rule]).data[0]
+    assert evidence._rule(row) == rule
+
+
+def test_joining():
+    one, two = example(), Evidence({"other": np.zeros((2, 2), np.float32)}, [Rule("A", "other", ">", 0.0, "", "")])
+    joined = one.join(two)
+    assert set(joined.images) == {*one.images, "other"}
+    assert joined.rules == one.rules + two.rules
+    with pytest.raises(ValueError, match="both hold doubles, flat_norm"):
+        one.join(one)
+
+
+@pytest.mark.parametrize(
+    ("mask", "beside"),
+    [("a/m.fits", "a/m_evidence.fits"), ("m.fits.gz", "m_evidence.fits"), ("m.1.fits", "m.1_evidence.fits"),
+     ("mask", "mask_evidence.fits")],
+)  # fmt: skip
+def test_place(mask, beside):
+    assert str(path_beside(mask)) == beside
+
+
+def test_missing_and_broken_files(tmp_path):
+    path = tmp_path / "e.fits"
+    with pytest.raises(DataError, match="no evidence there; make the mask with --evidence"):
+        evidence.read(path)
+    fits.PrimaryHDU().writeto(path)
+    with pytest.raises(DataError, match="extension RULES is missing: not an evidence file"):
+        evidence.read(path)
+    path.write_text("no FITS")
+    with pytest.raises(DataError, match=r"e\.fits: not readable as FITS"):
+        evidence.read(path)
+
+
+def test_truncated_files(tmp_path):
+    path = tmp_path / "e.fits"
+    to_hdus(example(), {}).writeto(path)
+    content = path.read_bytes()
+    for length in range(0, len(content) - 2880, 1777):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"e\.fits: "):
+            evidence.read(path)
