@@ -29,9 +29,11 @@ from badpix.ifu_rank import BORDER, measure_differences, measure_ratio, odd
 ACROSS = {"MIR_MRS": 1, "NRS_IFU": 0}
 
 THREADS = 2  # for what leaves the interpreter free: sorting, writing
-_SAMPLES = 1 << 20  # pixels that the noise level is measured on
+_SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
-_ELEMENTS = 1 << 21  # pixels of all exposures in one band
+_USUAL_HALO = 11  # rows that a band reads beyond its own, on each side
+_ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
+_PER_ELEMENT = 60  # bytes that a search needs for each of them
 _ONE_POINTING = 0.05  # arcsec
 
 
@@ -227,7 +229,7 @@ class Plan:
 
 
 def find_significant(
-    detector: str, exposures: list[Exposure], p: Mapping[str, Any], executor: Executor | None
+    detector: str, exposures: list[Exposure], p: Mapping[str, Any], executor: Executor | None, memory: int | None
 ) -> Found:
     """The significance search on one detector, in bands of rows."""
     plan = make_plan(exposures, p)
@@ -241,7 +243,7 @@ def find_significant(
             raise DataError(f"{exposures[0].cal.path}: {detector}: no noise could be measured: SCI has no spread")
         level = measured
     plan = replace(plan, level=level)
-    parts = run_bands(executor, partial(search_band, plan), list(_bands(shape, len(exposures))))
+    parts = run_bands(executor, partial(search_band, plan), list(_bands(shape, len(exposures), memory)))
     found = _collect(detector, exposures, parts)
     _check_usable(exposures, found.usable)
     found.statistics |= _statistics(plan, p, parts)
@@ -393,9 +395,16 @@ def sample_significance(found: Found) -> np.ndarray:
 
 
 def find_detector(
-    detector: str, exposures: list[Exposure], p: Mapping[str, Any], *, executor: Executor | None = None
+    detector: str,
+    exposures: list[Exposure],
+    p: Mapping[str, Any],
+    *,
+    executor: Executor | None = None,
+    memory: int | None = None,
 ) -> Found:
     """Flagged pixels of all exposures of one detector.
+
+    ``memory`` limits the bytes of one band (a few rows are always taken); it never changes the result.
 
     Raises
     ------
@@ -403,7 +412,7 @@ def find_detector(
         If an exposure has no usable pixel.
     """
     if p["threshold_method"] == "false_alarm":
-        return find_significant(detector, exposures, p, executor)
+        return find_significant(detector, exposures, p, executor, memory)
     return find_ranked(detector, exposures, p, executor)
 
 
@@ -413,8 +422,9 @@ def run_bands(executor: Executor | None, task: Callable[[int, int], Any], bands:
     return list((map if executor is None else executor.map)(task, starts, stops))
 
 
-def _bands(shape: tuple[int, int], exposures: int) -> Iterator[tuple[int, int]]:
-    rows = int(np.clip(_ELEMENTS // (exposures * shape[1]), 16, 128))
+def _bands(shape: tuple[int, int], exposures: int, memory: int | None = None) -> Iterator[tuple[int, int]]:
+    elements = min(_ELEMENTS, memory // _PER_ELEMENT) if memory else _ELEMENTS
+    rows = int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, 128))
     for start in range(0, shape[0], rows):
         yield start, min(start + rows, shape[0])
 

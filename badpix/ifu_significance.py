@@ -37,6 +37,7 @@ PERSISTENT, PARTIAL, SINGLE, GROWN = 1, 2, 3, 4
 
 # Variance of the median of k Gaussian values, k = 1 ... 4.
 _MEDIAN_VARIANCE = (np.nan, 1.0, 0.5, 0.449, 0.298)
+_FACTORS = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE))).astype(np.float32)
 # Median of the absolute residual along one axis for unit Gaussian noise: 0.6745 * sqrt(1 + 0.298).
 _RESIDUAL_MEDIAN = 0.7680
 # Squares of what the neighbours' medians are for pure noise: eta, larger residual, difference between exposures.
@@ -134,8 +135,7 @@ def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     Residuals
         float32, of the shape of the input; NaN in the outer 2 pixels.
     """
-    along_x = _residual(sci, sigma, axis=1)
-    along_y = _residual(sci, sigma, axis=0)
+    along_x, along_y = measure_axes(sci, sigma)
     low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
     eta = np.maximum(low, 0) + np.minimum(high, 0)
     np.abs(along_x, out=along_x)
@@ -143,10 +143,14 @@ def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     return Residuals(eta, np.maximum(-low, high), np.minimum(along_x, along_y, out=along_x))
 
 
-def _residual(sci: np.ndarray, sigma: np.ndarray, axis: int) -> np.ndarray:
-    """(s - median of 4 neighbours) / sigma, scaled to the variance that 4 valid neighbours give."""
+def measure_axes(sci: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(s - median of 4 neighbours) / sigma along x and along y, scaled to the variance that 4 neighbours give."""
     missing = np.isnan(sci)
     filled = np.where(missing, np.float32(np.inf), sci)
+    return tuple(_residual(sci, sigma, missing, filled, axis) for axis in (1, 0))  # type: ignore[return-value]
+
+
+def _residual(sci: np.ndarray, sigma: np.ndarray, missing: np.ndarray, filled: np.ndarray, axis: int) -> np.ndarray:
     ny, nx = sci.shape
     core = (slice(2, ny - 2), slice(2, nx - 2))
     views = []
@@ -154,26 +158,29 @@ def _residual(sci: np.ndarray, sigma: np.ndarray, axis: int) -> np.ndarray:
         dy, dx = (d, 0) if axis == 0 else (0, d)
         views.append((slice(2 + dy, ny - 2 + dy), slice(2 + dx, nx - 2 + dx)))
     gone = np.add.reduce([missing[v] for v in views], dtype=np.uint8)
+    gone[missing[core]] = 0  # no residual there anyway
     middle = median_filled([filled[v].copy() for v in views], gone)
     out = np.full(sci.shape, np.nan, np.float32)
     inner = out[core]
     np.subtract(sci[core], middle, out=inner)
     np.divide(inner, sigma[core], out=inner)
-    partial = np.flatnonzero(gone)
-    factors = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE))).astype(np.float32)
-    y, x = np.unravel_index(partial, gone.shape)
-    inner[y, x] *= factors[4 - gone[y, x]]
+    y, x = np.nonzero(gone)
+    inner[y, x] *= _FACTORS[4 - gone[y, x]]
     return out
 
 
 def measure_sigma(err: np.ndarray, sci: np.ndarray, *, noise: str) -> np.ndarray:
-    """Sigma of one exposure: ERR, and its median where ERR can't be right; 1 for ``noise = data``."""
+    """Sigma of one exposure: ERR, and its median where ERR can't be right; 1 for ``noise = data``.
+
+    Pixels that are NaN in ``sci`` don't matter.
+    """
     if noise == "data":
         return np.ones_like(sci)
     good = np.isfinite(err) & (err > 0)
-    if good.all():
+    used = np.isfinite(sci)
+    if not (used & ~good).any():
         return err
-    middle = np.median(err[good & np.isfinite(sci)]) if (good & np.isfinite(sci)).any() else 1.0
+    middle = np.median(err[good & used]) if (good & used).any() else 1.0
     return np.where(good, err, np.float32(middle))
 
 
@@ -207,8 +214,8 @@ def sample_band(
     sigma = [pad(s, _REACH) for s in sigma]
     rows = slice(core.start + _REACH, core.stop + _REACH)
     n = len(sci)
-    along = [[np.abs(_residual(s, e, axis)[rows]) for s, e in zip(sci, sigma, strict=True)] for axis in (1, 0)]
-    local = median_along([measure_residuals(s, e).smaller for s, e in zip(sci, sigma, strict=True)])
+    axes = [[np.abs(r) for r in measure_axes(s, e)] for s, e in zip(sci, sigma, strict=True)]
+    local = median_along([np.minimum(x, y) for x, y in axes])
     where = np.isfinite(local)
     where[: rows.start] = where[rows.stop :] = False
     wide = local_median(local, kernel, outside=np.nan, where=where)
@@ -221,7 +228,7 @@ def sample_band(
             difference = (s - reference) / e
             at = np.flatnonzero(inside & np.isfinite(difference))[::7]
             between.append(np.abs(_stand_out(difference, at)))
-    samples = [np.concatenate([a.reshape(-1) for a in axis]) for axis in along]
+    samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
     samples += [np.concatenate(between), wide.reshape(-1)]
     return [_finite(v) for v in samples]
 

@@ -27,6 +27,7 @@ from badpix.output import atomic_path, check_directory, check_target
 
 Say = Callable[[str], None]
 
+BASE_MEMORY = 100 << 20  # bytes of the interpreter, its libraries and maps of the frame: what is left goes to bands
 _SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
 
 
@@ -38,6 +39,7 @@ def flag_association(
     overwrite: bool = False,
     history: Iterable[str] = (),
     executor: Executor | None = None,
+    memory: int | None = None,
     say: Say = lambda text: None,
     note: Say = lambda text: None,
     look: Callable[[Found], None] | None = None,
@@ -58,6 +60,8 @@ def flag_association(
         HISTORY lines for the outputs.
     executor : Executor, optional
         Runs the bands and the writing; the result is the same bytes without.
+    memory : int, optional
+        Bytes that the bands of a search may take; the result doesn't depend on it.
     say, note : callable
         Get a line of text for each step, and for what the user should know.
     look : callable, optional
@@ -95,7 +99,7 @@ def flag_association(
     else:
         for detector, group in groups.items():
             say(f"{detector}: {len(group)} exposure{'s' if len(group) > 1 else ''}, {p['threshold_method']}")
-            found.append(find_detector(detector, group, p, executor=executor))
+            found.append(find_detector(detector, group, p, executor=executor, memory=memory))
             for text in found[-1].notes:
                 note(f"{detector}: {text}")
             if look is not None:

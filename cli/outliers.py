@@ -16,6 +16,7 @@ from badpix.cli.common import (
     load_files,
     make_executor,
     parameter_options,
+    parse_size,
     shared_options,
     talk_options,
 )
@@ -79,7 +80,8 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     talk = ctx.obj = Talk(options)
     p, _ = collect("ifu", load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
-    from badpix.outlier_ifu import flag_association, history_lines
+    memory = parse_size(options["max_memory"], "600M")
+    from badpix.outlier_ifu import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:
         summary = flag_association(
@@ -89,15 +91,16 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
             overwrite=options["overwrite"],
             history=history_lines(p),
             executor=executor,
+            memory=max(1 << 20, memory - BASE_MEMORY),
             say=talk.say,
             note=talk.note,
-            look=_pictures(options["plot"], members),
+            look=_pictures(options["plot"]),
         )
     _tell(talk, summary)
     talk.finish("outlier ifu", summary.pop("outputs"), summary | {"parameters": p})
 
 
-def _pictures(folder: str | None, members: Association) -> Callable[[Found], None] | None:
+def _pictures(folder: str | None) -> Callable[[Found], None] | None:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
@@ -109,7 +112,7 @@ def _pictures(folder: str | None, members: Association) -> Callable[[Found], Non
     place = check_directory(folder)
 
     def look(found: Found) -> None:
-        name = f"{root_name(members.paths[0])}_{found.detector.lower()}_outliers.png"
+        name = f"{root_name(found.exposures[0].cal.path)}_outliers.png"
         with atomic_path(place / name, overwrite=True) as path:
             plot_detector(found, path)
 

@@ -233,7 +233,7 @@ def test_pictures(mrs, tmp_path):
 
 
 def test_summary_by_reason_and_slice(mrs, tmp_path):
-    result = _call("ifu", mrs, "-o", tmp_path, "--json")
+    result = _call("ifu", mrs, "-o", tmp_path, "--json", "--max-memory", "1M")
     summary = json.loads(result.stdout)
     assert len(summary["exposures"]) == 6
     for row in summary["exposures"]:
@@ -241,6 +241,8 @@ def test_summary_by_reason_and_slice(mrs, tmp_path):
         assert sum(row["flagged"].values()) == sum(row["by_slice"]) == flagged.sum()
         assert len(row["by_slice"]) > 3
     assert summary["parameters"]["false_alarm"] == 1e-5
+    again = json.loads(_call("ifu", mrs, "-o", tmp_path, "--overwrite", "--json").stdout)
+    assert again["exposures"] == summary["exposures"]  # whatever the memory
     quiet = _call("ifu", mrs, "-o", tmp_path, "--overwrite", "-v")
     assert "flagged in slices" in quiet.stderr
     assert quiet.stdout.split() == summary["outputs"]
