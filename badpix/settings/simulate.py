@@ -14,14 +14,14 @@ SECTION = Section(
             "same sides; none: full frame.", kind="pair_int", low=16, high=2048, optional=True, group="Detector",
         ),
         Param(
-            "window", None, "Columns and rows of a window of the full frame that is read instead (needs "
-            "subarray and start).", kind="pair_int", low=16, high=2048, optional=True, group="Detector",
+            "window", None, "Columns and rows of a window of the real frame, placed by start; none: full frame.",
+            kind="pair_int", low=16, high=2048, optional=True, group="Detector",
         ),
         Param(
             "start", (1, 1), "First column and row of the window, 1-based as in SUBSTRT.", kind="pair_int",
             low=1, high=2048, group="Detector",
         ),
-        Param("subarray", None, "Value of SUBARRAY; none: chosen.", kind="str", optional=True, group="Detector"),
+        Param("subarray", None, "Value of SUBARRAY; none: FULL, or a legal name.", kind="str", optional=True, group="Detector"),
         Param(
             "readout", None, "Readout pattern; none: one frame a group.", kind="str", optional=True,
             group="Exposures",
