@@ -21,7 +21,10 @@ SECTION = Section(
             "start", (1, 1), "First column and row of the window, 1-based as in SUBSTRT.", kind="pair_int",
             low=1, high=2048, group="Detector",
         ),
-        Param("subarray", None, "Value of SUBARRAY; none: FULL, or a legal name.", kind="str", optional=True, group="Detector"),
+        Param(
+            "subarray", None, "Value of SUBARRAY; none: FULL, or a legal name.", kind="str", optional=True,
+            group="Detector",
+        ),
         Param(
             "readout", None, "Readout pattern; none: one frame a group.", kind="str", optional=True,
             group="Exposures",
