@@ -106,12 +106,17 @@ def build_flats(
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
         "DEAD, LOW_QE, OPEN, ADJ_OPEN.",
-        [(params.section("flats"), p)],
+        [(params.section("flats"), {**p, "max_dead_norm_signal": _limit_used(p, used[0])})],
         inputs,
         rejected,
         found.notes,
     )
     return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def _limit_used(p: Mapping[str, Any], exposure: Exposure) -> float:
+    """What `max_dead_norm_signal: none` stands for, for the record."""
+    return flats.dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
 
 
 def check_flat(exposure: Exposure) -> None:
@@ -425,7 +430,7 @@ def _finish_merge(
         [(params.section("merge"), p)],
         hash_inputs(files),
         notes=notes,
-        earlier=[f"{m.path.name}: {line}" for m in masks if m.path for line in m.history],
+        earlier=[line for m in masks if m.path for line in (f"HISTORY of {m.path.name[:60]}:", *m.history)],
     )
     header = crds.make_header([m.header for m in masks], first.detector, first.window, texts, about)
     crds.write_mask(path, image, header, overwrite=overwrite)

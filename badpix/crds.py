@@ -9,9 +9,10 @@ place. Equal inputs and parameters give equal bytes: no clock time enters the fi
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,33 @@ def check_texts(p: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"reference.descrip: has {len(out['descrip'])} characters, at most {DESCRIP_LENGTH} fit")
     if out["author"] and len(out["author"]) > 68:
         raise UsageError(f"reference.author: has {len(out['author'])} characters, at most 68 fit")
+    _check_match_words(out)
     out["useafter"] = check_useafter(out["useafter"])
     out["pedigree"] = check_pedigree(out["pedigree"])
     return out
 
 
+def _check_match_words(p: Mapping[str, Any]) -> None:
+    """SUBARRAY, READPATT and EXP_TYPE must be words that CRDS knows; which of them fit the data shows later."""
+    from badpix.rules import known_words
+
+    words = known_words()
+    subarrays = [w for key, names in words.items() if key not in ("readpatt", "exp_type") for w in names]
+    known = {
+        "reference_subarray": ["auto", *subarrays],
+        "reference_readpatt": [*words["readpatt"], *words["all"]],
+        "reference_exp_type": [*words["exp_type"], *words["all"]],
+    }
+    for name, legal in known.items():
+        for word in (p[name] or "").split("|"):
+            if word.strip() and word.strip().upper() not in (w.upper() for w in legal):
+                raise UsageError(
+                    f"reference.{name}: {word.strip()!r} is unknown{params.nearest(word.strip(), legal)}"
+                )
+
+
 def check_useafter(text: str | None) -> str | None:
-    """USEAFTER as ``YYYY-MM-DDThh:mm:ss``; a date alone or a space instead of the T is completed.
+    """USEAFTER as ``YYYY-MM-DDThh:mm:ss`` (UTC); a date alone or a space instead of the T is completed.
 
     Raises
     ------
@@ -180,8 +201,9 @@ def check_useafter(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text.strip()).strftime("%Y-%m-%dT%H:%M:%S")
-    except ValueError:
+        when = datetime.fromisoformat(text.strip())
+        return (when.astimezone(UTC) if when.tzinfo else when).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError):
         raise UsageError(f"reference.useafter: found {text!r}, expected YYYY-MM-DDThh:mm:ss") from None
 
 
@@ -284,6 +306,8 @@ def make_header(
     ]
     for key, value, comment in rows:
         header[key] = (value, comment)
+    for source in reversed(sources):  # of a merge: what its masks were made with, the first one's word counts
+        header.update({k: v for k, v in source.items() if k.startswith(("BPF", "BPD"))})
     for sec, values in about.parameters:
         for key, value, comment in params.cards(sec, values):
             header[key] = (value, comment)
@@ -371,7 +395,7 @@ def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
     lines.append(f"SOFTWARE: badpix {code_version()}, {SOURCE}")
     lines.append("DATA USED:")
     for item in about.inputs:
-        lines += [f"  {item.path.name}", f"    sha256 {item.sha256}"]
+        lines += [f"  {item.path.name}", f"sha256 {item.sha256}"]
     for path, reason in about.rejected:
         lines.append(f"  rejected: {path.name}: {reason}")
     lines.append(f"DIFFERENCES: {texts['differences'] or 'not stated'}")
@@ -382,8 +406,13 @@ def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
     for sec, values in about.parameters:
         lines += params.history_lines(sec, values)
     lines += [f"Note: {note}" for note in about.notes]
-    lines += [f"Input history: {line}" for line in about.earlier]
-    return [_ascii(line) for line in lines]
+    wrapped = [card for line in lines for card in _cards(_ascii(line))]
+    return [*wrapped, *about.earlier]
+
+
+def _cards(line: str) -> list[str]:
+    """A line in pieces of 72 characters, broken between words where it can be."""
+    return textwrap.wrap(line, 72, subsequent_indent="    ", break_on_hyphens=False, drop_whitespace=True) or [""]
 
 
 def _ascii(text: str) -> str:

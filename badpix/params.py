@@ -442,8 +442,16 @@ def history_lines(sec: Section, values: Mapping[str, Any]) -> list[str]:
     rows = []
     for p in sec.params:
         word = f" [{p.keyword}]" if p.keyword else ""
-        rows.append(f"{sec.name}.{p.name} = {as_text(values[p.name])}{_unit(p)}{word}: {p.help}")
+        rows.append(f"{sec.name}.{p.name} = {_record(p, values[p.name])}{_unit(p)}{word}: {p.help}")
     return rows
+
+
+def _record(p: Param, value: Any) -> str:
+    """A value for the record of a file: of paths the names alone, since folders differ from machine to machine."""
+    if p.kind in ("path", "paths") and value:
+        names = [value] if p.kind == "path" else value
+        return ", ".join(Path(name).name for name in names)
+    return as_text(value)
 
 
 def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
@@ -453,7 +461,7 @@ def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]
         if p.keyword:
             value = values[p.name]
             plain = isinstance(value, bool | int | float)
-            text = value if plain else as_text(value)[:68]  # one card; HISTORY has it in full
+            text = value if plain else _record(p, value)[:68]  # one card; HISTORY has it in full
             room = 80 - 10 - max(20, len(str(text)) + (0 if plain else 2)) - 3
             rows.append((p.keyword, text, f"{p.name}{_unit(p)}"[: max(room, 0)]))
     return rows
