@@ -95,8 +95,8 @@ def read_mask(path: str | Path) -> Mask:
         rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
         names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
         info = hdus[-1].fileinfo()
-        if rows is None and path.suffix != ".gz" and info["datLoc"] + info["datSpan"] < path.stat().st_size:
-            raise DataError(f"{path}: truncated in the header behind {hdus[-1].name}; DQ_DEF is missing")
+        if rows is None and path.suffix != ".gz" and info["datLoc"] + info["datSpan"] != path.stat().st_size:
+            raise DataError(f"{path}: truncated: DQ_DEF is missing, and the file ends inside a block")
     if stored.ndim != 2 or stored.dtype.kind not in "iu":
         raise DataError(f"{path}: DQ is {stored.dtype} of shape {stored.shape}, expected a 2-D image of integers")
     try:

@@ -152,7 +152,8 @@ def _warning(rule: str, message: str) -> Fault:
 
 
 @cache
-def _words() -> dict[str, list[str]]:
+def known_words() -> dict[str, list[str]]:
+    """Subarrays by instrument, names for all, readout patterns and exposure types (``configs/subarrays.yml``)."""
     import yaml
 
     text = files("badpix.configs").joinpath("subarrays.yml").read_text(encoding="utf-8")
@@ -424,16 +425,16 @@ def _subarray(found: MaskFile) -> Faults:
         return
     if found.detector is None:
         return
-    legal = _words()["all"] + _words()[found.detector.instrument]
+    legal = known_words()["all"] + known_words()[found.detector.instrument]
     if held not in legal:
         near = nearest(held, legal) if nearest(held, legal).startswith("; did") else ""
         yield _error("subarray", f"SUBARRAY = {held!r} is no subarray of {found.detector.instrument}{near}")
     if found.image is None or found.image.ndim != 2:
         return
     ny, nx = found.image.shape
-    if found.is_full and held in legal and held not in _words()["full_frame"] and "SUPSTP" not in held:
+    if found.is_full and held in legal and held not in known_words()["full_frame"] and "SUPSTP" not in held:
         yield _error("subarray", f"SUBARRAY = {held!r}, but DQ is a full frame, {nx} x {ny}; expected GENERIC")
-    if not found.is_full and held in _words()["full_frame"]:
+    if not found.is_full and held in known_words()["full_frame"]:
         rows, columns = found.detector.shape
         yield _error("subarray", f"SUBARRAY = {held!r}, but DQ has {nx} x {ny} pixels, not {columns} x {rows}")
     if found.is_full and held == "FULL":
@@ -446,14 +447,14 @@ def _subarray(found: MaskFile) -> Faults:
 def _match_keys(found: MaskFile) -> Faults:
     instrument = found.header.get("INSTRUME")
     if instrument == "NIRSPEC":
-        values, faults = _match_values(found.header, "READPATT", "P_READPA", _words()["readpatt"], instrument)
+        values, faults = _match_values(found.header, "READPATT", "P_READPA", known_words()["readpatt"], instrument)
         yield from faults
         family = {("IRS2" in v) for v in values if v not in ("ANY", "N/A")}
         if found.image is not None and found.image.ndim == 2 and family and family != {found.is_irs2}:
             frame = "an IRS2 frame (3200 rows)" if found.is_irs2 else "no IRS2 frame (3200 rows)"
             yield _error("match-key", f"readout patterns {', '.join(values)}, but DQ is {frame}")
     if instrument == "FGS":
-        yield from _match_values(found.header, "EXP_TYPE", "P_EXP_TY", _words()["exp_type"], instrument)[1]
+        yield from _match_values(found.header, "EXP_TYPE", "P_EXP_TY", known_words()["exp_type"], instrument)[1]
 
 
 def _match_values(

@@ -4,11 +4,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import badpix
 
 ROOT = Path(__file__).resolve().parent.parent
 badpix.__path__.append(str(ROOT))  # badpix.cli and badpix.configs from a bare checkout
+
+# the same examples in every run, and no clock: a busy machine is no fault
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("repeatable")
 
 DATA = ROOT.parent / "shared" / "data"
 

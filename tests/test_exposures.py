@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_files import (
     CORNER,
@@ -291,7 +291,7 @@ def one_message(path):
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "tiles"])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(part=st.floats(0, 0.999999))
 def test_truncated_at_any_length(tmp_path, sound, kind, part):
     content = sound[kind].read_bytes()
@@ -304,7 +304,7 @@ def test_truncated_at_any_length(tmp_path, sound, kind, part):
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "tiles"])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(place=st.floats(0, 0.999999), junk=st.binary(min_size=1, max_size=40))
 def test_damaged_anywhere(tmp_path, sound, kind, place, junk):
     """Damage to the pixels themselves can't be seen; damage to anything else is one message."""
@@ -316,7 +316,7 @@ def test_damaged_anywhere(tmp_path, sound, kind, place, junk):
     one_message(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(place=st.integers(0, 3 * 2880), junk=st.text("ABCSIMPLEXTENSION= '/0123456789-.T", min_size=1, max_size=30))
 def test_damaged_headers(tmp_path, sound, place, junk):
     content = bytearray(sound["plain"].read_bytes())

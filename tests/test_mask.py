@@ -118,7 +118,7 @@ def plain_merge(masks, covered, fraction):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(DQ, min_size=1, max_size=5), st.sampled_from([0.0, 0.2, 0.34, 0.5, 0.67, 1.0]), st.data())
 def test_merging_equals_plain_loops(masks, fraction, data):
     covered = [data.draw(hnp.arrays(bool, (4, 5))) for _ in masks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asdf
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from badpix import params
@@ -246,7 +246,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from([(FLATS, p) for p in FLATS.params] + [(ONE, p) for p in ONE.params]), JUNK)
 def test_any_value_is_taken_or_refused(where, value):
     """Whatever stands in a YAML file: a value of the right type, or one message."""
@@ -293,7 +293,7 @@ def test_broken_yaml(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(st.text(st.characters(max_codepoint=300), max_size=40) | st.binary(max_size=40))
 def test_any_text_is_a_tree_or_one_message(tmp_path, text):
     try:

@@ -53,7 +53,7 @@ def test_clip_equals_astropy(n):
     same_clip(samples, sigma=1.5, iterations=2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     hnp.arrays("f4", st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.one_of(ODD, ROUND, USUAL)),
     st.sampled_from([1.0, 1.7, 2.2, 3.0]),
@@ -89,7 +89,7 @@ def test_lone_outlier_of_seven_cannot_be_clipped():
     assert stats.clip_stack(samples, sigma=3, iterations=5)[2] == 10
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(hnp.arrays("f4", hnp.array_shapes(min_dims=1, max_dims=2, max_side=30), elements=st.one_of(ODD, USUAL)))
 def test_clip_values_equals_astropy(values):
     good = values[np.isfinite(values)].astype(np.float64)
