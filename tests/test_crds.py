@@ -143,13 +143,13 @@ def test_history_has_its_topics_and_every_parameter():
         "What it is.", "DOCUMENT: JWST-STScI-001", "SOFTWARE: badpix ", "DATA USED:", "a_rate.fits",
         "sha256 " + "0" * 64,
         "rejected: b.fits: is broken", "DIFFERENCES: more pixels", "one\n", "two\n", "Note: a note",
-        "Input history: old",
+        "old\n",
     ):  # fmt: skip
         assert words in whole
     for p in flats.params:
         assert f"flats.{p.name} = " in whole
         assert not p.keyword or p.keyword in header
-    assert "x" * 100 in whole.replace("\n", "")
+    assert "x" * 100 in whole.replace("\n", "").replace(" ", "")
     assert header["BPFDEDSG"] == 5.0
     assert header["BPFMXDED"] == "none"
     header.tostring()  # nothing in it that FITS can't hold
