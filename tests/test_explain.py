@@ -1,0 +1,274 @@
+"""Why a pixel is flagged: every flag gets its reason, with the numbers of the evidence; ramps are drawn."""
+
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+from mask_files import SUB64, make_mask
+
+from badpix import crds, evidence, explain, pixel_ramps
+from badpix.cli.main import badpix
+from badpix.errors import DataError, UsageError
+from badpix.evidence import Evidence, Rule, Samples
+from badpix.output import write_hdus
+
+FLAGS = [
+    (20, 10, "HOT+DO_NOT_USE"), (21, 10, "HOT+DO_NOT_USE"), (22, 10, "LOW_QE"), (23, 10, "RC+DO_NOT_USE"),
+    (24, 10, "OPEN+DO_NOT_USE"), (25, 10, "DO_NOT_USE"), (0, 5, "BAD_REF_PIXEL+DO_NOT_USE"),
+    (26, 10, "HOT+DO_NOT_USE"),
+]  # fmt: skip
+
+
+def make_evidence(shape=(64, 72)):
+    """HOT above 1 DN/s; OPEN by two rules of one way; RC by one of two ways; LOW_QE below 0.5."""
+    rate, response, excess, shape_score, pedestal = (np.zeros(shape, np.float32) for _ in range(5))
+    rate[10, 20], rate[10, 21], rate[10, 26] = 5.0, 50.0, 7.0
+    response[:] = 1.0
+    response[10, 22], response[10, 24] = 0.3, 0.2
+    excess[10, 24] = 0.1
+    limit = np.full(shape, 0.05, np.float32)
+    shape_score[10, 23] = 12.0
+    pedestal[10, 40] = np.nan
+    rules = [
+        Rule("hot", "dark_rate", ">", 1.0, "DN/s", "too bright"),
+        Rule("LOW_QE", "response", "<", 0.5, "of the surroundings", "too faint"),
+        Rule("OPEN", "response", "<", 0.5, "of the surroundings", "too faint"),
+        Rule("OPEN", "excess", ">", "excess_limit", "", "neighbours too bright"),
+        Rule("rc", "shape_score", ">", 5.0, "sigma", "bent", 1),
+        Rule("rc", "pedestal", ">", 100.0, "DN", "high pedestal", 2),
+        Rule("DEAD", "response", "<", 0.05, "", "no response"),
+    ]
+    maps = {"hot": rate > 1, "low_qe": (response < 0.5) & (excess == 0), "open": excess > 0, "rc": shape_score > 5}
+    maps["dead"] = np.zeros(shape, bool)
+    maps["dead"][10, 20] = True  # hot wins
+    maps["hot"][10, 26] = False  # flagged by hand
+    images = {"dark_rate": rate, "response": response, "excess": excess, "excess_limit": limit,
+              "shape_score": shape_score, "pedestal": pedestal}  # fmt: skip
+    images |= {f"is_{name}": found.astype(np.uint8) for name, found in maps.items()}
+    x, y = np.array([20, 21], np.int32), np.array([10, 10], np.int32)
+    samples = Samples(x, y, np.array([[5, 4, 0.5, 6], [50, 51, 52, 53]], np.float32))
+    return Evidence(images, rules, {"dark_rate": samples})
+
+
+@pytest.fixture
+def made(tmp_path):
+    path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
+    write_hdus(evidence.path_beside(path), evidence.to_hdus(make_evidence(), crds.evidence_header(path)))
+    mask = crds.read_mask(path)
+    found, note = explain.read_evidence(mask)
+    assert note == ""
+    return mask, found
+
+
+def sentences(made, x, y):
+    """In coordinates of the subarray's image."""
+    return explain.explain(*made, x, y + SUB64.ystart - 1).sentences
+
+
+def test_a_flag_names_its_search_value_limit_and_votes(made):
+    assert sentences(made, 21, 10)[0] == (
+        "HOT (hot pixel: excessive dark current): found by the search hot, dark rate 50 is above 1 DN/s (too bright)"
+        ", in 4 of 4 integrations."
+    )
+    assert "in 3 of 4 integrations" in sentences(made, 20, 10)[0]
+
+
+def test_rules_of_one_way_are_joined_and_the_limit_may_be_an_image(made):
+    text = sentences(made, 24, 10)[0]
+    assert "response 0.2 is below 0.5 of the surroundings (too faint) and excess 0.1 is above 0.05" in text
+
+
+def test_of_two_ways_the_one_that_holds_is_told(made):
+    text = sentences(made, 23, 10)[0]
+    assert "shape score 12 is above 5 sigma" in text
+    assert "pedestal" not in text
+
+
+def test_where_a_flag_comes_from_when_no_search_found_it(made):
+    assert "no search found it; it comes from a manual list or a mask that was merged" in sentences(made, 26, 10)[0]
+
+
+def test_a_search_that_found_what_the_mask_does_not_carry(made):
+    told = sentences(made, 20, 10)
+    assert "The search DEAD found it, but the mask does not carry its flag; HOT wins over DEAD." in told
+
+
+def test_do_not_use_has_its_reason_or_says_that_there_is_none(made):
+    assert "DO_NOT_USE: set because of HOT." in sentences(made, 21, 10)
+    assert any("without a flag that says why" in s for s in sentences(made, 25, 10))
+
+
+def test_why_a_good_pixel_is_good(made):
+    told = sentences(made, 40, 40)
+    assert told[0] == "Good: no flag."
+    assert "Not hot: dark rate 0 is not above 1 DN/s (too bright)." in [s.replace("HOT", "hot") for s in told]
+    assert "Not LOW_QE: response 1 is not below 0.5 of the surroundings (too faint)." in told
+
+
+def test_what_was_not_measured_is_said(made):
+    assert any("pedestal was not measured" in s for s in sentences(made, 40, 10))
+
+
+def test_reference_pixels(made):
+    told = sentences(made, 0, 5)
+    assert told[0].startswith("A reference pixel")
+    assert not any(s.startswith("Not ") for s in told)
+
+
+def test_every_flagged_pixel_can_be_explained(made):
+    mask, found = made
+    for y, x in zip(*np.nonzero(mask.image), strict=True):
+        item = explain.explain(mask, found, int(x), int(y) + SUB64.ystart - 1)
+        told = " ".join(item.sentences)
+        for flag in item.flags:
+            assert flag in told or (flag == "REFERENCE_PIXEL" and "reference pixel" in told)
+
+
+def test_pixels_count_in_the_full_frame_and_must_be_inside(made):
+    assert explain.explain(*made, 21, 788).flags == ["DO_NOT_USE", "HOT"]
+    with pytest.raises(
+        UsageError, match=r"pixel \(21, 10\) lies outside the mask: x, y from \(0, 778\) to \(71, 841\)"
+    ):
+        explain.explain(*made, 21, 10)
+
+
+def test_the_worst_pixels_come_first(made):
+    assert explain.find_worst(*made, "hot", 10) == [(21, 788), (26, 788), (20, 788)]
+    assert explain.find_worst(*made, "HOT", 1) == [(21, 788)]
+    assert explain.find_worst(made[0], None, "HOT", 2) == [(20, 788), (21, 788)]
+    with pytest.raises(UsageError, match="did you mean UNRELIABLE_SLOPE"):
+        explain.find_worst(*made, "noisy", 1)
+
+
+def test_without_evidence_the_flags_are_still_told(tmp_path):
+    mask = crds.read_mask(make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64"))
+    found, note = explain.read_evidence(mask)
+    assert found is None
+    assert "make it with --evidence" in note
+    assert "there is no evidence to say why" in explain.explain(mask, None, 21, 788).sentences[0]
+
+
+def test_evidence_of_another_mask_is_noticed(tmp_path, made):
+    other = make_mask(tmp_path / "other.fits", window=SUB64, flags=FLAGS[:2], SUBARRAY="SUB64")
+    beside = evidence.path_beside(made[0].path)
+    _, note = explain.read_evidence(crds.read_mask(other), beside)
+    assert "belongs to another version" in note
+    full = crds.read_mask(make_mask(tmp_path / "full.fits"))
+    with pytest.raises(DataError, match=r"image dark_rate has the shape \(64, 72\)"):
+        explain.read_evidence(full, beside)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["3", "4"], [(3, 4)]), (["3,4", "5,6"], [(3, 4), (5, 6)]), (["@list"], [(1, 2), (3, 4)])],
+)
+def test_ways_to_name_pixels(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("x y flag\n1 2 HOT\n# none\n3,4\n")
+    assert explain.parse_pixels(words) == expected
+    assert explain.parse_pixels(words, one_based=True) == [(x - 1, y - 1) for x, y in expected]
+
+
+@pytest.mark.parametrize("words", [["3"], ["a", "b"], ["1.5", "2"]])
+def test_wrong_pixels_are_refused(words):
+    with pytest.raises(UsageError, match="expected"):
+        explain.parse_pixels(words)
+
+
+# --- ramps -----------------------------------------------------------------------------------------------
+
+
+def write_jump(path, nints=2, ngroups=8):
+    """A jump file of the subarray: slope 3 DN a group, a jump of 100 DN at group 4, saturated from group 7 on."""
+    signal = np.zeros((nints, ngroups, 64, 72), np.float32)
+    signal[..., 10, 21] = 50 + 3 * np.arange(ngroups) + 100 * (np.arange(ngroups) >= 4)
+    flags = np.zeros(signal.shape, np.uint8)
+    flags[:, 4, 10, 21], flags[:, 7, 10, 21] = 4, 2
+    signal[:, 7, 10, 21] = 999
+    header = fits.Header({"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "SUBARRAY": "SUB64", "SUBSTRT1": 1,
+                          "SUBSTRT2": 779, "SUBSIZE1": 72, "SUBSIZE2": 64, "TGROUP": 2.0})  # fmt: skip
+    hdus = [fits.PrimaryHDU(header=header), fits.ImageHDU(signal, name="SCI"), fits.ImageHDU(flags, name="GROUPDQ")]
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+def test_ramps_have_jumps_saturation_and_a_fit(tmp_path):
+    ramps = pixel_ramps.read_ramps([write_jump(tmp_path / "a_jump.fits")], 21, 788)
+    assert len(ramps) == 2
+    assert ramps[0].label == "a_jump.fits [1]"
+    assert np.flatnonzero(ramps[0].jumps).tolist() == [4]
+    assert np.flatnonzero(ramps[0].saturated).tolist() == [7]
+    assert ramps[0].slope == pytest.approx(1.5)
+    assert ramps[0].unit == "DN/s"
+    np.testing.assert_allclose(ramps[0].fit[:7], ramps[0].signal[:7], rtol=1e-12)
+    assert np.isnan(ramps[0].fit[7])
+
+
+def test_the_slope_of_the_rate_file_beside_is_shown(tmp_path):
+    path = write_jump(tmp_path / "a_jump.fits")
+    with fits.open(path) as hdus:
+        rate = np.full((2, 64, 72), 1.25, np.float32)
+        fits.HDUList([hdus[0], fits.ImageHDU(rate, name="SCI")]).writeto(tmp_path / "a_rateints.fits")
+    ramps = pixel_ramps.read_ramps([path], 21, 788)
+    assert [r.slope for r in ramps] == [1.25, 1.25]
+    assert ramps[0].fit[1] - ramps[0].fit[0] == pytest.approx(2.5)
+
+
+def test_a_fit_through_one_good_group_is_no_slope():
+    slope, fit = pixel_ramps.fit_segments(np.arange(3.0), np.zeros(3, bool), np.array([False, True, True]))
+    assert np.isnan(slope)
+    assert np.isnan(fit).all()
+
+
+def test_the_drawing_shows_each_group_once(tmp_path):
+    ramp = pixel_ramps.read_ramps([write_jump(tmp_path / "a_jump.fits")], 21, 788)[0]
+    text = pixel_ramps.draw_text(ramp)
+    assert text.splitlines()[0] == "a_jump.fits [1]: 1.5 DN/s, 1 jumps, 1 groups saturated"
+    drawing = "".join(line.split("|", 1)[1] for line in text.splitlines() if "|" in line)
+    assert (drawing.count("o"), drawing.count("J"), drawing.count("S")) == (6, 1, 1)
+
+
+def test_files_without_groups_and_pixels_outside_are_refused(tmp_path):
+    path = write_jump(tmp_path / "a_jump.fits")
+    with pytest.raises(DataError, match="lies outside its window"):
+        pixel_ramps.read_ramps([path], 21, 10)
+    with fits.open(path) as hdus:
+        fits.HDUList([hdus[0], fits.ImageHDU(np.zeros((64, 72), np.float32), name="SCI")]).writeto(
+            tmp_path / "r.fits"
+        )
+    with pytest.raises(DataError, match="SCI has 2 axes, expected groups"):
+        pixel_ramps.read_ramps([tmp_path / "r.fits"], 21, 788)
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+def run(*args):
+    return CliRunner().invoke(badpix, ["explain", *map(str, args)])
+
+
+def test_command_prints_sentences_and_ramps(tmp_path, made):
+    jump = write_jump(tmp_path / "a_jump.fits")
+    result = run(made[0].path, 21, 788, "--ramps", jump, "--png", tmp_path / "png")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("(21, 788)  DO_NOT_USE HOT\n  HOT (hot pixel")
+    assert "a_jump.fits [2]: 1.5 DN/s" in result.stdout
+    assert (tmp_path / "png" / "ramps_x21_y788.png").stat().st_size > 5000
+
+
+def test_command_in_json(made):
+    result = run(made[0].path, "--flag", "HOT", "--worst", 2, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [(p["x"], p["y"]) for p in told["pixels"]] == [(21, 788), (26, 788)]
+    rules = told["pixels"][0]["searches"][0]["rules"]
+    assert (rules[0]["value"], rules[0]["limit_here"], rules[0]["holds"]) == (50.0, 1.0, True)
+
+
+def test_command_without_a_pixel(made):
+    result = run(made[0].path)
+    assert result.exit_code == 2
+    assert "give X Y, or --flag" in result.stderr
+    assert run(made[0].path, "--flag", "WARM").exit_code == 0  # there is none: nothing to do
