@@ -39,6 +39,7 @@ docs: $(VENV)/tested
 
 configs: $(VENV)/installed
 	$(BIN)/python -m badpix.configs
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/tested
 	$(BIN)/python benchmarks/bench_flats.py
