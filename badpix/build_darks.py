@@ -146,7 +146,7 @@ def hash_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Input]:
 
 
 def hash_samples(path: Path) -> str:
-    """``sampled:`` and the sha256 of 64 evenly spaced blocks of 64 kB: reading tens of gigabytes twice helps nobody."""
+    """``sampled:`` and the sha256 of 64 evenly spaced blocks of 64 kB: tens of gigabytes are not read twice."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with open(path, "rb") as stream:

@@ -7,7 +7,6 @@ number of workers. What leaves a band is small: a few maps, and the statistics o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np

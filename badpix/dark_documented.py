@@ -86,7 +86,7 @@ def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
 
 
 def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]:
-    """Mean and standard deviation of the values within ``sigma`` of the mean, taken again until nothing is dropped."""
+    """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped."""
     ordered = np.sort(values[np.isfinite(values)].astype(np.float64), axis=None)
     while ordered.size:
         mean, std = float(ordered.mean()), float(ordered.std())
@@ -122,8 +122,8 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
                 pedestals: tuple[float, float], rules: Rules) -> tuple[dict[str, Bool], Bool]:  # fmt: skip
     """What one integration says of each pixel, by the names of :data:`VOTES`, and where its slope is clean.
 
-    ``flags`` is (ngroups, rows, nx) GROUPDQ; ``fitted``, ``judged`` (rows, nx) pedestals; ``pedestals`` their mean and
-    standard deviation.
+    ``flags`` is (ngroups, rows, nx) GROUPDQ; ``fitted``, ``judged`` (rows, nx) pedestals; ``pedestals`` their
+    mean and standard deviation.
     """
     mean, std = pedestals
     first = (flags[0] & SATURATED) != 0

@@ -10,7 +10,8 @@
    (RC) one sign, one that settles from below (inverse RC) the other.
 4. The residuals of the line give their variance, their mean size over their rms (0.80 for Gaussian noise, 1 for
    two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighbouring groups without
-   the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes one.
+   the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
+   one.
 5. Jump flags are counted but leave nothing out: the defects themselves set them. Saturated and DO_NOT_USE groups
    are left out; the few ramps that have such groups are fitted one by one, weighted, in float64.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,11 +184,7 @@ def make_cells(amplifiers: NDArray[np.uint8], reference: NDArray[np.bool_]) -> C
         columns = tuple(slice(first + k, last, 4) for k in range(4))
     else:
         edges = [0, *(np.flatnonzero(np.diff(row)) + 1), len(row)]
-        columns = tuple(
-            part
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-            for part in _split(first + int(a), first + int(b))
-        )
+        columns = tuple(part for a, b in pairwise(edges) for part in _split(first + int(a), first + int(b)))
     narrowest = min(len(range(c.start, c.stop, c.step or 1)) for c in columns)
     rows = 2
     while rows < MAX_TILE_ROWS and rows * narrowest < CELL_PIXELS:
@@ -198,7 +196,7 @@ def _split(start: int, stop: int) -> list[slice]:
     """Equal runs of about 512 columns."""
     parts = max(1, round((stop - start) / CELL_PIXELS))
     edges = [start + (stop - start) * k // parts for k in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def measure_cell_medians(values: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:

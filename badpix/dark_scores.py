@@ -86,7 +86,7 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
 
 
 def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Median, and sigma of the upper side: the larger of the MAD and half the distance to what 2 sigma leave above."""
+    """Median, and sigma of the upper side: the larger of the MAD and half the distance to 2 sigma."""
     centre, sigma = median_mad(values)
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -126,11 +126,12 @@ def measure_contrast(
     """Trimmed mean and median of a contrast over their errors from the pixel's own noise."""
     with np.errstate(divide="ignore", invalid="ignore"):
         error = _own_sigma(pixels, population) / np.sqrt(pixels["integrations"])
-        return pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
+        mean, middle = pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
+    return mean.astype(np.float32), middle.astype(np.float32)
 
 
 def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
-    """Correlation (0 for white noise), flatness (0.80 for Gaussian noise) and size of residuals, measured in two ways.
+    """Correlation (0 for white noise), flatness (0.80 for Gaussian) and size of residuals, measured in two ways.
 
     ``clean_*``: over integrations without jumps, where there are enough; ``low_*``: low quantiles over all.
     """
@@ -173,10 +174,11 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
         fewer = np.sqrt(np.clip(kept / np.float32(population.kept), 0, 1))
         for name in ("correlation", "flatness", "log_residual"):
             clean = population.z("clean_" + name, ways["clean_" + name]) * (fewer if name != "log_residual" else 1)
-            out[name + "_z"] = np.where(enough, clean, population.z("low_" + name, ways["low_" + name]))
-    out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / 2
+            low = population.z("low_" + name, ways["low_" + name])
+            out[name + "_z"] = np.where(enough, clean, low).astype(np.float32)
+    out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / np.float32(2)
     out["rc"] = strongest(out, setup)
-    out["telegraph"] = out["switching"] + np.clip(out["log_residual_z"], -2, 4) / 2
+    out["telegraph"] = out["switching"] + np.clip(out["log_residual_z"], -2, 4) / np.float32(2)
     return out
 
 

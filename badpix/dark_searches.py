@@ -98,7 +98,7 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
 
 
 def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
-    """Candidates' values without what leaks in from their side neighbours (two passes; a missing value leaks none)."""
+    """Candidates' values without what leaks in from their side neighbours, in two passes; NaN leaks nothing."""
     known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     once = known - np.float32(ipc) * places.neighbours(known, SIDES, 0.0).sum(axis=0)
     leaked = np.float32(ipc) * places.neighbours(once, SIDES, 0.0).sum(axis=0)
@@ -154,8 +154,20 @@ def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: floa
         return (rate > limit) & (rate > own_threshold * own) & goes_on
 
 
-def find_rc(pixels: Stats, scores: Stats, setup: Setup, population: Population, *, sigma: float, median_sigma: float,
-            sign_fraction: float, scatter: float, linear_fraction: float, explained: float, rest: float) -> Bool:  # fmt: skip
+def find_rc(
+    pixels: Stats,
+    scores: Stats,
+    setup: Setup,
+    population: Population,
+    *,
+    sigma: float,
+    median_sigma: float,
+    sign_fraction: float,
+    scatter: float,
+    linear_fraction: float,
+    explained: float,
+    rest: float,
+) -> Bool:
     """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 6. Limits themselves do not count."""
     best = best_template(scores, setup)
 
@@ -247,4 +259,5 @@ def pedestal_error(pixels: Stats, population: Population) -> Float:
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
         excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
-        return TRIMMED_ERROR * np.sqrt(excess / np.maximum(pixels["integrations"], 1))
+        error = TRIMMED_ERROR * np.sqrt(excess / np.maximum(pixels["integrations"], 1))
+    return error.astype(np.float32)

@@ -283,9 +283,9 @@ def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[in
         If fewer than two groups are left, or every pixel is saturated.
     """
     science = np.flatnonzero(~reference.all(axis=1))
-    rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]] if len(science) else []
-    if not len(rows):
+    if not len(science):
         raise DataError(f"{darks.first.path}: every pixel is a reference pixel")
+    rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]]
     start, stop = 0, darks.files[0].groups
     full = []
     for dark in darks.files:
@@ -324,8 +324,8 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
         notes.append(f"HOT: rates above {p['hot_sigma_threshold'] * population.rate_spread:.4g} DN/s can be found")
     if setup.groups < ramps.SHORTEST_RAMP:
         notes.append(
-            f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the ramp, RC and TELEGRAPH are "
-            "not searched"
+            f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the "
+            "ramp, RC and TELEGRAPH are not searched"
         )
     elif p["rc_search_type"] == "shape":
         noise = float(np.exp(population.spread["log_noise"][0]))

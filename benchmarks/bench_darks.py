@@ -29,8 +29,9 @@ def make_exposure(folder: Path, ints: int, groups: int, size: int) -> None:
     header.update(
         TELESCOP="JWST", INSTRUME="NIRCAM", DETECTOR="NRCALONG", SUBARRAY="FULL", READPATT="RAPID", NINTS=ints,
         NGROUPS=groups, TGROUP=10.73677, SUBSTRT1=1, SUBSTRT2=1, SUBSIZE1=size, SUBSIZE2=size, FASTAXIS=-1,
-        SLOWAXIS=2, **{"DATE-OBS": "2026-01-01", "TIME-OBS": "00:00:00"}, S_RAMP="COMPLETE", S_JUMP="COMPLETE", S_SUPERB="COMPLETE", EXP_TYPE="NRC_DARK",
+        SLOWAXIS=2, S_RAMP="COMPLETE", S_JUMP="COMPLETE", S_SUPERB="COMPLETE", EXP_TYPE="NRC_DARK",
     )  # fmt: skip
+    header["DATE-OBS"], header["TIME-OBS"] = "2026-01-01", "00:00:00"
     root = ROOT.format(1)
     one = rng.normal(0, 5, (groups, size, size)).astype(">f4")
     one += np.arange(groups, dtype=np.float32)[:, None, None] * np.float32(0.17)

@@ -42,7 +42,7 @@ COMPANIONS = ("jump", "fitopt", "uncal")
 @click.option("--fitopt", multiple=True, metavar="FILE", cls=Option, heading="General",
               help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.")  # fmt: skip
 @click.option("--uncal", multiple=True, metavar="FILE", cls=Option, heading="General",
-              help="Raw ramps, for the documented MIRI search; beside the rate files (_uncal) unless named.")  # fmt: skip
+              help="Raw ramps (documented search of MIRI); beside the rate files (_uncal) unless named.")  # fmt: skip
 @output_option
 @evidence_option
 @input_options

@@ -51,8 +51,8 @@ SECTION = Section(
         Param(
             "saturated_search_type",
             "level",
-            "Saturated throughout: saturated in the first usable group and at a level of its own (level), or saturated "
-            "in the first group with a pedestal of 0 (pedestal), which also takes the neighbours that the "
+            "Saturated throughout: saturated in the first usable group and at a level of its own (level), or "
+            "saturated in the first group with a pedestal of 0 (pedestal), which also takes the neighbours that the "
             "saturation step's growth marked.",
             "choice",
             choices=("level", "pedestal"),
@@ -71,7 +71,7 @@ SECTION = Section(
         Param(
             "hot_sigma_threshold",
             10.0,
-            "HOT above this many sigma of the rate of one integration over the local median rate; none: not searched.",
+            "HOT above this many sigma of the rate of one integration over the local median; none: not searched.",
             unit="sigma",
             low=1.0,
             optional=True,
@@ -306,8 +306,8 @@ SECTION = Section(
         Param(
             "telegraph_threshold",
             5.5,
-            "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, each "
-            "in sigma of all pixels.",
+            "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, "
+            "each in sigma of all pixels.",
             unit="sigma",
             low=1.0,
             group=TELEGRAPH,
@@ -349,8 +349,8 @@ SECTION = Section(
         Param(
             "low_pedestal_search_type",
             "mean",
-            "Mean pedestal over integrations against its surroundings (mean), or the fraction of integrations in which "
-            "it is low (votes).",
+            "Mean pedestal over integrations against its surroundings (mean), or the fraction of integrations in "
+            "which it is low (votes).",
             "choice",
             choices=("mean", "votes"),
             documented="votes",

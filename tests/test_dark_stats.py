@@ -1,0 +1,132 @@
+"""Statistics over integrations: order statistics, robustness against cosmic rays, candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from badpix import dark_scores as scores
+from badpix import dark_stats as stats
+
+STACKS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 50), st.integers(1, 6)),
+    elements=st.one_of(st.floats(-1e6, 1e6, width=32), st.just(np.float32(np.nan))),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STACKS)
+def test_medians_are_those_of_numpy(values):
+    known = [column[np.isfinite(column)].astype(np.float64) for column in values.T]
+    want = [np.median(column) if column.size else np.nan for column in known]
+    np.testing.assert_allclose(stats.median_stack(values), want, rtol=1e-5, atol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STACKS)
+def test_trimmed_means_are_those_of_a_plain_loop(values):
+    found = stats.trimmed_mean_of(*stats.sort_stack(values))
+    for column, got in zip(values.T, found, strict=True):
+        known = np.sort(column[np.isfinite(column)].astype(np.float64))
+        cut = max(1, int(0.2 * len(known) + 1e-9)) if len(known) >= 3 else 0
+        kept = known[cut : len(known) - cut]
+        want = kept.mean() if len(kept) else np.nan
+        assert got == pytest.approx(want, rel=1e-5, abs=1e-2, nan_ok=True)
+
+
+def test_long_stacks_are_sorted_like_short_ones():
+    values = np.random.default_rng(0).normal(size=(90, 700)).astype(np.float32)
+    values[3, 5] = np.nan
+    ordered, count = stats.sort_stack(values)
+    assert count[5] == 89
+    np.testing.assert_array_equal(ordered[:, 4], np.sort(values[:, 4]))
+    np.testing.assert_array_equal(ordered[:89, 5], np.sort(values[:, 5])[:89])
+
+
+def make_tile(n=6, pixels=50, seed=0, scatter=0.01, **values):
+    rng = np.random.default_rng(seed)
+    rows = {
+        "slope": 0.0, "late": 0.0, "contrast_0": 0.0, "residual": 25.0, "white": 25.0, "flatness": 0.8,
+        "memory": -0.1, "drop": -15.0, "rate": 0.0, "pedestal": 0.0, "poisson": 0.0,
+    }  # fmt: skip
+    made = {k: (v + scatter * rng.normal(size=(n, pixels))).astype(np.float32) for k, v in rows.items()}
+    for name, change in values.items():
+        made[name][:, 0] = change
+    return stats.Integrations(
+        made, np.full((n, pixels), 20, np.uint16), np.zeros((n, pixels), np.uint16), np.zeros((n, pixels), bool),
+        np.full(pixels, np.nan, np.float32),
+    )  # fmt: skip
+
+
+OPTIONS = {"min_groups": 5, "hot_fraction": 0.5, "drop_sigma": 4.5, "templates": ("contrast_0",)}
+
+
+@pytest.mark.parametrize(("votes", "high"), [(2, False), (3, True), (4, True)])
+def test_hot_rate_is_reached_in_the_wanted_fraction_of_integrations(votes, high):
+    tile = make_tile(rate=np.r_[np.full(votes, 9.0), np.zeros(6 - votes)])
+    found = stats.combine_integrations(tile, **OPTIONS)
+    assert (found["hot_rate"][0] > 5) == high
+
+
+def test_one_cosmic_ray_in_six_integrations_changes_nothing():
+    for name in ("contrast_0", "pedestal", "white"):
+        hit = make_tile(**{name: np.r_[1e5, np.full(5, 25.0 if name == "white" else 0.0)]})
+        found = stats.combine_integrations(hit, **OPTIONS)
+        assert found[name][0] == pytest.approx(np.median(found[name][1:]), abs=0.1)
+
+
+def test_residuals_come_from_integrations_without_jumps_and_not_from_the_worst():
+    tile = make_tile(
+        memory=np.array([0.9, 0.9, 0.9, -0.1, -0.1, -0.1]), residual=np.array([1e4, 900, 900, 25, 25, 25])
+    )
+    tile.jumps[:2, 0] = 1
+    found = stats.combine_integrations(tile, **OPTIONS)
+    assert found["clean"][0] == 4
+    assert found["clean_memory"][0] == pytest.approx(-0.1, abs=1e-3)
+    assert found["residual"][0] == pytest.approx(25, abs=1)
+
+
+def test_pixels_that_jump_everywhere_are_judged_by_a_low_quantile():
+    tile = make_tile(memory=np.array([1.0, 1.0, 1.0, -0.1, -0.1, 1.0]))
+    tile.jumps[:, 0] = 1
+    found = stats.combine_integrations(tile, **OPTIONS)
+    assert found["clean"][0] == 0
+    assert found["low_memory"][0] == pytest.approx(-0.1, abs=1e-3)
+    assert np.isnan(found["low_memory"][1])
+
+
+def test_deep_steps_down_are_counted_in_units_of_own_noise():
+    tile = make_tile(drop=np.array([-60.0, -10.0, -60.0, -10.0, -10.0, -60.0]))
+    found = stats.combine_integrations(tile, **OPTIONS)
+    assert found["drops"][0] == 3
+    assert found["drops"][1:].sum() == 0
+    assert found["deepest"][0] == pytest.approx(-60 / np.sqrt(50), rel=0.01)
+
+
+def test_integrations_with_few_groups_do_not_count():
+    tile = make_tile()
+    tile.groups[:4, 0] = 3
+    found = stats.combine_integrations(tile, **OPTIONS)
+    assert found["integrations"][0] == 2
+    assert found["cut_fraction"][0] == pytest.approx(4 / 6)
+
+
+def test_scores_do_not_depend_on_the_unit_of_the_data():
+    """All limits follow from noise in the same data: ten times the DN gives the same scores."""
+    setup = scores.Setup(20, 10.0, 6, ("contrast_0",))
+    found = []
+    for scale in (1.0, 10.0):
+        tile = make_tile(pixels=400, seed=3, scatter=0.1, contrast_0=30.0)
+        for name, values in tile.values.items():
+            power = 2 if name in ("residual", "white", "poisson") else 0 if name in ("flatness", "memory") else 1
+            values *= np.float32(scale**power)
+        pixels = stats.combine_integrations(tile, sample=True, **OPTIONS)
+        population = scores.measure_population(pixels, setup, 0.01 * scale)
+        found.append(scores.score_pixels(pixels, setup, population))
+    for name in ("noise_z", "rc", "telegraph", "contrast_0_z"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-3, atol=2e-3)
+    assert found[0]["rc"][0] > 10
