@@ -267,7 +267,7 @@ SECTION = Section(
         ),
         Param(
             "open_sigma",
-            4.5,
+            3.5,
             "OPEN above this significance of the mean excess.",
             unit="sigma",
             low=0.0,
