@@ -9,11 +9,13 @@ appeared in the meantime, so nobody's file is replaced unasked.
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
@@ -129,7 +131,19 @@ def write_hdus(path: str | Path, hdus: fits.HDUList) -> None:
     OSError
         If the disk is full (turned into a message by :func:`atomic_path`).
     """
-    for hdu in hdus:
-        hdu.add_checksum(when="of this HDU")
-    with open(path, "wb") as stream:
-        hdus.writeto(stream)
+    with _gzip_without_clock():
+        for hdu in hdus:
+            hdu.add_checksum(when="of this HDU")
+        with open(path, "wb") as stream:
+            hdus.writeto(stream)
+
+
+@contextmanager
+def _gzip_without_clock() -> Iterator[None]:
+    """While it runs, gzip does not write the time into each compressed tile (before Python 3.14 it does)."""
+    before = gzip.time  # type: ignore[attr-defined]
+    gzip.time = SimpleNamespace(time=lambda: 0)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        gzip.time = before  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from badpix import exposures, params, provenance
+from badpix import detectors, exposures, params, provenance
 from badpix.errors import DataError, UsageError
 from badpix.jobs import Job
 
@@ -122,7 +122,8 @@ def _roles(job: Job, stage: str) -> tuple[str, ...]:
         return ("uncal",) if job.values["flats"]["run_dead_flux_check"] else ()
     from badpix import darks
 
-    return ("jump", "fitopt", "uncal") if darks.needs_uncal(job.values["darks"]) else ("jump", "fitopt")
+    raw = darks.needs_uncal(job.values["darks"], detectors.get(job.detector).instrument)
+    return ("jump", "fitopt", "uncal") if raw else ("jump", "fitopt")
 
 
 def _companions(job: Job, stage: str, role: str, rates: Sequence[Path]) -> list[Source]:
@@ -337,7 +338,7 @@ def explain(job: Job, plan: Plan, current: Mapping[str, Any] | None) -> list[str
     for name in (*job.stages, "merge", "reference"):
         before, now = current["parameters"].get(name) or {}, as_text(job, name)
         changed = [f"{n}: {before.get(n, 'absent')} -> {v}" for n, v in now.items() if before.get(n) != v]
-        why += [_some(changed, f"{name} parameter", "changed")] if changed else []
+        why += [_some(changed, "changed parameter", name)] if changed else []
     before = current["versions"]
     why += [f"{n} {before.get(n)} -> {v}" for n, v in versions().items() if before.get(n) != v]
     return why or ["output name, searches or evidence changed"]
@@ -352,13 +353,13 @@ def _changed_inputs(now: Sequence[Known], before: Sequence[Mapping[str, Any]]) -
         went = [k[2] for k in old if k[0] == stage and k not in new]
         other = [k[2] for k in new if k[0] == stage and k in old and old[k] != new[k]]
         for names, word in ((came, "new"), (went, "gone"), (other, "changed")):
-            why += [_some(names, f"{stage} input", word)] if names else []
+            why += [_some(names, f"{word} input", stage)] if names else []
     return why
 
 
-def _some(names: Sequence[str], what: str, word: str) -> str:
+def _some(names: Sequence[str], what: str, of: str) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} {word}: {', '.join(names[:NAMES_SHOWN])}{more}"
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} of {of}: {', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def as_record(plan: Plan) -> dict[str, Any]:

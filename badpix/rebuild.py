@@ -2,6 +2,7 @@
 
 With the lock of the detector held:
 
+0. Raw exposures are put through the pipeline's first stage, as far as that is not done (:mod:`raws`).
 1. Inputs are found; those still growing are waited for or left out (:func:`plan.settle`).
 2. Their hashes, the parameters and the code give keys (:mod:`plan`). The current product has the same key: done.
 3. A product with that key exists already (it was refused, or the run was killed before the link): it goes to step 6.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from badpix import check, compare, crds, plan, record, report, searches, shelf
+from badpix import check, compare, crds, plan, raws, record, report, searches, shelf
 from badpix.jobs import Job
 from badpix.locks import hold
 from badpix.plan import Plan
@@ -58,6 +59,10 @@ def is_current(job: Job) -> bool:
     now = shelf.current(folder)
     if now is None or (folder / shelf.REJECTED).is_symlink() or list(folder.glob(f"{shelf.WORK}*")):
         return False
+    expected = raws.expect(job)
+    if expected is None:
+        return False
+    job = expected
     sources = plan.find_sources(job)
     facts = {s.path: os.stat(s.path) for s in sources}
     newest = max((max(f.st_mtime, f.st_ctime) for f in facts.values()), default=0.0)
@@ -76,6 +81,10 @@ def preview(job: Job, force: bool = False) -> Outcome:
     """What a run would do now, and why; nothing is written."""
     folder = job.folder
     now, all_of_them = shelf.current(folder), shelf.products(folder)
+    expected = raws.expect(job)
+    if expected is None:
+        return Outcome(job.detector, "planned", ["raw exposures are not ready", "would prepare them first"])
+    job = expected
     made = plan.make_plan(job, plan.find_sources(job), [], now, all_of_them)
     if not made.why and not force:
         return Outcome(job.detector, "unchanged", mask=shelf.mask_of(now) if now else None)
@@ -111,7 +120,9 @@ def rebuild(job: Job, options: Options, say: Say) -> Outcome:
 
 def _attempt(job: Job, options: Options, work: Path, begun: float, say: Say) -> Outcome:
     folder = job.folder
+    job, left_out = raws.prepare_job(job, options.workers, True, say)
     sources, rejected = plan.settle(plan.find_sources(job), job.policy, say)
+    rejected += left_out
     now, known = shelf.current(folder), shelf.products(folder)
     made = plan.make_plan(job, sources, rejected, now, known, say)
     against = _choose_previous(now, known, made.key)
