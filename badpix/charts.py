@@ -110,7 +110,7 @@ def draw_histogram(
     logs = np.log10(np.maximum(counts, 0.5))
     top = max(1.0, float(np.ceil(logs.max() + 0.05)))
     axes = Axes((float(edges[0]), float(edges[-1])), (float(np.log10(0.5)), top))
-    ticks = [(float(k), f"{10**k}".replace("000000", "M").replace("000", "k")) for k in range(int(top) + 1)]
+    ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
     steps_x, steps_y = np.repeat(edges, 2)[1:-1], np.repeat(logs, 2)
     start, end = axes.to_x(float(edges[0])), axes.to_x(float(edges[-1]))
     bottom = HEIGHT - BOTTOM
@@ -122,6 +122,11 @@ def draw_histogram(
         side = "end" if place > WIDTH * 0.6 else "start"
         body += _text(place + (-4 if side == "end" else 4), TOP + 10 + 13 * k, text, side, "limit-text")
     return _frame(title, body)
+
+
+def _power_of_ten(k: int) -> str:
+    """1, 10, 100, 1k, ... 10M."""
+    return f"{10 ** (k - 6)}M" if k >= 6 else f"{10 ** (k - 3)}k" if k >= 3 else f"{10**k}"
 
 
 def draw_profile(values: NDArray[np.float64], odd: Sequence[int], title: str, x_label: str) -> str:

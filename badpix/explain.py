@@ -35,6 +35,7 @@ MAIN_QUANTITY = {
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
 }
+WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 WORDS = {"<": "below", "<=": "at or below", ">": "above", ">=": "at or above"}
 SIDE_FLAGS = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
 
@@ -69,7 +70,10 @@ class Search:
 
 @dataclass
 class Explanation:
-    """A pixel, explained. ``x``, ``y`` are 0-based, of the full frame."""
+    """A pixel, explained. ``x``, ``y`` are 0-based, of the full frame.
+
+    ``sentences`` say why it has its flags, ``others`` why the other searches did not find it.
+    """
 
     x: int
     y: int
@@ -78,6 +82,7 @@ class Explanation:
     searches: list[Search]
     sentences: list[str]
     quantities: dict[str, float]
+    others: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The JSON form."""
@@ -97,6 +102,7 @@ class Explanation:
         quantities = {k: _number(v) for k, v in self.quantities.items()}
         return {
             "x": self.x, "y": self.y, "value": self.value, "flags": self.flags, "sentences": self.sentences,
+            "others": self.others,
             "searches": searches, "quantities": quantities,
         }  # fmt: skip
 
@@ -199,7 +205,10 @@ def explain(mask: Mask, evidence: Evidence | None, x: int, y: int) -> Explanatio
         name: float(image[row, column]) for name, image in evidence.images.items() if not name.startswith("is_")
     }  # fmt: skip
     out = Explanation(x, y, value, dq.names(value), searches, [], quantities)
-    out.sentences = _sentences(mask, out, bool(mask.reference[row, column]), evidence is not None)
+    reference = bool(mask.reference[row, column])
+    out.sentences = _sentences(mask, out, reference, evidence is not None)
+    if not reference:
+        out.others = [_why_not(s, out) for s in searches if s.found is False and not set(s.flags) & set(out.flags)]
     return out
 
 
@@ -269,9 +278,6 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
         if search.found and search.flags and not set(search.flags) & set(pixel.flags):
             winner = "; HOT wins over DEAD" if search.name == "DEAD" and "HOT" in pixel.flags else ""
             out.append(f"The search {search.name} found it, but the mask does not carry its flag{winner}.")
-    if not reference:
-        others = [s for s in pixel.searches if s.found is False and not set(s.flags) & set(pixel.flags)]
-        out += [_why_not(s, pixel) for s in others]
     return [s for s in out if s]
 
 
@@ -298,25 +304,63 @@ def _lower(text: str) -> str:
 
 def _reason(search: Search, quantities: Mapping[str, float]) -> str:
     """What a search found, with the numbers of a way all of whose rules hold."""
+    start = f"found by the search {search.name}"
+    votes = "".join(_vote_words(v) for v in search.votes)
+    for way in _ways(search):
+        if all(r.holds for r in way):
+            return start + ", " + (_join(way) or "all its tests passed") + votes
+    passed = [r for r in search.readings if r.holds]
+    if _join(passed):
+        return f"{start}, {_join(passed)}{votes}"
+    if search.readings:
+        return f"{start} by a test that the evidence does not list ({_join(search.readings)}){votes}"
+    main = MAIN_QUANTITY.get(search.name, "")
+    shown = f", {main.replace('_', ' ')} {quantities[main]:.4g}" if main in quantities else ""
+    return start + shown + votes
+
+
+def _ways(search: Search) -> list[list[Reading]]:
+    """The rules of a search by their alternatives."""
     ways: dict[int, list[Reading]] = {}
     for reading in search.readings:
         ways.setdefault(reading.rule.way, []).append(reading)
-    holding = [w for w in ways.values() if all(r.holds for r in w)]
-    votes = "".join(_vote_words(v) for v in search.votes)
-    if holding:
-        return f"found by the search {search.name}, " + " and ".join(_comparison(r) for r in holding[0]) + votes
-    passed = [r for r in search.readings if r.holds]
-    if passed:
-        return f"found by the search {search.name}, " + " and ".join(_comparison(r) for r in passed) + votes
-    if search.readings:
-        shown = " and ".join(_comparison(r) for r in search.readings)
-        return f"found by the search {search.name} by a test that the evidence does not list ({shown})" + votes
-    main = MAIN_QUANTITY.get(search.name, "")
-    shown = f", {main.replace('_', ' ')} {quantities[main]:.4g}" if main in quantities else ""
-    return f"found by the search {search.name}{shown}" + votes
+    return list(ways.values())
+
+
+def _join(readings: Sequence[Reading]) -> str:
+    """Comparisons joined by *and*, each once; two limits of one quantity in one phrase."""
+    phrases: dict[str, None] = {}
+    for reading in readings:
+        twin = _twin(reading, readings)
+        text = _comparison(reading) if twin is None else _neither(reading, twin)
+        if text and not (twin is not None and readings.index(twin) < readings.index(reading)):
+            phrases[text] = None
+    return " and ".join(phrases)
+
+
+def _twin(reading: Reading, readings: Sequence[Reading]) -> Reading | None:
+    """Another failed rule of the same quantity with the opposite comparison: a limit on the other side."""
+    opposite = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}[reading.rule.comparison]
+    for other in readings:
+        same = other.rule.quantity == reading.rule.quantity and other.rule.comparison == opposite
+        if same and not other.holds and not reading.holds and not math.isnan(reading.value):
+            return other
+    return None
+
+
+def _neither(first: Reading, second: Reading) -> str:
+    name, unit = first.rule.quantity.replace("_", " "), f" {first.rule.unit}" if first.rule.unit else ""
+    limits = [f"{WORDS[r.rule.comparison]} {r.limit:.4g}" for r in (first, second)]
+    return f"{name} {first.value:.4g} is neither {limits[0]} nor {limits[1]}{unit} ({first.rule.meaning})"
 
 
 def _comparison(r: Reading) -> str:
+    """One rule in words. Yes-or-no quantities speak only where they decide: ``withheld`` when it holds a flag
+    back, ``otherwise`` when it gives one."""
+    if r.rule.quantity.endswith(WITHHELD):
+        return "" if r.holds else f"withheld ({r.rule.meaning})"
+    if r.rule.quantity.endswith(OTHERWISE):
+        return r.rule.meaning if r.holds else ""
     unit = f" {r.rule.unit}" if r.rule.unit else ""
     name = r.rule.quantity.replace("_", " ")
     if math.isnan(r.value):
@@ -343,7 +387,7 @@ def _why_not(search: Search, pixel: Explanation) -> str:
         types = [f for f in pixel.flags if f not in SIDE_FLAGS]
         winner = f"{', '.join(types)} took precedence" if types else "another test speaks against it"
         return f"Not {label}, although its limits are passed: {winner}."
-    return f"Not {label}: " + " and ".join(_comparison(r) for r in failed) + "."
+    return f"Not {label}: {_join(failed)}."
 
 
 # --- choosing pixels -------------------------------------------------------------------------------------

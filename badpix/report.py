@@ -188,7 +188,10 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
 
 def _evidence_data(mask: Mask, evidence: Evidence) -> dict[str, Any]:
     """Quantities of the flagged science pixels, in row-major order, and the rules that they were compared by."""
-    names = [n for n, image in evidence.images.items() if not n.startswith("is_") and image.shape == mask.image.shape]
+    compared = {r.quantity for r in evidence.rules} | {r.limit for r in evidence.rules}
+    wanted = [n for n in evidence.images if n in compared] or list(evidence.images)
+    silent = (explain.WITHHELD, explain.OTHERWISE)
+    names = [n for n in wanted if not n.startswith("is_") and not n.endswith(silent)]
     y, x = np.nonzero((mask.image != 0) & ((mask.image & np.uint32(dq.VALUE["REFERENCE_PIXEL"])) == 0))
     room = EVIDENCE_BUDGET // (2 * max(len(names), 1))
     kept = np.arange(y.size)

@@ -18,6 +18,7 @@ from badpix.crds import Mask
 from badpix.errors import DataError
 from badpix.evidence import Evidence, Rule
 from badpix.explain import join_history
+from badpix.exposures import open_exposure
 from badpix.mask import count_flags
 from badpix.pixel_ramps import read_ramps
 from badpix.plots import histogram
@@ -29,7 +30,8 @@ FACTS = {
 }  # fmt: skip
 TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:", "Parameter values and descriptions:", "Note:")
 ODD_SIGMA = 8.0  # how far a row or column stands out before it is named
-MOST = 12  # transitions, odd lines, charts
+MOST = 12  # transitions and odd lines that are shown
+CHARTS = 16  # histograms
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
@@ -147,10 +149,16 @@ def search_table(mask: Mask, evidence: Evidence | None) -> str:
     rows = []
     for name in explain.search_names(evidence):
         found = evidence.images.get(f"is_{name.lower()}")
-        limits = "; ".join(_limit_words(r) for r in evidence.rules if r.search == name)
+        own = [r for r in evidence.rules if r.search == name and not _is_veto(r.quantity)]
+        limits = "; ".join(dict.fromkeys(_limit_words(r) for r in own))
         count = "-" if found is None else int(np.count_nonzero(found))
         rows.append([name, count, ", ".join(explain.flags_of_search(mask, name)), limits])
     return table(["Search", "Pixels", "Sets", "Limits"], rows)
+
+
+def _is_veto(quantity: str) -> bool:
+    """Whether a quantity is only the yes or no of further tests."""
+    return quantity.endswith((explain.WITHHELD, explain.OTHERWISE))
 
 
 def _limit_words(rule: Rule) -> str:
@@ -225,14 +233,15 @@ def histograms(mask: Mask, evidence: Evidence | None) -> str:
         return "<p>No evidence beside the mask: make it with <code>--evidence</code>.</p>"
     used = {r.quantity: None for r in evidence.rules}
     limits_only = {r.limit for r in evidence.rules if isinstance(r.limit, str)}
-    names = [n for n in evidence.images if not n.startswith("is_") and n not in limits_only]
+    names = [n for n in evidence.images if not n.startswith("is_") and n not in limits_only and not _is_veto(n)]
     names = sorted(names, key=lambda n: n not in used)
-    out = ""
     science = ~mask.reference
-    for name in names[:MOST]:
+    out, drawn = "", 0
+    for name in names:
         values = evidence.images[name][science].astype(np.float64)
-        if np.unique(values[:10_000]).size <= 2 or not np.isfinite(values).any():
+        if drawn == CHARTS or np.unique(values[:10_000]).size <= 2 or not np.isfinite(values).any():
             continue
+        drawn += 1
         rules = [r for r in evidence.rules if r.quantity == name and not isinstance(r.limit, str)]
         joined: dict[tuple[float, str], list[str]] = {}
         for r in rules:
@@ -256,7 +265,9 @@ def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) 
     if not paths:
         return "<p>No exposures were given (<code>--ramps</code>).</p>"
     out = ""
-    skip = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL", "ADJ_OPEN")
+    skip: tuple[str, ...] = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL", "ADJ_OPEN")
+    if "DARK" in str(open_exposure(paths[0], names=()).header.get("EXP_TYPE", "")):
+        skip += ("DEAD", "LOW_QE", "OPEN")  # a dark does not show how a pixel responds to light
     science = ~mask.reference
     for flag in (f.name for f in dq.FLAGS if f.name not in skip):
         if not np.any((mask.image & np.uint32(dq.VALUE[flag]) != 0) & science):

@@ -175,7 +175,7 @@ def explain(
     """Why is a pixel flagged, or why not?
 
     X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats
-    and darks).
+    and darks). -v also says why the other searches did not find it.
     """
     talk = ctx.obj = Talk(options)
     from badpix import crds
@@ -198,17 +198,18 @@ def explain(
         item = explaining.explain(found, evidence, x, y)
         items.append(item)
         if not options["as_json"]:
-            _print_pixel(item, numbers)
+            _print_pixel(item, numbers, talk.verbose)
         if files:
             _show_ramps(talk, files, item, png, options["as_json"])
     if options["as_json"]:
         talk.finish("explain", [], {"mask": mask, **explaining.summarise(items)})
 
 
-def _print_pixel(item: Explanation, numbers: bool) -> None:
+def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:
+    """Why it is flagged; why it is not, for a good pixel or with ``-v``."""
     flags = " ".join(item.flags) or "good"
     click.secho(f"({item.x}, {item.y})  {flags}", bold=True)
-    for sentence in item.sentences:
+    for sentence in [*item.sentences, *(item.others if verbose or not item.flags else [])]:
         click.echo(f"  {sentence}")
     for search in item.searches if numbers else []:
         for votes in search.votes:

@@ -347,24 +347,24 @@
     }
     const flags = names(v);
     const list = element("ul");
-    const used = new Set();
     for (const rule of data.rules || []) {
       if (!rule.flags.some((f) => flags.includes(f))) continue;
       const limit = typeof rule.limit === "string" ? found[rule.limit] : rule.limit;
       const holds = COMPARE[rule.comparison](found[rule.quantity], limit);
       const sign = holds ? rule.comparison : `not ${rule.comparison}`;
-      used.add(rule.quantity);
       const text = `${rule.search}: ${rule.quantity.replaceAll("_", " ")} ${number(found[rule.quantity])} ${sign} `;
       list.append(element("li", `${text}${number(limit)} ${rule.unit} (${rule.meaning})`));
     }
     if (list.childElementCount) readout.append(list);
+    const more = element("details");
     const table = element("table");
+    more.append(element("summary", "All quantities"), table);
     for (const [name, amount] of Object.entries(found)) {
       const row = element("tr");
       row.append(element("td", name.replaceAll("_", " ")), element("td", number(amount), "number"));
       table.append(row);
     }
-    readout.append(table);
+    readout.append(more);
   }
 
   // --- switches ---------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def made(tmp_path):
 
 def sentences(made, x, y):
     """In coordinates of the subarray's image."""
-    return explain.explain(*made, x, y + SUB64.ystart - 1).sentences
+    item = explain.explain(*made, x, y + SUB64.ystart - 1)
+    return item.sentences + item.others
 
 
 def test_a_flag_names_its_search_value_limit_and_votes(made):
@@ -105,6 +106,27 @@ def test_why_a_good_pixel_is_good(made):
     assert told[0] == "Good: no flag."
     assert "Not hot: dark rate 0 is not above 1 DN/s (too bright)." in [s.replace("HOT", "hot") for s in told]
     assert "Not LOW_QE: response 1 is not below 0.5 of the surroundings (too faint)." in told
+
+
+def reading(quantity, comparison, limit, value, meaning="m", way=1):
+    rule = Rule("s", quantity, comparison, limit, "sigma", meaning, way)
+    return explain.Reading(rule, value, limit, evidence.COMPARISONS[comparison](value, limit))
+
+
+def test_two_sided_limits_and_yes_or_no_quantities_read_as_language():
+    search = explain.Search("s", ["HOT"], False, [reading("rc", ">", 5, 1.0), reading("rc", "<", -5, 1.0, way=2)])
+    pixel = explain.Explanation(0, 0, 0, [], [search], [], {})
+    assert explain._why_not(search, pixel) == "Not s: rc 1 is neither above 5 nor below -5 sigma (m)."
+    held = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 1.0, "leaked from a neighbour")]
+    assert (
+        explain._why_not(explain.Search("s", ["HOT"], False, held), pixel)
+        == "Not s: withheld (leaked from a neighbour)."
+    )
+    found = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 0.0)]
+    told = explain._reason(explain.Search("s", ["HOT"], True, found), {})
+    assert told == "found by the search s, rate 9 is above 5 sigma (m)"
+    other = [reading("rate", ">", 5, 1.0), reading("s_otherwise", ">=", 1, 1.0, "two levels", way=2)]
+    assert explain._reason(explain.Search("s", ["HOT"], True, other), {}) == "found by the search s, two levels"
 
 
 def test_what_was_not_measured_is_said(made):
