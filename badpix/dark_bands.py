@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from badpix import dark_ramps as ramps
 from badpix import stats
-from badpix.dark_scores import Population, Setup, find_candidates, score_pixels
+from badpix.dark_scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.dark_stats import Integrations, Stats, combine_integrations, examine_pixels, join
 from badpix.exposures import Layout, read_band
 
@@ -48,7 +48,7 @@ class Job:
     setup: Setup
     shape: tuple[int, int]
     min_groups: int
-    min_integrations: int
+    cuts: Cuts
     hot_fraction: float
     drop_sigma: float
     maps: tuple[str, ...] = NEEDED_MAPS
@@ -194,7 +194,7 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         found, reference = cut(stack, here), band.reference.reshape(-1)[here]
         pixels = _combine(job, found)
         scores = score_pixels(pixels, job.setup, population)
-        candidates = find_candidates(pixels, scores, job.setup, population, job.min_integrations) & ~reference
+        candidates = find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference
         places = np.flatnonzero(candidates)
         for name in job.maps:
             maps[name][here] = np.where(reference, np.float32(np.nan), (pixels if name in pixels else scores)[name])

@@ -192,17 +192,34 @@ def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:
     return best
 
 
-def find_candidates(pixels: Stats, scores: Stats, setup: Setup, population: Population, min_integrations: int
-                    ) -> NDArray[np.bool_]:  # fmt: skip
-    """Pixels worth a closer look, by limits safely below those of the searches; also sources of leaked charge."""
+@dataclass(frozen=True)
+class Cuts:
+    """Limits of the candidates, safely below those of the searches; ``rate`` in DN/s, the rest in sigma."""
+
+    rate_sigma: float = 5.0
+    rate: float = np.inf
+    noise: float = 2.8
+    contrast: float = 4.5
+    telegraph: float = 5.0
+    switching: float = 2.2
+    pedestal: float = 4.0
+    min_integrations: int = 3
+
+
+def find_candidates(
+    pixels: Stats, scores: Stats, setup: Setup, population: Population, cuts: Cuts
+) -> NDArray[np.bool_]:
+    """Pixels worth a closer look: those that a search may flag, and sources of charge that leaks into neighbours."""
     with np.errstate(invalid="ignore"):
-        found = (pixels["integrations"] < min_integrations) | (pixels["saturated_fraction"] > 0)
+        found = (pixels["integrations"] < cuts.min_integrations) | (pixels["saturated_fraction"] > 0)
         found |= pixels["cut_fraction"] >= 0.25
-        found |= pixels["hot_rate"] > 5 * population.rate_spread
-        found |= scores["noise_z"] > 2.8
+        found |= pixels["hot_rate"] > min(cuts.rate_sigma * population.rate_spread, cuts.rate)
+        loud = scores["log_residual_z"]
+        found |= (scores["noise_z"] > cuts.noise) | (loud > cuts.noise)
         for name in setup.templates:
-            found |= np.abs(scores[name + "_z"]) > 4.5
-        found |= (scores["telegraph"] > 5) | ((scores["switching"] > 2.7) & (scores["log_residual_z"] > 3.2))
+            found |= np.abs(scores[name + "_z"]) > cuts.contrast
+        found |= (scores["telegraph"] > cuts.telegraph) | ((scores["switching"] > cuts.switching) & (loud > 3.2))
         found |= (scores["flatness_z"] > 4.5) | (pixels["drops"] >= 2)
-        found |= np.abs(pixels["pedestal"]) > 4 * population.spread["pedestal"][1]
+        found |= (pixels["deepest"] < -7) & (pixels["jump_fraction"] > 0.25)
+        found |= np.abs(pixels["pedestal"]) > cuts.pedestal * population.spread["pedestal"][1]
     return found

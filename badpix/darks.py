@@ -39,7 +39,7 @@ from badpix.dark_bands import (
     sample_tiles,
 )
 from badpix.dark_inputs import DarkSet
-from badpix.dark_scores import Population, Setup, measure_population
+from badpix.dark_scores import Cuts, Population, Setup, measure_population
 from badpix.dark_stats import join
 from badpix.dark_types import Candidates
 from badpix.errors import DataError, UsageError
@@ -269,9 +269,25 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
         )
     return Job(
         tuple(f.layouts() for f in darks.files), fit, cells, setup, reference.shape,
-        min(p["min_groups"], fit.usable), p["min_integrations"], p["hot_fraction"],
+        min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
         p["telegraph_drop_sigma"],
     )  # fmt: skip
+
+
+def make_cuts(p: Mapping[str, Any]) -> Cuts:
+    """Limits of the candidates: lower where the user set lower limits of the searches."""
+    usual = Cuts()
+    sigmas = [p[name] for name in ("hot_sigma_threshold", "warm_sigma_threshold") if p[name] is not None]
+    return Cuts(
+        rate_sigma=min([usual.rate_sigma, *(0.5 * s for s in sigmas)]),
+        rate=np.inf if p["hot_max_rate"] is None else 0.5 * p["hot_max_rate"],
+        noise=min(usual.noise, 0.75 * p["noisy_sigma_threshold"]),
+        contrast=min(usual.contrast, 0.8 * p["rc_sigma_threshold"]),
+        telegraph=min(usual.telegraph, 0.95 * p["telegraph_threshold"]),
+        switching=min(usual.switching, 0.9 * p["telegraph_noisy_threshold"]),
+        pedestal=min(usual.pedestal, 0.8 * p["low_pedestal_sigma_threshold"]),
+        min_integrations=p["min_integrations"],
+    )
 
 
 def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int]:

@@ -118,6 +118,29 @@ def test_stricter_limits_never_gain_a_pixel(rates, found):
         assert not (strict & ~found.maps[name]).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("hot", {"hot_sigma_threshold": 1.0, "hot_own_threshold": 0.0}),
+        ("noisy", {"noisy_sigma_threshold": 1.5, "noisy_min_ratio": 1.0}),
+        ("telegraph", {"telegraph_threshold": 2.0}),
+        ("low_pedestal", {"low_pedestal_sigma_threshold": 2.0}),
+    ],
+)
+def test_lower_limits_reach_every_pixel_above_them(rates, name, change):
+    """Nothing that a rule would flag is lost because it was no candidate."""
+    found = run(rates, **change)
+    want = np.zeros(SHAPE, bool)
+    for rule in found.evidence.rules:
+        if rule.search == name and not rule.quantity.endswith("withheld") and rule.way == 1:
+            with np.errstate(invalid="ignore"):
+                want |= COMPARISONS[rule.comparison](found.evidence.images[rule.quantity], rule.limit)
+            break
+    assert want.sum() > 50
+    held = found.evidence.images[f"{name}_withheld"].astype(bool)
+    assert not (want & ~held & ~found.maps[name]).any()
+
+
 def test_warm_is_below_hot(rates):
     maps = run(rates, hot_max_rate=12.0, warm_sigma_threshold=10.0).maps
     assert [tuple(p) for p in np.argwhere(maps["warm"])] == DEFECTS["hot"]

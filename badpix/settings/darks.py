@@ -37,6 +37,7 @@ SECTION = Section(
         "jump": "ramps with jumps flagged (_jump), one for each rate file",
         "fitopt": "optional output of the ramp fit (_fitopt), one for each rate file",
         "uncal": "raw ramps (_uncal), for the documented MIRI search only",
+        "raw": "raw ramps that `badpix rebuild` puts through the pipeline's first stage (section prepare)",
     },
     params=(
         Param(
@@ -305,7 +306,7 @@ SECTION = Section(
         ),
         Param(
             "telegraph_threshold",
-            5.5,
+            5.25,
             "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, "
             "each in sigma of all pixels.",
             unit="sigma",
