@@ -355,7 +355,10 @@ def write_copy(
     values = _header_values(name, association, status)
     with cal.path.open("rb") as source, path.open("wb") as out:
         places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
-        return {} if flagged is None else _write_matched(cal, source, out, places, flagged)
+        counts = {} if flagged is None else _write_matched(cal, source, out, places, flagged)
+        out.flush()
+        os.fsync(out.fileno())  # here, where several copies are written side by side
+    return counts
 
 
 def check_not_input(target: str | Path, cal: CalFile) -> None:

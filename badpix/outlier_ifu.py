@@ -40,6 +40,7 @@ def flag_association(
     history: Iterable[str] = (),
     executor: Executor | None = None,
     memory: int | None = None,
+    by_slice: bool = True,
     say: Say = lambda text: None,
     note: Say = lambda text: None,
     look: Callable[[Found], None] | None = None,
@@ -62,6 +63,8 @@ def flag_association(
         Runs the bands and the writing; the result is the same bytes without.
     memory : int, optional
         Bytes that the bands of a search may take; the result doesn't depend on it.
+    by_slice : bool
+        Whether the summary counts by slice.
     say, note : callable
         Get a line of text for each step, and for what the user should know.
     look : callable, optional
@@ -106,7 +109,7 @@ def flag_association(
                 look(found[-1])
     check_share(found, p["max_flagged"])
     counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
-    return summarize(found, counts, [*targets.values(), *products.values()])
+    return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
 
 
 def history_lines(p: Mapping[str, Any]) -> list[str]:
@@ -185,11 +188,13 @@ def write_exposure(
 # --- summary ---------------------------------------------------------------------------------------------
 
 
-def summarize(found: list[Found], counts: Mapping[Path, Mapping[str, int]], outputs: list[Path]) -> dict[str, Any]:
+def summarize(
+    found: list[Found], counts: Mapping[Path, Mapping[str, int]], outputs: list[Path], by_slice: bool
+) -> dict[str, Any]:
     """What was done, ready for tables and JSON."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for f in found:
-        slices = number_slices(f)
+        slices = number_slices(f) if by_slice else None
         for i, exposure in enumerate(f.exposures):
             usable = f.usable[i]
             made = counts[exposure.cal.path]
@@ -201,9 +206,10 @@ def summarize(found: list[Found], counts: Mapping[Path, Mapping[str, int]], outp
                     "flagged": {reason: len(pixels) for reason, pixels in f.flagged[i].items()},
                     "newly_unusable": made["newly_unusable"],
                     "newly_unusable_percent": round(100 * made["newly_unusable"] / usable, 4),
-                    "by_slice": count_by_slice(slices, f.all_flagged(i)),
                 }
             )
+            if slices is not None:
+                rows[-1]["by_slice"] = count_by_slice(slices, f.all_flagged(i))
     return {
         "status": "COMPLETE" if found else "SKIPPED",
         "outputs": [str(path) for path in outputs],

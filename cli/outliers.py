@@ -92,6 +92,7 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
             history=history_lines(p),
             executor=executor,
             memory=max(1 << 20, memory - BASE_MEMORY),
+            by_slice=talk.as_json or talk.verbose,
             say=talk.say,
             note=talk.note,
             look=_pictures(options["plot"]),
