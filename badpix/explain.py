@@ -282,7 +282,7 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
 
 
 def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
-    meaning = _lower(dq.BY_NAME[flag].description)
+    meaning = lower_first(dq.BY_NAME[flag].description)
     by = [s for s in pixel.searches if flag in s.flags and s.found]
     if by:
         return f"{flag} ({meaning}): " + "; ".join(_reason(s, pixel.quantities) for s in by) + "."
@@ -297,7 +297,7 @@ def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
     return f"{flag} ({meaning}): no search found it; it comes from {origin}."
 
 
-def _lower(text: str) -> str:
+def lower_first(text: str) -> str:
     """A sentence's start inside a sentence; abbreviations stay as they are."""
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 

@@ -166,7 +166,12 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
         "x0": mask.window.xstart - 1,
         "y0": mask.window.ystart - 1,
         "flags": [
-            {"bit": f.bit, "name": f.name, "colour": COLOURS.get(f.name, OTHER_COLOUR), "text": f.description}
+            {
+                "bit": f.bit,
+                "name": f.name,
+                "colour": COLOURS.get(f.name, OTHER_COLOUR),
+                "text": explain.lower_first(f.description),
+            }
             for f in present
         ],
         "allNames": [{"bit": f.bit, "name": f.name} for f in dq.FLAGS],

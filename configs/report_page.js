@@ -18,6 +18,7 @@
     bottom: 0,
     on: new Set(data.flags.map((f) => f.name).filter((n) => !NOT_TYPES.includes(n))),
     mode: "type",
+    paper: false, // while the page is being printed
     held: null,
     image: null, // index into the palette, one a pixel, row 0 at the bottom
     old: null,
@@ -209,7 +210,7 @@
 
   const fitScale = () => Math.min(canvas.width / nx, canvas.height / ny);
 
-  function whole() {
+  function showWhole() {
     state.scale = fitScale();
     state.left = (nx - canvas.width / state.scale) / 2;
     state.bottom = (ny - canvas.height / state.scale) / 2;
@@ -220,11 +221,12 @@
   function resize() {
     const ratio = window.devicePixelRatio || 1;
     const width = canvas.clientWidth;
-    const height = Math.max(160, Math.min(width * (ny / nx), 0.86 * window.innerHeight + 160));
+    const whole = width * (ny / nx);
+    const height = state.paper ? whole : Math.max(160, Math.min(whole, 0.86 * window.innerHeight + 160));
     canvas.style.height = `${height}px`;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
-    whole();
+    showWhole();
   }
 
   function zoom(factor, px, py) {
@@ -318,7 +320,7 @@
       for (const name of names(v)) {
         const item = element("li");
         const strong = element("strong", name);
-        item.append(strong, `: ${flagOf[name].text.toLowerCase()}`);
+        item.append(strong, `: ${flagOf[name].text}`);
         list.append(item);
       }
       readout.append(list);
@@ -347,10 +349,14 @@
     }
     const flags = names(v);
     const list = element("ul");
-    for (const rule of data.rules || []) {
-      if (!rule.flags.some((f) => flags.includes(f))) continue;
-      const limit = typeof rule.limit === "string" ? found[rule.limit] : rule.limit;
-      const holds = COMPARE[rule.comparison](found[rule.quantity], limit);
+    const read = (data.rules || [])
+      .filter((rule) => rule.flags.some((f) => flags.includes(f)))
+      .map((rule) => {
+        const limit = typeof rule.limit === "string" ? found[rule.limit] : rule.limit;
+        return { rule, limit, holds: COMPARE[rule.comparison](found[rule.quantity], limit) };
+      });
+    const holding = read.filter((r) => r.holds); // those that speak for the flag, where there are some
+    for (const { rule, limit, holds } of holding.length ? holding : read) {
       const sign = holds ? rule.comparison : `not ${rule.comparison}`;
       const text = `${rule.search}: ${rule.quantity.replaceAll("_", " ")} ${number(found[rule.quantity])} ${sign} `;
       list.append(element("li", `${text}${number(limit)} ${rule.unit} (${rule.meaning})`));
@@ -497,14 +503,14 @@
       else if (event.key === "-") zoom(1 / 1.5, canvas.width / 2, canvas.height / 2);
       else if (event.key === "Escape") {
         state.held = null;
-        whole();
+        showWhole();
       } else return;
       event.preventDefault();
     });
     const centre = (factor) => () => zoom(factor, canvas.width / 2, canvas.height / 2);
     document.getElementById("zoom-in").addEventListener("click", centre(2));
     document.getElementById("zoom-out").addEventListener("click", centre(0.5));
-    document.getElementById("zoom-reset").addEventListener("click", whole);
+    document.getElementById("zoom-reset").addEventListener("click", showWhole);
     document.getElementById("go").addEventListener("submit", (event) => {
       event.preventDefault();
       const x = Number(document.getElementById("go-x").value) - data.x0;
@@ -531,7 +537,15 @@
         resize();
       }
     });
-    window.addEventListener("beforeprint", whole);
+    window.addEventListener("beforeprint", () => {
+      state.paper = true;
+      resize();
+      draw();
+    });
+    window.addEventListener("afterprint", () => {
+      state.paper = false;
+      resize();
+    });
   }
 
   async function start() {
