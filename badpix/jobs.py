@@ -17,9 +17,9 @@ from typing import Any
 from badpix import crds, detectors, params
 from badpix.errors import BadpixError, DataError, UsageError
 
-KEYS = "detector set reference flats darks merge check report rebuild output".split()
-OF_OTHERS = "compare prepare ifu image simulate".split()  # sections of other commands in the same file
-SECTIONS = ("flats", "darks", "merge", "reference", "check", "rebuild")
+KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
+OF_OTHERS = "compare ifu image simulate".split()  # sections of other commands in the same file
+SECTIONS = ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare")
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ def _stages(
 ) -> tuple[str, ...]:
     stages = []
     for name in ("flats", "darks"):
-        if inputs[name].get("rate"):
+        if inputs[name].get("rate") or inputs[name].get("raw"):
             stages.append(name)
         elif name in tree:
-            raise UsageError(f"{where}: {name}.inputs.rate is missing: there is nothing to search")
+            raise UsageError(f"{where}: {name}.inputs.rate is missing, and so is raw: there is nothing to search")
     if not stages and not (values["merge"]["masks"] or inputs["merge"].get("masks")):
         raise UsageError(f"{where}: neither flats nor darks nor merge.masks: there is nothing to build")
     return tuple(stages)

@@ -95,6 +95,7 @@ def prepare_all(
     executor: Executor | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda message: None,
+    detail: Callable[[str], None] = lambda message: None,
 ) -> Prepared:
     """Run the pipeline's first stage over raw exposures, as far as that is not done yet.
 
@@ -116,8 +117,8 @@ def prepare_all(
         Where to run instead (a cluster); it must see ``directory``.
     tick : callable
         Told how many of all steps are done.
-    say : callable
-        Told what is being done.
+    say, detail : callable
+        Told what is done with the exposures; told each step that begins.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def prepare_all(
             if not crds_mode:
                 _ask(pool, False, p)
             _write_references(todo)
-            _run(pool, messages, todo, out, tick, say)
+            _run(pool, messages, todo, out, tick, say, detail)
     _collect([task for task in tasks if task.job.root in {*out.reused, *out.done}], out)
     if out.failed and not skip_bad:
         lines = "; ".join(f"{path.name}: {why}" for path, why in out.failed)
@@ -154,6 +155,33 @@ def prepare_all(
         raise DataError(f"{len(out.failed)} of {len(files)} exposures failed ({ready} are ready): {lines}")
     if not out.records:
         raise DataError(f"none of the {len(files)} exposures can be used: {out.failed[0][0]}: {out.failed[0][1]}")
+    return out
+
+
+def find_ready(
+    files: Sequence[Path], p: Mapping[str, Any], directory: str | Path, skip_bad: bool = False
+) -> Prepared | None:
+    """The products of raw exposures, if all are ready and unchanged; None otherwise. The pipeline is not started.
+
+    Where CRDS is asked its context must be named (CRDS_CONTEXT): what it would be today only the pipeline can tell.
+
+    Raises
+    ------
+    DataError, UsageError
+        As :func:`prepare_all`, for files that can't be used.
+    """
+    place, out = Path(directory), Prepared()
+    with exposures.unpacking() as unpacked:
+        raws = open_raws(files, unpacked, out, skip_bad)
+    crds_mode = _mode(raws, p) == "crds"
+    context = os.environ.get("CRDS_CONTEXT", "") if crds_mode else "N/A"
+    if not raws or not place.is_dir() or not context:
+        return None
+    tasks = make_tasks(raws, p, place, context)
+    if not all(_is_ready(task) for task in tasks):
+        return None
+    out.reused = [task.job.root for task in tasks]
+    _collect(tasks, out)
     return out
 
 
@@ -323,7 +351,7 @@ def make_tasks(raws: Sequence[exposures.Exposure], p: Mapping[str, Any], place: 
         record = {
             "program": "badpix prepare",
             "input": {"file": raw.path.name, "sha256": hashes[raw.path]},
-            "parameters": {k: v for k, v in p.items() if not k.startswith("override_")},
+            "parameters": {k: v for k, v in p.items() if not k.startswith("override_") and k != "directory"},
             "skip": list(job.skip),
             "references": mode,
             "named": {k: hashes[Path(f)] for k, f in named.items()},
@@ -442,6 +470,7 @@ def _run(
     out: Prepared,
     tick: Callable[[int, int], None],
     say: Callable[[str], None],
+    detail: Callable[[str], None],
 ) -> None:
     """Run all tasks; each is published as soon as it is done."""
     begun = time.monotonic()
@@ -454,7 +483,7 @@ def _run(
         steps = dict.fromkeys((task.job.root for task in tasks), (0, 1))
         while running:
             ready, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            _listen(messages, steps, say)
+            _listen(messages, steps, detail)
             for future in ready:
                 task = running.pop(future)
                 _finish(task, _outcome(future, task), out, say, time.monotonic() - begun)

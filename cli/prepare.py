@@ -61,7 +61,8 @@ def prepare(ctx: click.Context, uncals: tuple[str, ...], output_dir: str | None,
             workers=options["workers"],
             executor=executor,
             tick=tick,
-            say=talk.detail,
+            say=talk.say,
+            detail=talk.detail,
         )
     for path, why in found.failed:
         talk.note(f"left out: {path}: {why}")

@@ -21,6 +21,7 @@ SECTION = Section(
     inputs={
         "rate": "slope images of the flats (rate or rateints)",
         "uncal": "raw flats for the flux check",
+        "raw": "raw flats that `badpix rebuild` puts through the pipeline's first stage (section prepare)",
     },
     params=(
         Param("dead_search", True, "Search for DEAD pixels.", "bool", keyword="BPFDEAD", group=SEARCH),

@@ -32,6 +32,9 @@ SECTION = Section(
         Param("products", ["uncal", "rate", "rateints", "jump", "fitopt"],
               "Products to keep; uncal is a link to the raw file, refpix_nosides a second refpix run without side "
               "reference pixels.", "list", choices=PRODUCTS, group=_RESULT),
+        Param("directory", None,
+              "Folder for the products of raw exposures that `badpix rebuild` starts from, with a folder for each "
+              "detector in it; none: beside the mask.", "path", optional=True, group=_RESULT),
         Param("fitopt_segments", 3,
               "Segments that fitopt keeps: the most broken ramp decides their number, and thirty fill a disk.",
               "int", low=1, optional=True, group=_RESULT),
