@@ -230,18 +230,18 @@ def sample_band(
             between.append(np.abs(_stand_out(difference, at)))
     samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
     samples += [np.concatenate(between), wide.reshape(-1)]
-    return [_finite(v) for v in samples]
+    return [_measured(v) for v in samples]
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Without NaN and exact zeros: gaps that were filled with 0 say nothing about the noise."""
+    return values[np.isfinite(values) & (values != 0)]
 
 
 def measure_level(samples: list[list[np.ndarray]], exposures: int) -> Level | None:
     """The noise level of a detector from the samples of its bands (step 2); None where nothing was measured."""
     x, y, between, local = (np.concatenate(part) for part in zip(*samples, strict=True))
     sizes = [float(np.median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
-    between = between[between > 0]
     if exposures >= 3 and between.size:
         sizes.append(float(np.median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
     if not sizes or not local.size or min(sizes) == 0:

@@ -187,6 +187,15 @@ def test_gaps_and_what_cannot_be_tested():
     assert np.argwhere(untestable[0]).tolist() == [[55, 46]]
 
 
+def test_gaps_filled_with_zeros_are_no_measure_of_the_noise():
+    sci = _noise(seed=15)
+    for s in sci:
+        s[:, 20:95] = 0
+        s[30, 10] += 30
+    found = _search(sci)[0]
+    assert np.argwhere(found[0]).tolist() == [[30, 10]]
+
+
 def test_single_exposure_only_on_request():
     sci = _noise(1, seed=6)
     sci[0][20, 20] += 30

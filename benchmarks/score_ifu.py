@@ -1,0 +1,134 @@
+"""What `outlier ifu` finds and wrongly flags on simulated exposures, beside the documented rank cut.
+
+    python benchmarks/score_ifu.py SEED... [--cases flat spectra harsh]
+
+Both rules see the same exposures in memory and are scored on the same pixels (see badpix/score_ifu.py). One row a
+case, over all seeds.
+"""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+
+from badpix import ifu_significance as significance
+from badpix import params, score_ifu
+from badpix import simulate_ifu as sim
+from badpix.ifu_rank import measure_differences, measure_ratio
+
+NONE = sim.Defects(in_all=0, in_some=0, cosmic_rays=0, known=0, negative=0)
+TEN, FIFTY = (10.0, 10.01), (50.0, 50.01)
+
+
+def case(detector, exposures, sky=None, defects=None, *, slices=True, **changed):
+    """A row of the table."""
+    return detector, exposures, sky or sim.Sky(), defects or sim.Defects(), slices, changed
+
+
+FLAT = {"sky": sim.FLAT, "slices": False}
+CASES = {
+    "flat": {
+        "even noise, no defects": case("MIRIFUSHORT", 4, defects=NONE, **FLAT),
+        **{
+            f"50 sigma in all, {100 * share:g} %": case(
+                "MIRIFUSHORT", 4, defects=replace(NONE, in_all=share, range_all=FIFTY), **FLAT
+            )
+            for share in (0.0005, 0.003, 0.009, 0.02)
+        },
+        **{
+            f"10 sigma in one of {n}": case(
+                "MIRIFUSHORT", n, defects=replace(NONE, in_some=0.0005, range_some=TEN, most=1), **FLAT
+            )
+            for n in (2, 3, 4)
+        },
+    },
+    "spectra": {
+        "MRS SHORT, 4": case("MIRIFUSHORT", 4),
+        "MRS LONG, 4": case("MIRIFULONG", 4),
+        "MRS SHORT, 2": case("MIRIFUSHORT", 2),
+        "MRS SHORT, 8": case("MIRIFUSHORT", 8),
+        "NRS1, 4": case("NRS1", 4),
+    },
+    "harsh": {
+        "bright sharp sources, 4": case("MIRIFUSHORT", 4, sim.BRIGHT),
+        "the same, no dither": case("MIRIFUSHORT", 4, sim.without_dither(sim.BRIGHT)),
+        "the same, one exposure": case("MIRIFUSHORT", 1, sim.BRIGHT, lone_exposure=True),
+    },
+}
+
+
+def search(p, usable, errors, axis, dithered):
+    """The default search on whole frames."""
+    n = len(usable)
+    sigma = [significance.measure_sigma(e, s, noise="both") for e, s in zip(errors, usable, strict=True)]
+    samples = significance.sample_band(usable, sigma, p["kernel_size"], slice(0, len(usable[0])))
+    names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
+    maps, _, _ = significance.find_significant(
+        usable,
+        sigma,
+        level=significance.measure_level([samples], n),
+        thresholds=significance.solve_thresholds(n, p["false_alarm"]),
+        kernel_size=p["kernel_size"],
+        window=p["moved_window"][:: 1 if axis == 1 else -1],
+        noise="both",
+        protect_structure=0.3 if dithered else 0.6,
+        **{name: p[name] for name in names},
+    )
+    return maps > 0
+
+
+def search_documented(usable, axis):
+    """The documented search on whole frames."""
+    smallest = np.fmin.reduce([measure_differences(s, axis) for s in usable])
+    ranked = measure_ratio(smallest, kernel_size=(7, 7), threshold_percent=99.8)
+    with np.errstate(invalid="ignore"):
+        return [ranked.ratio > ranked.limit] * len(usable)
+
+
+def run(detector, exposures, sky, defects, slices, changed, seed, totals):
+    """One seed of one case, added to the totals of both rules."""
+    made = sim.simulate(detector, exposures, seed, sky=sky, defects=defects, slices=slices)
+    usable = []
+    for exposure in made:
+        sci = exposure.arrays["SCI"].copy()
+        sci[exposure.arrays["DQ"] & 1 > 0] = np.nan
+        usable.append(sci)
+    axis = 0 if sim.DETECTORS[detector].transposed else 1
+    p = params.defaults(params.section("ifu")) | changed
+    dithered = sky.dither > 0 and exposures > 1
+    rules = {
+        "documented": search_documented(usable, axis),
+        "default": search(p, usable, [e.arrays["ERR"] for e in made], axis, dithered),
+    }
+    for rule, maps in rules.items():
+        for exposure, sci, flagged in zip(made, usable, maps, strict=True):
+            counts = score_ifu.count(np.isfinite(sci), flagged, exposure.amplitude, exposure.kind)
+            for name, pair in counts.items():
+                totals.setdefault((rule, name), np.zeros(2))
+                totals[rule, name] += pair
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    args = parser.parse_args()
+    print("| case | rule | in all | in all > 50 sigma | in some | rays > 4 | rays > 10 | false per million |")
+    print("|---|---|---|---|---|---|---|---|")
+    for group in args.cases:
+        for title, row in CASES[group].items():
+            totals = {}
+            for seed in args.seeds:
+                run(*row, seed, totals)
+            for rule in ("documented", "default"):
+                cells = []
+                for name in ("in_all", "in_all_strong", "in_some", "cosmic_ray", "cosmic_ray_strong"):
+                    found, there = totals[rule, name]
+                    cells.append(f"{found / there:.4f}" if there else "-")
+                found, good = totals[rule, "good"]
+                print(f"| {title} | {rule} | {' | '.join(cells)} | {1e6 * found / good:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
