@@ -67,6 +67,8 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
 @members_option
 @click.option("--plot", metavar="DIR", cls=Option, heading="General",
               help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
+@click.option("--report", metavar="FILE", cls=Option, heading="General", help="Write the summary as JSON, with all "
+              "parameters, the version of the code and the sha256 of each input.")  # fmt: skip
 @shared_options
 @parameter_options("ifu")
 @click.pass_context
@@ -81,6 +83,10 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     p, _ = collect("ifu", load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
     memory = parse_size(options["max_memory"], "600M")
+    if options["report"]:
+        from badpix.output import check_target
+
+        check_target(options["report"], options["overwrite"])
     from badpix.outlier_ifu import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:
@@ -92,13 +98,29 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
             history=history_lines(p),
             executor=executor,
             memory=max(1 << 20, memory - BASE_MEMORY),
-            by_slice=talk.as_json or talk.verbose,
+            by_slice=bool(talk.as_json or talk.verbose or options["report"]),
             say=talk.say,
             note=talk.note,
             look=_pictures(options["plot"]),
         )
     _tell(talk, summary)
-    talk.finish("outlier ifu", summary.pop("outputs"), summary | {"parameters": p})
+    summary |= {"parameters": p}
+    if options["report"]:
+        _write_report(options["report"], members, summary, options["overwrite"])
+    outputs = summary.pop("outputs")
+    talk.finish("outlier ifu", outputs, summary)
+
+
+def _write_report(path: str, members: Association, summary: dict[str, Any], overwrite: bool) -> None:
+    """The summary with everything that is needed to repeat the run."""
+    import json
+
+    from badpix.output import write_text
+    from badpix.provenance import code_version, hash_inputs
+
+    inputs = [{"path": str(i.path), "sha256": i.sha256, "bytes": i.size} for i in hash_inputs(members.paths)]
+    whole = {"command": "outlier ifu", "code": code_version(), "inputs": inputs, **summary}
+    write_text(path, json.dumps(whole, indent=1) + "\n", overwrite)
 
 
 def _pictures(folder: str | None) -> Callable[[Found], None] | None:

@@ -200,6 +200,18 @@ def test_header_says_what_was_done(mrs, tmp_path):
     assert header["ASNTABLE"] == mrs.name
 
 
+def test_report(pair, tmp_path):
+    report = tmp_path / "run.json"
+    assert _call("ifu", *pair, "-o", tmp_path / "out", "--report", report).exit_code == 0
+    whole = json.loads(report.read_text())
+    for entry, path in zip(whole["inputs"], pair, strict=True):
+        assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert whole["parameters"]["threshold_method"] == "false_alarm"
+    result = _call("ifu", *pair, "-o", tmp_path / "out2", "--report", report)
+    assert result.exit_code == 2
+    assert not (tmp_path / "out2").exists()
+
+
 def test_intermediate_product(mrs, tmp_path):
     result = _call(
         "ifu", mrs, "-o", tmp_path, "--set", "documented", "--save-intermediate-results", "--kernel_size", "6 5"
