@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def build_flats(
     memory: float = 32e6,
     tick: Callable[[int, int], None] = flats.quiet,
     look: Callable[[Detection, NDArray[np.uint32]], None] | None = None,
+    detector: str | None = None,
 ) -> Product:
     """A MASK from flats: see :mod:`badpix.flats`.
 
@@ -86,16 +87,20 @@ def build_flats(
         See :func:`flats.search`.
     look : callable, optional
         Called with the detection and the mask before anything is written (pictures).
+    detector : str, optional
+        The detector that the files must be of.
     """
+    if p["ipc_correction"] == "given" and p["ipc_coupling"] is None:
+        raise UsageError("flats.ipc_coupling: found none, but ipc_correction is 'given'; expected a number")
     with exposures.unpacking() as workdir:
         used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad)
         raws = _open_uncals(used, uncals, p, workdir) if p["run_dead_flux_check"] else []
-        path = fill_name(target, used[0].header)
-        output.check_target(path, overwrite)
+        check_detector(used[0].path, used[0].detector, detector)
+        path = claim_output(target, used[0].header, [*rates, *uncals], overwrite, with_evidence)
         rows = read_manual_file(p["manual_flag_file"], used[0])
         found = flats.search(used, p, uncals=raws, executor=executor, memory=memory, tick=tick)
         reference = exposures.read_reference_pixels(used[0])
-    listed = set(p["flat_do_not_use"]) or (set(flats.TYPES) if p["do_not_use_policy"] == "all" else set())
+    listed = set(p["flat_do_not_use"]) or (set(dq.UNUSABLE) if p["do_not_use_policy"] == "all" else set())
     image = mask.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
     image = _add_manual(image, rows, listed, reference)
     if look is not None:
@@ -119,6 +124,18 @@ def _limit_used(p: Mapping[str, Any], exposure: Exposure) -> float:
     return flats.dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
 
 
+def check_detector(path: Path | None, found: detectors.Detector, expected: str | None) -> None:
+    """Make sure that a file is of the detector that the parameter file names.
+
+    Raises
+    ------
+    DataError
+        If it is of another one.
+    """
+    if expected and found != detectors.get(expected):
+        raise DataError(f"{path}: DETECTOR = {found.name!r}, expected {expected!r} as in the parameter file")
+
+
 def check_flat(exposure: Exposure) -> None:
     """Make sure that a file is a slope image of a flat in the right state.
 
@@ -137,7 +154,7 @@ def _open_uncals(
     used: Sequence[Exposure], given: Sequence[Path], p: Mapping[str, Any], workdir: Path
 ) -> list[Exposure]:
     """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
-    names = list(given) or [Path(n) for n in p["dead_flux_check_files"] or ()]
+    names = list(given) or exposures.expand_inputs(p["dead_flux_check_files"] or (), ("_uncal",))
     if not names:
         beside = [exposures.sibling(e.path, "_uncal") for e in used]
         names = [b for b in beside if b is not None]
@@ -196,6 +213,24 @@ def open_all(
     return used, rejected
 
 
+def claim_output(
+    target: Path, header: Mapping[str, Any], inputs: Sequence[Path], overwrite: bool, with_evidence: bool
+) -> Path:
+    """Where the mask goes, after making sure that it and its evidence can be written and are no inputs.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    path = fill_name(target, header)
+    for out in (path, evidence.path_beside(path)) if with_evidence else (path,):
+        output.check_target(out, overwrite)
+        if out.exists() and any(Path(name).exists() and out.samefile(name) for name in inputs):
+            raise UsageError(f"{out}: is also an input; inputs are never modified")
+    return path
+
+
 def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
     """The output path with ``{instrument}``, ``{detector}`` and ``{date}`` (day of the first input) filled in.
 
@@ -211,7 +246,7 @@ def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
     }
     try:
         return Path(str(target).format(**fields))
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError):
         raise UsageError(f"output: {target} has an unknown field; known are {', '.join(fields)}") from None
 
 
@@ -226,7 +261,8 @@ def read_manual_file(name: str | None, exposure: Exposure) -> list[mask.ManualRo
     if not name:
         return []
     facts = exposure.detector
-    return cut_rows(mask.read_manual(name, facts.shape), exposure.window)
+    window = exposure.window
+    return cut_rows(mask.read_manual(name, (max(facts.shape[0], window.ysize), facts.shape[1])), window)
 
 
 def cut_rows(rows: Sequence[mask.ManualRow], window: detectors.Window) -> list[mask.ManualRow]:
@@ -308,6 +344,7 @@ def build_merge(
     *,
     overwrite: bool = False,
     with_evidence: bool = False,
+    detector: str | None = None,
 ) -> Product:
     """One MASK from several, and from manual lists.
 
@@ -321,27 +358,29 @@ def build_merge(
         The MASK file.
     overwrite, with_evidence : bool
         Replace the target; join the evidence of the inputs beside it.
+    detector : str, optional
+        The detector that the masks must be of.
 
     Raises
     ------
     DataError
         If detectors or windows differ.
     """
+    dropped, listed = [mask.find_flag(name) for name in p["drop"]], _unusable(p)
     masks, notes = read_masks(paths, p)
+    check_detector(masks[0].path, detectors.get(masks[0].detector), detector)
     masks, covered = same_frame(masks, p["embed"])
     first = masks[0]
-    path = fill_name(target, first.header)
-    output.check_target(path, overwrite)
+    path = claim_output(target, first.header, [*paths, *map(Path, p["manual"])], overwrite, with_evidence)
     rows = [row for name in p["manual"] for row in _manual_of(name, first, p["one_based"])]
     if p["prefer"] == "newest":
         order = sorted(range(len(masks)), key=lambda k: str(masks[k].header.get("USEAFTER", "")))
         image = mask.merge_newest([masks[k].image for k in order], [covered[k] for k in order])
     else:
         image = mask.merge([m.image for m in masks], covered, min_fraction=p["min_fraction"])
-    for name in p["drop"]:
-        image &= np.uint32(0xFFFFFFFF ^ mask.flag_value(name))
-    listed = set(p["do_not_use"]) if p["manual_do_not_use"] else set()
-    image = mask.add_manual(image, rows, listed)
+    for flag in dropped:
+        image &= np.uint32(0xFFFFFFFF ^ flag.value)
+    image = mask.add_manual(image, rows, listed if p["manual_do_not_use"] else set())
     image = mask.resolve_hot_dead(image) if p["hot_over_dead"] else image
     image, freed = mask.protect_reference(image, _reference(first, masks))
     if freed:
@@ -353,9 +392,10 @@ def read_masks(paths: Sequence[Path], p: Mapping[str, Any]) -> tuple[list[Mask],
     """All inputs of a merge as masks; plain images take detector and window of the first MASK file."""
     if not paths:
         raise UsageError("no masks to merge")
-    real = {path: crds.read_mask(path) for path in paths if crds.is_mask_file(path)}
+    real = {path: _read_known(path) for path in paths if crds.is_mask_file(path)}
     plain = {path: crds.read_plain(path) for path in paths if path not in real}
     notes = []
+    listed = _unusable(p)
     host = next(iter(real.values()), None)
     out = []
     for path in paths:
@@ -368,11 +408,25 @@ def read_masks(paths: Sequence[Path], p: Mapping[str, Any]) -> tuple[list[Mask],
             raise DataError(f"{path}: keyword DETECTOR is missing, and no MASK file tells the detector")
         if image.shape != (host.image.shape if host else detectors.get(name).shape):
             raise DataError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels, not those of {name}")
-        flags = mask.from_plain(image, p["plain_flag"], p["plain_flag"].upper() in p["do_not_use"])
+        flags = mask.from_plain(image, p["plain_flag"], mask.find_flag(p["plain_flag"]).name in listed)
         window = host.window if host else detectors.get(name).full
         out.append(Mask(flags, detectors.get(name).name, window, {**header, "DETECTOR": name}, [], path))
         notes.append(f"{path.name}: plain map, {np.count_nonzero(flags)} pixels taken as {p['plain_flag'].upper()}")
     return out, notes
+
+
+def _unusable(p: Mapping[str, Any]) -> set[str]:
+    """Names of the flags that go with DO_NOT_USE."""
+    return {mask.find_flag(name).name for name in p["do_not_use"]}
+
+
+def _read_known(path: Path) -> Mask:
+    """A MASK file of a detector that we know."""
+    found = crds.read_mask(path)
+    try:
+        return replace(found, detector=detectors.get(found.detector).name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def same_frame(masks: Sequence[Mask], embed: bool) -> tuple[list[Mask], list[NDArray[np.bool_]]]:

@@ -63,6 +63,11 @@ BY_NAME: dict[str, Flag] = {flag.name: flag for flag in FLAGS}
 VALUE: dict[str, int] = {flag.name: flag.value for flag in FLAGS}
 MASK_NAMES: tuple[str, ...] = tuple(flag.name for flag in FLAGS if flag.use == "mask")
 
+# Flags whose pixels should not be used, unless a parameter says otherwise.
+UNUSABLE: tuple[str, ...] = (
+    "DEAD", "HOT", "LOW_QE", "OPEN", "ADJ_OPEN", "RC", "TELEGRAPH", "UNRELIABLE_SLOPE", "OTHER_BAD_PIXEL",
+)  # fmt: skip
+
 # Names met in old texts and lists, and what to write instead.
 REPLACED: dict[str, str] = {
     "NOISY": "UNRELIABLE_SLOPE",

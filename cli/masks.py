@@ -159,6 +159,7 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
             memory=memory / options["workers"],
             tick=tick,
             look=_pictures(options["plot"]),
+            detector=tree.get("detector"),
         )
     report(talk, "badpix flats", product)
 
@@ -197,6 +198,7 @@ def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, .
     p, inputs = collect("merge", tree, options)
     p["manual"] = list(manual_files) or p["manual"] or list(inputs.get("manual") or [])
     reference, _ = collect("reference", tree, options)
+    check_detector(tree, options)
     from badpix import build, crds
 
     texts = crds.check_texts(reference)
@@ -209,5 +211,6 @@ def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, .
         choose_output(options, tree),
         overwrite=options["overwrite"],
         with_evidence=options["evidence"],
+        detector=tree.get("detector"),
     )
     report(talk, "badpix merge", product)

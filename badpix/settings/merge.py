@@ -1,5 +1,6 @@
 """Parameters of ``badpix merge``."""
 
+from badpix import dq
 from badpix.params import Param, Section
 
 SECTION = Section(
@@ -68,7 +69,7 @@ SECTION = Section(
         ),
         Param(
             "do_not_use",
-            ["DEAD", "HOT", "LOW_QE", "OPEN", "ADJ_OPEN", "RC", "TELEGRAPH", "UNRELIABLE_SLOPE", "OTHER_BAD_PIXEL"],
+            list(dq.UNUSABLE),
             "Flags that also get DO_NOT_USE when they come from a plain image; masks and manual lists say it "
             "themselves, unless manual_do_not_use is set.",
             "list",
