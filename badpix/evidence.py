@@ -14,7 +14,8 @@ near a limit (*samples*). They are stored beside the mask as ``<mask root>_evide
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,8 +140,12 @@ def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
     return fits.BinTableHDU.from_columns(columns, name="RULES")
 
 
-def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
-    """Evidence and primary header of a file.
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
+    """Evidence and primary header of a file, the images read where they are indexed: one pixel costs one row.
+
+    Within the block ``images`` holds the compressed extensions; ``images[name][y, x]`` and ``images[name][:, :]``
+    unpack what they need.
 
     Raises
     ------
@@ -153,14 +158,26 @@ def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
     with open_fits(path) as hdus:
         if "RULES" not in hdus:
             raise DataError(f"{path}: extension RULES is missing: not an evidence file")
-        header = dict(hdus[0].header)
         found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
         for hdu in hdus[1:]:
             if isinstance(hdu, fits.CompImageHDU):
-                found.images[hdu.name.lower()] = np.asarray(hdu.data)
+                found.images[hdu.name.lower()] = hdu.section
             elif hdu.name.startswith("SAMPLES_"):
                 found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
-    return found, header
+        yield found, dict(hdus[0].header)
+
+
+def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
+    """Evidence and primary header of a file, whole.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or holds no RULES.
+    """
+    with opened(path) as (found, header):
+        found.images = {name: np.asarray(image[:, :]) for name, image in found.images.items()}
+        return found, header
 
 
 def _samples(rows: Any) -> Samples:

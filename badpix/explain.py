@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,19 +127,29 @@ def read_evidence(mask: Mask, path: str | Path | None = None) -> tuple[Evidence 
     DataError
         If it can't be read or has another shape.
     """
-    if path is None:
-        if mask.path is None or not evidence_files.path_beside(mask.path).is_file():
-            return None, "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
-        path = evidence_files.path_beside(mask.path)
-    found, header = evidence_files.read(path)
-    for name, image in found.images.items():
-        if image.shape != mask.image.shape:
-            raise DataError(f"{path}: image {name} has the shape {image.shape}, the mask {mask.image.shape}")
-    same = mask.path is None or _dq_sum(mask.path) == str(header.get("MASKSUM", ""))
-    return (
-        found,
-        "" if same else f"{Path(path).name} belongs to another version of this mask (its DQ has changed since)",
-    )
+    with open_evidence(mask, path) as (found, note):
+        if found is not None:
+            found.images = {name: np.asarray(image[:, :]) for name, image in found.images.items()}
+        return found, note
+
+
+@contextmanager
+def open_evidence(mask: Mask, path: str | Path | None = None) -> Iterator[tuple[Evidence | None, str]]:
+    """The same, with images that are unpacked where they are indexed: for a few pixels (:func:`evidence.opened`)."""
+    beside = None if mask.path is None else evidence_files.path_beside(mask.path)
+    if path is None and (beside is None or not beside.is_file()):
+        yield None, "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
+        return
+    place = Path(path if path is not None else beside)  # type: ignore[arg-type]
+    with evidence_files.opened(place) as (found, header):
+        for name, image in found.images.items():
+            if tuple(image.shape) != mask.image.shape:
+                raise DataError(f"{place}: image {name} has the shape {image.shape}, the mask {mask.image.shape}")
+        same = mask.path is None or _dq_sum(mask.path) == str(header.get("MASKSUM", ""))
+        yield (
+            found,
+            "" if same else f"{place.name} belongs to another version of this mask (its DQ has changed since)",
+        )
 
 
 def _dq_sum(path: Path) -> str:
@@ -421,15 +432,15 @@ def _excess(mask: Mask, evidence: Evidence, flag: str) -> NDArray[np.float64]:
         limit_known = not isinstance(rule.limit, str) or rule.limit in evidence.images
         if flag not in flags_of_search(mask, rule.search) or rule.quantity not in evidence.images or not limit_known:
             continue
-        limit = evidence.images[rule.limit] if isinstance(rule.limit, str) else rule.limit
-        values = evidence.images[rule.quantity].astype(np.float64)
+        limit = evidence.images[rule.limit][:, :] if isinstance(rule.limit, str) else rule.limit
+        values = evidence.images[rule.quantity][:, :].astype(np.float64)
         sign = 1.0 if rule.comparison.startswith(">") else -1.0
         scale = np.where(np.abs(limit) > 0, np.abs(limit), 1.0)
         out = np.fmax(out, sign * (values - limit) / scale)
     for search, quantity in MAIN_QUANTITY.items():
         ruled = any(r.search == search for r in evidence.rules)
         if not ruled and quantity in evidence.images and flag in flags_of_search(mask, search):
-            values = np.abs(evidence.images[quantity].astype(np.float64))
+            values = np.abs(evidence.images[quantity][:, :].astype(np.float64))
             out = np.fmax(out, values)
     return out
 

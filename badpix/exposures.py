@@ -31,7 +31,7 @@ from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from badpix import detectors, dq
-from badpix.errors import DataError, UsageError
+from badpix.errors import BadpixError, DataError, UsageError
 
 SUFFIXES = ("_rate", "_rateints", "_0_ramp_fit", "_1_ramp_fit", "_ramp_fit_0", "_ramp_fit_1")
 FITS_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fit.gz")
@@ -269,7 +269,7 @@ def open_fits(source: str | Path, path: str | Path | None = None) -> Iterator[fi
             warnings.simplefilter("ignore", AstropyWarning)
             with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
                 yield hdus
-    except DataError:
+    except BadpixError:
         raise
     except Exception as error:  # a damaged file makes astropy raise nearly anything
         raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None

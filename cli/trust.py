@@ -183,20 +183,18 @@ def explain(
     from badpix.exposures import expand_inputs
 
     found = crds.read_mask(mask)
-    evidence, note = explaining.read_evidence(found, evidence_file)
-    if note:
-        talk.note(note)
     if worst and not flag:
         raise UsageError("--worst needs --flag")
-    chosen = explaining.parse_pixels(pixels, one_based)
-    chosen += explaining.find_worst(found, evidence, flag, worst or 10) if flag else []
-    if not chosen and not flag:
-        raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
-    items = []
-    for x, y in chosen:
-        item = explaining.explain(found, evidence, x, y)
-        items.append(item)
+    with explaining.open_evidence(found, evidence_file) as (evidence, note):
+        if note:
+            talk.note(note)
+        chosen = explaining.parse_pixels(pixels, one_based)
+        chosen += explaining.find_worst(found, evidence, flag, worst or 10) if flag else []
+        if not chosen and not flag:
+            raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
+        items = [explaining.explain(found, evidence, x, y) for x, y in chosen]
+    for item in items:
         if not options["as_json"]:
             _print_pixel(item, numbers, talk.verbose)
         if files:
