@@ -225,6 +225,7 @@ class Plan:
     noise: str
     options: Mapping[str, Any]
     thresholds: np.ndarray
+    usual_err: tuple[float, ...]
     level: ifu_significance.Level | None = None
 
 
@@ -270,7 +271,16 @@ def make_plan(exposures: list[Exposure], p: Mapping[str, Any]) -> Plan:
         noise=p["noise"],
         options={name: p[name] for name in names} | {"protect_structure": structure},
         thresholds=ifu_significance.solve_thresholds(len(exposures), p["false_alarm"]),
+        usual_err=tuple(measure_usual_err(e.cal) for e in exposures),
     )
+
+
+def measure_usual_err(cal: CalFile) -> float:
+    """Median of ERR over some rows, evenly spread; 1 where none of it can be right."""
+    rows = np.unique(np.linspace(0, cal.shape[0] - 1, 24).astype(int))
+    err = np.concatenate([crf.read_rows(cal, "ERR", row, row + 1) for row in rows])
+    err = err[np.isfinite(err) & (err > 0)]
+    return float(np.median(err)) if err.size else 1.0
 
 
 def sample_band(plan: Plan, start: int, stop: int) -> list[np.ndarray]:
@@ -326,12 +336,15 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
 
 def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     sci, sigma = [], []
-    for exposure in plan.exposures:
+    for exposure, usual in zip(plan.exposures, plan.usual_err, strict=True):
         values = read_usable(exposure.cal, low, high).astype(np.float32, copy=False)
         values[~np.isfinite(values)] = np.nan
-        err = values if plan.noise == "data" else crf.read_rows(exposure.cal, "ERR", low, high)
-        sigma.append(ifu_significance.measure_sigma(err.astype(np.float32, copy=False), values, noise=plan.noise))
         sci.append(values)
+        if plan.noise == "data":
+            sigma.append(np.ones_like(values))
+        else:
+            err = crf.read_rows(exposure.cal, "ERR", low, high).astype(np.float32, copy=False)
+            sigma.append(ifu_significance.measure_sigma(err, values, usual=usual))
     return sci, sigma
 
 

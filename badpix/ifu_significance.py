@@ -169,19 +169,23 @@ def _residual(sci: np.ndarray, sigma: np.ndarray, missing: np.ndarray, filled: n
     return out
 
 
-def measure_sigma(err: np.ndarray, sci: np.ndarray, *, noise: str) -> np.ndarray:
-    """Sigma of one exposure: ERR, and its median where ERR can't be right; 1 for ``noise = data``.
+def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = None) -> np.ndarray:
+    """Sigma of one exposure: ERR, and a usual value where ERR can't be right.
 
-    Pixels that are NaN in ``sci`` don't matter.
+    Parameters
+    ----------
+    err, sci : ndarray of float32, shape (ny, nx)
+        Pixels that are NaN in ``sci`` don't matter.
+    usual : float, optional
+        What replaces ERR where it is not finite or not positive; the median of the others if not given.
     """
-    if noise == "data":
-        return np.ones_like(sci)
     good = np.isfinite(err) & (err > 0)
     used = np.isfinite(sci)
     if not (used & ~good).any():
         return err
-    middle = np.median(err[good & used]) if (good & used).any() else 1.0
-    return np.where(good, err, np.float32(middle))
+    if usual is None:
+        usual = float(np.median(err[good & used])) if (good & used).any() else 1.0
+    return np.where(good, err, np.float32(usual))
 
 
 def measure_between(sci: list[np.ndarray]) -> np.ndarray:

@@ -60,7 +60,7 @@ CASES = {
 def search(p, usable, errors, axis, dithered):
     """The default search on whole frames."""
     n = len(usable)
-    sigma = [significance.measure_sigma(e, s, noise="both") for e, s in zip(errors, usable, strict=True)]
+    sigma = [significance.measure_sigma(e, s) for e, s in zip(errors, usable, strict=True)]
     samples = significance.sample_band(usable, sigma, p["kernel_size"], slice(0, len(usable[0])))
     names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
     maps, _, _ = significance.find_significant(

@@ -117,6 +117,22 @@ def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeyp
     assert found.statistics["untestable"] == [int(u.sum()) for u in untestable]
 
 
+def test_broken_err_gives_the_same_whatever_the_bands(pair, monkeypatch):
+    for path in pair:
+        with fits.open(path, mode="update") as hdus:
+            hdus["ERR"].data[20:90:3, 20:90:3] = np.nan
+            hdus["ERR"].data[20:90:7, 20:90:5] = 0
+    exposures = ifu_search.read_exposures(read_inputs(pair))
+    found = []
+    for elements in (1, 1 << 21):
+        monkeypatch.setattr(ifu_search, "_ELEMENTS", elements)
+        found.append(ifu_search.find_detector("MIRIFUSHORT", exposures, _values(protect_structure=0.0)))
+    for a, b in zip(found[0].flagged, found[1].flagged, strict=True):
+        for reason in a:
+            np.testing.assert_array_equal(a[reason], b[reason])
+    assert found[0].flagged[0]["persistent"].size
+
+
 def test_executors_give_the_same_bytes(mrs, tmp_path):
     found = {}
     for name, executor in (("none", None), ("threads", ThreadPoolExecutor(3)), ("processes", ProcessPoolExecutor(2))):

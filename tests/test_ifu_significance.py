@@ -222,7 +222,7 @@ def test_isolated_wrong_err_is_no_detection():
     err = [np.ones_like(s) for s in sci]
     for e in err:
         e[10, 10], e[20, 20], e[30, 30], e[40, 40] = 0, np.nan, -1, np.inf
-    sigma = [sg.measure_sigma(e, s, noise="both") for e, s in zip(err, sci, strict=True)]
+    sigma = [sg.measure_sigma(e, s) for e, s in zip(err, sci, strict=True)]
     assert all((s == 1).all() for s in sigma)
     assert not _search(sci, sigma=sigma)[0].any()
 
