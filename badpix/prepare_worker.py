@@ -18,7 +18,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -371,19 +371,19 @@ def _log_to(path: Path) -> Any:
     """The pipeline's log in a file, and nothing on the terminal."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    with suppress(ImportError):
+        import crds.core.log  # noqa: F401 (it gives its logger a handler of its own)
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(one.level, one.propagate) for one in loggers]
+    before = [(one.level, one.propagate, one.handlers) for one in loggers]
     for one in loggers:
-        one.addHandler(handler)
         one.setLevel(logging.INFO)
-        one.propagate = False
+        one.propagate, one.handlers = False, [handler]
     try:
         yield
     finally:
-        for one, (level, propagate) in zip(loggers, before, strict=True):
-            one.removeHandler(handler)
+        for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
             one.setLevel(level)
-            one.propagate = propagate
+            one.propagate, one.handlers = propagate, handlers
         handler.close()
 
 

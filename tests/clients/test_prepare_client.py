@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from badpix import params, prepare, prepare_worker
-from badpix.errors import UsageError
+from badpix.errors import DataError, UsageError
 from badpix.reference_files import write_reference_files
 from badpix.simulate import make_scene
 from badpix.simulate_files import make_recipe, simulate
@@ -124,3 +124,50 @@ def test_the_optional_results_keep_the_segments_that_are_wanted(tmp_path):
     assert shapes["2"][0][1] == 2
     assert shapes["none"][0][1] > 2
     np.testing.assert_array_equal(shapes["2"][1], shapes["none"][1])
+
+
+def with_asdf(uncal, folder):
+    """The raw file as the archive has it, with an ASDF extension."""
+    from stdatamodels.jwst import datamodels
+
+    folder.mkdir()
+    with datamodels.Level1bModel(str(uncal)) as model:
+        model.save(str(folder / uncal.name))
+    return folder / uncal.name
+
+
+def test_references_and_context_of_a_crds_cache_without_a_server(tmp_path, monkeypatch):
+    from crds_cache import make_cache, set_context
+    from jwst.pipeline import Detector1Pipeline
+
+    recipe, written = make(tmp_path / "sim", detector="NRCB1", flats=0)
+    uncal = with_asdf(written["darks"][0], tmp_path / "raw")
+    references = write_reference_files(tmp_path / "references", make_scene(recipe))
+    classes = [Detector1Pipeline, *Detector1Pipeline.step_defs.values()]
+    kinds = [kind for step in classes[1:] for kind in step.reference_file_types]
+    kinds += [f"pars-{step.__name__.lower()}" for step in classes]
+    cache = make_cache(tmp_path / "crds", references, kinds, "NRCB1", "nircam")
+    monkeypatch.setenv("CRDS_PATH", str(cache))
+    monkeypatch.setenv("CRDS_SERVER_URL", prepare_worker.NOWHERE)
+    monkeypatch.delenv("STPIPE_DISABLE_CRDS_STEPPARS", raising=False)
+
+    p = checked(references="crds", products=["jump", "rate", "rateints", "fitopt"])
+    found = prepare.prepare_all([uncal], p, tmp_path / "out")
+    (record,) = found.records
+    assert record["context"] == record["context_used"] == "jwst_0001.pmap"
+    assert record["reference_files"]["gain"] == "jwst_nircam_gain_0001.fits"
+    assert record["steps"]["superbias"] == "COMPLETE"
+    assert fits.getheader(found.products["rate"][0])["CRDS_CTX"] == "jwst_0001.pmap"
+    assert prepare.prepare_all([uncal], p, tmp_path / "out").reused
+
+    set_context(cache, "jwst_0002.pmap")
+    with pytest.raises(UsageError, match=r"with another CRDS context \(jwst_0001.pmap then, jwst_0002.pmap now\)"):
+        prepare.prepare_all([uncal], p, tmp_path / "out")
+
+
+def test_no_server_and_no_cache(tmp_path, monkeypatch):
+    _, written = make(tmp_path / "sim", flats=0)
+    monkeypatch.setenv("CRDS_PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CRDS_SERVER_URL", prepare_worker.NOWHERE)
+    with pytest.raises(DataError, match="neither a server nor a cache answers"):
+        prepare.prepare_all(written["darks"], checked(references="crds"), tmp_path / "out")
