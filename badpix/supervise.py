@@ -56,27 +56,27 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
     list of Outcome
         In the order of the jobs.
     """
-    done: dict[str, Outcome] = {}
+    done: dict[Path, Outcome] = {}
     for job in jobs if not options.force else ():
         outcome = _look(job)
         if outcome is not None:
-            done[job.detector] = outcome
+            done[job.folder] = outcome
             say(job.detector, "nothing to do")
-    todo = [job for job in jobs if job.detector not in done]
+    todo = [job for job in jobs if job.folder not in done]
     at_once = max(1, min(at_once, len(todo)))
     share = replace(options, workers=max(1, options.workers // at_once))
     running: list[Any] = []
     with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(_start_child, job, share, running, say) for job in todo]
         try:
-            done |= {job.detector: future.result() for job, future in zip(todo, futures, strict=True)}
+            done |= {job.folder: future.result() for job, future in zip(todo, futures, strict=True)}
         except BaseException:
             for future in futures:
                 future.cancel()
             for child in running:
                 child.terminate()
             raise
-    return [done[job.detector] for job in jobs]
+    return [done[job.folder] for job in jobs]
 
 
 def _look(job: Job) -> Outcome | None:
