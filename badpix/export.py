@@ -203,8 +203,8 @@ def make_csv(mask: Mask, image: NDArray[np.uint32], evidence: Evidence | None, o
     base = int(one_based)
     y, x = np.nonzero((image != 0) & ((image & np.uint32(dq.VALUE["BAD_REF_PIXEL"]) != 0) | ~mask.reference))
     images = {} if evidence is None else evidence.images
-    images = {k: v for k, v in images.items() if v.shape == image.shape and not k.startswith("is_")}
-    columns = [images[k][y, x] for k in images]
+    images = {k: v for k, v in images.items() if tuple(v.shape) == image.shape and not k.startswith("is_")}
+    columns = [images[k][:, :][y, x] for k in images]
     stream = io.StringIO()
     stream.write(",".join(["x", "y", "value", "flags", *images]) + "\n")
     x0, y0 = mask.window.xstart - 1 + base, mask.window.ystart - 1 + base

@@ -90,12 +90,12 @@ def write_report(
         If the mask can't be read or the page would be too large.
     """
     mask = crds.read_mask(path)
-    found, note = explain.read_evidence(mask, evidence)
-    if note:
-        say(note)
     checked = check.check_mask(path, limits, against=against)
     previous = crds.read_mask(against) if against else None
-    text = make_page(mask, found, checked, previous, ramps, note)
+    with explain.open_evidence(mask, evidence) as (found, note):  # one image in memory at a time
+        if note:
+            say(note)
+        text = make_page(mask, found, checked, previous, ramps, note)
     size = len(text.encode("utf-8"))
     if size > SIZE_LIMIT:
         raise DataError(
@@ -156,8 +156,7 @@ def _safe_json(data: Mapping[str, Any]) -> str:
 
 def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | None) -> dict[str, Any]:
     """Everything that the script needs to draw the map and to read out a pixel."""
-    values, indices = np.unique(np.concatenate(([0], mask.image.ravel())), return_inverse=True)
-    index = indices[1:].reshape(mask.image.shape)
+    values, index = find_palette(mask.image)
     used = int(np.bitwise_or.reduce(values)) | (int(np.bitwise_or.reduce(pair.old, axis=None)) if pair else 0)
     present = [f for f in dq.FLAGS if used & f.value]
     data: dict[str, Any] = {
@@ -181,14 +180,23 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
         "pixels": int(np.count_nonzero(mask.image)),
     }
     if pair is not None and pair.old.shape == mask.image.shape:
-        old_values, old_indices = np.unique(np.concatenate(([0], pair.old.ravel())), return_inverse=True)
+        old_values, old_index = find_palette(pair.old)
         data["old"] = {
             "palette": [int(v) for v in old_values],
-            "image": encode_png(old_indices[1:].reshape(mask.image.shape)),
+            "image": encode_png(old_index),
         }
     if evidence is not None:
         data |= _evidence_data(mask, evidence)
     return data
+
+
+def find_palette(image: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The values that occur in an image (0 first, also where it does not), and each pixel's place among them."""
+    where = image != 0
+    found = np.unique(image[where])
+    index = np.zeros(image.shape, np.int64)
+    index[where] = np.searchsorted(found, image[where]) + 1
+    return np.concatenate(([np.uint32(0)], found)), index
 
 
 def _evidence_data(mask: Mask, evidence: Evidence) -> dict[str, Any]:
@@ -202,7 +210,7 @@ def _evidence_data(mask: Mask, evidence: Evidence) -> dict[str, Any]:
     kept = np.arange(y.size)
     if y.size > room:  # an even choice, the same every time
         kept = np.unique(np.linspace(0, y.size - 1, room).astype(np.int64))
-    quantities = [{"name": n, "data": _half(evidence.images[n][y[kept], x[kept]])} for n in names]
+    quantities = [{"name": n, "data": _half(evidence.images[n][:, :][y[kept], x[kept]])} for n in names]
     rules = [
         {
             **r._asdict(),

@@ -151,7 +151,7 @@ def search_table(mask: Mask, evidence: Evidence | None) -> str:
         found = evidence.images.get(f"is_{name.lower()}")
         own = [r for r in evidence.rules if r.search == name and not _is_veto(r.quantity)]
         limits = "; ".join(dict.fromkeys(_limit_words(r) for r in own))
-        count = "-" if found is None else int(np.count_nonzero(found))
+        count = "-" if found is None else int(np.count_nonzero(found[:, :]))
         rows.append([name, count, ", ".join(explain.flags_of_search(mask, name)), limits])
     return table(["Search", "Pixels", "Sets", "Limits"], rows)
 
@@ -238,7 +238,7 @@ def histograms(mask: Mask, evidence: Evidence | None) -> str:
     science = ~mask.reference
     out, drawn = "", 0
     for name in names:
-        values = evidence.images[name][science].astype(np.float64)
+        values = evidence.images[name][:, :][science].astype(np.float64)
         if drawn == CHARTS or np.unique(values[:10_000]).size <= 2 or not np.isfinite(values).any():
             continue
         drawn += 1

@@ -419,6 +419,8 @@ def export(
 
     kind = exporting.choose_format(output, form)
     found = crds.read_mask(mask)
-    evidence = explaining.read_evidence(found)[0] if kind == "csv" else None
-    n = exporting.write(found, output, kind, flags=flags, evidence=evidence, one_based=one_based, overwrite=overwrite)
+    with explaining.open_evidence(found) as (numbers, _):
+        n = exporting.write(
+            found, output, kind, flags=flags, evidence=numbers, one_based=one_based, overwrite=overwrite
+        )  # fmt: skip
     talk.finish("export", [output], {"mask": mask, "format": kind, "pixels": n})
