@@ -115,6 +115,8 @@ def dq_init(folder: Path, path: Path, exposure: Path | None) -> dict[str, Any]:
     crds_client.get_context_used = lambda observatory: "N/A"  # the only question left to a server
     mask = rules.read_file(path, path.name)
     model = datamodels.open(exposure) if exposure else _synthetic(mask, datamodels)
+    if isinstance(model, datamodels.Level1bModel):  # an uncal file: the step wants ramps
+        model = datamodels.RampModel(model)
     before = np.array(model.pixeldq) if exposure and model.hasattr("pixeldq") else np.uint32(0)
     window = _window_of(model)
     step = DQInitStep()
