@@ -14,9 +14,9 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
 4. *Persistent*: in all m exposures that measure the pixel, one sign, each beyond the threshold t(m, m) at which
    Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures.
 5. *Partial*: the same for k of m exposures, k a majority; flagged where it exceeds ``partial_sigma``.
-6. *Single*: beyond t(1, 1) both in eta and against the lower median of all exposures, unless other exposures
-   have something as significant close by (a line of a dithered source is at the same wavelength, a few pixels to
-   the side). Tracks grow from there.
+6. *Single*: beyond t(1, 1) both in eta and against the lower median of all exposures (too low values: against the
+   upper one), unless other exposures have something as significant close by (a line of a dithered source is at the
+   same wavelength, a few pixels to the side). Tracks of cosmic rays grow from the pixels that are too high.
 
 The thresholds come from the distribution of eta for independent Gaussian noise (:func:`solve_thresholds`).
 """
@@ -189,10 +189,10 @@ def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = Non
 
 
 def measure_between(sci: list[np.ndarray]) -> np.ndarray:
-    """Lower median over the exposures; NaN where fewer than two are valid.
+    """What the exposures have in common, for a search for too high values: their lower median.
 
-    Not the mean of the middle two: a pixel that is bad in 2 of 4 would show half its amplitude in the bad
-    exposures and minus half in the good ones.
+    NaN where fewer than two are valid. Not the mean of the middle two: a pixel that is too high in 2 of 4 would show
+    half its amplitude in the bad exposures and minus half in the good ones. For too low values, turn the signs.
     """
     reference = lower_median_along(sci)
     valid = np.add.reduce([~np.isnan(s) for s in sci], dtype=np.uint16)
@@ -449,21 +449,22 @@ def _flag_single(
     grow_steps: int,
 ) -> None:
     """Test against the other exposures, and growth along tracks (step 6), into ``reasons``."""
-    reference = measure_between(band.sci)
     tail = float(np.interp(len(found), _STACKS, _TAIL_BETWEEN))
     size = band.noise.reshape(-1) * np.float32(tail)
-    for e, (at, value) in enumerate(found):
-        keep = (np.abs(value) > limit) & ~persistent[at]
-        at, value = at[keep], value[keep]
-        difference = (band.sci[e] - reference) / band.sigma[e]
-        between = _between(difference, size, at, protect, 3, band.stride)
-        agree = np.maximum(np.minimum(between, value), 0) + np.minimum(np.maximum(between, value), 0)
-        agree /= _moved(band, e, at, persistent, window, 0.5 * protect)
-        seeds = np.abs(agree) > limit  # NaN compares false
-        at, sign = at[seeds], np.sign(agree[seeds])
-        _fill(reasons[e], at, SINGLE)
-        grown = _grow(difference, size, at, sign, band, 2 * protect, grow_sigma, grow_steps)
-        _fill(reasons[e], grown, GROWN)
+    for sign in (1, -1):
+        reference = sign * measure_between([sign * s for s in band.sci])
+        for e, (at, value) in enumerate(found):
+            keep = (sign * value > limit) & ~persistent[at]
+            if not keep.any():
+                continue
+            at, value = at[keep], value[keep]
+            difference = (band.sci[e] - reference) / band.sigma[e]
+            between = sign * _between(difference, size, at, protect, 3, band.stride)
+            agree = np.minimum(between, sign * value) / _moved(band, e, at, persistent, window, 0.5 * protect)
+            at = at[agree > limit]  # NaN compares false
+            _fill(reasons[e], at, SINGLE)
+            if sign > 0:  # cosmic rays add charge
+                _fill(reasons[e], _grow(difference, size, at, band, 2 * protect, grow_sigma, grow_steps), GROWN)
 
 
 def _fill(reasons: np.ndarray, at: np.ndarray, reason: int) -> None:
@@ -518,31 +519,26 @@ def _grow(
     difference: np.ndarray,
     size: np.ndarray,
     seeds: np.ndarray,
-    sign: np.ndarray,
     band: Band,
     protect: float,
     grow_sigma: float,
     steps: int,
 ) -> np.ndarray:
-    """Pixels reached from seeds, step by step, through neighbours of the seed's sign beyond ``grow_sigma``."""
+    """Pixels reached from seeds, step by step, through neighbours that are too high by more than ``grow_sigma``."""
     around = _offsets(3, 3, band.stride)
     usable = np.isfinite(difference).reshape(-1)
     usable[seeds] = False
-    front, grown = seeds, []
+    front, grown = seeds, [np.empty(0, np.intp)]
     for _ in range(steps):
-        at, first = np.unique((front[:, None] + around).reshape(-1), return_index=True)
-        wanted = np.repeat(sign, around.size)[first]
-        free = usable[at]
-        at, wanted = at[free], wanted[free]
+        at = np.unique((front[:, None] + around).reshape(-1))
+        at = at[usable[at]]
         usable[at] = False  # each is looked at once
-        strong = _stand_out(difference, at) / size[at] * wanted > grow_sigma
-        at, wanted = at[strong], wanted[strong]
-        strong = _between(difference, size, at, protect, 5, band.stride) * wanted > grow_sigma
-        front, sign = at[strong], wanted[strong]
+        at = at[_stand_out(difference, at) / size[at] > grow_sigma]
+        front = at[_between(difference, size, at, protect, 5, band.stride) > grow_sigma]
         if not front.size:
             break
         grown.append(front)
-    return np.concatenate([np.empty(0, np.intp), *grown])
+    return np.concatenate(grown)
 
 
 def halo(kernel_size: tuple[int, int], window: tuple[int, int], grow_steps: int) -> int:

@@ -143,12 +143,22 @@ def test_injected_truth_comes_back_as_a_whole_map():
     assert not _search(before)[0].any()
 
 
-def test_bad_in_two_of_four():
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bad_in_two_of_four(sign):
     sci = _noise(seed=12)
     for e in (1, 3):
-        sci[e][40, 40] += 60
+        sci[e][40, 40] += sign * 60
     found = _search(sci)[0]
-    assert (found[:, 40, 40] > 0).tolist() == [False, True, False, True]
+    assert np.argwhere(found).tolist() == [[1, 40, 40], [3, 40, 40]]
+
+
+def test_turned_signs_give_the_same_map():
+    sci = _noise(seed=16)
+    for e, s in enumerate(sci):
+        s[20 + e, 30] += 30
+        s[60, 20 + 9 * e : 22 + 9 * e] -= 40
+    options = {"grow_steps": 0}  # tracks grow upwards only
+    np.testing.assert_array_equal(_search(sci, **options)[0], _search([-s for s in sci], **options)[0])
 
 
 def test_tracks_grow():
