@@ -8,7 +8,6 @@ appeared in the meantime, so nobody's file is replaced unasked.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import os
 import secrets
@@ -80,12 +79,22 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         _publish(temporary, path, overwrite)
         _sync(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS):
-            raise DataError(f"{path}: not written: {os.strerror(error.errno)}") from error
-        raise
+        if error.filename is not None and str(error.filename) not in (str(temporary), str(path)):
+            raise  # another file's trouble
+        raise DataError(f"{path}: not written: {_reason(error)}") from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _reason(error: OSError) -> str:
+    """Why a file could not be written; numpy and astropy hide the number of the error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno:
+            return os.strerror(seen.errno)
+        seen = seen.__context__
+    return f"the disk is full, or the file too large ({str(error).splitlines()[0]})"
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:

@@ -358,6 +358,7 @@ def test_quiet_and_log(folder, tmp_path):
     assert "done in" in log
 
 
+@pytest.mark.slow
 def test_pictures(folder, tmp_path):
     pytest.importorskip("matplotlib")
     run("flats", folder, "-o", tmp_path / "m.fits", "--plot", tmp_path / "plots")
@@ -600,16 +601,16 @@ def test_real_list_and_maps_make_one_mask(real_data, tmp_path):
     assert [f for f in rules.find_faults(tmp_path / "m.fits") if f.severity == "error"] == []
 
 
+@pytest.mark.slow
 def test_real_maps_over_years(real_data, tmp_path):
-    """Eight maps of NRCALONG, 2023 to 2026, with the share of dates as a limit: fewer and fewer pixels."""
+    """Maps of NRCALONG, 2023 to 2026, with the share of dates as a limit: fewer and fewer pixels."""
     blank = make_mask(tmp_path / "blank.fits", "NRCALONG")
-    maps = sorted((real_data / "gbrammer+grizli").glob("nrc_badpix_*_NRCALONG.fits.gz"))
+    maps = sorted((real_data / "gbrammer+grizli").glob("nrc_badpix_*_NRCALONG.fits.gz"))[1::3]
     counts = []
-    for fraction in (0, 0.3, 0.6):
+    for fraction in (0, 0.6):
         out, _ = run("merge", blank, *maps, "--min-fraction", fraction, "-o", tmp_path / f"{fraction}.fits", "--json")
         counts.append(json.loads(out)["flags"]["OTHER_BAD_PIXEL"]["pixels"])
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] > counts[2] > 0
+    assert counts[0] > counts[1] > 0
 
 
 # --- params ----------------------------------------------------------------------------------------------
