@@ -28,6 +28,7 @@ from badpix.rules import Fault
 
 NOT_DEFECTS = ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
 LINES_SHOWN = 5
+JUMP_SIGMA = 5.0  # changes within this many times their counting noise are never a jump
 
 
 @dataclass
@@ -300,7 +301,8 @@ def check_jump(
     for name in sorted({*before, *after}):
         old, new = before.get(name, 0), after.get(name, 0)
         low, high = sorted((old, new))
-        if high - low > floor and high > p["max_jump_ratio"] * low:
+        noise = JUMP_SIGMA * np.sqrt(low + high)
+        if high - low > max(floor, noise) and high > p["max_jump_ratio"] * low:
             ratio = f"{high / low:.1f} times" if low else "from none" if new else "to none"
             found.append(
                 Fault(

@@ -64,8 +64,8 @@ SECTION = Section(
         ),
         Param(
             "min_jump_percent",
-            0.02,
-            "Changes of fewer science pixels than this are never a jump.",
+            0.005,
+            "Changes of fewer science pixels than this, or within 5 times their counting noise, are never a jump.",
             unit="%",
             low=0.0,
             high=100.0,
