@@ -130,7 +130,9 @@ def _attempt(job: Job, options: Options, work: Path, begun: float, say: Say) -> 
         say(f"left out of {stage}: {Path(name).name}: {why}")
     if not made.why and not options.force:
         return _settled(job, now or {})
-    say("why: " + "; ".join([*(["forced"] if options.force else []), *made.why]))
+    if options.force:
+        made.why.insert(0, "forced")
+    say("why: " + "; ".join(made.why))
     there = [p for p in known if p["key"] == made.key and shelf.is_whole(p)]
     if there and not options.force:
         return _judge_again(job, there[-1], against, options, say)

@@ -104,7 +104,7 @@ def _row(r: Mapping[str, Any], current: bool) -> dict[str, Any]:
         "detector": r["detector"],
         "status": "current" if current else STATUS.get(r["status"], r["status"]),
         "key": str(r.get("key") or "")[:10],
-        "inputs": len([k for k in r.get("inputs") or [] if k.get("role") == "rate"]) - len(_after_start(r)),
+        "inputs": _count_used(r),
         "rejected": len(r.get("rejected") or []),
         "flagged": flags.get("any"),
         "unusable": flags.get("DO_NOT_USE", 0) if flags else None,
@@ -116,10 +116,12 @@ def _row(r: Mapping[str, Any], current: bool) -> dict[str, Any]:
     }
 
 
-def _after_start(r: Mapping[str, Any]) -> list[str]:
-    """Slope files that were hashed as inputs and then left out by a search."""
-    rates = {k["path"] for k in r.get("inputs") or [] if k.get("role") == "rate"}
-    return [x["file"] for x in r.get("rejected") or [] if x.get("path") in rates]
+def _count_used(r: Mapping[str, Any]) -> int | None:
+    """Exposures that the searches used: those identified at the start, without those left out later."""
+    if "inputs" not in r:
+        return None
+    rates = {k["path"] for k in r["inputs"] if k.get("role") == "rate"}
+    return len(rates - {x.get("path") for x in r.get("rejected") or []})
 
 
 def _is_current(r: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import click
 from badpix import params as declared
 from badpix.cli.common import Command
 
-SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "prepare", "simulate"), "outlier": ("ifu", "image")}
+SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"), "outlier": ("ifu", "image")}
 
 
 @click.command(cls=Command)
@@ -15,7 +15,7 @@ SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "prepare", "simul
 @click.option("--set", "parameter_set", type=click.Choice(declared.SETS), default="default", help="Parameter set.")
 @click.pass_context
 def params(ctx: click.Context, command: str, parameter_set: str) -> None:
-    """Print the commented YAML of COMMAND (flats, darks, merge, reference, prepare; ifu, image)."""
+    """Print the commented YAML of COMMAND (flats, darks, merge, check, rebuild, ...; ifu, image)."""
     known = [name for names in SECTIONS.values() for name in names]
     if command not in known:
         raise click.BadParameter(f"{command!r} has no parameters{declared.nearest(command, known)}")
