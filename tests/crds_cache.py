@@ -1,4 +1,4 @@
-"""A tiny CRDS cache, as CRDS leaves it for work without a server: one context, one detector, a few reference files."""
+"""A tiny CRDS cache, as CRDS leaves it for work without a server: one detector, a few reference files."""
 
 from __future__ import annotations
 
