@@ -306,7 +306,7 @@ SECTION = Section(
         ),
         Param(
             "telegraph_threshold",
-            5.25,
+            5.5,
             "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, "
             "each in sigma of all pixels.",
             unit="sigma",
@@ -315,7 +315,7 @@ SECTION = Section(
         ),
         Param(
             "telegraph_noisy_threshold",
-            2.5,
+            3.0,
             "Limit of correlation plus half of flatness for pixels that are noisy in any case.",
             unit="sigma",
             low=0.0,
