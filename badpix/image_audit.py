@@ -1,14 +1,15 @@
 """Which sources lost flux to flags, so that nobody finds out from a light curve.
 
 1. Sources are peaks of the median image of all groups above ``audit_snr`` times its local noise (photutils).
-2. In every exposure, in 5x5 pixels around a source and with the *model* b (SCI has the hit in it), b_net = max(b - median b, 0):
+2. In every exposure, in 5x5 pixels around a source and with the *model* b (SCI has the hit in it), b_net =
+   max(b - median b, 0):
 
-       lost = sum of b_net on flagged pixels / sum of b_net;    excess = sum of r on flagged pixels / sum of b_net;
-       S5 = sum of r over the 5x5 / sum of b_net.
+       lost = sum of b_net on flagged pixels / sum of b_net;    excess = sum of r on flagged pixels / sum of
+       b_net; S5 = sum of r over the 5x5 / sum of b_net.
 
-3. Sources that lost more than ``audit_loss`` are listed with a verdict: ``suspect`` where the excess is below the loss or S5
-   below 0.06 (flux was moved, not added), ``repeated`` where it happened in two or more exposures (two hits on one
-   core are unlikely), else ``hit``. Nothing is unflagged.
+3. Sources that lost more than ``audit_loss`` are listed with a verdict: ``suspect`` where the excess is below
+   the loss or S5 below 0.06 (flux was moved, not added), ``repeated`` where it happened in two or more
+   exposures (two hits on one core are unlikely), else ``hit``. Nothing is unflagged.
 """
 
 from __future__ import annotations

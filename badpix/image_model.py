@@ -1,13 +1,14 @@
 """What an exposure should look like: the model it is compared with, and the noise of the comparison.
 
-1. Reference on the grid: the two middle values (a, b) of the *other* groups; their mean where they agree, the lower one
-   where they don't (b - a > agree_sigma * s_d + agree_gradient * D(a): the higher one is a hit in another group).
-   Holes of a pixel or two are filled from their 3x3 neighbours, so that interpolation doesn't widen them.
+1. Reference on the grid: the two middle values (a, b) of the *other* groups; their mean where they agree, the
+   lower one where they don't (b - a > agree_sigma * s_d + agree_gradient * D(a): the higher one is a hit in
+   another group). Holes of a pixel or two are filled from their 3x3 neighbours, so that interpolation doesn't
+   widen them.
 2. Blot to the exposure's pixels; m = number of other groups there.
 3. Sharpening: drizzle blurs by about a pixel. A 5x5 kernel of sum zero is fitted where the model is steep,
    SCI - sky - b = sum_k c_k (b shifted by k - b), robustly, and its sum is added there.
-4. Expected noise: v0 = VAR_RNOISE + P(b) with P the median VAR_POISSON in bins of the model; s0^2 = min(ERR^2, v0). A hit raises its
-   own ERR and would hide in it; ERR that is not positive is replaced by sqrt(v0).
+4. Expected noise: v0 = VAR_RNOISE + P(b) with P the median VAR_POISSON in bins of the model; s0^2 = min(ERR^2,
+   v0). A hit raises its own ERR and would hide in it; ERR that is not positive is replaced by sqrt(v0).
 5. Noise of the model: the factor f_m = 1.4826 MAD of (SCI - sky - b)/s0 over flat pixels, for each m.
 """
 
@@ -96,7 +97,9 @@ def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) 
         parts = []
         step = max(1, (y1 - y0) // ROWS)
         for group, w in ((g, one), (g + 1, two)):
-            rows = [shelf.read(mosaic_name(group), w.shape, slice(y - w.y0, y - w.y0 + 1)) for y in range(y0, y1, step)]
+            rows = [
+                shelf.read(mosaic_name(group), w.shape, slice(y - w.y0, y - w.y0 + 1)) for y in range(y0, y1, step)
+            ]
             parts.append(np.concatenate(rows)[:, x0 - w.x0 : x1 - w.x0 : 3])
         found.append(stats.median_mad(parts[0] - parts[1])[1])
     found = [s for s in found if np.isfinite(s)]
@@ -181,7 +184,9 @@ class Sharpening(NamedTuple):
     shift: tuple[float, float]
 
 
-def fit_sharpening(residual: NDArray, model: NDArray, sigma: NDArray, derivative: NDArray, *, size: int) -> Sharpening | None:
+def fit_sharpening(
+    residual: NDArray, model: NDArray, sigma: NDArray, derivative: NDArray, *, size: int
+) -> Sharpening | None:
     """Fit the kernel that turns the model into the exposure; None where fewer than 500 steep pixels exist.
 
     Parameters
@@ -281,25 +286,38 @@ def measure_expected_noise(
     table = _poisson_table(model, var_poisson, good)
     if table is None:
         return err
+    usual = _usual_read_noise(var_rnoise)
+    out = np.empty_like(err)
+    for top in range(0, len(model), ROWS):  # in bands: the interpolation is in float64
+        rows = slice(top, top + ROWS)
+        with np.errstate(invalid="ignore"):
+            read = usual if var_rnoise is None else np.where(var_rnoise[rows] > 0, var_rnoise[rows], usual)
+            expected = np.sqrt(read + _look_up(model[rows], *table))
+            out[rows] = np.where(expected > 0, np.minimum(err[rows], expected), err[rows])
+    return out
+
+
+def _usual_read_noise(var_rnoise: NDArray | None) -> np.float32:
+    """Median of the positive read-noise variances; 0 where there are none."""
     if var_rnoise is None:
-        read: NDArray = np.zeros_like(err)
-    else:
-        positive = np.isfinite(var_rnoise) & (var_rnoise > 0)
-        usual = np.float32(np.median(var_rnoise[positive])) if positive.any() else np.float32(0)
-        read = np.where(positive, var_rnoise, usual)
-    levels, variances, slope = table
+        return np.float32(0)
+    sample = var_rnoise[::4]
+    sample = sample[np.isfinite(sample) & (sample > 0)]
+    return np.float32(np.median(sample)) if sample.size else np.float32(0)
+
+
+def _look_up(model: NDArray, levels: NDArray, variances: NDArray, slope: float) -> NDArray:
+    """Photon noise (variance, float32) at the model's values, linear between the levels and beyond the last."""
     poisson = np.interp(model, levels, variances).astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        beyond = model > levels[-1]
-        poisson[beyond] = variances[-1] + slope * (model[beyond] - levels[-1])
-        expected = np.sqrt(read + poisson)
-        return np.where(expected > 0, np.minimum(err, expected), err)
+    beyond = model > levels[-1]
+    poisson[beyond] = variances[-1] + slope * (model[beyond] - levels[-1])
+    return poisson
 
 
 def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple[NDArray, NDArray, float] | None:
     """Median VAR_POISSON in bins of the model: levels, variances, slope beyond the last."""
     use = good & np.isfinite(model) & np.isfinite(var_poisson)
-    step = max(1, int(np.sqrt(use.size / 500_000)))
+    step = max(1, int(np.sqrt(use.size / 200_000)))
     sample = np.zeros_like(use)
     sample[::step, ::step] = True
     bright = np.nanquantile(model[::3, ::3], 0.98) if np.isfinite(model[::3, ::3]).any() else np.nan
@@ -324,20 +342,24 @@ def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple
     return levels, noise, slope
 
 
-def measure_noise_factors(scaled: NDArray, flat: NDArray, cover: NDArray) -> tuple[NDArray, list[int]]:
+def measure_noise_factors(
+    residual: NDArray, expected: NDArray, flat: NDArray, cover: NDArray
+) -> tuple[NDArray, list[int]]:
     """f_m for m = 0 ... 8 (the last for all above), and the m at which it ran into its limits.
 
     Parameters
     ----------
-    scaled : float32 (ny, nx)
-        (SCI - sky - model) / s0.
+    residual, expected : float32 (ny, nx)
+        SCI - sky - model, and s0.
     flat : bool (ny, nx)
         Pixels where the model is flat.
     cover : uint8 (ny, nx)
         m.
     """
     factors = np.full(MAX_COVER + 1, np.nan)
-    values, which = scaled[::2][flat[::2]], np.minimum(cover[::2][flat[::2]], MAX_COVER)
+    use = flat[::3] & np.isfinite(residual[::3])
+    values = residual[::3][use] / expected[::3][use]
+    which = np.minimum(cover[::3][use], MAX_COVER)
     for m in range(1, MAX_COVER + 1):
         part = values[which == m]
         if len(part) >= MIN_FLAT:
@@ -353,9 +375,7 @@ def measure_noise_factors(scaled: NDArray, flat: NDArray, cover: NDArray) -> tup
     return np.clip(factors, low, high), limited
 
 
-def combine_noise(
-    mode: str, err: NDArray, expected: NDArray, factors: NDArray, cover: NDArray
-) -> NDArray:
+def combine_noise(mode: str, err: NDArray, expected: NDArray, factors: NDArray, cover: NDArray) -> NDArray:
     """The noise st of a difference, float32: see the parameter ``noise``."""
     factor = factors.astype(np.float32)[np.minimum(cover, MAX_COVER)]
     if mode == "exposure":
@@ -364,4 +384,5 @@ def combine_noise(
         return factor * np.float32(np.median(expected[::3, ::3]))
     if mode == "both":
         return np.sqrt(err * err + np.maximum(factor * factor - 1, 0) * expected * expected)
-    return factor * expected
+    factor *= expected
+    return factor

@@ -53,7 +53,7 @@ def _draw_column(column: Any, piece: Cutout) -> None:
         axis.set_yticks([])
     ys, xs = np.nonzero(piece.flagged)
     column[2].plot(xs, ys, "s", mfc="none", mec="red", ms=4)
-    strength = f" {piece.significance:.0f}σ" if piece.kind == "outlier" else ""
+    strength = f" {piece.significance:.0f} sigma" if piece.kind == "outlier" else ""
     column[0].set_title(f"{piece.kind}{strength}\n({piece.x}, {piece.y})", fontsize=8)
     for axis in column:
         axis.set_xlim(-0.5, 2 * CUTOUT + 0.5)

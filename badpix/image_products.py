@@ -1,8 +1,7 @@
 """Intermediate products (``_outlier_i2d``, ``_median``, ``_blot``) and cut-outs for pictures.
 
-Names and HDUs are the documented ones. Mosaic and median carry the output grid as FITS WCS (TAN) and as GWCS; keywords that hold for
-single exposures only (SIP terms, pointing, background) are left out.
-"""
+Names and HDUs are the documented ones. Mosaic and median carry the output grid as FITS WCS (TAN) and as GWCS;
+keywords that hold for single exposures only (SIP terms, pointing, background) are left out. """
 
 from __future__ import annotations
 
@@ -93,7 +92,9 @@ def grid_header(cal: CalFile, grid: Grid) -> fits.Header:
     ny, nx = grid.shape
     (a, b), (c, d) = grid.pc
     header = fits.Header({k: image_hdu(cal, "SCI").header[k] for k in _KEEP_SCI if k in image_hdu(cal, "SCI").header})
-    ra, dec = grid_to_sky(grid, np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]), np.array([-0.5, -0.5, ny - 0.5, ny - 0.5]))
+    ra, dec = grid_to_sky(
+        grid, np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]), np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
+    )
     header.update(
         {
             "WCSAXES": 2,
@@ -183,11 +184,11 @@ def cut_out(
         ys, xs = np.rint(y[seen]).astype(int), np.rint(x[seen]).astype(int)
         places += [("star", int(ys[k]), int(xs[k]), 0.0) for k in _apart(ys, xs, np.arange(len(ys)))]
     out = []
-    for kind, y, x, significance in places:
-        at = np.array([y]), np.array([x])
+    for kind, row, column, significance in places:
+        at = np.array([row]), np.array([column])
         side = 2 * CUTOUT + 1
         pieces = [gather(i, *at, CUTOUT).reshape(side, side) for i in (sci, model, flagged.astype(np.float32))]
-        out.append(Cutout(kind, x, y, significance, pieces[0], pieces[1], pieces[2] > 0))
+        out.append(Cutout(kind, column, row, significance, pieces[0], pieces[1], pieces[2] > 0))
     return out
 
 

@@ -1,10 +1,10 @@
 """Sky levels of overlapping exposures, where no keyword tells them.
 
-1. Each image is divided by the cells (32 x 32 pixels) of the output grid; a cell's level is the median of its good pixels
-   (every second pixel of every second row), kept where more than half of the cell is there.
+1. Each image is divided by the cells (32 x 32 pixels) of the output grid; a cell's level is the median of its
+   good pixels (every second pixel of every second row), kept where more than half of the cell is there.
 2. For each pair of images with at least 5 common cells: the median difference, with a weight from its scatter.
-3. Levels by weighted least squares, sum zero in every connected set of images. Images are matched, not groups: the
-   detectors of one exposure have skies of their own.
+3. Levels by weighted least squares, sum zero in every connected set of images. Images are matched, not groups:
+   the detectors of one exposure have skies of their own.
 
 Levels are constants: a gradient across the field stays.
 """
@@ -26,9 +26,9 @@ _ROWS = 256
 
 
 class Cells(NamedTuple):
-    """Median level of the grid cells that an image covers; ``index`` is sorted."""
+    """Median level of the grid cells that an image covers; ``cell`` is sorted."""
 
-    index: NDArray
+    cell: NDArray
     level: NDArray
 
 
@@ -72,9 +72,14 @@ def match_levels(tables: list[Cells]) -> Matched:
     for i in range(n):
         for j in range(i + 1, n):
             one, two = tables[i], tables[j]
-            if not len(one.index) or not len(two.index) or one.index[0] > two.index[-1] or two.index[0] > one.index[-1]:
+            if (
+                not len(one.cell)
+                or not len(two.cell)
+                or one.cell[0] > two.cell[-1]
+                or two.cell[0] > one.cell[-1]
+            ):
                 continue
-            _, at, to = np.intersect1d(one.index, two.index, assume_unique=True, return_indices=True)
+            _, at, to = np.intersect1d(one.cell, two.cell, assume_unique=True, return_indices=True)
             if len(at) < MIN_COMMON:
                 continue
             middle, scatter = median_mad(one.level[at] - two.level[to])

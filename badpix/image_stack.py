@@ -1,8 +1,9 @@
 """The grouped mosaics of a run, on disk, and what is taken from the whole stack.
 
 1. Each group's mosaic is written once, as its window of the grid (:class:`Shelf`).
-2. The stack is sorted once, tile by tile. Of the ``n`` valid values s[0] <= ... <= s[n-1] at a grid pixel only those are kept from
-   which the median of all, and the two middle values of all *but any one*, follow: with k = n // 2,
+2. The stack is sorted once, tile by tile. Of the ``n`` valid values s[0] <= ... <= s[n-1] at a grid pixel only
+   those are kept from which the median of all, and the two middle values of all *but any one*, follow: with k =
+   n // 2,
 
        n even: lo = s[k-1], hi = s[k];      n odd: lo = s[k-1], mid = s[k], hi = s[k+1].
 
@@ -81,7 +82,7 @@ class Shelf:
 
 
 def _read_fully(handle: int, out: NDArray, offset: int) -> None:
-    view = memoryview(out).cast("B")
+    view = memoryview(out.data).cast("B")
     done = 0
     while done < len(view):
         got = os.preadv(handle, [view[done:]], offset + done)
@@ -165,9 +166,7 @@ def middle_of_others(
     return a, b, m
 
 
-def write_planes(
-    shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int, others: bool
-) -> None:
+def write_planes(shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int, others: bool) -> None:
     """Sort the stack of all mosaics, tile by tile, into the planes and the count on the shelf.
 
     The plane ``median`` is always written; those that the medians of all but one need, with ``others``.
@@ -197,7 +196,7 @@ def write_planes(
             if stack is not None:
                 *planes, number = sort_planes(stack)
                 count[:, left:right] = number
-                band["median"][:, left:right] = median_of(*planes, number)
+                band["median"][:, left:right] = median_of(planes[0], planes[1], planes[2], number)
                 for name, part in zip(names[1:], planes, strict=False):
                     band[name][:, left:right] = part
         for name, values in band.items():
@@ -223,9 +222,7 @@ def _overlap(a: Window, b: Window) -> bool:
     return a.y0 < b.y1 and b.y0 < a.y1 and a.x0 < b.x1 and b.x0 < a.x1
 
 
-def read_planes(
-    shelf: Shelf, shape: tuple[int, int], window: Window
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def read_planes(shelf: Shelf, shape: tuple[int, int], window: Window) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """The planes lo, mid, hi and the count inside a window of the grid."""
     lo, mid, hi = (read_window(shelf, plane, shape, window) for plane in PLANES)
     return lo, mid, hi, read_window(shelf, "count", shape, window, np.uint16)

@@ -1,16 +1,18 @@
 """The decision: which pixels of an exposure are hit.
 
-Documented rule (:func:`find_documented`): two passes on |SCI - model - background| against a mixture of noise and
-derivative, the second one on the neighbours of the first.
+Documented rule (:func:`find_documented`): two passes on |SCI - model - background| against a mixture of noise
+and derivative, the second one on the neighbours of the first.
 
-Better test (:func:`find_hits`), with r = SCI - sky - model, z = r / st, D = derivative of the model, m = number of other groups,
-S3 = sum of r over 3x3, steep = D > 3 st:
+Better test (:func:`find_hits`), with r = SCI - sky - model, z = r / st, D = derivative of the model, m = number
+of other groups, S3 = sum of r over 3x3, steep = D > 3 st:
 
-1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on steep pixels S3 > conserve * r: a hit only adds charge, another
-   sub-pixel phase of a star moves it from the neighbours to the peak;
+1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on steep pixels S3 > conserve * r: a hit only adds charge,
+   another sub-pixel phase of a star moves it from the neighbours to the peak;
 2. grow, twice: neighbours of what is flagged with the second pair of limits and the same condition;
-3. dark: z < -snr_dark, -r > 1.125 (1 + 1/m) D, m >= 2 (with one other exposure a dark pixel is a hit in that one);
-4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources (1 + 1/m) D;
+3. dark: z < -snr_dark, -r > 1.125 (1 + 1/m) D, m >= 2 (with one other exposure a dark pixel is a hit in that
+   one);
+4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources
+   (1 + 1/m) D;
 5. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
 6. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`).
 
@@ -23,7 +25,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
 
 from badpix.image_model import gather
 from badpix.resample import measure_derivative
@@ -45,7 +46,13 @@ MIN_PEAKS = 100
 
 
 def find_documented(
-    sci: NDArray, err: NDArray, model: NDArray, background: float, *, snr: tuple[float, float], scale: tuple[float, float]
+    sci: NDArray,
+    err: NDArray,
+    model: NDArray,
+    background: float,
+    *,
+    snr: tuple[float, float],
+    scale: tuple[float, float],
 ) -> NDArray:
     """The documented two-pass rule, bool (ny, nx). Images are float32; ERR that is NaN counts as 0."""
     out = np.empty(sci.shape, bool)
@@ -115,12 +122,15 @@ def find_hits(
         )  # fmt: skip
         dark = np.zeros_like(bright)
         if snr_dark:
-            usable = np.where(cover >= 2, -z, np.float32(0))
+            usable = -z
+            usable[cover < 2] = 0
             dark, saved = _find_signed(
                 usable, -residual, derivative, flat, cover, model, expected,
                 snr=(snr_dark, np.inf), scale=(1.125, 1.125), conserve=conserve, protect_sources=protect_sources,
             )  # fmt: skip
             guarded += saved
+            del usable
+        del derivative
         trail = np.zeros_like(bright)
         if trail_snr:
             trail = find_trails(z, flat, trail_snr=trail_snr) & ~bright
@@ -209,8 +219,11 @@ def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
     ys, xs = np.nonzero((z > TRAIL_PIXEL) & flat)
     if not len(ys):
         return found
-    clipped = np.where(flat & np.isfinite(z), np.clip(z, -3, 6), np.float32(0))
-    padded = np.pad(clipped, LINE).ravel()
+    padded = np.zeros((z.shape[0] + 2 * LINE, z.shape[1] + 2 * LINE), np.float32)
+    inner = padded[LINE:-LINE, LINE:-LINE]
+    np.clip(z, -3, 6, out=inner)
+    inner[~flat | np.isnan(z)] = 0
+    padded = padded.ravel()
     width = z.shape[1] + 2 * LINE
     at = (ys + LINE) * width + xs + LINE
     best = np.full(len(ys), -np.inf, np.float32)
@@ -260,13 +273,8 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     v, t = _sharpness_at(sci, ys[peak], xs[peak])
     stars = t[v > PEAK_SIGMA * err[ys[peak], xs[peak]]]
     alone = (cover == 0) & np.isfinite(sci)
-    ys, xs = np.nonzero(alone)
-    if len(ys):
-        rows = slice(max(0, ys.min() - 3), ys.max() + 4)
-        low = np.full_like(sci, np.nan)
-        low[rows] = minimum_filter(np.where(np.isfinite(sci[rows]), sci[rows], np.inf), 7, mode="nearest")
-        with np.errstate(invalid="ignore"):
-            ys, xs = np.nonzero(alone & (sci - low > SHARP_SIGMA * err))
+    with np.errstate(invalid="ignore"):  # the median around a pixel is hardly ever far below the sky
+        ys, xs = np.nonzero(alone & (sci - level > SHARP_SIGMA / 2 * err))
     v, t = _sharpness_at(sci, ys, xs)
     height = v / err[ys, xs]
     whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core

@@ -2,8 +2,8 @@
 
 1. The GWCS of the ASDF extension, with its bounding box; positions outside are NaN.
 2. Without an ASDF extension: the FITS WCS of the SCI header (TAN, SIP), with the image as bounding box.
-3. Orientation and reference position from the pointing keywords (RA_REF, ROLL_REF, VPARITY, V3I_YANG); where these are missing,
-   from the WCS at the middle of the image.
+3. Orientation and reference position from the pointing keywords (RA_REF, ROLL_REF, VPARITY, V3I_YANG); where
+   these are missing, from the WCS at the middle of the image.
 4. S_REGION as the header says it (its nine decimals decide the documented output grid); where it is missing,
    the corners of the bounding box.
 """

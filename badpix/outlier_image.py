@@ -2,10 +2,11 @@
 
 1. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
 2. Sky: keywords, or levels matched between overlapping images (``sky_match``).
-3. Each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a private
-   directory beside the outputs.
+3. Each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
+   private directory beside the outputs.
 4. The stack of mosaics is sorted once, in tiles.
-5. Each exposure is compared with the model that the other groups (documented: all groups) give, and its flags are kept.
+5. Each exposure is compared with the model that the other groups (documented: all groups) give, and its flags
+   are kept.
 6. Where no other exposure looked, the sharpness of the stars found in step 5 decides.
 7. The `_crf` files are written, with the documented rules for DQ, NaN, headers and names.
 
@@ -128,7 +129,7 @@ def flag_images(
     overwrite: bool = False,
     max_memory: int = DEFAULT_MEMORY,
     executor: Executor | None = None,
-    talker: Talker = Talker(),  # noqa: B008 (frozen)
+    talker: Talker = Talker(),
 ) -> tuple[list[Path], dict[str, Any]]:
     """Flag all members of an association; the paths written and the summary.
 
@@ -164,7 +165,9 @@ def flag_images(
         return _copy_all(association, cals, targets, overwrite, talker, p)
     with open_shelf(output_dir) as shelf:
         if p["resample_data"]:
-            found, facts = _search_resampled(association, cals, groups, shelf, output_dir, p, max_memory, executor, talker)
+            found, facts = _search_resampled(
+                association, cals, groups, shelf, output_dir, p, max_memory, executor, talker
+            )
         else:
             found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory, talker)
         tasks = [
@@ -220,16 +223,28 @@ def read_members(association: Association) -> list[CalFile]:
                 raise DataError(f"{cal.path}: {keyword}: found {mine!r}, expected {theirs!r} as in {first.path.name}")
         for name in ("SCI", "ERR", "DQ"):
             if crf.image_hdu(cal, name).shape != cal.shape:
-                raise DataError(f"{cal.path}: {name}: found shape {crf.image_hdu(cal, name).shape}, expected {cal.shape}")
+                raise DataError(
+                    f"{cal.path}: {name}: found shape {crf.image_hdu(cal, name).shape}, expected {cal.shape}"
+                )
     return cals
 
 
 def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
-    """The group id of each member."""
-    return [
-        associations.group_id(cal.primary, i, member.group_id or crf.read_meta(cal, "meta.group_id"))
-        for i, (cal, member) in enumerate(zip(cals, association.members, strict=True))
-    ]
+    """The group id of each member.
+
+    Raises
+    ------
+    DataError
+        If an ASDF extension is not readable.
+    """
+    names = []
+    for i, (cal, member) in enumerate(zip(cals, association.members, strict=True)):
+        try:
+            told = member.group_id or crf.read_meta(cal, "meta.group_id")
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from None
+        names.append(associations.group_id(cal.primary, i, told))
+    return names
 
 
 def _copy_all(
@@ -321,7 +336,9 @@ def place_images(
         )
     missing = [i.cal.path.name for i in images if i.window is None]
     if missing:
-        raise DataError(f"{missing[0]}: its WCS puts no pixel on the output grid that S_REGION of the members outlines")
+        raise DataError(
+            f"{missing[0]}: its WCS puts no pixel on the output grid that S_REGION of the members outlines"
+        )
     return images, grid
 
 
@@ -342,7 +359,8 @@ def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talke
 def read_background(cal: CalFile, backg: float, *, documented: bool) -> tuple[float, float]:
     """The sky to take off before drizzling, and the background to add to the model when comparing.
 
-    The documented rule adds BKGLEVEL only where BKGSUB is false, not where it is missing; ours adds what was taken off.
+    The documented rule adds BKGLEVEL only where BKGSUB is false, not where it is missing; ours adds what it took
+    off.
     """
     level = cal.primary.get("BKGLEVEL", crf.image_hdu(cal, "SCI").header.get("BKGLEVEL"))
     done = cal.primary.get("BKGSUB", crf.image_hdu(cal, "SCI").header.get("BKGSUB"))
@@ -387,7 +405,8 @@ def check_room(
     ny, nx = grid.shape
     if need > max_memory:
         raise DataError(
-            f"output grid of {nx} x {ny} pixels, groups of up to {area / 1e6:.1f} million: {_mb(need)} of memory needed, "
+            f"output grid of {nx} x {ny} pixels, groups of up to {area / 1e6:.1f} million: "
+            f"{_mb(need)} of memory needed, "
             f"--max-memory allows {_mb(max_memory)}"
         )
     disk = 4 * sum(w.shape[0] * w.shape[1] for w in windows) + 14 * ny * nx + pixels // 8 * len(images)
@@ -432,7 +451,9 @@ def set_skies(
 
 def _has_level(cal: CalFile) -> bool:
     headers = cal.primary, crf.image_hdu(cal, "SCI").header
-    return any(isinstance(h.get("BKGLEVEL"), int | float) for h in headers) or any(h.get("BKGSUB") is True for h in headers)
+    return any(isinstance(h.get("BKGLEVEL"), int | float) for h in headers) or any(
+        h.get("BKGSUB") is True for h in headers
+    )
 
 
 def measure_sky_cells(task: tuple[Image, int, dict[str, Any]]) -> image_sky.Cells:
@@ -503,19 +524,16 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
         pair_sigma=plan.pair_sigma,
     )  # fmt: skip
     plain = _is_plain(p)
-    model, others = blot_bands(
-        reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"]
-    )
+    model, others = blot_bands(reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"])
     del reference, cover
     if plan.products is not None:
         image_products.write_blot(plan.products, image.cal, model)
-    sci = crf.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
-    err = crf.read_rows(image.cal, "ERR").astype(np.float32, copy=False)
     if plain:
+        sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
         flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
-        flagged, found = _search_closely(plan, image, sci, err, model, others)
+        flagged, found = _search_closely(plan, image, model, others)
     plan.shelf.write(flags_name(image.number), np.packbits(flagged))
     return found
 
@@ -531,12 +549,11 @@ def flags_name(number: int) -> str:
     return f"flags{number:05d}"
 
 
-def _search_closely(
-    plan: Plan, image: Image, sci: NDArray, err: NDArray, model: NDArray, others: NDArray
-) -> tuple[NDArray, Found]:
+def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -> tuple[NDArray, Found]:
     """The better model, noise and test of one exposure."""
     p = plan.p
     found = Found(image.number, {})
+    sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
     good = np.isfinite(sci) & ((crf.read_rows(image.cal, "DQ") & crf.DO_NOT_USE) == 0)
     sci[~good] = np.nan
     var_rnoise, var_poisson = (_read_optional(image.cal, name) for name in ("VAR_RNOISE", "VAR_POISSON"))
@@ -552,7 +569,7 @@ def _search_closely(
         flat = measure_derivative(model) < FLAT * expected
     found.residual_sky = _level(residual, flat & (others > 0))
     residual -= np.float32(found.residual_sky)
-    factors, found.limited = measure_noise_factors(residual / expected, flat & np.isfinite(residual), others)
+    factors, found.limited = measure_noise_factors(residual, expected, flat, others)
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p["noise"], sigma, expected, factors, others)
     del flat
@@ -592,12 +609,13 @@ def _sharpen(
     with np.errstate(invalid="ignore"):
         steep = grow(derivative > STEEP_APPLY * sigma)
     sharper = apply_sharpening(model, fit, steep)
-    residual -= sharper - model
+    residual += model
+    residual -= sharper
     return sharper, residual
 
 
 def _level(residual: NDArray, use: NDArray) -> float:
-    values = residual[::2][use[::2]]
+    values = residual[::4][use[::4]]
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
 
@@ -640,7 +658,9 @@ def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, flo
     return a[0] * b[0], a[1] * b[1]
 
 
-def _decide_single_coverage(images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: dict[str, Any]) -> float | None:
+def _decide_single_coverage(
+    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: dict[str, Any]
+) -> float | None:
     """Step 6: one limit from the stars of all exposures, then the candidates of each."""
     if p["single_coverage"] != "sharpness":
         return None
@@ -683,7 +703,9 @@ def _search_direct(
     shape = cals[0].shape
     for cal in cals:
         if cal.shape != shape:
-            raise DataError(f"{cal.path}: found shape {cal.shape}, expected {shape}: without resampling all must be equal")
+            raise DataError(
+                f"{cal.path}: found shape {cal.shape}, expected {shape}: without resampling all must be equal"
+            )
     whole = Window(0, shape[0], 0, shape[1])
     windows = [whole] * len(cals)
     for number, cal in enumerate(cals):
@@ -691,8 +713,12 @@ def _search_direct(
         sci[resample.find_low_weight(read_weight(cal, p), maskpt=p["maskpt"])] = np.nan
         shelf.write(mosaic_name(number), sci)
     band = 14 * shape[1] + 4 * (len(cals) + 8) * min(shape[1], 1024)
-    write_planes(shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)), others=False)
-    median, _ = build_reference(shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0)
+    write_planes(
+        shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)), others=False
+    )
+    median, _ = build_reference(
+        shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
+    )
     if p["save_intermediate_results"]:
         products = image_products.Target(output_dir, association.asn_id)
         image_products.write_direct_median(products, cals[0], median)
@@ -797,18 +823,23 @@ def _warn(
     if doubtful:
         seen = sum(e["sources"] for e in exposures)
         talker.note(
-            f"audit: {len(audit)} of {seen} source-exposures lost more than {p['audit_loss']:.0%} of their flux to flags; "
+            f"audit: {len(audit)} of {seen} source-exposures lost more than {p['audit_loss']:.0%} of their flux "
+            f"to flags; "
             f"{len(doubtful)} of them look like the source itself (suspect or repeated)"
         )
     blunt = [cal.path.name for cal, item in zip(cals, found, strict=True) if p["sharpen"] and not item.sharpened]
     if blunt and p["resample_data"]:
-        talker.note(f"{len(blunt)} exposures have too few steep pixels to learn a sharpening kernel from ({blunt[0]})")
+        talker.note(
+            f"{len(blunt)} exposures have too few steep pixels to learn a sharpening kernel from ({blunt[0]})"
+        )
     for cal, item in zip(cals, found, strict=True):
         if item.shift is not None and max(map(abs, item.shift)) > SHIFT_LIMIT:
             x, y = item.shift
             talker.note(f"{cal.path.name}: lies ({x:+.2f}, {y:+.2f}) pixel beside the others; check its WCS")
         if item.limited:
-            talker.note(f"{cal.path.name}: the noise does not fit ERR (factor at its limit of 0.7 or 2 for m = {item.limited})")
+            talker.note(
+                f"{cal.path.name}: the noise does not fit ERR (factor at a limit, 0.7 or 2, for m = {item.limited})"
+            )
     high = [e for e in exposures if e["percent"] > 5]
     if high:
-        talker.note(f"{len(high)} exposures have more than 5 % of their pixels flagged (first: {high[0]['input']}); check them")
+        talker.note(f"{len(high)} exposures have more than 5 % of their pixels flagged (first: {high[0]['input']})")

@@ -7,9 +7,11 @@ Arrays in, arrays out; the numbers are those of the documented image outlier sea
 2. Pixel map: where each pixel of an image falls on the grid. The chain of transforms is evaluated on Chebyshev
    nodes only; the fit is compared with the chain on a second set of points and is replaced by the chain
    itself where it is not good to 1e-6 pixel (:func:`fit_pixel_map`).
-3. Weights: inverse read-noise variance or exposure time, zero on pixels that DQ rules out (:func:`measure_weight`).
+3. Weights: inverse read-noise variance or exposure time, zero on pixels that DQ rules out
+   (:func:`measure_weight`).
 4. Drizzle of all images of one group (:func:`drizzle_group`), weighted mean and weight a grid pixel.
-5. Weight mask: grid pixels below ``maskpt`` times the clipped mean weight are no data (:func:`find_low_weight`).
+5. Weight mask: grid pixels below ``maskpt`` times the clipped mean weight are no data
+   (:func:`find_low_weight`).
 6. Blot: the grid image interpolated at the pixels of an exposure (:func:`blot`).
 
 Grid images are kept as *windows*, the rectangle of the grid that a group touches: a mosaic of many pointings
@@ -103,9 +105,7 @@ def measure_scale(sky: Sky, x: float, y: float) -> float:
     return math.sqrt(steps[0] * steps[1])
 
 
-def build_grid(
-    regions: Sequence[NDArray], scale: float, roll_ref: float, v3i_yang: float, vparity: int
-) -> Grid:
+def build_grid(regions: Sequence[NDArray], scale: float, roll_ref: float, v3i_yang: float, vparity: int) -> Grid:
     """The grid that holds all regions (section 1 of the module's text).
 
     Parameters
@@ -325,7 +325,7 @@ def _spline_map(
 
 
 def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: slice = slice(None)) -> NDArray:
-    """Grid positions of the pixels of some rows, [rows, nx, 2], x first, counted from ``origin`` = (x, y) of a window."""
+    """Grid positions of the pixels of some rows, [rows, nx, 2], x first, from ``origin`` = (x, y) of a window."""
     first, last, _ = rows.indices(pixel_map.shape[0])
     x0, x1, y0, y1 = pixel_map.span
     top, bottom = max(first, y0), min(last, y1 + 1)
@@ -384,7 +384,7 @@ def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, ND
         det = a * d - b * c
         px = np.clip(px, x0, x1 - 1) + (d * (x - gx) - b * (y - gy)) / det
         py = np.clip(py, y0, y1 - 1) + (a * (y - gy) - c * (x - gx)) / det
-    inside = (px >= x0) & (px <= x1) & (py >= y0) & (py <= y1)
+    inside = (px > x0 - 0.5) & (px < x1 + 0.5) & (py > y0 - 0.5) & (py < y1 + 0.5)
     return np.where(inside, px, np.nan), np.where(inside, py, np.nan)
 
 

@@ -1,10 +1,10 @@
 """Flags against the truth of a simulated image association.
 
-A pixel is *touched* where hits added more than 0.1 sigma; *false* flags lie on usable pixels that nothing touched. Recall counts usable pixels
-by what was added to them; ``covered`` means seen by another group. A pixel is steep where the scene without noise
-changes by more than 10 sigma to a neighbour. A source-exposure is damaged where false flags take more than 1 % of
-the scene's flux in the 5x5 pixels around a peak of at least 100 sigma.
-"""
+A pixel is *touched* where hits added more than 0.1 sigma; *false* flags lie on usable pixels that nothing
+touched. Recall counts usable pixels by what was added to them; ``covered`` means seen by another group. A pixel
+is steep where the scene without noise changes by more than 10 sigma to a neighbour. A source-exposure is
+damaged where false flags take more than 1 % of the scene's flux in the 5x5 pixels around a peak of at least 100
+sigma. """
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ def score_exposure(cal: Path, flagged: Path, truth: Path) -> dict[str, float]:
     covered = crf.read_rows(known, "COVER") > 0
     false = outlier & usable & (cr + trail + np.abs(hot) <= TOUCHED)
     steep = usable & (measure_derivative(scene) > STEEP * sigma)
-    counts = {"usable": usable.sum(), "steep": steep.sum(), "false": false.sum(), "false_steep": (false & steep).sum()}
+    counts = {
+        "usable": usable.sum(),
+        "steep": steep.sum(),
+        "false": false.sum(),
+        "false_steep": (false & steep).sum(),
+    }
     for name, target in (
         ("cr5", cr > 5),
         ("cr20", cr > 20),

@@ -4,13 +4,13 @@
 2. Pointings: groups dithered by up to ``dither`` pixels with any sub-pixel phase, optionally rolled.
 3. WCS: detector -> V2V3 (polynomial distortion of order 3, or the chain of a real file) -> sky, as assign_wcs
    builds it, stored in the ASDF extension; S_REGION and the pointing keywords as in real `_cal` files.
-4. PSF: a hexagonal aperture with an obstruction (a core, rings and spikes), or a Gaussian with wings; integrated over pixels,
-   so that a small ``fwhm`` is really undersampled.
-5. Detector: read and photon noise (VAR_RNOISE, VAR_POISSON, VAR_FLAT, ERR), known bad pixels (NaN, DO_NOT_USE), some
-   pixels with ERR 0 or NaN without a flag, hot pixels without a flag, cosmic rays as single hits and tracks, a satellite trail.
-   Hits raise the pixel's own VAR_POISSON and ERR, as they do in the pipeline.
-6. Truth beside each exposure: what each hit added (in sigma), the scene without noise, the noise, and in how many
-   other groups the pixel was seen.
+4. PSF: a hexagonal aperture with an obstruction (a core, rings and spikes), or a Gaussian with wings;
+   integrated over pixels, so that a small ``fwhm`` is really undersampled.
+5. Detector: read and photon noise (VAR_RNOISE, VAR_POISSON, VAR_FLAT, ERR), known bad pixels (NaN, DO_NOT_USE),
+   some pixels with ERR 0 or NaN without a flag, hot pixels without a flag, cosmic rays as single hits and
+   tracks, a satellite trail. Hits raise the pixel's own VAR_POISSON and ERR, as they do in the pipeline.
+6. Truth beside each exposure: what each hit added (in sigma), the scene without noise, the noise, and in how
+   many other groups the pixel was seen.
 
 Every file follows from ``seed``. Nothing here is used by the search.
 """
@@ -294,7 +294,10 @@ def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup)
         full = [_bilinear(np.asarray(v), xx / step, yy / step) for v in (ox, oy)]
         inside = (full[0] > 0) & (full[0] < nx - 1) & (full[1] > 0) & (full[1] < ny - 1)
         seen[other.group] = seen.get(other.group, np.zeros((ny, nx), bool)) | inside
-    return np.sum(list(seen.values()), axis=0, dtype=np.uint8) if seen else np.zeros((ny, nx), np.uint8)
+    out = np.zeros((ny, nx), np.uint8)
+    for inside in seen.values():
+        out += inside
+    return out
 
 
 def _bilinear(values: NDArray, x: NDArray, y: NDArray) -> NDArray:
@@ -326,16 +329,13 @@ def make_psf(setup: Setup) -> NDArray:
 
 
 def _hexagon_psf(fwhm: float, half: int) -> NDArray:
-    """Diffraction by a hexagon with a central hole, blurred a little; ``fwhm`` in pixels."""
+    """Diffraction by a hexagon with a central hole and a strut; ``fwhm`` in pixels."""
     pupil = 96
-    size = int(round(pupil * fwhm * OVERSAMPLE / 1.03 / 2)) * 2
     y, x = np.mgrid[-pupil // 2 : pupil // 2, -pupil // 2 : pupil // 2] / (pupil / 2)
     inside = np.maximum(np.abs(y), np.abs(y) / 2 + np.abs(x) * np.sqrt(3) / 2) < 0.93
     struts = (np.abs(x) < 0.02) & (y > 0)
     aperture = inside & (np.maximum(np.abs(x), np.abs(y)) > 0.14) & ~struts
-    size = max(size, 2 * half + 2)
-    size = int(round(pupil * fwhm * OVERSAMPLE / 1.03)) if size < pupil else size
-    grid = int(round(pupil * fwhm * OVERSAMPLE / 1.03))
+    grid = round(pupil * fwhm * OVERSAMPLE / 1.03)
     grid += grid % 2
     field_ = np.zeros((grid, grid))
     field_[:pupil, :pupil] = aperture
@@ -402,7 +402,7 @@ def _add_galaxy(image: NDArray, x: float, y: float, row: NDArray, roll: float, s
     ny, nx = image.shape
     re = size / setup.scale
     reach = int(7 * re) + 4
-    x0, y0 = int(round(x)), int(round(y))
+    x0, y0 = round(x), round(y)
     xs, ys = (
         np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)),
         np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1)),

@@ -38,7 +38,7 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 @output_dir_option
 @members_option
 @click.option("--plot", metavar="DIR", cls=Option, heading="General",
-              help="Draw the strongest outliers and the brightest stars of each exposure into this folder.")  # fmt: skip
+              help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
 @shared_options
 @parameter_options("image")
 @click.pass_context
@@ -99,7 +99,10 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
     talk.table(
         "Flagged pixels",
         ["exposure", *(r.replace("_", " ") for r in shown), "newly unusable", "% of pixels"],
-        [(root_name(row["input"]), *(row.get(r, 0) for r in shown), row["newly_unusable"], row["percent"]) for row in rows],
+        [
+            (root_name(row["input"]), *(row.get(r, 0) for r in shown), row["newly_unusable"], row["percent"])
+            for row in rows
+        ],
     )
     for row in rows:
         talk.detail(
