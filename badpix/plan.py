@@ -174,6 +174,8 @@ def settle(
     young = {path for path, facts in seen.items() if facts and _age(facts) < p["settle"]}
     since = dict.fromkeys(young, time.monotonic())
     begun, growing = time.monotonic(), set[str]()
+    if young:
+        say(f"{len(young)} inputs changed within the last {p['settle']:g} s: watched for that long")
     while young and p["settle"] > 0:
         time.sleep(min(0.5, p["settle"] / 4))
         for path in sorted(young):

@@ -61,7 +61,10 @@ def make_searches(
     with _private_scratch(work):
         todo = [s for s in job.stages if options.force or not on_shelf(job, s, made)]
         with make_executor(options.workers, options.dask) if todo else _no_executor() as executor:
-            found = {s: _search(job, s, made, s in todo, executor, options, work, say) for s in job.stages}
+            found = {
+                s: _search(job, s, made, executor, options, work, say) if s in todo else _reuse(job, s, made, say)
+                for s in job.stages
+            }
             return found, peak_of_workers()
 
 
@@ -93,30 +96,25 @@ def on_shelf(job: Job, stage: str, made: Plan) -> dict[str, Any] | None:
     return found if whole else None
 
 
+def _reuse(job: Job, stage: str, made: Plan, say: Say) -> dict[str, Any]:
+    """A search from the shelf."""
+    found = on_shelf(job, stage, made)
+    if found is None:
+        raise ChangedError(f"{stage}: the mask of this search vanished from the shelf")
+    say(f"{stage}: reused ({shelf.stage_name(job.detector, stage, made.keys[stage])})")
+    return {**found, "reused": True, "seconds": 0.0}
+
+
 def _search(
-    job: Job,
-    stage: str,
-    made: Plan,
-    build_it: bool,
-    executor: Executor | None,
-    options: Options,
-    work: Path,
-    say: Say,
+    job: Job, stage: str, made: Plan, executor: Executor | None, options: Options, work: Path, say: Say
 ) -> dict[str, Any]:
-    """One search: from the shelf, or made and put there."""
-    name = shelf.stage_name(job.detector, stage, made.keys[stage])
-    if not build_it:
-        found = on_shelf(job, stage, made)
-        if found is None:
-            raise ChangedError(f"{name}: vanished from the shelf")
-        say(f"{stage}: reused ({name})")
-        return {**found, "reused": True, "seconds": 0.0}
+    """A search made and put on the shelf."""
     begun = time.monotonic()
     rates, wrong = _of_detector(job, made.paths(stage, "rate"))
     say(f"{stage}: {len(rates)} exposures")
-    room = max(8 << 20, options.max_memory - BASE_MEMORY)
+    target = work / shelf.stage_name(job.detector, stage, made.keys[stage])
     try:
-        product = SEARCHES[stage](job, made, rates, work / name, executor, room, options, say)
+        product = SEARCHES[stage](job, made, rates, target, executor, options, say)
     except BadpixError:
         check_unchanged(made)
         raise
@@ -202,7 +200,6 @@ def _build_flats(
     rates: Sequence[Path],
     target: Path,
     executor: Executor | None,
-    room: float,
     options: Options,
     say: Say,
 ) -> Product:
@@ -216,7 +213,7 @@ def _build_flats(
         with_evidence=job.policy["evidence"],
         skip_bad=job.policy["skip_bad"],
         executor=executor,
-        memory=room / options.workers,
+        memory=_room(options) / options.workers,
     )
 
 
@@ -226,11 +223,11 @@ def _build_darks(
     rates: Sequence[Path],
     target: Path,
     executor: Executor | None,
-    room: float,
     options: Options,
     say: Say,
 ) -> Product:
-    named = {role: made.paths("darks", role) for role in plan.COMPANIONS["darks"] if job.inputs["darks"].get(role)}
+    roles = [role for role in plan.COMPANIONS["darks"] if job.inputs["darks"].get(role)]
+    named = {role: _companions_of(rates, made.paths("darks", role), role) for role in roles}
     return build_darks.build_darks(
         rates,
         job.values["darks"],
@@ -241,9 +238,21 @@ def _build_darks(
         with_evidence=job.policy["evidence"],
         skip_bad=job.policy["skip_bad"],
         executor=executor,
-        memory=room,
+        memory=_room(options),
         say=say,
     )
+
+
+def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> list[Path]:
+    """Named companions of these exposures, where roots tell; else all, which are then matched by their place."""
+    roots = {exposures.root_name(r) for r in rates}
+    own = [n for n in named if (exposures.fits_stem(n) or n.stem).removesuffix(f"_{role}") in roots]
+    return own or list(named)
+
+
+def _room(options: Options) -> int:
+    """Bytes that --max-memory leaves for bands of rows."""
+    return max(8 << 20, options.max_memory - BASE_MEMORY)
 
 
 SEARCHES = {"flats": _build_flats, "darks": _build_darks}

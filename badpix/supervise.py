@@ -32,7 +32,7 @@ from badpix.rebuild import EXIT, Outcome
 from badpix.searches import Options
 from badpix.workers import peak_memory
 
-GRACE = 10.0  # seconds in which a child cleans up after it was asked to end
+GRACE = 10.0  # seconds in which a child that is done, or was asked to end, must be gone
 
 Say = Callable[[str, str], None]  # detector, message
 
@@ -131,7 +131,10 @@ def _start_child(job: Job, options: Options, running: list[Any], say: Say) -> Ou
                 say(job.detector, content)
             else:
                 outcome = content
-    child.join()
+    child.join(None if outcome is None else GRACE)
+    if child.is_alive():  # all is done and told; a library's thread keeps it from ending
+        child.kill()
+        child.join()
     return outcome or _died(job, child.exitcode or 0, say)
 
 

@@ -713,3 +713,18 @@ def test_records_are_json_that_other_tools_read(site: Site) -> None:
     outcome = site.run()
     assert outcome.record is not None
     assert json.loads(outcome.record.read_text())["detector"] == "NRCB1"
+
+
+def test_named_companions_follow_their_exposure_when_it_is_left_out(site: Site) -> None:
+    site.add_dark()
+    (site.folder / "others").mkdir()
+    for kind in ("jump", "fitopt"):
+        for path in sorted((site.folder / "darks").glob(f"*_{kind}.fits")):
+            path.rename(site.folder / "others" / path.name)
+    site.edit('"darks/*_rateints.fits"}', '"darks", jump: "others/*_jump.fits", fitopt: "others/*_fitopt.fits"}')
+    fits.setval(sorted((site.folder / "darks").iterdir())[0], "DETECTOR", value="NRCB2")
+    assert site.run().status == "rebuilt"
+    found = record.find_record(site.current)
+    assert found is not None
+    assert [r["reason"] for r in found["rejected"]] == ["DETECTOR = 'NRCB2', expected 'NRCB1'"]
+    assert site.run().status == "unchanged"
