@@ -78,7 +78,9 @@ def check(
     from badpix import check as checking
     from badpix.exposures import expand_inputs
 
-    files = expand_inputs(masks, ("_mask", ""))
+    files = [f for f in expand_inputs(masks, ("_mask", "")) if not f.name.endswith("_evidence.fits")]
+    if not files:
+        raise UsageError(f"{', '.join(masks)}: evidence, no mask")
     results = []
     for path in files:
         values = checking.limits_for(_detector_of(path), own, p, limits or "command line")
@@ -193,6 +195,8 @@ def explain(
         chosen += explaining.find_worst(found, evidence, flag, worst or 10) if flag else []
         if not chosen and not flag:
             raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
+        if flag and not chosen:
+            talk.say(f"no pixel has {flag.upper()}")
         items = [explaining.explain(found, evidence, x, y) for x, y in chosen]
     for item in items:
         if not options["as_json"]:
