@@ -27,6 +27,7 @@ from typing import Any
 
 from badpix.errors import DataError, UsageError
 from badpix.params import nearest
+from badpix.workers import end_with_parent
 
 NOWHERE = "http://localhost:1"  # nothing answers there: the named reference files alone count
 LOGGERS = ("jwst", "stcal", "stpipe", "stdatamodels", "CRDS")
@@ -90,8 +91,9 @@ class Outcome:
 
 
 def connect(queue: Any) -> None:
-    """Make progress go to a queue; the initializer of worker processes."""
+    """Make progress go to a queue, and the worker end with its parent; the initializer of worker processes."""
     global _report
+    end_with_parent()
     _report = queue.put
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +174,31 @@ def test_no_server_and_no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CRDS_SERVER_URL", prepare_worker.NOWHERE)
     with pytest.raises(DataError, match="neither a server nor a cache answers"):
         prepare.prepare_all(written["darks"], checked(references="crds"), tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for orphans in /proc")
+def test_killed_in_the_middle_no_orphans_and_the_next_run_goes_on(tmp_path):
+    """SIGKILL while workers are at it: they end too, nothing half-made is taken for a product."""
+    _, written = make(tmp_path / "sim")
+    raws = [str(p) for p in (*written["flats"], *written["darks"])]
+    out = tmp_path / "out"
+    code = "from badpix.cli.main import badpix; badpix()"
+    call = [sys.executable, "-c", code, "prepare", *raws, "--output-dir", str(out), "-q"]
+    for rounds in range(2):
+        run = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".badpix-*")) and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5 * rounds)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        run.kill()
+        run.wait()
+        while any(Path(f"/proc/{c}").exists() for c in children) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{c}").exists() for c in children)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not list(out.glob(".badpix-*"))
+    for product in PRODUCTS:
+        assert len(list(out.glob(f"*_{product}.fits"))) == 2
+    assert prepare.prepare_all([Path(r) for r in raws], checked(), out).done == []
