@@ -278,8 +278,8 @@ def broken_calls(folder, tmp_path):
 
 BROKEN = [
     "nothing", "no output", "unknown option", "missing", "no match", "twice", "mixed", "all NaN", "size", "kind",
-    "flag", "no list", "value", "type", "choice", "YAML", "no YAML", "detector", "no detector", "text", "long", "field",
-    "attribute", "folder", "memory", "coupling", "input", "no masks", "no mask", "no FITS",
+    "flag", "no list", "value", "type", "choice", "YAML", "no YAML", "detector", "no detector", "text", "long",
+    "field", "attribute", "folder", "memory", "coupling", "input", "no masks", "no mask", "no FITS",
 ]  # fmt: skip
 
 
