@@ -121,12 +121,12 @@ def draw_flags(image: NDArray[np.uint32], title: str, path: Path) -> Path:
 
 def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
     for name, colour in COLOURS.items():
+        depth = 1 if name == "ADJ_OPEN" else 2  # the open pixel lies on its neighbours
         y, x = np.nonzero(image & np.uint32(dq.VALUE[name]))
         if x.size:
             size = 2 if x.size > 2000 else 8
-            axes.scatter(
-                x[:SHOWN], y[:SHOWN], s=size, c=colour, marker="s", linewidths=0, label=f"{name} ({x.size:,})"
-            )
+            where = {"s": size, "c": colour, "marker": "s", "linewidths": 0, "zorder": depth}
+            axes.scatter(x[:SHOWN], y[:SHOWN], label=f"{name} ({x.size:,})", **where)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, frameon=False)
@@ -187,7 +187,7 @@ def histogram(
 
 def draw_changes(found: Comparison, path: Path) -> Path:
     """What appeared and what disappeared, side by side."""
-    figure = make_figure(15, 7)
+    figure = make_figure(15, 6)
     for k, (title, image) in enumerate((("Appeared", found.appeared), ("Disappeared", found.disappeared)), 1):
         axes = figure.add_subplot(1, 2, k)
         _scatter(axes, image)
@@ -212,7 +212,7 @@ def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path) -> Path:
 
 def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
     """One ramp into one panel."""
-    time = np.arange(ramp.signal.size)
+    time = np.arange(1, ramp.signal.size + 1)
     axes.plot(time, ramp.signal, ".", color="#000000", markersize=4, label="signal")
     marks: Mapping[str, tuple[Any, str, str]] = {
         "jump": (ramp.jumps, "v", "#D55E00"),
@@ -222,7 +222,10 @@ def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
         if chosen.any():
             axes.plot(time[chosen], ramp.signal[chosen], marker, color=colour, markersize=6, label=name)
     if np.isfinite(ramp.fit).any():
-        axes.plot(time, ramp.fit, "-", color="#0072B2", linewidth=1, label=f"fit {ramp.slope:.4g} {ramp.unit}")
+        stretch = np.cumsum(ramp.jumps)
+        for k in np.unique(stretch):  # the fit starts anew at each jump
+            text = f"fit {ramp.slope:.4g} {ramp.unit}" if k == stretch[0] else None
+            axes.plot(time, np.where(stretch == k, ramp.fit, np.nan), "-", color="#0072B2", linewidth=1, label=text)
     axes.set_title(ramp.label, fontsize=8)
     axes.set_xlabel("group")
     axes.set_ylabel("signal (DN)")
