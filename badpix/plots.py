@@ -125,7 +125,7 @@ def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
         y, x = np.nonzero(image & np.uint32(dq.VALUE[name]))
         if x.size:
             size = 2 if x.size > 2000 else 8
-            where = {"s": size, "c": colour, "marker": "s", "linewidths": 0, "zorder": depth}
+            where: dict[str, Any] = {"s": size, "c": colour, "marker": "s", "linewidths": 0, "zorder": depth}
             axes.scatter(x[:SHOWN], y[:SHOWN], label=f"{name} ({x.size:,})", **where)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
