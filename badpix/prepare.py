@@ -114,7 +114,7 @@ def prepare_all(
     workers : int
         Worker processes; each needs a few times the size of a raw exposure in memory.
     executor : Executor, optional
-        Where to run instead (a cluster); it must see ``directory``.
+        Where to run instead (a cluster); it must see ``directory`` and the raw files. One thread to a worker process.
     tick : callable
         Told how many of all steps are done.
     say, detail : callable
@@ -338,7 +338,7 @@ def make_tasks(raws: Sequence[exposures.Exposure], p: Mapping[str, Any], place: 
             raise UsageError(f"references: {mode}: jumps and slopes need override_{missing[0]}")
         job = Job(
             raw.path.resolve(),
-            place / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            place.resolve() / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             tuple(p["products"]),
             references,
             mode == "crds",

@@ -306,3 +306,11 @@ def test_the_command_needs_an_output_and_says_what_it_did(raws, ran, tmp_path):
     assert {k: len(v) for k, v in summary["products"].items()}["jump"] == 3
     assert calls == [{"refpix": {"odd_even_rows": False}}]
     assert all(Path(p).is_file() for p in summary["outputs"])
+
+
+def test_workers_elsewhere_are_given_whole_paths(raws, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = [open_exposure(path.relative_to(tmp_path)) for path in raws]
+    for task in prepare.make_tasks(relative, checked(), Path("out"), "N/A"):
+        job = task.job
+        assert all(Path(p).is_absolute() for p in (job.uncal, job.workdir, job.recipe, *job.references.values()))
