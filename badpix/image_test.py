@@ -38,6 +38,9 @@ TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
 LINE = 4  # pixels to each side of the centre
 DIRECTIONS = 12
 PEAK_SIGMA = 30.0  # of stars that tell how sharp a star is
+SEEN_ELSEWHERE = 0.5
+ALONE = 7  # pixels around a yardstick without a brighter one ...
+ALONE_MISSING = 4  # ... and with so many missing ones at most
 SHARP_SIGMA = 10.0
 SHARP_MARGIN = 3.0
 SHARP_QUANTILE = 0.99
@@ -250,7 +253,7 @@ class Sharpness(NamedTuple):
     sharpness: NDArray  # their T
 
 
-def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArray) -> Sharpness:
+def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArray, model: NDArray) -> Sharpness:
     """T = 1 - min over the two axes of (mean of the opposite neighbours)/v, v = SCI - median of 7x7.
 
     Parameters
@@ -263,13 +266,17 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
         m.
     flagged : bool (ny, nx)
         What the test flagged.
+    model : float32 (ny, nx)
+        A yardstick must be seen by the others too: half of its height at least.
     """
-    level = np.float32(np.nanmedian(sci[::5, ::5])) if np.isfinite(sci[::5, ::5]).any() else np.float32(0)
+    level, floor = _middle(sci), _middle(model)
     with np.errstate(invalid="ignore"):
         ys, xs = np.nonzero((sci - level > PEAK_SIGMA * err) & (cover > 0) & ~flagged)
         near = gather(sci, ys, xs, 1)
         clean = ~(gather(flagged.astype(np.float32), ys, xs, 1) > 0).any(axis=0)
+        clean &= model[ys, xs] - floor > SEEN_ELSEWHERE * (sci[ys, xs] - level)
         peak = (near[4] >= np.nanmax(near, axis=0)) & np.isfinite(near).all(axis=0) & clean if len(ys) else clean
+    peak[peak] = _is_alone(sci, ys[peak], xs[peak])
     v, t = _sharpness_at(sci, ys[peak], xs[peak])
     stars = t[v > PEAK_SIGMA * err[ys[peak], xs[peak]]]
     alone = (cover == 0) & np.isfinite(sci)
@@ -280,6 +287,19 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core
     keep = (height > SHARP_SIGMA) & whole
     return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
+
+
+def _is_alone(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+    """Peaks without a brighter pixel or a saturated core near: the speckles around a bright star are too sharp."""
+    around = gather(sci, ys, xs, ALONE)
+    missing = np.isnan(around).sum(axis=0)
+    return (np.fmax.reduce(around, axis=0, initial=-np.inf) <= sci[ys, xs]) & (missing <= ALONE_MISSING)
+
+
+def _middle(image: NDArray) -> np.float32:
+    """Median of a sample of the image; 0 where it is empty."""
+    sample = image[::5, ::5]
+    return np.float32(np.nanmedian(sample)) if np.isfinite(sample).any() else np.float32(0)
 
 
 def _sharpness_at(sci: NDArray, ys: NDArray, xs: NDArray, block: int = 50_000) -> tuple[NDArray, NDArray]:

@@ -581,7 +581,7 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
         )  # fmt: skip
     found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
     if p["single_coverage"] == "sharpness":
-        found.sharpness = measure_sharpness(sci, sigma, others, flagged)
+        found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
     found.counts["flagged"] = int(np.count_nonzero(flagged))
     found.counts["single_coverage_pixels"] = int(np.count_nonzero((others == 0) & good))
     return flagged, found

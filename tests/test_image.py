@@ -284,11 +284,13 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
         jj, ii = round(j), round(i)
         star = 200 * np.exp(-((y - j + jj) ** 2 + (x - i + ii) ** 2) / 1.6)
         sci[jj - 4 : jj + 5, ii - 4 : ii + 5] += star
+    stars = sci.copy()
     cover = np.ones(sci.shape, np.uint8)
     cover[:, :60] = 0
+    sci[rng.integers(10, 290, 30), rng.integers(70, 290, 30)] += 200  # hits that the test missed are no yardstick
     sci[150, 30] += 300
     flagged = np.zeros(sci.shape, bool)
-    found = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged)
+    found = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     limit = image_test.sharpness_limit(found.stars)
     assert 0.3 < limit < 0.95
     sharp = image_test.find_sharp(found, limit, sci.shape)
