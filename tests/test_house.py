@@ -27,8 +27,8 @@ IDS = [str(p.relative_to(ROOT)) for p in ALL]
 ALGORITHMS = {
     "stats", "medians", "flat_field", "flats", "mask", "dq", "detectors", "params", "errors", "build", "workers",
     "dark_ramps", "dark_scores", "dark_searches", "dark_stats", "darks", "ifu_rank", "ifu_search", "ifu_significance",
-    "image_model", "image_sky", "image_stack", "image_test", "resample", "simulate", "simulate_defects", "simulate_fit",
-    "simulate_recipe", "score", "provenance",
+    "image_model", "image_sky", "image_stack", "image_test", "resample", "simulate_defects", "simulate_fit",
+    "simulate", "simulate_recipe", "score", "provenance",
 }  # fmt: skip
 KERNELS = {"stats", "medians", "dq", "detectors", "params", "errors", "dark_stats", "simulate_fit"}
 DRIVERS = {"build", "build_darks", "rebuild", "searches", "flats", "darks", "outlier_ifu", "outlier_image", "crds"}
