@@ -9,15 +9,19 @@ names, so a set of 42 GB takes 4.4 GB of disk and the page cache holds it: what 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.stats import sigma_clip
+from scipy.stats import sigmaclip
 
 ROOT = "jw09999001001_02101_{:05d}_nrcalong"
 
@@ -94,12 +98,44 @@ def read_bare(folder: Path) -> float:
     return time.perf_counter() - start
 
 
+def search_plain(folder: Path) -> tuple[float, int]:
+    """The documented searches as a plain program that holds all slopes: seconds, and pixels found."""
+    start = time.perf_counter()
+    slopes, saturated, high, early, many, n = [], 0, 0, 0, 0, 0
+    for path in sorted(folder.glob("*_jump.fits")):
+        root = str(path).removesuffix("_jump.fits")
+        flags = fits.getdata(path, "GROUPDQ")
+        pedestal = fits.getdata(f"{root}_fitopt.fits", "PEDESTAL")
+        rate = fits.getdata(f"{root}_rateints.fits", "SCI")
+        quarter = flags.shape[1] // 4
+        for i in range(len(flags)):
+            jumps = ((flags[i] & 4) > 0).astype(int)
+            total = jumps.sum(axis=0)
+            kept = sigmaclip(pedestal[i], 3, 3).clipped
+            saturated = saturated + ((pedestal[i] == 0) & ((flags[i, 0] & 2) > 0))
+            high = high + (pedestal[i] > kept.mean() + 5 * kept.std())
+            late = jumps[-quarter:].sum(axis=0) / quarter
+            ratio = jumps[:quarter].sum(axis=0) / quarter / np.where(late == 0, 1e-6, late)
+            early = early + ((ratio >= 5) & (total >= 10))
+            many = many + (total >= 10)
+            slopes.append(np.where(total == 0, rate[i], np.nan))
+            n += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scatter = np.nanstd(np.array(slopes), axis=0)
+    clipped = sigma_clip(scatter, sigma=5, maxiters=5, masked=False)
+    noisy = scatter > np.nanmean(clipped) + 5 * np.nanstd(clipped)
+    found = noisy | (saturated >= n / 2) | (high > 0.8 * n) | (early > 0.8 * n) | (many > 0.8 * n)
+    return time.perf_counter() - start, int(found.sum())
+
+
 def main() -> None:
     """Make the set and run the command on it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     for name, default in (("files", 10), ("ints", 10), ("groups", 20), ("size", 2048), ("workers", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--plain", action="store_true", help="Also time a plain program and the documented set.")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if not (args.folder / f"{ROOT.format(1)}_jump.fits").exists():
@@ -109,10 +145,21 @@ def main() -> None:
     print(f"{total / 1e9:.1f} GB in {args.files} exposures; bare reading {read_bare(args.folder):.1f} s")
     command = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()", "darks", str(args.folder)]
     command += ["-o", str(args.folder / "mask.fits"), "--overwrite", "--workers", str(args.workers)]
-    start = time.perf_counter()
-    subprocess.run(command, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"badpix darks: {time.perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU")
+    command += ["-q", "--json"]
+    for words in [[], ["--set", "documented"]] if args.plain else [[]]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        done = subprocess.run([*command, *words], check=True, capture_output=True)
+        seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        samples = args.files * args.ints * args.groups * args.size**2
+        each, peak = 1e9 * cpu / samples, json.loads(done.stdout)["peak_memory_mb"]
+        name = " ".join(["badpix darks", *words])
+        print(f"{name}: {seconds:.1f} s, {cpu:.1f} s of CPU ({each:.1f} ns a sample), main process {peak} MB")
+    if args.plain:
+        seconds, found = search_plain(args.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        print(f"plain documented program: {seconds:.1f} s, {peak:.0f} MB, {found} pixels")
 
 
 if __name__ == "__main__":
