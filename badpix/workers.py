@@ -7,7 +7,6 @@ it is needed, so the command line can import this module for every command.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from badpix.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-    from multiprocessing.context import BaseContext
 
 
 @contextmanager
@@ -47,30 +45,12 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
     elif workers > 1:
         from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(workers, _quiet_context(), initializer=end_with_parent) as executor:
+        from badpix.quiet_workers import Context
+
+        with ProcessPoolExecutor(workers, Context(), initializer=end_with_parent) as executor:
             yield executor
     else:
         yield None
-
-
-def _quiet_context() -> BaseContext:
-    """Fresh processes to which Ctrl-C means nothing: their parent hears it, and ends them."""
-    from multiprocessing import context
-
-    class Worker(context.SpawnProcess):
-        """A process that is born with SIGINT blocked."""
-
-        def start(self) -> None:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                super().start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    class Context(context.SpawnContext):
-        Process = Worker
-
-    return Context()
 
 
 def end_with_parent() -> None:
