@@ -17,7 +17,8 @@ SECTION = Section(
               "Window (rows, columns) of the local median that normalizes; an even number is raised by one.",
               "pair_int", "pixels", low=1, high=99, group=_DOCUMENTED),
         Param("threshold_percent", 99.8,
-              "Rank cut: pixels whose normalized difference lies above this percentile are flagged (equality doesn't).",
+              "Rank cut: pixels whose normalized difference lies above this percentile are flagged "
+              "(equality doesn't).",
               "float", "percent", low=0, high=100, group=_DOCUMENTED),
         Param("ifu_second_check", False,
               "Also flag pixels whose neighbour differences are NaN in all exposures (gaps between slices).",
@@ -38,7 +39,8 @@ SECTION = Section(
               "Whether to search a detector that has one exposure only, by its own neighbours alone.",
               "bool", group=_SIGNIFICANCE),
         Param("grow_sigma", 5.0,
-              "Tracks grow from a single bad pixel into neighbours that differ by more than this from other exposures.",
+              "Tracks grow from a single bad pixel into neighbours that differ by more than this from other "
+              "exposures.",
               "float", "sigma", low=0, high=1000, group=_SIGNIFICANCE),
         Param("grow_steps", 4, "How far tracks grow; 0: not at all.",
               "int", "pixels", low=0, high=32, group=_SIGNIFICANCE),
