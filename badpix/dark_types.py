@@ -27,6 +27,8 @@ from badpix.evidence import Detection
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
+RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -174,10 +176,12 @@ def find_loud(table: Candidates, setup: Setup, population: Population, leaked: F
 
 
 def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
-    """The higher of a limit in sigma and one in DN/s; None where neither is given."""
-    limits = [sigma * population.rate_spread] if sigma is not None else []
+    """The higher of a limit in sigma and one in DN/s, at least what the noise supports; None where neither is given."""
+    if sigma is None and rate is None:
+        return None
+    limits = [(RATE_GATE if sigma is None else sigma) * population.rate_spread]
     limits += [rate] if rate is not None else []
-    return max(limits) if limits else None
+    return max(limits)
 
 
 def find_low(

@@ -336,8 +336,16 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
     """What can be found at this depth, and which searches are left out."""
     notes = []
     setup, n = job.setup, job.setup.integrations
-    if p["hot_sigma_threshold"] is not None:
-        notes.append(f"HOT: rates above {p['hot_sigma_threshold'] * population.rate_spread:.4g} DN/s can be found")
+    limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
+    if limit is not None:
+        notes.append(f"HOT: rates above {limit:.4g} DN/s can be found")
+    if limit is not None and p["hot_max_rate"] is not None and limit > p["hot_max_rate"]:
+        notes.append(
+            f"hot_max_rate = {p['hot_max_rate']:g} DN/s is below what the noise of these darks supports: too shallow"
+        )
+    if p["low_pedestal_search_type"] == "mean":
+        size = p["low_pedestal_sigma_threshold"] * population.spread["pedestal"][1]
+        notes.append(f"low pedestal: more than {size:.3g} DN below the surroundings can be found")
     if setup.groups < ramps.SHORTEST_RAMP:
         notes.append(
             f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the "
@@ -347,6 +355,10 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
         noise = float(np.exp(population.spread["log_noise"][0]))
         size = p["rc_sigma_threshold"] * noise / np.sqrt(n)
         notes.append(f"RC: contrasts above {size:.3g} DN can be found (noise of one group {noise:.3g} DN)")
+    if setup.groups >= ramps.SHORTEST_RAMP and p["noisy_search_type"] == "ramp":
+        width = population.spread["log_noise"][1]
+        ratio = max(float(np.exp(p["noisy_sigma_threshold"] * width)), p["noisy_min_ratio"])
+        notes.append(f"noisy: above {ratio:.2f} times the median noise")
     if n < 5:
         notes.append(f"{n} integrations, fewer than 5: completeness and false positives were measured from 5 on")
     return notes

@@ -308,3 +308,10 @@ def test_a_bias_map_shows_low_pedestals_under_a_bias_that_scatters(tmp_path):
     p = params.check(SECTION, {"bias_map": "given"}, "test")
     found = darks.search(opened, p, bias=bias).maps["low_pedestal"]
     assert [tuple(q) for q in np.argwhere(found)] == DEFECTS["low_pedestal"]
+
+
+def test_a_limit_below_the_noise_is_raised_and_that_is_said(rates):
+    """Shallow darks must not call half of the detector hot."""
+    found = run(rates, hot_max_rate=0.01, hot_sigma_threshold=None)
+    assert found.maps["hot"].sum() == 3
+    assert any("too shallow" in note for note in found.notes)
