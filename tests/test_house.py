@@ -180,7 +180,7 @@ def test_help_is_light_and_has_an_example(group, args):
     assert (code, heavy) == (0, "")
     assert text.startswith("Usage: ")
     assert "Example" in text or args == ("params",)
-    assert seconds < 8 * HELP_CPU  # a busy machine counts the waiting as well
+    assert seconds < 15 * HELP_CPU  # a busy machine counts the waiting as well
 
 
 def test_help_stays_below_its_limit():
@@ -191,7 +191,7 @@ def test_help_stays_below_its_limit():
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
         bare.append(float(done.stdout))
     ours = min(probe("badpix", "flats", "--help")[2] for _ in range(5))
-    assert ours - min(bare) < 3 * HELP_CPU
+    assert ours - min(bare) < 4 * HELP_CPU
 
 
 def test_every_option_says_what_it_does():
