@@ -232,7 +232,8 @@ def claim_output(
 
 
 def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
-    """The output path with ``{instrument}``, ``{detector}`` and ``{date}`` (day of the first input) filled in.
+    """The output path with ``{instrument}``, ``{detector}`` and ``{date}`` (day of the first input, of
+    a mask its USEAFTER) filled in.
 
     Raises
     ------
@@ -242,7 +243,7 @@ def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
     fields = {
         "instrument": str(header.get("INSTRUME", "")).lower(),
         "detector": str(header.get("DETECTOR", "")).lower(),
-        "date": str(header.get("DATE-OBS", ""))[:10].replace("-", ""),
+        "date": str(header.get("DATE-OBS") or header.get("USEAFTER") or "")[:10].replace("-", ""),
     }
     try:
         return Path(str(target).format(**fields))

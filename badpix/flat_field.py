@@ -34,6 +34,7 @@ from badpix.medians import local_median, median_rows
 
 CELL = 32  # pixels, side of a cell of the coarse illumination
 SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
+UNLIT = 0.15  # of the coarse illumination: a wide patch below it is dead, above it less light fell there
 MIN_WEIGHT = 0.1  # share of the box that must have weight for its mean to count
 
 Float = NDArray[np.floating[Any]]
@@ -157,6 +158,16 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
             break
         weight = again
         smooth = _box_or_coarse(mean, weight, width, coarse)
+    return _look_again(mean, smooth, coarse, width)
+
+
+def _look_again(mean: Float, smooth: Float, coarse: Float, width: int) -> NDArray[np.float32]:
+    """The local median instead, around pixels that look low: at the steep edge of a shadow it follows the light."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        suspect = stats.grow(mean / smooth < SHADOW)
+    local = local_median(mean, (width, width), outside=np.nan, where=suspect)
+    with np.errstate(invalid="ignore"):
+        np.copyto(smooth, local, where=suspect & (local > UNLIT * coarse))
     return smooth
 
 

@@ -273,3 +273,17 @@ def test_coupling_is_measured_from_dead_pixels():
     assert measure_ipc(couple(truth, 0.003).astype(np.float32), 0.0055) == pytest.approx(0.003, abs=2e-4)
     assert measure_ipc(truth, 0.0055) == pytest.approx(0, abs=1e-4)
     assert measure_ipc(np.ones((20, 20), np.float32), 0.0055) == 0.0055  # nothing to measure it with
+
+
+def test_the_steep_edge_of_a_shadow_is_no_defect():
+    """A corner at 0.4 of the light with an edge of ten pixels: 13,400 false LOW_QE per million before."""
+    y, x = np.mgrid[:256, :256]
+    depth = np.clip((x + y - 420) / 10.0, 0, 1)
+    rng = np.random.default_rng(3)
+    mean = (100 * (1 - 0.6 * depth) * rng.normal(1, 0.01, depth.shape)).astype(np.float32)
+    dead = [(240, 200), (230, 200), (250, 250), (252, 180)]
+    for place in dead:
+        mean[place] = 0
+    smooth = flat_field.measure_illumination(mean, width=15, mask_sigma=4.0, iterations=4)
+    low = mean / smooth < 0.5
+    assert sorted(zip(*np.nonzero(low), strict=True)) == sorted(dead)
