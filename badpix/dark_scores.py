@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.dark_ramps import MEMORY
-from badpix.dark_stats import CLEAN_ENOUGH, MEDIAN_ERROR, TRIMMED_ERROR, Stats
+from badpix.dark_stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats, clean_enough
 from badpix.stats import median_mad
 
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
@@ -73,7 +73,7 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
     first = Population(rate_spread, float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0)
     spread = {"log_noise": median_mad(np.log(measure_noise(sample, setup, first)))}
     kept = sample["clean"] - (sample["clean"] >= 4)
-    usual = kept[sample["clean"] >= CLEAN_ENOUGH]
+    usual = kept[clean_enough(sample)]
     population = Population(rate_spread, first.shot, float(np.median(usual)) if usual.size else 1.0, spread)
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
@@ -136,7 +136,7 @@ def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dic
     ``clean_*``: over integrations without jumps, where there are enough; ``low_*``: low quantiles over all.
     """
     shot = own_shot(pixels, setup, population)
-    enough = pixels["clean"] >= CLEAN_ENOUGH
+    enough = clean_enough(pixels)
     drift = shot * np.float32(SHOT_SLOPE * setup.groups)
     out = {}
     for way, here in (("clean_", enough), ("low_", True)):
@@ -169,7 +169,7 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
             out[name + "_z"] = z / np.float32(population.spread[name][1])
             out[name + "_median_z"] = middle / np.float32(population.spread[name + "_median"][1])
         ways = correlation_ways(pixels, setup, population)
-        enough = pixels["clean"] >= CLEAN_ENOUGH
+        enough = clean_enough(pixels)
         kept = pixels["clean"] - (pixels["clean"] >= 4)
         fewer = np.sqrt(np.clip(kept / np.float32(population.kept), 0, 1))
         for name in ("correlation", "flatness", "log_residual"):

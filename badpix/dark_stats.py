@@ -6,9 +6,9 @@
 3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
    jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
    of its cell.
-4. Memory and flatness of the residuals are measured in integrations without jumps where there are at least three:
-   means without the integration of the largest residuals. Elsewhere they are low quantiles over all integrations,
-   which the cosmic rays of half of them do not spoil.
+4. Memory and flatness of the residuals are measured in integrations without jumps, where these are at least three and
+   half of all: means without the integration of the largest residuals. Elsewhere they are low quantiles over all
+   integrations, which the cosmic rays of half of them do not spoil.
 5. Deep steps down are counted: integrations with one below the pixel's own noise.
 6. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
 """
@@ -178,12 +178,12 @@ def combine_integrations(
     ordered, count = sort_stack(_masked(tile.values["pedestal"], ignored))
     out["pedestal"] = trimmed_mean_of(ordered, count)
     out.update(sum_clean(tile, used & (tile.jumps == 0)))
-    few = np.arange(used.shape[1]) if sample else np.flatnonzero(out["clean"] < CLEAN_ENOUGH)
+    few = np.arange(used.shape[1]) if sample else np.flatnonzero(~clean_enough(out))
     for name in RESIDUALS:
         values = np.where(used[:, few], tile.values[name][:, few], np.float32(np.nan))
         low = out["low_" + name] = np.full(used.shape[1], np.nan, np.float32)
         low[few] = low_quantile_of(*sort_stack(values)) if few.size else np.nan
-    out["residual"] = np.where(out["clean"] >= CLEAN_ENOUGH, out["clean_residual"], out["low_residual"])
+    out["residual"] = np.where(clean_enough(out), out["clean_residual"], out["low_residual"])
     with np.errstate(invalid="ignore"):
         deep = tile.values["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
         out["deepest"] = np.fmin.reduce(np.where(used, tile.values["drop"], np.float32(np.nan)), axis=0)
@@ -202,6 +202,14 @@ def _mean(values: Array) -> Array:
     total = np.where(known, values, np.float32(0)).sum(axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return (total / known.sum(axis=0)).astype(np.float32)
+
+
+def clean_enough(pixels: Stats) -> NDArray[np.bool_]:
+    """Whether integrations without jumps may stand for all: at least three, and half of them.
+
+    Where most integrations jump, those without a jump are the quiet ones of a pixel that switches now and then.
+    """
+    return (pixels["clean"] >= CLEAN_ENOUGH) & (pixels["clean"] >= 0.5 * pixels["integrations"])
 
 
 def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:

@@ -176,7 +176,7 @@ def find_loud(table: Candidates, setup: Setup, population: Population, leaked: F
 
 
 def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
-    """The higher of a limit in sigma and one in DN/s, at least what the noise supports; None where neither is given."""
+    """The higher of a limit in sigma and one in DN/s, at least what the noise supports; None without both."""
     if sigma is None and rate is None:
         return None
     limits = [(RATE_GATE if sigma is None else sigma) * population.rate_spread]
@@ -206,10 +206,8 @@ def find_low(
     )
 
 
-def add_evidence(
-    result: Outcome, table: Candidates, maps: dict[str, Float], population: Population, p: Mapping[str, Any]
-) -> None:
-    """What the searches were decided on, added to the detection."""
+def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Float]) -> None:
+    """The images and samples that the searches were decided on, added to the detection."""
     kept = result.detection.evidence
     kept.images |= evidence.make_images(maps, table.places, table.pixels, table.scores, result.decisions)
     kept.images["telegraph_otherwise"] = evidence.sparse(table.places, result.otherwise.astype(np.uint8), 0)
@@ -217,7 +215,6 @@ def add_evidence(
     if result.pedestal_sigma is not None:
         kept.images["dark_pedestal_sigma"] = result.pedestal_sigma
     total = int(table.pixels["total"].max(initial=0))
-    kept.rules += evidence.make_rules(result.decisions, population, total, p)
     flagged = np.any([image.flat[table.places.index] for image in result.detection.maps.values()], axis=0)
     if total <= evidence.MOST_SAMPLES:
         kept.samples |= evidence.make_samples(table.places, table.samples, flagged)

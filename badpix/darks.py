@@ -38,6 +38,7 @@ from badpix.dark_bands import (
     measure_sample,
     sample_tiles,
 )
+from badpix.dark_evidence import make_rules
 from badpix.dark_inputs import DarkSet
 from badpix.dark_scores import Cuts, Population, Setup, measure_population
 from badpix.dark_stats import join
@@ -161,8 +162,10 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     if not superbias and bias is None:
         levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
     types.find_low(result, table, levels, population, ipc, p)
+    kept = result.detection.evidence
+    kept.rules += make_rules(result.decisions, population, job.setup.integrations, p)
     if job.samples:
-        types.add_evidence(result, table, maps, population, p)
+        types.add_evidence(result, table, maps)
     result.detection.notes[:0] = [*notes, ipc_note]
     return result.detection
 
