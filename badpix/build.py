@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def build_flats(
         raws = _open_uncals(used, uncals, p, workdir) if p["run_dead_flux_check"] else []
         check_detector(used[0].path, used[0].detector, detector)
         path = claim_output(target, used[0].header, [*rates, *uncals], overwrite, with_evidence)
-        rows = read_manual_file(p["manual_flag_file"], used[0])
+        manual = find_manual_file(p["manual_flag_file"], used[0])
+        rows = read_manual_file(manual, used[0])
         found = flats.search(used, p, uncals=raws, executor=executor, memory=memory, tick=tick)
         reference = exposures.read_reference_pixels(used[0])
     listed = set(p["flat_do_not_use"]) or (set(dq.UNUSABLE) if p["do_not_use_policy"] == "all" else set())
@@ -107,7 +109,7 @@ def build_flats(
         look(found, image)
     if not with_evidence:
         found.evidence.images.clear()  # nobody asks for them any more: memory for the writing
-    inputs = hash_inputs([e.path for e in (*used, *raws)] + [Path(f) for f in _given(p["manual_flag_file"])])
+    inputs = hash_inputs([e.path for e in (*used, *raws)] + ([manual] if manual else []))
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
         "DEAD, LOW_QE, OPEN, ADJ_OPEN.",
@@ -168,10 +170,6 @@ def _open_uncals(
     if found:
         exposures.check_same([used[0], *found], ("INSTRUME", "DETECTOR", "SUBARRAY"))
     return found
-
-
-def _given(name: str | None) -> list[str]:
-    return [name] if name else []
 
 
 # --- shared by flats and darks ---------------------------------------------------------------------------
@@ -251,7 +249,16 @@ def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
         raise UsageError(f"output: {target} has an unknown field; known are {', '.join(fields)}") from None
 
 
-def read_manual_file(name: str | None, exposure: Exposure) -> list[mask.ManualRow]:
+def find_manual_file(name: str | None, exposure: Exposure) -> Path | None:
+    """The manual list: a file, the detector's shipped one (``default``; few have one), or none."""
+    if name != "default":
+        return Path(name) if name else None
+    shipped = f"manual/{exposure.keyword('INSTRUME')}_{exposure.keyword('DETECTOR')}_manual_flags.txt".lower()
+    found = Path(str(files("badpix.configs").joinpath(shipped)))
+    return found if found.is_file() else None
+
+
+def read_manual_file(name: str | Path | None, exposure: Exposure) -> list[mask.ManualRow]:
     """Rows of a manual list (full-frame coordinates), cut to the window of an exposure.
 
     Raises

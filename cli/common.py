@@ -6,6 +6,7 @@ stdout holds the result alone (the paths written, or the JSON); everything else 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a user's mistake ends in one message and an exit status, never in a traceback."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: temporary files go
         try:
             return super().invoke(ctx)
         except BadpixError as error:

@@ -148,10 +148,11 @@ SECTION = Section(
         Param(
             "manual_flag_file",
             None,
-            "List of pixels (x y flag) that are added; none means no list.",
+            "List of pixels (x y flag) that are added; default means the detector's shipped list, if it has one.",
             "path",
             optional=True,
             keyword="BPFMANFL",
+            documented="default",
             group=RESULT,
         ),
         Param(
