@@ -154,6 +154,19 @@ def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: floa
         return (rate > limit) & (rate > own_threshold * own) & goes_on
 
 
+def find_overrun(pixels: Stats, places: Places, *, fraction: float) -> Bool:
+    """Pixels cut short by the growth of a neighbour's saturation flag, not by their own charge.
+
+    Their few groups hold what leaked in from that neighbour: below ``fraction`` of its rate.
+    """
+    cut = pixels["cut_fraction"] >= 0.5
+    rate = np.where(cut & np.isfinite(pixels["hot_rate"]), pixels["hot_rate"], -np.inf)
+    brightest = places.neighbours(rate.astype(np.float32), AROUND, -np.inf).max(axis=0, initial=-np.inf)
+    with np.errstate(invalid="ignore"):
+        overrun: Bool = cut & (pixels["hot_rate"] < fraction * brightest)
+    return overrun
+
+
 def find_rc(
     pixels: Stats,
     scores: Stats,

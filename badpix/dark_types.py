@@ -146,7 +146,8 @@ def find_bright(
     if rc.any():
         decay = searches.decay_rate(pixels, table.scores, setup)
         pixels["hot_rate"] = pixels["hot_rate"] - np.where(rc, np.maximum(decay, 0), 0)
-    return searches.find_hot(
+    overrun = searches.find_overrun(pixels, table.places, fraction=p["hot_overrun_fraction"])
+    return ~overrun & searches.find_hot(
         pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
         late_fraction=p["hot_late_fraction"],
     )  # fmt: skip

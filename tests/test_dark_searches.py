@@ -108,6 +108,16 @@ def test_hot_pixels_stand_out_and_go_on(changes, want):
     assert found[0] == want
 
 
+def test_neighbours_of_a_pixel_that_saturates_early_are_not_hot():
+    places = searches.Places(np.array([44, 45, 46, 54, 77]), (10, 10))
+    pixels = {
+        "cut_fraction": np.array([1, 1, 1, 1, 1], np.float32),
+        "hot_rate": np.array([140, 7000, 900, 9, 140], np.float32),
+    }
+    overrun = searches.find_overrun(pixels, places, fraction=0.1)
+    assert overrun.tolist() == [True, False, False, True, False]
+
+
 @pytest.mark.parametrize(("n", "groups"), [(5, 20), (10, 60), (100, 60), (3, 150)])
 def test_drops_needed_are_rarer_than_two_in_a_million(n, groups):
     need = searches.count_drops_needed(Setup(groups, 1.0, n, ()), 4.5)

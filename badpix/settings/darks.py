@@ -114,6 +114,15 @@ SECTION = Section(
             group=HOT,
         ),
         Param(
+            "hot_overrun_fraction",
+            0.1,
+            "A pixel that is cut short by saturation beside a brighter such pixel is HOT only above this fraction of "
+            "its rate: the rest is the growth of the saturation flag and leaked charge.",
+            low=0.0,
+            high=1.0,
+            group=HOT,
+        ),
+        Param(
             "warm_sigma_threshold",
             None,
             "WARM above this many sigma and not HOT; none: not searched.",
