@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import build, crds, dark_inputs, darks, exposures, mask, output, params
+from badpix import build, crds, darks, exposures, mask, output, params
 from badpix.crds import Provenance
-from badpix.dark_inputs import DarkSet
+from badpix.dark import inputs as dark_inputs
+from badpix.dark.inputs import DarkSet
 from badpix.errors import DataError
 from badpix.evidence import Detection
 from badpix.provenance import Input, hash_inputs

@@ -1,13 +1,13 @@
 """HOT, noisy, RC, TELEGRAPH and low-pedestal pixels from dark ramps: the driver.
 
-1. Open, pair and check the files (:mod:`badpix.dark_inputs`); find the groups that all pixels can use.
+1. Open, pair and check the files (:mod:`badpix.dark.inputs`); find the groups that all pixels can use.
 2. Describe the population on a sample of rows; say what can't be found at this depth before hours are spent.
-3. Measure all ramps in bands of rows, every file in its turn (:mod:`badpix.dark_bands`, :mod:`badpix.dark_ramps`,
-   :mod:`badpix.dark_stats`, :mod:`badpix.dark_scores`).
-4. Search the candidates of the whole frame (:mod:`badpix.dark_types`, :mod:`badpix.dark_searches`), and say what was
-   decided on (:mod:`badpix.dark_evidence`).
+3. Measure all ramps in bands of rows, every file in its turn (:mod:`badpix.dark.bands`, :mod:`badpix.dark.ramps`,
+   :mod:`badpix.dark.stats`, :mod:`badpix.dark.scores`).
+4. Search the candidates of the whole frame (:mod:`badpix.dark.types`, :mod:`badpix.dark.searches`), and say what was
+   decided on (:mod:`badpix.dark.evidence`).
 
-The documented rules (:mod:`badpix.dark_documented`) are other values of the same parameters. Sources: jwst_reffiles
+The documented rules (:mod:`badpix.dark.documented`) are other values of the same parameters. Sources: jwst_reffiles
 documentation of the official algorithm; project notes on methods, sections 1 to 3.
 """
 
@@ -22,12 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dark_documented as documented
-from badpix import dark_ramps as ramps
-from badpix import dark_searches as searches
-from badpix import dark_types as types
 from badpix import detectors
-from badpix.dark_bands import (
+from badpix.dark import documented, ramps, searches, types
+from badpix.dark.bands import (
     BYTES_PER_PIXEL,
     EVIDENCE_MAPS,
     SAMPLED,
@@ -38,11 +35,11 @@ from badpix.dark_bands import (
     measure_sample,
     sample_tiles,
 )
-from badpix.dark_evidence import make_rules
-from badpix.dark_inputs import DarkSet
-from badpix.dark_scores import Cuts, Population, Setup, measure_population
-from badpix.dark_stats import join
-from badpix.dark_types import Candidates
+from badpix.dark.evidence import make_rules
+from badpix.dark.inputs import DarkSet
+from badpix.dark.scores import Cuts, Population, Setup, measure_population
+from badpix.dark.stats import join
+from badpix.dark.types import Candidates
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Detection, Rule
 from badpix.exposures import band_height, read_band
@@ -110,7 +107,7 @@ def search(
     Parameters
     ----------
     darks : DarkSet
-        From :func:`badpix.dark_inputs.open_darks`.
+        From :func:`badpix.dark.inputs.open_darks`.
     p : mapping
         Values of ``settings.darks``.
     executor : Executor, optional

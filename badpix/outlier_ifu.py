@@ -1,7 +1,7 @@
 """Outliers in IFU exposures: from the members of an association to their flagged copies.
 
 1. Read the headers of all members and make sure that they belong together and that the outputs may be written.
-2. Search each detector (:mod:`badpix.ifu_search`).
+2. Search each detector (:mod:`badpix.ifu.search`).
 3. Stop if more than ``max_flagged`` percent of the usable pixels of an exposure would be flagged.
 4. Write the flagged copies (:mod:`badpix.crf`) and the intermediate products under temporary names, then publish all
    of them: an error or an interruption before that leaves nothing behind.
@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from badpix import crf, ifu_products, params
+from badpix import crf, params
 from badpix.associations import Association
 from badpix.errors import CheckError
-from badpix.ifu_search import THREADS, Exposure, Found, by_detector, find_detector, read_exposures
+from badpix.ifu import products as ifu_products
+from badpix.ifu.search import THREADS, Exposure, Found, by_detector, find_detector, read_exposures
 from badpix.output import atomic_path, check_directory, check_target
 
 Say = Callable[[str], None]

@@ -25,11 +25,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import __version__, associations, crf, image_audit, image_products, image_sky, params, resample
+from badpix import __version__, associations, crf, params, resample
 from badpix.associations import Association
 from badpix.crf import CalFile
 from badpix.errors import DataError, UsageError
-from badpix.image_model import (
+from badpix.image import audit as image_audit
+from badpix.image import products as image_products
+from badpix.image import sky as image_sky
+from badpix.image.decide import (
+    Sharpness,
+    find_documented,
+    find_hits,
+    find_sharp,
+    find_unresampled,
+    measure_sharpness,
+    sharpness_limit,
+)
+from badpix.image.model import (
     FLAT,
     STEEP_APPLY,
     apply_sharpening,
@@ -42,17 +54,8 @@ from badpix.image_model import (
     measure_pair_sigma,
     replace_bad_error,
 )
-from badpix.image_stack import Shelf, mosaic_name, open_shelf, write_planes
-from badpix.image_test import (
-    Sharpness,
-    find_documented,
-    find_hits,
-    find_sharp,
-    find_unresampled,
-    measure_sharpness,
-    sharpness_limit,
-)
-from badpix.image_wcs import Geometry, make_output_grid, measure_region, read_geometry
+from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes
+from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry
 from badpix.output import check_directory, check_target
 from badpix.resample import Bounds, Grid, PixelMap, Window, measure_derivative
 from badpix.stats import grow

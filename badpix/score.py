@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.simulate_defects import FLAG_OF, NOISY_LIMIT, UNIT_OF
+from badpix.simulation.defects import FLAG_OF, NOISY_LIMIT, UNIT_OF
 
 Flags = NDArray[np.uint32]
 
@@ -75,7 +75,7 @@ def count_found(flags: Flags, truth: Flags, defects: NDArray[Any], types: Sequen
     flags, truth : uint32 array (ny, nx)
         Mask and truth in standard bits.
     defects : structured array
-        The injected defects (see :data:`badpix.simulate_defects.DEFECT`).
+        The injected defects (see :data:`badpix.simulation.defects.DEFECT`).
     types : sequence of str
         Types to count.
     """

@@ -1,8 +1,8 @@
 """Simulated JWST ramps with known defects: the physics of one detector, arrays only.
 
-1. A recipe (:mod:`badpix.simulate_recipe`) says what is made; :func:`make_scene` turns it into the maps of one
+1. A recipe (:mod:`badpix.simulation.recipe`) says what is made; :func:`make_scene` turns it into the maps of one
    detector: bias, read noise, dark current, response, full well, and the defects put into them
-   (:mod:`badpix.simulate_defects`).
+   (:mod:`badpix.simulation.defects`).
 2. :func:`prepare_exposure` draws what concerns whole frames of one exposure: amplifier offsets and 1/f noise
    (they follow the readout, so they need the frame), cosmic rays with tracks, the noise of the reference
    pixels, the lamp's level.
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import amplifier_map, measure_border
-from badpix.simulate_defects import NOISY_LIMIT, Defects, place_defects
-from badpix.simulate_recipe import Physics, Recipe
+from badpix.simulation.defects import NOISY_LIMIT, Defects, place_defects
+from badpix.simulation.recipe import Physics, Recipe
 
 Float = NDArray[np.float32]
 

@@ -47,7 +47,7 @@ def peak_of(pid: int) -> int:
 
 def main(n_files: int = 20, rounds: int = 3) -> None:
     """Simulate, link, run, print."""
-    os.environ["BADPIX_CACHE"] = tempfile.mkdtemp(prefix="bench-cache-")  # the first round hashes, later ones need not
+    os.environ["BADPIX_CACHE"] = tempfile.mkdtemp(prefix="bench-cache-")  # only the first round hashes
     with tempfile.TemporaryDirectory(prefix="bench-flats-") as folder:
         work = Path(folder)
         command = [BADPIX, "simulate", str(work / "sim"), "--detector", "NRCB1", "--flats", "5", "--darks", "0"]
@@ -57,11 +57,12 @@ def main(n_files: int = 20, rounds: int = 3) -> None:
             os.link(made[k % len(made)], work / f"flat{k:03d}_rate.fits")
         files = [str(p) for p in sorted(work.glob("flat*_rate.fits"))]
         mask = str(work / "mask.fits")
+        ours = [BADPIX, "flats", *files, "-q", "--overwrite", "-o", mask]
         runs = {
             "plain astropy, documented": [sys.executable, str(PLAIN), str(work / "plain.npz"), *files],
-            "badpix flats --set documented": [BADPIX, "flats", *files, "-q", "--overwrite", "-o", mask, "--set", "documented"],
-            "badpix flats (default)": [BADPIX, "flats", *files, "-q", "--overwrite", "-o", mask],
-        }  # fmt: skip
+            "badpix flats --set documented": [*ours, "--set", "documented"],
+            "badpix flats (default)": ours,
+        }
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in runs}
         for _ in range(rounds):
             for name, run in runs.items():

@@ -4,7 +4,8 @@
 
 Simulates the association once (in WORKDIR), then runs: the pipeline's step (offline), ``outlier image --set
 documented``, the default search, the default with ``--max-memory 400M``, and the documented set with two workers.
-Prints wall clock, CPU seconds and peak memory (VmHWM) of each process, and the pixels whose DQ differs from the pipeline's.
+Prints wall clock, CPU seconds and peak memory (VmHWM) of each process, and the pixels whose DQ differs from the
+pipeline's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from badpix.simulate_image import Setup, simulate
+from badpix.simulation.image import Setup, simulate
 
 CASES = {
     "4x1024": Setup(seed=701, groups=4, shape=(1024, 1024), program="07001"),

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from badpix import params, provenance
-from badpix.simulate_files import simulate
+from badpix.simulation.files import simulate
 
 # columns and rows, flats, darks, groups
 CASES = [(256, 5, 5, 20), (512, 5, 5, 20), (512, 5, 10, 20), (512, 5, 5, 60), (512, 10, 5, 20), (1024, 5, 5, 20)]

@@ -3,7 +3,8 @@
     python benchmarks/score_darks.py WORKDIR 301 302 303 304 --detector NRCALONG --groups 60
 
 For each seed 20 darks of a 512 x 512 detector are simulated (quick reduction) and searched with the first 5, the
-first 10 and all 20 of them; the scores of all seeds are added up by `badpix score`. A seed takes about a minute and 2.5 GB.
+first 10 and all 20 of them; the scores of all seeds are added up by `badpix score`. A seed takes about a minute and
+2.5 GB.
 """
 
 from __future__ import annotations

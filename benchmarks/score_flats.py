@@ -31,7 +31,19 @@ def main(seeds: list[str]) -> None:
         for seed in seeds:
             with tempfile.TemporaryDirectory(prefix="score-flats-") as folder:
                 sim = Path(folder) / "sim"
-                run("simulate", str(sim), "--detector", detector, *size, "--flats", "10", "--darks", "0", "--seed", seed)
+                run(
+                    "simulate",
+                    str(sim),
+                    "--detector",
+                    detector,
+                    *size,
+                    "--flats",
+                    "10",
+                    "--darks",
+                    "0",
+                    "--seed",
+                    seed,
+                )
                 truth = str(next(sim.glob("*_truth.fits")))
                 flats = sorted(str(p) for p in (sim / "flats").glob("*_rate.fits"))
                 for n in (5, 10):

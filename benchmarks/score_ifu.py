@@ -2,8 +2,8 @@
 
     python benchmarks/score_ifu.py SEED... [--cases flat spectra harsh]
 
-Both rules see the same exposures in memory and are scored on the same pixels (see badpix/score_ifu.py). One row a
-case, over all seeds.
+Both rules see the same exposures in memory and are scored on the same pixels (badpix/simulation/score_ifu.py). One
+row a case, over all seeds.
 """
 
 import argparse
@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from badpix import ifu_significance as significance
-from badpix import params, score_ifu
-from badpix import simulate_ifu as sim
-from badpix.ifu_rank import measure_differences, measure_ratio
+from badpix import params
+from badpix.ifu import significance
+from badpix.ifu.rank import measure_differences, measure_ratio
+from badpix.simulation import ifu as sim
+from badpix.simulation import score_ifu
 
 NONE = sim.Defects(in_all=0, in_some=0, cosmic_rays=0, known=0, negative=0)
 TEN, FIFTY = (10.0, 10.01), (50.0, 50.01)

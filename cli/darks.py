@@ -97,8 +97,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix import plots_darks
     from badpix.output import check_directory
+    from badpix.trust import plots_darks
 
     plots_darks.require_matplotlib()
     place = check_directory(folder)

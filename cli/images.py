@@ -80,8 +80,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the cut-outs, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.ifu_products import require_matplotlib
-    from badpix.image_pictures import draw_cutouts
+    from badpix.ifu.products import require_matplotlib
+    from badpix.image.pictures import draw_cutouts
     from badpix.output import check_directory
 
     require_matplotlib()
@@ -146,7 +146,7 @@ _SHEET = "What is simulated"
 def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
     """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
-    from badpix.simulate_image import PRESETS, Setup, simulate
+    from badpix.simulation.image import PRESETS, Setup, simulate
 
     values: dict[str, Any] = {**PRESETS[options["preset"]], "seed": options["seed"]}
     for name in ("groups", "fwhm", "distortion"):
@@ -180,7 +180,7 @@ def score_image(ctx: click.Context, simulated: str, flagged: str, **options: Any
     hit touched.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.score_image import score_run
+    from badpix.simulation.score_image import score_run
 
     found = score_run(Path(simulated), Path(flagged))
     talk.table("Score", ("measure", "value"), [(name, f"{value:.4f}") for name, value in found.items()])

@@ -13,7 +13,10 @@ from badpix import __version__
 
 BADPIX = {
     "Start from raw ramps": {
-        "prepare": ("prepare:prepare", "Run the JWST pipeline's first stage, with the products that the searches need."),
+        "prepare": (
+            "prepare:prepare",
+            "Run the pipeline's first stage, with the products that the searches need.",
+        ),
         "ramps": ("prepare:ramps", "Look at exposures step by step: flags, saturation, levels, jumps, slopes."),
     },
     "Make masks": {
@@ -49,7 +52,10 @@ OUTLIER: dict[str, dict[str, tuple[str, str]]] = {
     "Simulate": {
         "simulate-ifu": ("outliers:simulate_ifu", "Write a simulated IFU association with known defects."),
         "score-ifu": ("outliers:score_ifu", "Compare flagged IFU exposures with the truth of their simulation."),
-        "simulate-image": ("images:simulate_image", "Write a simulated association of dithered images with known hits."),
+        "simulate-image": (
+            "images:simulate_image",
+            "Write simulated dithered images with known hits.",
+        ),
         "score-image": ("images:score_image", "Compare flagged images with the truth of their simulation."),
     },
     "Parameters": {

@@ -168,8 +168,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix import plots
     from badpix.output import check_directory
+    from badpix.trust import plots
 
     plots.require_matplotlib()
     place = check_directory(folder)

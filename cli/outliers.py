@@ -24,7 +24,7 @@ from badpix.errors import UsageError
 
 if TYPE_CHECKING:
     from badpix.associations import Association
-    from badpix.ifu_search import Found
+    from badpix.ifu.search import Found
 
 
 def output_dir_option(function: Any) -> Any:
@@ -128,7 +128,7 @@ def _pictures(folder: str | None) -> Callable[[Found], None] | None:
     if not folder:
         return None
     from badpix.associations import root_name
-    from badpix.ifu_products import plot_detector, require_matplotlib
+    from badpix.ifu.products import plot_detector, require_matplotlib
     from badpix.output import atomic_path, check_directory
 
     require_matplotlib()
@@ -265,7 +265,7 @@ _SHEET = "What is simulated"
 def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
     """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
-    from badpix import simulate_ifu as sim
+    from badpix.simulation import ifu as sim
 
     detectors = [name.upper() for name in options["detectors"]] or list(sim.SETS[options["instrument"]])
     defects = sim.Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
@@ -309,7 +309,7 @@ def score_ifu(ctx: click.Context, simulated: str, flagged: str, **options: Any) 
     without any defect.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.score_ifu import score
+    from badpix.simulation.score_ifu import score
 
     folder = Path(simulated)
     found = score(sorted(folder.glob("*_cal.fits")), Path(flagged), folder / "truth")

@@ -7,7 +7,10 @@ import click
 from badpix import params as declared
 from badpix.cli.common import Command
 
-SECTIONS = {"badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"), "outlier": ("ifu", "image")}
+SECTIONS = {
+    "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
+    "outlier": ("ifu", "image"),
+}
 
 
 @click.command(cls=Command)

@@ -45,7 +45,7 @@ def prepare(ctx: click.Context, uncals: tuple[str, ...], output_dir: str | None,
     p, inputs = collect("prepare", load_files(options), options)
     if not output_dir:
         raise UsageError("no output: give --output-dir DIR")
-    from badpix import prepare as preparing
+    from badpix.raw import prepare as preparing
 
     preparing.require_pipeline()
     files = choose_inputs(uncals, inputs.get("raw"), ("_uncal",), "raw ramps")
@@ -114,9 +114,10 @@ def ramps(
     talk = ctx.obj = Talk(options)
     if pixels and not plot:
         raise UsageError("--pixel draws pictures: give --plot DIR as well")
-    from badpix import exposures, plots
-    from badpix import ramps as looking
+    from badpix import exposures
     from badpix.output import check_directory
+    from badpix.raw import ramps as looking
+    from badpix.trust import plots
 
     if plot:
         plots.require_matplotlib()
@@ -131,7 +132,7 @@ def ramps(
             if not talk.as_json:
                 _print_steps(root, looking.table_rows(steps))
             if plot:
-                from badpix import plots_ramps
+                from badpix.raw import plots_ramps
 
                 pictures += plots_ramps.write_ramps(opened, pixels, root, Path(plot), integration - 1)
     talk.finish("badpix ramps", pictures, {"exposures": summary})

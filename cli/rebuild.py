@@ -14,9 +14,9 @@ from badpix.cli.common import Command, Option, Talk, parse_size, talk_options
 from badpix.errors import BadpixError, UsageError
 
 if TYPE_CHECKING:
-    from badpix.jobs import Job
-    from badpix.rebuild import Outcome
-    from badpix.searches import Options
+    from badpix.rebuilding.jobs import Job
+    from badpix.rebuilding.rebuild import Outcome
+    from badpix.rebuilding.searches import Options
 
 RUN = "Run"
 
@@ -64,7 +64,7 @@ def rebuild(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
     beside it (exit status 3). One detector's failure does not stop the others.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import jobs, supervise
+    from badpix.rebuilding import jobs, supervise
 
     found, failed = jobs.read_jobs([Path(f) for f in files])
     found = _choose(found, options["only"])
@@ -95,7 +95,7 @@ def _choose(found: list[Job], only: tuple[str, ...]) -> list[Job]:
 
 
 def _run_options(options: dict[str, Any]) -> Options:
-    from badpix.searches import Options
+    from badpix.rebuilding.searches import Options
 
     memory = parse_size(options["max_memory"], "256M")
     return Options(options["force"], options["accept"], options["workers"], options["dask"], memory)
@@ -104,7 +104,7 @@ def _run_options(options: dict[str, Any]) -> Options:
 def _status(
     talk: Talk, options: dict[str, Any], word: str, counts: dict[str, int], code: int | None, seconds: float
 ) -> None:
-    from badpix.supervise import write_status
+    from badpix.rebuilding.supervise import write_status
 
     if options["status_file"]:
         try:
@@ -115,7 +115,7 @@ def _status(
 
 def _preview(talk: Talk, found: list[Job], force: bool) -> int:
     """What would be done, one line a detector on stdout (or the JSON); returns the exit status."""
-    from badpix import rebuild
+    from badpix.rebuilding import rebuild
 
     rows, code = [], 0
     for job in found:
@@ -182,7 +182,7 @@ def history(ctx: click.Context, directory: str, detector: str | None, last: int 
     From the records beside the products and the logs; `current` marks the masks in use.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import record
+    from badpix.rebuilding import record
 
     if not Path(directory).is_dir():
         raise UsageError(f"{directory}: no such directory")

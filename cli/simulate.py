@@ -37,8 +37,8 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
     """
     talk = ctx.obj = Talk(options)
     values, _ = collect("simulate", load_files(options), options)
-    from badpix.simulate_files import make_recipe
-    from badpix.simulate_files import simulate as write
+    from badpix.simulation.files import make_recipe
+    from badpix.simulation.files import simulate as write
 
     recipe = make_recipe(values)
     ny, nx = recipe.shape
@@ -83,7 +83,7 @@ def score(ctx: click.Context, files: tuple[str, ...], search: str, by_setting: b
     if len(files) % 2:
         raise UsageError(f"files come in pairs MASK TRUTH; found {len(files)}")
     from badpix import score as scoring
-    from badpix.simulate_files import read_flags, read_truth
+    from badpix.simulation.files import read_flags, read_truth
 
     masks = []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):

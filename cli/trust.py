@@ -13,9 +13,9 @@ from badpix.cli.common import Command, Option, Talk, collect, load_files, parame
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
-    from badpix.check import Checked
-    from badpix.compare import Comparison, History
-    from badpix.explain import Explanation
+    from badpix.trust.check import Checked
+    from badpix.trust.compare import Comparison, History
+    from badpix.trust.explain import Explanation
 
 MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
 
@@ -75,8 +75,8 @@ def check(
     """
     talk = ctx.obj = Talk(options)
     p, own = _limits(limits, options)
-    from badpix import check as checking
     from badpix.exposures import expand_inputs
+    from badpix.trust import check as checking
 
     files = [f for f in expand_inputs(masks, ("_mask", "")) if not f.name.endswith("_evidence.fits")]
     if not files:
@@ -181,8 +181,8 @@ def explain(
     """
     talk = ctx.obj = Talk(options)
     from badpix import crds
-    from badpix import explain as explaining
     from badpix.exposures import expand_inputs
+    from badpix.trust import explain as explaining
 
     found = crds.read_mask(mask)
     if worst and not flag:
@@ -223,15 +223,15 @@ def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:
 
 def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
     """Ramps of a pixel in the terminal (stdout), and as a picture if asked."""
-    from badpix import pixel_ramps as reading
+    from badpix.trust import pixel_ramps as reading
 
     found = reading.read_ramps(files, item.x, item.y)
     if not quiet:
         for ramp in found:
             click.echo(reading.draw_text(ramp))
     if png:
-        from badpix import plots
         from badpix.output import check_directory
+        from badpix.trust import plots
 
         plots.require_matplotlib()
         path = check_directory(png) / f"ramps_x{item.x}_y{item.y}.png"
@@ -269,9 +269,9 @@ def compare(
     talk = ctx.obj = Talk(options)
     if len(masks) < 2:
         raise UsageError("masks: one given, expected two or more")
-    from badpix import compare as comparing
     from badpix import crds
-    from badpix.export_changes import write_comparison, write_history
+    from badpix.trust import compare as comparing
+    from badpix.trust.export_changes import write_comparison, write_history
 
     found = [crds.read_mask(m) for m in masks]
     boxes = comparing.parse_regions(regions, found[0].detector)
@@ -372,11 +372,11 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import check as checking
     from badpix import params
-    from badpix import report as reporting
     from badpix.exposures import expand_inputs
     from badpix.output import check_target
+    from badpix.trust import check as checking
+    from badpix.trust import report as reporting
 
     target = check_target(output, overwrite)
     p, own = _limits(limits, {**options, **dict.fromkeys(params.section("check").names)})
@@ -418,8 +418,8 @@ def export(
     """
     talk = ctx.obj = Talk(options)
     from badpix import crds
-    from badpix import explain as explaining
-    from badpix import export as exporting
+    from badpix.trust import explain as explaining
+    from badpix.trust import export as exporting
 
     kind = exporting.choose_format(output, form)
     found = crds.read_mask(mask)

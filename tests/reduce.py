@@ -3,7 +3,7 @@
 Every reference file is given as an override, so no server and no cache is needed. Steps, in the pipeline's order:
 dq_init, saturation, superbias (near infrared), refpix, first and last frame (MIRI), linearity, jump, ramp_fit.
 The refpix step knows real frames and windows of them; on a small detector (``badpix simulate --size``) the offsets
-come from its reference pixels by :func:`badpix.simulate_reduce.offsets_from_border` instead.
+come from its reference pixels by :func:`badpix.simulation.reduce.offsets_from_border` instead.
 
 As a program: ``python tests/reduce.py DIR`` reduces every uncal file that `badpix simulate DIR` wrote and puts rate,
 rateints, jump and fitopt beside it (flats: rate only). The parameters come from ``DIR/<detector>_simulate.yml``.
@@ -24,8 +24,8 @@ os.environ.setdefault("STPIPE_DISABLE_CRDS_STEPPARS", "true")
 
 from badpix import detectors
 from badpix.simulate import measure_drift
-from badpix.simulate_recipe import Recipe
-from badpix.simulate_reduce import offsets_from_border
+from badpix.simulation.recipe import Recipe
+from badpix.simulation.reduce import offsets_from_border
 
 
 def reduce_exposure(
@@ -38,7 +38,7 @@ def reduce_exposure(
     uncal : path
         From `badpix simulate`.
     references : mapping
-        Reference type -> file, from :func:`badpix.reference_files.write_reference_files`.
+        Reference type -> file, from :func:`badpix.simulation.reference_files.write_reference_files`.
     recipe : Recipe
         What was simulated.
     products : sequence of str
@@ -148,9 +148,9 @@ def override(step: Any, references: Mapping[str, Path]) -> None:
 
 def main(folder: str) -> None:
     """Reduce all uncal files below a folder of `badpix simulate`."""
-    from badpix.reference_files import write_reference_files
     from badpix.simulate import make_scene
-    from badpix.simulate_files import make_recipe, read_parameters
+    from badpix.simulation.files import make_recipe, read_parameters
+    from badpix.simulation.reference_files import write_reference_files
 
     (parameters,) = Path(folder).glob("*_simulate.yml")
     recipe = make_recipe(read_parameters(parameters))

@@ -8,9 +8,10 @@ from astropy.io import fits
 from click.testing import CliRunner
 from mask_files import SUB64, make_hdus, make_image, make_mask, write
 
-from badpix import check, crds, dq, params
+from badpix import crds, dq, params
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
+from badpix.trust import check
 
 P = params.defaults(params.section("check"))
 RNG = np.random.default_rng(5)

@@ -27,7 +27,7 @@ from mask_files import SUB64, make_mask
 from badpix import crds, dq, evidence, params, rules
 from badpix.cli.main import badpix, outlier
 from badpix.detectors import Window
-from badpix.simulate_files import read_flags, simulate
+from badpix.simulation.files import read_flags, simulate
 
 V = dq.VALUE
 DNU = V["DO_NOT_USE"]

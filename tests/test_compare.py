@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from mask_files import SUB64, make_mask
 
-from badpix import compare, crds, dq
+from badpix import crds, dq
 from badpix.cli.main import badpix
-from badpix.compare import Change, Transition
 from badpix.errors import DataError, UsageError
+from badpix.trust import compare
+from badpix.trust.compare import Change, Transition
 
 OLD = [(20, 30, "HOT+DO_NOT_USE"), (21, 30, "DEAD+DO_NOT_USE"), (22, 30, "WARM"), (600, 700, "RC"), (5, 5, "OPEN")]
 NEW = [(20, 30, "HOT+DO_NOT_USE"), (22, 30, "HOT+DO_NOT_USE"), (600, 700, "RC+DO_NOT_USE"), (99, 98, "TELEGRAPH")]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from dark_files import make_ramps, write_darks
 
-from badpix import dark_documented as documented
-from badpix import dark_inputs, darks, params
+from badpix import darks, params
+from badpix.dark import documented
+from badpix.dark import inputs as dark_inputs
 from badpix.errors import UsageError
 
 SECTION = params.section("darks")

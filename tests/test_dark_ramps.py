@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix import dark_ramps as ramps
+from badpix.dark import ramps
 
 CELLS = ramps.Cells(2, (slice(0, 64), slice(64, 128)))
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix import dark_searches as searches
-from badpix.dark_scores import Population, Setup
+from badpix.dark import searches
+from badpix.dark.scores import Population, Setup
 
 SHAPE = (9, 11)
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from badpix import dark_scores as scores
-from badpix import dark_stats as stats
+from badpix.dark import scores, stats
 
 STACKS = hnp.arrays(
     np.float32,

@@ -10,7 +10,8 @@ from astropy.io import fits
 from dark_files import DEFECTS, SATURATED, SHAPE, make_ramps, write_dark, write_darks
 from make_files import CORNER
 
-from badpix import dark_inputs, darks, params
+from badpix import darks, params
+from badpix.dark import inputs as dark_inputs
 from badpix.errors import DataError, UsageError
 from badpix.evidence import COMPARISONS
 

@@ -8,11 +8,12 @@ from astropy.io import fits
 from click.testing import CliRunner
 from mask_files import SUB64, make_mask
 
-from badpix import crds, evidence, explain, pixel_ramps
+from badpix import crds, evidence
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Evidence, Rule, Samples
 from badpix.output import write_hdus
+from badpix.trust import explain, pixel_ramps
 
 FLAGS = [
     (20, 10, "HOT+DO_NOT_USE"), (21, 10, "HOT+DO_NOT_USE"), (22, 10, "LOW_QE"), (23, 10, "RC+DO_NOT_USE"),

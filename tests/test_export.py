@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mask_files import SUB64, SUB160, make_mask
 
-from badpix import crds, detectors, dq, export
+from badpix import crds, detectors, dq
 from badpix.cli.main import badpix
 from badpix.mask import add_manual, read_manual
+from badpix.trust import export
 
 FLAGS = [
     (20, 30, "HOT+DO_NOT_USE"), (21, 30, "HOT+DO_NOT_USE"), (20, 31, "HOT"), (4, 0, "DEAD+DO_NOT_USE"),

@@ -18,12 +18,14 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 import badpix
-from badpix import crf, ifu_search, ifu_significance, outlier_ifu, params
-from badpix import simulate_ifu as sim
+from badpix import crf, outlier_ifu, params
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import CheckError, DataError
-from badpix.ifu_rank import measure_differences, measure_ratio
+from badpix.ifu import search as ifu_search
+from badpix.ifu import significance as ifu_significance
+from badpix.ifu.rank import measure_differences, measure_ratio
+from badpix.simulation import ifu as sim
 
 SIZE = (120, 130)
 

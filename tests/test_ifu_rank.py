@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix import ifu_rank
+from badpix.ifu import rank as ifu_rank
 
 
 def _literal_differences(sci, axis):

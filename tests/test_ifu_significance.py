@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from badpix import ifu_significance as sg
+from badpix.ifu import significance as sg
 
 OPTIONS = {
     "kernel_size": (7, 7),

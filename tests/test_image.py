@@ -19,14 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
-from badpix import image_audit, image_model, image_sky, image_test, outlier_image, params
+from badpix import outlier_image, params
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
-from badpix.image_stack import PLANES, Shelf, median_of, middle_of_others, mosaic_name, open_shelf, sort_planes
+from badpix.image import audit as image_audit
+from badpix.image import decide as image_test
+from badpix.image import model as image_model
+from badpix.image import sky as image_sky
+from badpix.image.stack import PLANES, Shelf, median_of, middle_of_others, mosaic_name, open_shelf, sort_planes
 from badpix.resample import Window, measure_derivative
-from badpix.score_image import score_run
-from badpix.simulate_image import Setup, simulate
+from badpix.simulation.image import Setup, simulate
+from badpix.simulation.score_image import score_run
 
 SMALL = {"shape": (256, 272), "stars": 2500.0, "galaxies": 100.0, "dither": 10.0}
 SECTION = params.section("image")

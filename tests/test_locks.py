@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 import badpix
-from badpix import locks
 from badpix.errors import DataError
-from badpix.locks import LockedError, hold
+from badpix.rebuilding import locks
+from badpix.rebuilding.locks import LockedError, hold
 
 CHILD = """
 import sys, time
-from badpix.locks import hold
+from badpix.rebuilding.locks import hold
 with hold(sys.argv[1], 5):
     print("held", flush=True)
     time.sleep(60)
@@ -153,7 +153,7 @@ def test_lock_in_a_folder_that_is_missing_is_an_error_in_words(tmp_path: Path) -
 
 def test_only_one_of_many_processes_is_inside(tmp_path: Path) -> None:
     script = (
-        "import sys, os, time\nfrom pathlib import Path\nfrom badpix import locks\nlocks.POLL = 0.02\n"
+        "import sys, os, time\nfrom pathlib import Path\nfrom badpix.rebuilding import locks\nlocks.POLL = 0.02\n"
         "here = Path(sys.argv[1])\n"
         "for _ in range(5):\n"
         "    with locks.hold(here / '.lock', 60):\n"

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from badpix import dq, plots
+from badpix import dq
 from badpix.errors import UsageError
 from badpix.evidence import Detection, Evidence, Rule
+from badpix.trust import plots
 
 
 @pytest.fixture

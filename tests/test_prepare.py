@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from badpix import params, prepare, prepare_worker
+from badpix import params
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.exposures import open_exposure
-from badpix.prepare_worker import Outcome
-from badpix.simulate_files import simulate
+from badpix.raw import prepare, prepare_worker
+from badpix.raw.prepare_worker import Outcome
+from badpix.simulation.files import simulate
 
 
 class Inline(Executor):

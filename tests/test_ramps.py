@@ -9,10 +9,11 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from badpix import dq, exposures, params, ramps
+from badpix import dq, exposures, params
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
-from badpix.simulate_files import simulate
+from badpix.raw import ramps
+from badpix.simulation.files import simulate
 
 SAT, JUMP, DNU = dq.VALUE["SATURATED"], dq.VALUE["JUMP_DET"], dq.VALUE["DO_NOT_USE"]
 NY, NX = 24, 20

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from badpix import jobs, params, plan, prepare, prepare_worker, rebuild, shelf
+from badpix import params
 from badpix.errors import DataError, UsageError
-from badpix.prepare_worker import Outcome
-from badpix.searches import Options
-from badpix.simulate_files import simulate
+from badpix.raw import prepare, prepare_worker
+from badpix.raw.prepare_worker import Outcome
+from badpix.rebuilding import jobs, plan, rebuild, shelf
+from badpix.rebuilding.searches import Options
+from badpix.simulation.files import simulate
 
 YAML = """
 detector: NRCB1

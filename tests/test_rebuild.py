@@ -15,24 +15,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import (
-    build,
-    build_darks,
-    crds,
-    exposures,
-    jobs,
-    params,
-    plan,
-    rebuild,
-    record,
-    searches,
-    shelf,
-    supervise,
-)
+from badpix import build, build_darks, crds, exposures, params
 from badpix.errors import BadpixError, DataError, UsageError
-from badpix.rebuild import Outcome
-from badpix.searches import Options
-from badpix.simulate_files import simulate
+from badpix.rebuilding import jobs, plan, rebuild, record, searches, shelf, supervise
+from badpix.rebuilding.rebuild import Outcome
+from badpix.rebuilding.searches import Options
+from badpix.simulation.files import simulate
 
 YAML = """
 detector: NRCB1

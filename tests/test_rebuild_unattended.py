@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from badpix import jobs, params, record, shelf
-from badpix.simulate_files import simulate
+from badpix import params
+from badpix.rebuilding import jobs, record, shelf
+from badpix.simulation.files import simulate
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from mask_files import SUB64, make_mask
 from test_explain import FLAGS, make_evidence, write_jump
 
-from badpix import check, crds, dq, evidence, params, report, report_parts
+from badpix import crds, dq, evidence, params
 from badpix.cli.main import badpix
 from badpix.output import write_hdus
+from badpix.trust import check, report, report_parts
 
 P = params.defaults(params.section("check"))
 

@@ -15,8 +15,9 @@ import pytest
 from mask_files import SUB64, make_mask
 from test_explain import FLAGS, make_evidence, write_jump
 
-from badpix import crds, dq, evidence, params, report
+from badpix import crds, dq, evidence, params
 from badpix.output import write_hdus
+from badpix.trust import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

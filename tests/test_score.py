@@ -15,8 +15,8 @@ from scipy import stats
 
 from badpix import dq, params, score
 from badpix.cli.main import badpix
-from badpix.simulate_defects import DEFECT
-from badpix.simulate_files import simulate
+from badpix.simulation.defects import DEFECT
+from badpix.simulation.files import simulate
 
 HOT, DEAD, RC, ADJ = (np.uint32(dq.VALUE[k]) for k in ("HOT", "DEAD", "RC", "ADJ_OPEN"))
 DO_NOT_USE, REFERENCE = np.uint32(1), np.uint32(dq.VALUE["REFERENCE_PIXEL"])

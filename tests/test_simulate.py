@@ -12,9 +12,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from badpix import detectors, dq, exposures, params, simulate_files
-from badpix import simulate_fit as fit
-from badpix import simulate_reduce as quick
+from badpix import detectors, dq, exposures, params
 from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
@@ -27,8 +25,11 @@ from badpix.simulate import (
     prepare_exposure,
     ramp_rows,
 )
-from badpix.simulate_defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
-from badpix.simulate_files import (
+from badpix.simulation import files as simulate_files
+from badpix.simulation import fit
+from badpix.simulation import reduce as quick
+from badpix.simulation.defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
+from badpix.simulation.files import (
     make_recipe,
     read_flags,
     read_parameters,
@@ -36,7 +37,7 @@ from badpix.simulate_files import (
     simulate,
     write_exposure,
 )
-from badpix.simulate_recipe import Recipe, shrink
+from badpix.simulation.recipe import Recipe, shrink
 
 SECTION = params.section("simulate")
 

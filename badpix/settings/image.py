@@ -2,7 +2,7 @@
 
 The first groups carry the documented names and default values. What the default search does beyond the
 documented rule is named in the later groups; in the ``documented`` set each of these stands at the value that
-changes nothing. """
+changes nothing."""
 
 from badpix.params import Param, Section
 

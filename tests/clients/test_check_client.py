@@ -12,9 +12,10 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mask_files import SUB64, make_hdus, make_image, make_mask, make_table, write
 
-from badpix import clients, dq, rules
+from badpix import dq, rules
 from badpix.cli.main import badpix
 from badpix.detectors import Window
+from badpix.trust import clients
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from badpix import clients, dq, params
+from badpix import dq, params
 from badpix.cli.main import badpix
-from badpix.reference_files import write_reference_files
 from badpix.simulate import make_scene
-from badpix.simulate_files import make_recipe, read_truth, simulate
+from badpix.simulation.files import make_recipe, read_truth, simulate
+from badpix.simulation.reference_files import write_reference_files
+from badpix.trust import clients
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -11,8 +11,8 @@ import pytest
 from astropy.io import fits
 
 from badpix import outlier_ifu, params
-from badpix import simulate_ifu as sim
 from badpix.associations import read_inputs
+from badpix.simulation import ifu as sim
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 

@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from badpix import outlier_image, params
 from badpix.associations import read_inputs
-from badpix.simulate_image import Setup, simulate
+from badpix.simulation.image import Setup, simulate
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 

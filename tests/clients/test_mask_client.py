@@ -12,12 +12,13 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from badpix import clients, crds, detectors, dq, params
+from badpix import crds, detectors, dq, params
 from badpix.cli.main import badpix
 from badpix.detectors import Window
-from badpix.reference_files import write_reference_files
 from badpix.simulate import make_scene
-from badpix.simulate_files import make_recipe, simulate
+from badpix.simulation.files import make_recipe, simulate
+from badpix.simulation.reference_files import write_reference_files
+from badpix.trust import clients
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("CRDS_SERVER_URL", "http://localhost:1")

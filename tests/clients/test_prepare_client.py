@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import params, prepare, prepare_worker
+from badpix import params
 from badpix.errors import DataError, UsageError
-from badpix.reference_files import write_reference_files
+from badpix.raw import prepare, prepare_worker
 from badpix.simulate import make_scene
-from badpix.simulate_files import make_recipe, simulate
+from badpix.simulation.files import make_recipe, simulate
+from badpix.simulation.reference_files import write_reference_files
 
 pytestmark = [
     pytest.mark.clients,

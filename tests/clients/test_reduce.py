@@ -7,10 +7,10 @@ import pytest
 from astropy.io import fits
 
 from badpix import params
-from badpix.reference_files import write_reference_files
 from badpix.simulate import make_scene
-from badpix.simulate_defects import measure_truth
-from badpix.simulate_files import make_recipe, simulate
+from badpix.simulation.defects import measure_truth
+from badpix.simulation.files import make_recipe, simulate
+from badpix.simulation.reference_files import write_reference_files
 
 pytestmark = [
     pytest.mark.clients,

@@ -1,0 +1,223 @@
+"""Darks in bands of rows: reading, measuring, and what leaves a band.
+
+A task is one band of rows over all files and integrations. Files are read in their fixed order, tiles lie at fixed
+rows of the frame, and every tile is worked on alone: the same bytes come out for any height of the bands and any
+number of workers. What leaves a band is small: a few maps, and the statistics of its candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import stats
+from badpix.dark import ramps
+from badpix.dark.scores import Cuts, Population, Setup, find_candidates, score_pixels
+from badpix.dark.stats import Integrations, Stats, combine_integrations, examine_pixels, join
+from badpix.exposures import Layout, read_band
+
+NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
+EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
+SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
+SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
+BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
+
+
+@dataclass(frozen=True)
+class Dark:
+    """One dark exposure: where its pixels lie."""
+
+    jump: Layout
+    groupdq: Layout
+    rate: Layout
+    poisson: Layout
+    pedestal: Layout
+    integrations: int
+    uncal: Layout | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a task needs besides its rows."""
+
+    darks: tuple[Dark, ...]
+    fit: ramps.RampFit
+    cells: ramps.Cells
+    setup: Setup
+    shape: tuple[int, int]
+    min_groups: int
+    cuts: Cuts
+    hot_fraction: float
+    drop_sigma: float
+    maps: tuple[str, ...] = NEEDED_MAPS
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A band: rows ``start`` to ``stop`` of the frame, their reference pixels and bias (both (rows, nx))."""
+
+    start: int
+    stop: int
+    reference: NDArray[np.bool_]
+    bias: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Band:
+    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, statistics, and values by
+    integration (candidates, n)."""
+
+    start: int
+    maps: dict[str, NDArray[np.float32]]
+    index: NDArray[np.intp]
+    pixels: Stats
+    samples: dict[str, NDArray[np.float32]]
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_band_stack(job: Job, band: Rows) -> Integrations:
+    """All measured integrations of a band."""
+    start, stop = band.start, band.stop
+    nx, groups = job.shape[1], job.fit.usable
+    stack = _Stack(job, (stop - start) * nx)
+    sci = np.empty((groups, stop - start, nx), np.float32)
+    flags = np.empty((groups, stop - start, nx), np.uint8)
+    for dark in job.darks:
+        images = _read_images(dark, start, stop)
+        if band.bias is not None:
+            images["pedestal"] -= band.bias
+        for i in range(dark.integrations):
+            planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
+            stored = read_band(dark.jump, start, stop, planes=planes, out=sci, native=False)
+            read_band(dark.groupdq, start, stop, planes=planes, out=flags)
+            stack.add(stored, flags, {name: image[i] for name, image in images.items()})
+    return stack.finish()
+
+
+def _read_images(dark: Dark, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+    """Rate, its Poisson variance and pedestal of all integrations: (nints, rows, nx) each."""
+    layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
+    return {name: read_band(lay, start, stop).astype(np.float32, copy=False) for name, lay in layouts.items()}
+
+
+class _Stack:
+    """Integrations of a band as they come in."""
+
+    def __init__(self, job: Job, pixels: int) -> None:
+        n = job.setup.integrations
+        self.job, self.filled = job, 0
+        # the rate takes the place of the mean level, which nobody needs any more once the ramp is fitted
+        self.names = ("rate", *job.fit.names[1:], "pedestal", "poisson")
+        self.values = np.empty((len(self.names), n, pixels), np.float32)
+        self.counts = np.empty((2, n, pixels), np.uint16)
+        self.saturated = np.empty((n, pixels), bool)
+        self.first_level = np.full(pixels, np.nan, np.float32)
+
+    def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
+        """Measure one integration."""
+        job, i = self.job, self.filled
+        full = (flags[0] & ramps.SATURATED) != 0
+        self.saturated[i] = full.reshape(-1)
+        if full.any():
+            level = np.where(full, sci[0].astype(np.float32), np.float32(np.nan))
+            self.first_level = np.fmax(self.first_level, level.reshape(-1))
+        ramp, (rate, slope), images_at = self.values[:-2, i], self.values[:2, i], self.values[-2:, i]
+        _, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=ramp)
+        rate[:] = self._rate(images["rate"], slope, self.counts[0, i])
+        images_at[0] = self._over_cells(images["pedestal"])
+        images_at[1] = images["poisson"].reshape(-1)
+        self.filled += 1
+
+    def _rate(self, rate: NDArray[np.float32], slope: NDArray[np.float32], groups: NDArray[np.uint16]
+              ) -> NDArray[np.float32]:  # fmt: skip
+        """The lower of pipeline rate and slope of the line, each over its cell's median, DN/s."""
+        flat = np.where(groups > 1, self._over_cells(rate), np.float32(np.nan))
+        return np.fmin(flat, slope / np.float32(self.job.setup.group_time))
+
+    def _over_cells(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An image minus the medians of its cells, flat."""
+        medians = ramps.measure_cell_medians(image[None], self.job.cells)
+        return ramps.subtract_cells(image[None], medians, self.job.cells).reshape(-1)
+
+    def finish(self) -> Integrations:
+        """All integrations."""
+        values = dict(zip(self.names, self.values, strict=True))
+        return Integrations(values, self.counts[0], self.counts[1], self.saturated, self.first_level)
+
+
+def cut(stack: Integrations, pixels: slice) -> Integrations:
+    """Some pixels of a stack, without copying."""
+    values = {name: image[:, pixels] for name, image in stack.values.items()}
+    return Integrations(
+        values, stack.groups[:, pixels], stack.jumps[:, pixels], stack.saturated[:, pixels],
+        stack.first_level[pixels],
+    )  # fmt: skip
+
+
+# --- tasks -----------------------------------------------------------------------------------------------
+
+
+def sample_tiles(job: Job, reference: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Tiles spread evenly over the science rows, enough to describe the population; all of a small frame."""
+    rows, ny = job.cells.rows, job.shape[0]
+    tiles = [(y, min(y + rows, ny)) for y in range(0, ny, rows)]
+    tiles = [(a, b) for a, b in tiles if not reference[a:b].all(axis=1).any()] or tiles
+    wanted = max(1, -(-SAMPLE_PIXELS // (rows * job.shape[1])))
+    if len(tiles) <= wanted:
+        return tiles
+    return [tiles[k * len(tiles) // wanted] for k in range(wanted)]
+
+
+def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
+    """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
+    found = read_band_stack(job, band)
+    science = np.flatnonzero(~band.reference.reshape(-1))
+    pixels = _combine(job, found, sample=True)
+    spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
+    return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
+
+
+def measure_band(job: Job, population: Population, band: Rows) -> Band:
+    """Maps of a band, and all that is known of its candidates; tile by tile."""
+    nx = job.shape[1]
+    stack = read_band_stack(job, band)
+    maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
+    index, tables = [], []
+    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
+    for start in range(0, band.reference.size, job.cells.rows * nx):
+        here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
+        found, reference = cut(stack, here), band.reference.reshape(-1)[here]
+        pixels = _combine(job, found)
+        scores = score_pixels(pixels, job.setup, population)
+        candidates = find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference
+        places = np.flatnonzero(candidates)
+        for name in job.maps:
+            maps[name][here] = np.where(reference, np.float32(np.nan), (pixels if name in pixels else scores)[name])
+        table = {name: column[places] for name, column in pixels.items()}
+        tables.append({**table, **_examine(job, found, places, pixels)})
+        index.append(places + start + band.start * nx)
+        for name in job.samples:
+            values = found.jumps if name == "jumps" else found.values[name]
+            samples[name].append(values[:, places].T.astype(np.float32))
+    images = {name: image.reshape(-1, nx) for name, image in maps.items()}
+    return Band(
+        band.start, images, np.concatenate(index), join(tables), {k: np.concatenate(v) for k, v in samples.items()}
+    )
+
+
+def _combine(job: Job, found: Integrations, sample: bool = False) -> Stats:
+    return combine_integrations(
+        found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, drop_sigma=job.drop_sigma,
+        templates=job.setup.templates, sample=sample,
+    )  # fmt: skip
+
+
+def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: Stats) -> Stats:
+    return examine_pixels(
+        found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates, bends=job.fit.bends
+    )

@@ -1,0 +1,276 @@
+"""The searches of ``badpix darks`` on the candidates of the whole frame (methods and limits: docs/darks.md).
+
+1. Saturated throughout: saturated in the first usable group, and not just marked as the neighbour of such a pixel.
+2. Charge that leaks into the four side neighbours (inter-pixel capacitance, IPC) is taken off every linear number
+   first; numbers that are quadratic in the signal are vetoed where a neighbour explains them.
+3. HOT, WARM: the rate stays high in enough integrations, against the scatter over pixels and the pixel's own.
+4. RC, inverse RC: the ramp bends as a decay bends it, alike in all integrations, and nothing else is wrong with it.
+5. TELEGRAPH: residuals that are correlated or sit on two levels; white noise of any strength has neither.
+6. NOISY: white noise within the ramps far above the population's, and none of the above.
+7. Low pedestal: the pedestal, averaged first, far below its surroundings.
+8. Undetermined pixels are reported, never flagged.
+
+A search takes the columns of a table of candidates (one entry a pixel) and gives a boolean column.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from badpix.dark.scores import SHOT_SLOPE, Population, Setup
+from badpix.dark.stats import TRIMMED_ERROR, Stats
+from badpix.stats import median_mad
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+
+SIDES = ((-1, 0), (1, 0), (0, -1), (0, 1))
+AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
+IPC_PIXELS = 6  # hot pixels from which on the IPC is measured
+IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
+OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
+TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH
+NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
+LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
+FLAT = 5.0  # sigma of flatness that two levels alone reach
+RARE = 2e-6
+DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
+DEEP_JUMPS = 0.3
+PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
+PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where candidates lie: ascending flat indices into a frame of ``shape``."""
+
+    index: NDArray[np.intp]
+    shape: tuple[int, int]
+
+    def neighbours(self, values: NDArray[np.floating], offsets: tuple[tuple[int, int], ...], missing: float) -> Float:
+        """Values of the candidates at ``offsets`` (dy, dx) from each: (len(offsets), n); ``missing`` elsewhere."""
+        ny, nx = self.shape
+        y, x = np.divmod(self.index, nx)
+        out = np.full((len(offsets), len(self.index)), missing, np.float32)
+        for k, (dy, dx) in enumerate(offsets):
+            inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+            wanted = self.index + dy * nx + dx
+            at = np.minimum(np.searchsorted(self.index, wanted), len(self.index) - 1)
+            known = inside & (self.index[at] == wanted) if len(self.index) else inside
+            out[k, known] = values[at[known]]
+        return out
+
+    def to_map(self, found: Bool) -> Bool:
+        """A boolean map of the frame, True at the candidates that were found."""
+        out = np.zeros(self.shape, bool)
+        out.flat[self.index[found]] = True
+        return out
+
+
+# --- inter-pixel capacitance ---------------------------------------------------------------------------
+
+
+def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
+    """Signal of a side neighbour over that of a hot pixel, and the number of hot pixels it was measured on.
+
+    ``rate`` is the map of the median rate over its surroundings, NaN where not measured (saturated pixels too);
+    used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides.
+    """
+    with np.errstate(invalid="ignore"):
+        y, x = np.nonzero(rate > IPC_SIGMA * spread)
+    inside = (y >= 2) & (y < rate.shape[0] - 2) & (x >= 2) & (x < rate.shape[1] - 2)
+    y, x = y[inside], x[inside]
+    box = [rate[y + dy, x + dx] for dy in range(-2, 3) for dx in range(-2, 3)]
+    sides = np.array([rate[y + dy, x + dx] for dy, dx in SIDES]).reshape(4, -1)
+    centre = rate[y, x]
+    alone = np.array(box).reshape(25, -1)
+    with np.errstate(invalid="ignore"):
+        isolated = ((alone > 0.1 * centre).sum(axis=0) == 1) & np.isfinite(alone).all(axis=0)
+    if isolated.sum() < IPC_PIXELS:
+        return float("nan"), int(isolated.sum())
+    ratio = np.median(sides[:, isolated], axis=0) / centre[isolated]
+    return max(0.0, float(np.median(ratio))), int(isolated.sum())
+
+
+def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
+    """Candidates' values without what leaks in from their side neighbours, in two passes; NaN leaks nothing."""
+    known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    once = known - np.float32(ipc) * places.neighbours(known, SIDES, 0.0).sum(axis=0)
+    leaked = np.float32(ipc) * places.neighbours(once, SIDES, 0.0).sum(axis=0)
+    return (values - leaked).astype(np.float32)
+
+
+def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
+    """Residual variance that the four side neighbours leak into each candidate, DN^2."""
+    residual = np.nan_to_num(pixels["residual"], nan=0.0, posinf=0.0)
+    return np.float32(ipc**2) * places.neighbours(residual, SIDES, 0.0).sum(axis=0)
+
+
+# --- searches ------------------------------------------------------------------------------------------
+
+
+def find_saturated(pixels: Stats, places: Places, *, fraction: float, level_fraction: float) -> Bool:
+    """Saturated throughout in at least ``fraction`` of the integrations, by themselves.
+
+    Pixels that only the saturation step's growth marked keep their normal level: they stay far below
+    ``level_fraction`` of the brightest saturated neighbour.
+    """
+    saturated = pixels["saturated_fraction"] > 0
+    level = np.where(saturated, pixels["first_level"], -np.inf)
+    brightest = np.maximum(places.neighbours(level, AROUND, -np.inf).max(axis=0), level)
+    enough = pixels["saturated_fraction"] >= fraction
+    return saturated & enough & (level >= level_fraction * np.maximum(brightest, 0)) & (level > 0)
+
+
+def best_template(scores: Stats, setup: Setup) -> NDArray[np.intp]:
+    """Number of the template with the largest contrast score."""
+    return np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
+
+
+def decay_rate(pixels: Stats, scores: Stats, setup: Setup) -> Float:
+    """What the best fitting decay adds to the slope of the ramp, DN/s."""
+    best = best_template(scores, setup)
+    contrast = np.choose(best, [pixels[t + "_median"] for t in setup.templates])
+    return np.nan_to_num(np.array(setup.pulls, np.float32)[best] * contrast / np.float32(setup.group_time))
+
+
+def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float,
+             late_fraction: float) -> Bool:  # fmt: skip
+    """Rate above ``limit`` (DN/s) in enough integrations, above its own scatter, and going on to the ramp's end.
+
+    A rate of more than 100 sigma needs no comparison with its own scatter; a ramp that saturates goes on.
+    """
+    rate = pixels["hot_rate"]
+    with np.errstate(invalid="ignore"):
+        slope_error = np.sqrt(pixels["white"] * 12 / np.float32(setup.groups) ** 3) / np.float32(setup.group_time)
+        own = np.fmax(np.nan_to_num(slope_error), np.nan_to_num(pixels["rate_scatter"]))
+        own = np.where(rate > OWN_NOISE_SIGMA * population.rate_spread, np.float32(0), own)
+        goes_on = (pixels["late"] > late_fraction * pixels["slope"]) | (pixels["cut_fraction"] >= 0.5)
+        return (rate > limit) & (rate > own_threshold * own) & goes_on
+
+
+def find_overrun(pixels: Stats, places: Places, *, fraction: float) -> Bool:
+    """Pixels cut short by the growth of a neighbour's saturation flag, not by their own charge.
+
+    Their few groups hold what leaked in from that neighbour: below ``fraction`` of its rate.
+    """
+    cut = pixels["cut_fraction"] >= 0.5
+    rate = np.where(cut & np.isfinite(pixels["hot_rate"]), pixels["hot_rate"], -np.inf)
+    brightest = places.neighbours(rate.astype(np.float32), AROUND, -np.inf).max(axis=0, initial=-np.inf)
+    with np.errstate(invalid="ignore"):
+        overrun: Bool = cut & (pixels["hot_rate"] < fraction * brightest)
+    return overrun
+
+
+def find_rc(
+    pixels: Stats,
+    scores: Stats,
+    setup: Setup,
+    population: Population,
+    *,
+    sigma: float,
+    median_sigma: float,
+    sign_fraction: float,
+    scatter: float,
+    linear_fraction: float,
+    explained: float,
+    rest: float,
+) -> Bool:
+    """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 6. Limits themselves do not count."""
+    best = best_template(scores, setup)
+
+    def of_best(suffix: str, table: Stats = pixels) -> Float:
+        return np.choose(best, [table[t + suffix] for t in setup.templates])
+
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    with np.errstate(invalid="ignore"):
+        size, middle = np.abs(of_best("")), np.abs(of_best("_median"))
+        found = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
+        found &= of_best("_sign") >= sign_fraction
+        found &= of_best("_scatter") < scatter * middle
+        found &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
+        found &= pixels["cut_fraction"] < 0.5
+        limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
+        return found & ((pixels["share"] > explained) | (pixels["rest"] < limit))
+
+
+def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, *,
+                   threshold: float, noisy_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
+    """Residuals that remember (slow switching); that sit on two levels (fast switching), or drop again and again.
+
+    Not where shot noise rules (the ramp of a hot pixel wanders by itself) or where a neighbour's residuals leak in.
+    Two columns: found by the score, and found in the other ways.
+    """
+    loud, flat = scores["log_residual_z"], scores["flatness_z"]
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    with np.errstate(invalid="ignore"):
+        otherwise = (scores["switching"] > noisy_threshold) & (loud > LOUD)
+        otherwise |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
+        otherwise |= pixels["drops"] >= min_drops
+        otherwise |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
+        shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
+        free = ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
+        return (scores["telegraph"] > threshold) & free, otherwise & free
+
+
+def count_drops_needed(setup: Setup, sigma: float) -> int:
+    """Integrations with a step down of ``sigma`` that Gaussian noise shows in less than two of a million pixels.
+
+    At least 2. The chance of one integration is taken three times as high: noise has tails.
+    """
+    chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
+    n, below = setup.integrations, 0.0
+    for k in range(n + 1):
+        below += math.comb(n, k) * chance**k * (1 - chance) ** (n - k)
+        if k >= 1 and 1 - below < RARE:
+            return k + 1
+    return n + 1
+
+
+def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,
+               min_ratio: float) -> Bool:  # fmt: skip
+    """White noise within the ramp above ``sigma`` of its logarithm's spread and ``min_ratio`` times the median."""
+    median = np.exp(population.spread["log_noise"][0])
+    with np.errstate(invalid="ignore"):
+        loud = (scores["noise_z"] > sigma) & (scores["noise"] > min_ratio * median)
+        loud |= (scores["log_residual_z"] > sigma) & (pixels["residual"] > (min_ratio * median) ** 2)
+        return loud & ~(leaked > NOISY_LEAK * pixels["residual"])
+
+
+def flatten_pedestal(pedestal: Float, interleaved: bool) -> Float:
+    """Pedestal minus its median in 9 x 9 pixels of the same amplifier: for ramps that hold the bias (MIRI)."""
+    out = np.empty_like(pedestal)
+    filled = np.where(np.isfinite(pedestal), pedestal, np.float32(0))
+    parts = [np.s_[:, k::4] for k in range(4)] if interleaved else [np.s_[:, :]]
+    for part in parts:
+        out[part] = pedestal[part] - ndimage.median_filter(filled[part], PEDESTAL_BOX, mode="nearest")
+    return out
+
+
+def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: float) -> tuple[Bool, Float]:
+    """Pedestals below ``-sigma`` times their MAD and the pixel's own excess error together, and the map in that unit.
+
+    Charge that leaks in from pixels with unusual pedestals is taken off first. Both maps are (ny, nx).
+    """
+    spread = median_mad(pedestal)[1]
+    with np.errstate(invalid="ignore"):
+        index = np.flatnonzero(np.abs(pedestal) > PEDESTAL_SOURCE * spread)
+    value = correct_ipc(pedestal.flat[index], Places(index, pedestal.shape), ipc)
+    scaled = pedestal / np.float32(spread)
+    scaled.flat[index] = value / np.hypot(np.nan_to_num(own_error.flat[index]), np.float32(spread))
+    with np.errstate(invalid="ignore"):
+        return scaled < -sigma, scaled
+
+
+def pedestal_error(pixels: Stats, population: Population) -> Float:
+    """What a pixel's noise above the median pixel's adds to the error of its mean pedestal, DN."""
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    with np.errstate(invalid="ignore"):
+        excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
+        error = TRIMMED_ERROR * np.sqrt(excess / np.maximum(pixels["integrations"], 1))
+    return error.astype(np.float32)

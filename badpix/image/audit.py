@@ -1,0 +1,144 @@
+"""Which sources lost flux to flags, so that nobody finds out from a light curve.
+
+1. Sources are peaks of the median image of all groups above ``audit_snr`` times its local noise (photutils).
+2. In every exposure, in 5x5 pixels around a source and with the *model* b (SCI has the hit in it), b_net =
+   max(b - median b, 0):
+
+       lost = sum of b_net on flagged pixels / sum of b_net;    excess = sum of r on flagged pixels / sum of
+       b_net; S5 = sum of r over the 5x5 / sum of b_net.
+
+3. Sources that lost more than ``audit_loss`` are listed with a verdict: ``suspect`` where the excess is below
+   the loss or S5 below 0.06 (flux was moved, not added), ``repeated`` where it happened in two or more
+   exposures (two hits on one core are unlikely), else ``hit``. Nothing is unflagged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import stats
+from badpix.image.model import gather
+from badpix.image.stack import Shelf
+from badpix.resample import PixelMap, invert_map
+
+TILE = 256  # pixels over which the local noise is measured
+BAND = 1024
+MAX_SOURCES = 50_000
+SUSPECT_SUM = 0.06
+MIN_SIGMA = 100.0  # a source must have this flux in 5x5, in sigma of a pixel
+
+
+class Loss(NamedTuple):
+    """A source that lost flux in one exposure."""
+
+    source: int
+    x: float
+    y: float
+    flux: float
+    others: int
+    lost: float
+    excess: float
+    sum5: float
+    sum3_over_peak: float
+    pixels: int
+
+
+def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> NDArray:
+    """Grid positions [n, 2] (x, y) of the sources of the median image, brightest first."""
+    found = []
+    for top in range(0, shape[0], BAND):
+        y0, y1 = max(0, top - 8), min(shape[0], top + BAND + 8)
+        image = shelf.read("median", shape, slice(y0, y1))
+        x, y, height = _find_peaks(image, audit_snr)
+        mine = (y + y0 >= top) & (y + y0 < top + BAND)
+        found.append(np.stack([x, y + y0, height], axis=1)[mine])
+    table = np.concatenate(found)
+    order = np.argsort(-table[:, 2], kind="stable")[:MAX_SOURCES]
+    out: NDArray = table[order, :2]
+    return out
+
+
+def _find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
+    import warnings
+
+    from photutils.detection import find_peaks
+    from photutils.utils.exceptions import NoDetectionsWarning
+
+    limit = np.empty_like(image)
+    for i in range(0, image.shape[0], TILE):
+        for j in range(0, image.shape[1], TILE):
+            part = (slice(i, i + TILE), slice(j, j + TILE))
+            level, noise = stats.median_mad(image[part][::2, ::2])
+            limit[part] = level + snr * noise if np.isfinite(noise) and noise > 0 else np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        table = find_peaks(np.nan_to_num(image, nan=-1e30), limit, box_size=5)
+    if table is None:
+        nothing = np.empty(0)
+        return nothing, nothing, nothing
+    x = np.asarray(table["x_peak"], float)
+    y = np.asarray(table["y_peak"], float)
+    return x, y, np.asarray(table["peak_value"], float)
+
+
+def measure_losses(
+    sources: NDArray,
+    pixel_map: PixelMap,
+    model: NDArray,
+    residual: NDArray,
+    expected: NDArray,
+    cover: NDArray,
+    flagged: NDArray,
+    *,
+    audit_loss: float,
+) -> tuple[list[Loss], int]:
+    """Sources of one exposure that lost more than ``audit_loss``, and the number of sources it saw."""
+    if not len(sources):
+        return [], 0
+    x, y = invert_map(pixel_map, sources[:, 0], sources[:, 1])
+    inside = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    ys, xs = np.rint(y[inside]).astype(np.intp), np.rint(x[inside]).astype(np.intp)
+    floor = np.float32(np.nanmedian(model[::5, ::5])) if np.isfinite(model[::5, ::5]).any() else np.float32(0)
+    net = np.nan_to_num(np.maximum(gather(model, ys, xs, 2) - floor, 0))
+    r = np.nan_to_num(gather(residual, ys, xs, 2))
+    hit = gather(flagged.astype(np.float32), ys, xs, 2) > 0
+    total = net.sum(axis=0)
+    real = total > MIN_SIGMA * expected[ys, xs]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lost = (net * hit).sum(axis=0) / total
+    rows = []
+    for k in np.flatnonzero(real & (lost > audit_loss)):
+        strongest = int(np.argmax(np.where(hit[:, k], np.abs(r[:, k]), -1)))
+        at = np.array([ys[k] + strongest // 5 - 2]), np.array([xs[k] + strongest % 5 - 2])
+        peak = float(r[strongest, k])
+        rows.append(
+            Loss(
+                source=int(inside[k]),
+                x=round(float(x[inside[k]]), 2),
+                y=round(float(y[inside[k]]), 2),
+                flux=float(total[k]),
+                others=int(cover[ys[k], xs[k]]),
+                lost=float(lost[k]),
+                excess=float((r[:, k] * hit[:, k]).sum() / total[k]),
+                sum5=float(r[:, k].sum() / total[k]),
+                sum3_over_peak=float(np.nansum(gather(residual, *at, 1)) / peak) if peak else 0.0,
+                pixels=int(hit[:, k].sum()),
+            )
+        )
+    return rows, int(np.count_nonzero(real))
+
+
+def judge(losses: list[Loss], exposures_hit: dict[int, int]) -> list[str]:
+    """The verdicts of one exposure's losses; ``exposures_hit`` counts, for each source, exposures that lost flux."""
+    verdicts = []
+    for row in losses:
+        if exposures_hit[row.source] >= 2:
+            verdicts.append("repeated")
+        elif row.excess < row.lost or row.sum5 < SUSPECT_SUM:
+            verdicts.append("suspect")
+        else:
+            verdicts.append("hit")
+    return verdicts

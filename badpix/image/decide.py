@@ -1,0 +1,342 @@
+"""The decision: which pixels of an exposure are hit.
+
+Documented rule (:func:`find_documented`): two passes on |SCI - model - background| against a mixture of noise
+and derivative, the second one on the neighbours of the first.
+
+Better test (:func:`find_hits`), with r = SCI - sky - model, z = r / st, D = derivative of the model, m = number
+of other groups, S3 = sum of r over 3x3, steep = D > 3 st:
+
+1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on steep pixels S3 > conserve * r: a hit only adds charge,
+   another sub-pixel phase of a star moves it from the neighbours to the peak;
+2. grow, twice: neighbours of what is flagged with the second pair of limits and the same condition;
+3. dark: z < -snr_dark, -r > 1.125 (1 + 1/m) D, m >= 2 (with one other exposure a dark pixel is a hit in that
+   one);
+4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources
+   (1 + 1/m) D;
+5. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
+6. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`).
+
+All limits are exceeded strictly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.image.model import gather
+from badpix.resample import measure_derivative
+from badpix.stats import grow
+
+ROWS = 64  # of a band
+STEEP = 3.0  # sigma a pixel
+CORE_FRACTION = 0.03
+CORE_SIGMA = 30.0
+TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
+LINE = 4  # pixels to each side of the centre
+DIRECTIONS = 12
+PEAK_SIGMA = 30.0  # of stars that tell how sharp a star is
+SEEN_ELSEWHERE = 0.5
+ALONE = 7  # pixels around a yardstick without a brighter one ...
+ALONE_MISSING = 4  # ... and with so many missing ones at most
+SHARP_SIGMA = 10.0
+SHARP_MARGIN = 3.0
+SHARP_QUANTILE = 0.99
+SHARP_OFFSET = 0.05
+MIN_PEAKS = 100
+
+
+def find_documented(
+    sci: NDArray,
+    err: NDArray,
+    model: NDArray,
+    background: float,
+    *,
+    snr: tuple[float, float],
+    scale: tuple[float, float],
+) -> NDArray:
+    """The documented two-pass rule, bool (ny, nx). Images are float32; ERR that is NaN counts as 0."""
+    out = np.empty(sci.shape, bool)
+    for top in range(0, len(sci), ROWS):  # in bands, so that the temporaries stay in cache
+        first, last = max(0, top - 2), min(len(sci), top + ROWS + 2)
+        rows = slice(first, last)
+        noise = np.nan_to_num(err[rows])
+        derivative = measure_derivative(model[rows])
+        difference = np.abs(sci[rows] - model[rows] - background)
+        with np.errstate(invalid="ignore", over="ignore"):
+            over1 = difference > scale[0] * derivative + snr[0] * noise
+            over2 = difference > scale[1] * derivative + snr[1] * noise
+        inner = slice(top - first, top - first + ROWS)
+        out[top : top + ROWS] = (grow(over1) & over2)[inner]
+    return out
+
+
+def find_unresampled(sci: NDArray, err: NDArray, model: NDArray, *, snr: float) -> NDArray:
+    """The documented rule without resampling: one pass, no derivative."""
+    with np.errstate(invalid="ignore"):
+        return np.abs(sci - model) > snr * np.nan_to_num(err)
+
+
+class Hits(NamedTuple):
+    """What the better test flagged (bool maps), and the pixels that the guard let go."""
+
+    bright: NDArray
+    dark: NDArray
+    trail: NDArray
+    guarded: int
+
+
+def find_hits(
+    residual: NDArray,
+    model: NDArray,
+    noise: NDArray,
+    expected: NDArray,
+    cover: NDArray,
+    *,
+    snr: tuple[float, float],
+    scale: tuple[float, float],
+    snr_dark: float,
+    conserve: float,
+    protect_sources: float,
+    trail_snr: float,
+) -> Hits:
+    """The better test on one exposure.
+
+    Parameters
+    ----------
+    residual : float32 (ny, nx)
+        r; NaN on bad pixels.
+    model : float32 (ny, nx)
+        Sharpened model without sky.
+    noise, expected : float32 (ny, nx)
+        st and s0.
+    cover : uint8 (ny, nx)
+        m.
+    """
+    with np.errstate(invalid="ignore"):
+        z = residual / noise
+        derivative = measure_derivative(model)
+        flat = derivative < STEEP * noise
+        bright, guarded = _find_signed(
+            z, residual, derivative, flat, cover, model, expected,
+            snr=snr, scale=scale, conserve=conserve, protect_sources=protect_sources,
+        )  # fmt: skip
+        dark = np.zeros_like(bright)
+        if snr_dark:
+            usable = -z
+            usable[cover < 2] = 0
+            dark, saved = _find_signed(
+                usable, -residual, derivative, flat, cover, model, expected,
+                snr=(snr_dark, np.inf), scale=(1.125, 1.125), conserve=conserve, protect_sources=protect_sources,
+            )  # fmt: skip
+            guarded += saved
+            del usable
+        del derivative
+        trail = np.zeros_like(bright)
+        if trail_snr:
+            trail = find_trails(z, flat, trail_snr=trail_snr) & ~bright
+    return Hits(bright, dark, trail, guarded)
+
+
+def _find_signed(
+    z: NDArray,
+    r: NDArray,
+    derivative: NDArray,
+    flat: NDArray,
+    cover: NDArray,
+    model: NDArray,
+    expected: NDArray,
+    *,
+    snr: tuple[float, float],
+    scale: tuple[float, float],
+    conserve: float,
+    protect_sources: float,
+) -> tuple[NDArray, int]:
+    """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at."""
+    found = np.zeros(z.shape, bool)
+    ys, xs = np.nonzero((z > min(snr)) & (cover > 0))
+    if not len(ys):
+        return found, 0
+    value, slope = r[ys, xs], derivative[ys, xs]
+    few = 1 + 1 / cover[ys, xs].astype(np.float32)
+    steep = ~flat[ys, xs]
+    kept = np.ones(len(ys), bool)
+    kept[steep] = np.nansum(gather(r, ys[steep], xs[steep], 1), axis=0) > conserve * value[steep]
+    bold = _is_bold(value, slope, few, steep, ys, xs, model, expected, protect_sources)
+    above = z[ys, xs]
+    seed = kept & (above > snr[0]) & (value > scale[0] * few * slope)
+    next_to = kept & (above > snr[1]) & (value > scale[1] * few * slope)
+    found[ys[seed], xs[seed]] = True
+    if next_to.any():
+        eligible = np.zeros(z.shape, bool)
+        eligible[ys[next_to], xs[next_to]] = True
+        for _ in range(2):
+            found |= grow(found) & eligible
+    before = int(np.count_nonzero(found))
+    found[ys[~bold], xs[~bold]] = False
+    return found, before - int(np.count_nonzero(found))
+
+
+def _is_bold(
+    value: NDArray,
+    slope: NDArray,
+    few: NDArray,
+    steep: NDArray,
+    ys: NDArray,
+    xs: NDArray,
+    model: NDArray,
+    expected: NDArray,
+    protect_sources: float,
+) -> NDArray:
+    """False where a flag would cost a source more than it could gain: a phase error on a core."""
+    bold = np.ones(len(ys), bool)
+    doubt = steep & (value < protect_sources * few * slope)
+    if protect_sources and doubt.any():
+        y, x = ys[doubt], xs[doubt]
+        net = np.maximum(gather(model, y, x, 2) - np.float32(np.nanmedian(model[::5, ::5])), 0)
+        total = np.nansum(net, axis=0)
+        core = (net[12] > CORE_FRACTION * total) & (total > CORE_SIGMA * expected[y, x])
+        bold[np.flatnonzero(doubt)[core]] = False
+    return bold
+
+
+# --- trails -----------------------------------------------------------------------------------------------
+
+
+def line_offsets() -> list[NDArray]:
+    """(dy, dx) of the pixels of 9-pixel lines through (0, 0) in 12 directions."""
+    lines = []
+    for k in range(DIRECTIONS):
+        angle = np.pi * k / DIRECTIONS
+        longest = max(abs(np.cos(angle)), abs(np.sin(angle)))
+        t = np.arange(-LINE, LINE + 1) / longest
+        lines.append(np.unique(np.rint(np.stack([t * np.sin(angle), t * np.cos(angle)], 1)).astype(int), axis=0))
+    return lines
+
+
+def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
+    """Pixels with z > 2.5 on a line whose clipped, noise-weighted sum exceeds ``trail_snr``."""
+    found = np.zeros(z.shape, bool)
+    ys, xs = np.nonzero((z > TRAIL_PIXEL) & flat)
+    if not len(ys):
+        return found
+    padded = np.zeros((z.shape[0] + 2 * LINE, z.shape[1] + 2 * LINE), np.float32)
+    inner = padded[LINE:-LINE, LINE:-LINE]
+    np.clip(z, -3, 6, out=inner)
+    inner[~flat | np.isnan(z)] = 0
+    padded = padded.ravel()
+    width = z.shape[1] + 2 * LINE
+    at = (ys + LINE) * width + xs + LINE
+    best = np.full(len(ys), -np.inf, np.float32)
+    for line in line_offsets():
+        total = np.zeros(len(ys), np.float32)
+        for dy, dx in line:
+            total += padded[at + dy * width + dx]
+        np.maximum(best, total / np.sqrt(np.float32(len(line))), out=best)
+    hit = best > trail_snr
+    found[ys[hit], xs[hit]] = True
+    return found
+
+
+# --- single coverage --------------------------------------------------------------------------------------
+
+
+class Sharpness(NamedTuple):
+    """Stars of one exposure as a yardstick, and the pixels without another exposure that it will decide on."""
+
+    stars: NDArray  # T of unflagged local maxima
+    ys: NDArray
+    xs: NDArray
+    height: NDArray  # v / s0 of the candidates
+    sharpness: NDArray  # their T
+
+
+def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArray, model: NDArray) -> Sharpness:
+    """T = 1 - min over the two axes of (mean of the opposite neighbours)/v, v = SCI - median of 7x7.
+
+    Parameters
+    ----------
+    sci : float32 (ny, nx)
+        NaN on bad pixels.
+    err : float32 (ny, nx)
+        Positive noise.
+    cover : uint8 (ny, nx)
+        m.
+    flagged : bool (ny, nx)
+        What the test flagged.
+    model : float32 (ny, nx)
+        A yardstick must be seen by the others too: half of its height at least.
+    """
+    level, floor = _middle(sci), _middle(model)
+    with np.errstate(invalid="ignore"):
+        ys, xs = np.nonzero((sci - level > PEAK_SIGMA * err) & (cover > 0) & ~flagged)
+        near = gather(sci, ys, xs, 1)
+        clean = ~(gather(flagged.astype(np.float32), ys, xs, 1) > 0).any(axis=0)
+        clean &= model[ys, xs] - floor > SEEN_ELSEWHERE * (sci[ys, xs] - level)
+        peak = (near[4] >= np.nanmax(near, axis=0)) & np.isfinite(near).all(axis=0) & clean if len(ys) else clean
+    peak[peak] = _is_alone(sci, ys[peak], xs[peak])
+    v, t = _sharpness_at(sci, ys[peak], xs[peak])
+    stars = t[v > PEAK_SIGMA * err[ys[peak], xs[peak]]]
+    alone = (cover == 0) & np.isfinite(sci)
+    with np.errstate(invalid="ignore"):  # the median around a pixel is hardly ever far below the sky
+        ys, xs = np.nonzero(alone & (sci - level > SHARP_SIGMA / 2 * err))
+    v, t = _sharpness_at(sci, ys, xs)
+    height = v / err[ys, xs]
+    whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core
+    keep = (height > SHARP_SIGMA) & whole
+    return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
+
+
+def _is_alone(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+    """Peaks without a brighter pixel or a saturated core near: the speckles around a bright star are too sharp."""
+    around = gather(sci, ys, xs, ALONE)
+    missing = np.isnan(around).sum(axis=0)
+    return (np.fmax.reduce(around, axis=0, initial=-np.inf) <= sci[ys, xs]) & (missing <= ALONE_MISSING)
+
+
+def _middle(image: NDArray) -> np.float32:
+    """Median of a sample of the image; 0 where it is empty."""
+    sample = image[::5, ::5]
+    return np.float32(np.nanmedian(sample)) if np.isfinite(sample).any() else np.float32(0)
+
+
+def _sharpness_at(sci: NDArray, ys: NDArray, xs: NDArray, block: int = 50_000) -> tuple[NDArray, NDArray]:
+    """v and T of some pixels."""
+    v, t = np.empty(len(ys), np.float32), np.empty(len(ys), np.float32)
+    for i in range(0, len(ys), block):
+        part = slice(i, i + block)
+        stamp = gather(sci, ys[part], xs[part], 3)
+        stamp.sort(axis=0)  # NaN last
+        number = np.isfinite(stamp).sum(axis=0)
+        columns = np.arange(stamp.shape[1])
+        middle = (stamp[(number - 1) // 2, columns] + stamp[number // 2, columns]) / 2
+        middle = np.where(number % 2 == 1, stamp[number // 2, columns], middle)
+        near = gather(sci, ys[part], xs[part], 1) - middle
+        centre = near[4]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = np.stack([_opposite_mean(near[3], near[5]), _opposite_mean(near[1], near[7])]) / centre
+        v[part] = centre
+        t[part] = 1 - np.min(np.where(np.isfinite(ratios), ratios, 1), axis=0)
+    return v, t
+
+
+def _opposite_mean(a: NDArray, b: NDArray) -> NDArray:
+    """Mean of two values, one of them where the other is missing."""
+    return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
+
+
+def sharpness_limit(stars: NDArray) -> float | None:
+    """T above which nothing is a star: the 99 % quantile plus 0.05; None with fewer than 100 stars."""
+    if len(stars) < MIN_PEAKS:
+        return None
+    return float(np.quantile(stars, SHARP_QUANTILE)) + SHARP_OFFSET
+
+
+def find_sharp(candidates: Sharpness, limit: float, shape: tuple[int, int]) -> NDArray:
+    """Pixels without another exposure that are sharper than any star by 3 sigma."""
+    found = np.zeros(shape, bool)
+    hit = candidates.height * (candidates.sharpness - limit) > SHARP_MARGIN
+    found[candidates.ys[hit], candidates.xs[hit]] = True
+    return found

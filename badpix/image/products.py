@@ -1,0 +1,203 @@
+"""Intermediate products (``_outlier_i2d``, ``_median``, ``_blot``) and cut-outs for pictures.
+
+Names and HDUs are the documented ones. Mosaic and median carry the output grid as FITS WCS (TAN) and as GWCS;
+keywords that hold for single exposures only (SIP terms, pointing, background) are left out."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix.associations import product_name
+from badpix.crf import CalFile, image_hdu
+from badpix.image.model import gather
+from badpix.image.stack import Shelf
+from badpix.output import atomic_path
+from badpix.resample import Grid, PixelMap, Window, grid_to_sky, invert_map
+
+CUTOUT = 10  # pixels to each side
+PER_EXPOSURE = 3
+
+# Keywords of one exposure that mean nothing for a mosaic.
+_SINGLE = ("BKGLEVEL", "BKGSUB", "BKGMETH", "FILENAME", "CHECKSUM", "DATASUM", "EXTEND", "NEXTEND")
+_POINTING = ("ROLL_REF", "V2_REF", "V3_REF", "RA_REF", "DEC_REF", "V3I_YANG", "VPARITY", "S_REGION")
+_KEEP_SCI = ("BUNIT", "PHOTMJSR", "PHOTUJA2", "RADESYS")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where intermediate products go, and the association ID in their names."""
+
+    folder: Path
+    asn_id: str | None
+
+    def path(self, cal: CalFile, suffix: str) -> Path:
+        """Path of a product named after an exposure."""
+        return self.folder / product_name(cal.path, self.asn_id, suffix)
+
+
+def write_mosaic(target: Target, cal: CalFile, sci: NDArray, wht: NDArray, window: Window, grid: Grid) -> None:
+    """A group's mosaic on the whole grid, before the weight mask."""
+    whole = np.full(grid.shape, np.nan, np.float32)
+    whole[window.slices] = sci
+    weights = np.zeros(grid.shape, np.float32)
+    weights[window.slices] = wht
+    hdus = [fits.ImageHDU(whole, grid_header(cal, grid), name="SCI"), fits.ImageHDU(weights, name="WHT")]
+    _write(target.path(cal, "outlier_i2d"), cal, hdus, grid)
+
+
+def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None:
+    """The median of all groups."""
+    median = shelf.read("median", grid.shape, slice(None))
+    _write(target.path(cal, "median"), cal, [fits.ImageHDU(median, grid_header(cal, grid), name="SCI")], grid)
+
+
+def write_blot(target: Target, cal: CalFile, model: NDArray) -> None:
+    """The model at an exposure's pixels, before sharpening; the ERR extension is empty, as documented."""
+    sci = fits.ImageHDU(model, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
+    _write(target.path(cal, "blot"), cal, [sci, fits.ImageHDU(name="ERR")], None)
+
+
+def write_direct_median(target: Target, cal: CalFile, median: NDArray) -> None:
+    """The median of exposures that were not resampled."""
+    sci = fits.ImageHDU(median, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
+    _write(target.path(cal, "median"), cal, [sci], None)
+
+
+def _write(path: Path, cal: CalFile, hdus: list[fits.ImageHDU], grid: Grid | None) -> None:
+    primary = fits.PrimaryHDU(header=_reduced(cal.primary, _SINGLE if grid else ("CHECKSUM", "DATASUM")))
+    primary.header["FILENAME"] = path.name
+    if grid is not None:
+        primary.header["S_RESAMP"] = "COMPLETE"
+        hdus = [*hdus, make_asdf_hdu({"meta": {"wcs": make_gwcs(grid), "filename": path.name}})]
+    with atomic_path(path, overwrite=True) as temporary:
+        fits.HDUList([primary, *hdus]).writeto(temporary)
+
+
+def _reduced(header: fits.Header, without: tuple[str, ...]) -> fits.Header:
+    out = header.copy(strip=True)
+    for keyword in (*without, "XTENSION"):
+        out.remove(keyword, ignore_missing=True, remove_all=True)
+    return out
+
+
+def grid_header(cal: CalFile, grid: Grid) -> fits.Header:
+    """The grid as FITS keywords."""
+    ny, nx = grid.shape
+    (a, b), (c, d) = grid.pc
+    header = fits.Header({k: image_hdu(cal, "SCI").header[k] for k in _KEEP_SCI if k in image_hdu(cal, "SCI").header})
+    ra, dec = grid_to_sky(
+        grid, np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]), np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
+    )
+    header.update(
+        {
+            "WCSAXES": 2,
+            "CRPIX1": grid.crpix[0] + 1,
+            "CRPIX2": grid.crpix[1] + 1,
+            "CRVAL1": grid.crval[0],
+            "CRVAL2": grid.crval[1],
+            "CDELT1": grid.cdelt,
+            "CDELT2": grid.cdelt,
+            "PC1_1": a,
+            "PC1_2": b,
+            "PC2_1": c,
+            "PC2_2": d,
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CUNIT1": "deg",
+            "CUNIT2": "deg",
+            "PIXAR_A2": (grid.cdelt * 3600) ** 2,
+            "PIXAR_SR": np.radians(grid.cdelt) ** 2,
+            "S_REGION": "POLYGON ICRS  " + " ".join(f"{v:.9f}" for v in np.stack([ra, dec], 1).ravel()),
+        }
+    )
+    return header
+
+
+def make_gwcs(grid: Grid):
+    """The grid as a GWCS (a tangent plane in ICRS)."""
+    import gwcs
+    from astropy import coordinates, units
+    from astropy.modeling.models import Pix2Sky_TAN
+    from gwcs import coordinate_frames as cf
+
+    transform = gwcs.FITSImagingWCSTransform(
+        Pix2Sky_TAN(), crpix=grid.crpix, crval=grid.crval, cdelt=(grid.cdelt, grid.cdelt), pc=np.array(grid.pc)
+    )
+    detector = cf.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
+    world = cf.CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg))
+    wcs = gwcs.WCS([(detector, transform), (world, None)])
+    ny, nx = grid.shape
+    wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
+    wcs.array_shape = grid.shape
+    return wcs
+
+
+def make_asdf_hdu(tree: dict[str, Any]) -> fits.BinTableHDU:
+    """The ASDF extension of a FITS file: an ASDF file as one table cell."""
+    import asdf
+
+    buffer = io.BytesIO()
+    asdf.AsdfFile(tree).write_to(buffer)
+    content = np.frombuffer(buffer.getvalue(), np.uint8)[None]
+    column = fits.Column(name="ASDF_METADATA", format=f"{content.shape[1]}B", array=content)
+    return fits.BinTableHDU.from_columns([column], name="ASDF")
+
+
+# --- cut-outs ---------------------------------------------------------------------------------------------
+
+
+class Cutout(NamedTuple):
+    """A piece of an exposure around a strong outlier or a bright star, for a picture."""
+
+    kind: str  # "outlier" or "star"
+    x: int
+    y: int
+    significance: float
+    sci: NDArray
+    model: NDArray
+    flagged: NDArray
+
+
+def cut_out(
+    sci: NDArray,
+    model: NDArray,
+    residual: NDArray,
+    noise: NDArray,
+    flagged: NDArray,
+    sources: NDArray,
+    pixel_map: PixelMap | None,
+) -> list[Cutout]:
+    """The strongest outliers and the brightest stars of one exposure."""
+    ys, xs = np.nonzero(flagged & np.isfinite(residual))
+    z = residual[ys, xs] / noise[ys, xs]
+    places = [("outlier", int(ys[k]), int(xs[k]), float(z[k])) for k in _apart(ys, xs, -z)]
+    if len(sources) and pixel_map is not None:
+        x, y = invert_map(pixel_map, sources[:50, 0], sources[:50, 1])
+        seen = np.isfinite(x)
+        ys, xs = np.rint(y[seen]).astype(int), np.rint(x[seen]).astype(int)
+        places += [("star", int(ys[k]), int(xs[k]), 0.0) for k in _apart(ys, xs, np.arange(len(ys)))]
+    out = []
+    for kind, row, column, significance in places:
+        at = np.array([row]), np.array([column])
+        side = 2 * CUTOUT + 1
+        pieces = [gather(i, *at, CUTOUT).reshape(side, side) for i in (sci, model, flagged.astype(np.float32))]
+        out.append(Cutout(kind, column, row, significance, pieces[0], pieces[1], pieces[2] > 0))
+    return out
+
+
+def _apart(ys: NDArray, xs: NDArray, rank: NDArray) -> list[int]:
+    """The first few by rank that lie apart from each other."""
+    chosen: list[int] = []
+    for k in np.argsort(rank, kind="stable")[:2000]:
+        if all(abs(ys[k] - ys[j]) > CUTOUT or abs(xs[k] - xs[j]) > CUTOUT for j in chosen):
+            chosen.append(int(k))
+        if len(chosen) == PER_EXPOSURE:
+            break
+    return chosen

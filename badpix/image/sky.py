@@ -1,0 +1,95 @@
+"""Sky levels of overlapping exposures, where no keyword tells them.
+
+1. Each image is divided by the cells (32 x 32 pixels) of the output grid; a cell's level is the median of its
+   good pixels (every second pixel of every second row), kept where more than half of the cell is there.
+2. For each pair of images with at least 5 common cells: the median difference, with a weight from its scatter.
+3. Levels by weighted least squares, sum zero in every connected set of images. Images are matched, not groups:
+   the detectors of one exposure have skies of their own.
+
+Levels are constants: a gradient across the field stays.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.resample import PixelMap, evaluate_map
+from badpix.stats import median_mad
+
+CELL = 32  # grid pixels
+STRIDE = 2  # pixels
+MIN_COMMON = 5
+_ROWS = 256
+
+
+class Cells(NamedTuple):
+    """Median level of the grid cells that an image covers; ``cell`` is sorted."""
+
+    cell: NDArray
+    level: NDArray
+
+
+class Matched(NamedTuple):
+    """Sky of each image relative to the mean of its connected set, and the number of these sets."""
+
+    levels: NDArray
+    sets: int
+
+
+def measure_cells(sci: NDArray, good: NDArray, pixel_map: PixelMap, columns: int) -> Cells:
+    """Cell levels of one image (float32, NaN ignored); ``columns`` is the grid's width in pixels."""
+    across = columns // CELL + 3
+    values, cells = [], []
+    for top in range(0, sci.shape[0], _ROWS):
+        rows = slice(top, min(top + _ROWS, sci.shape[0]))
+        where = evaluate_map(pixel_map, rows=rows)[::STRIDE, ::STRIDE]
+        value = sci[rows][::STRIDE, ::STRIDE]
+        use = good[rows][::STRIDE, ::STRIDE] & np.isfinite(value) & np.isfinite(where[..., 0])
+        x, y = where[use].T
+        cells.append((np.floor(y / CELL) + 1).astype(np.int64) * across + (np.floor(x / CELL) + 1).astype(np.int64))
+        values.append(value[use])
+    return _cell_medians(np.concatenate(cells), np.concatenate(values))
+
+
+def _cell_medians(cells: NDArray, values: NDArray) -> Cells:
+    order = np.lexsort((values, cells))
+    cells, values = cells[order], values[order]
+    index, first, number = np.unique(cells, return_index=True, return_counts=True)
+    keep = number > (CELL / STRIDE) ** 2 / 2
+    index, first, number = index[keep], first[keep], number[keep]
+    level = (values[first + (number - 1) // 2].astype(float) + values[first + number // 2]) / 2
+    return Cells(index, level)
+
+
+def match_levels(tables: list[Cells]) -> Matched:
+    """Relative sky levels of all images from their cells; an image that overlaps nothing keeps 0."""
+    n = len(tables)
+    rows, target = [], []
+    links = np.arange(n)
+    for i in range(n):
+        for j in range(i + 1, n):
+            one, two = tables[i], tables[j]
+            if not len(one.cell) or not len(two.cell) or one.cell[0] > two.cell[-1] or two.cell[0] > one.cell[-1]:
+                continue
+            _, at, to = np.intersect1d(one.cell, two.cell, assume_unique=True, return_indices=True)
+            if len(at) < MIN_COMMON:
+                continue
+            middle, scatter = median_mad(one.level[at] - two.level[to])
+            weight = np.sqrt(len(at)) / max(scatter, 1e-12 + 1e-6 * abs(middle))
+            row = np.zeros(n)
+            row[i], row[j] = weight, -weight
+            rows.append(row)
+            target.append(weight * middle)
+            links[links == links[j]] = links[i]
+    if not rows:
+        return Matched(np.zeros(n), n)
+    names = np.unique(links)
+    strong = max(np.abs(row).max() for row in rows)
+    for name in names:
+        rows.append((links == name) * strong)
+        target.append(0.0)
+    levels = np.linalg.lstsq(np.array(rows), np.array(target), rcond=None)[0]
+    return Matched(levels, len(names))

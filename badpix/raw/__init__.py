@@ -1,0 +1,1 @@
+"""From raw ramps: the pipeline's first stage, and a look at its products."""

@@ -1,0 +1,1 @@
+"""Exposures with known defects, and how good a result is against their truth."""

@@ -1,0 +1,633 @@
+"""Simulated associations of dithered images, with real GWCS chains and the truth about every pixel.
+
+1. Scene: stars (power law of fluxes) and elliptical galaxies on the sky, in arcsec about the target.
+2. Pointings: groups dithered by up to ``dither`` pixels with any sub-pixel phase, optionally rolled.
+3. WCS: detector -> V2V3 (polynomial distortion of order 3, or the chain of a real file) -> sky, as assign_wcs
+   builds it, stored in the ASDF extension; S_REGION and the pointing keywords as in real `_cal` files.
+4. PSF: a hexagonal aperture with an obstruction (a core, rings and spikes), or a Gaussian with wings;
+   integrated over pixels, so that a small ``fwhm`` is really undersampled.
+5. Detector: read and photon noise (VAR_RNOISE, VAR_POISSON, VAR_FLAT, ERR), known bad pixels (NaN, DO_NOT_USE),
+   some pixels with ERR 0 or NaN without a flag, hot pixels without a flag, cosmic rays as single hits and
+   tracks, a satellite trail. Hits raise the pixel's own VAR_POISSON and ERR, as they do in the pipeline.
+6. Truth beside each exposure: what each hit added (in sigma), the scene without noise, the noise, and in how
+   many other groups the pixel was seen.
+
+Every file follows from ``seed``. Nothing here is used by the search.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix import dq as flags
+from badpix.image.products import make_asdf_hdu
+from badpix.output import atomic_path, write_text
+
+ARCSEC = 1 / 3600.0
+NOTE = "Simulated by badpix; not an observation"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is simulated; the defaults are a short-wavelength NIRCam field."""
+
+    seed: int = 1
+    groups: int = 4
+    detectors: tuple[str, ...] = ("NRCB1",)
+    shape: tuple[int, int] = (1024, 1024)
+    scale: float = 0.031  # arcsec a pixel
+    fwhm: float = 1.25  # pixels
+    psf: str = "hexagon"  # or "gaussian"
+    stars: float = 1000.0  # a million pixels
+    galaxies: float = 150.0
+    sky: float = 0.25  # MJy/sr
+    sky_differs: bool = False  # another level in each group, and no keyword that says so
+    roll_step: float = 0.0  # degrees between groups
+    dither: float = 25.0  # pixels
+    read_noise: float = 0.012  # MJy/sr
+    gain: float = 1200.0  # electrons a MJy/sr
+    tracks: float = 400.0  # cosmic rays a million pixels and exposure
+    hits: float = 250.0  # single-pixel hits
+    hot: float = 60.0  # unflagged hot pixels
+    bad: float = 0.004  # fraction of known bad pixels
+    trail: float = 10.0  # peak of the satellite trail in the second group, sigma; 0 = none
+    saturation: float = 400.0  # MJy/sr; brighter pixels are NaN, SATURATED and DO_NOT_USE
+    filter: str = "F200W"
+    distortion: str = ""  # ASDF file with a GWCS whose detector-to-V2V3 step is used
+    program: str = "09999"
+    target: tuple[float, float] = (53.16, -27.79)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "sw": {},
+    "sw2": {"detectors": ("NRCB1", "NRCB2")},
+    "lw": {"detectors": ("NRCBLONG",), "scale": 0.063, "fwhm": 2.2, "filter": "F444W"},
+    "skies": {"sky_differs": True, "groups": 5, "roll_step": 0.4},
+    "two": {"groups": 2},
+}
+
+
+class Scene(NamedTuple):
+    """Sources in the target's tangent plane: offsets in arcsec (east, north), peak-normalised fluxes."""
+
+    stars: NDArray  # [n, 3]: east, north, total flux (MJy/sr pixel)
+    galaxies: NDArray  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
+
+
+@dataclass
+class Pointing:
+    """One detector of one group."""
+
+    group: int
+    detector: str
+    wcs: Any
+    roll: float
+    v2v3: tuple[float, float]
+    ref: tuple[float, float]
+    header: dict[str, Any] = field(default_factory=dict)
+
+
+def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) -> Path:
+    """Write the exposures, their truth (``truth/``) and the association; gives the path of the association."""
+    directory = Path(directory)
+    (directory / "truth").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(setup.seed)
+    scene = make_scene(rng, setup)
+    pointings = make_pointings(rng, setup)
+    psf = make_psf(setup)
+    fixed = {d: _fixed_pattern(np.random.default_rng([setup.seed, i]), setup) for i, d in enumerate(setup.detectors)}
+    skies = setup.sky + (
+        rng.normal(0, 0.08 * setup.sky, setup.groups) if setup.sky_differs else np.zeros(setup.groups)
+    )
+    names = []
+    for number, pointing in enumerate(pointings):
+        own = np.random.default_rng([setup.seed, 1000 + number])
+        model = paint(scene, pointing, psf, setup) + skies[pointing.group]
+        arrays, truth = expose(own, model, fixed[pointing.detector], pointing, setup)
+        truth["COVER"] = count_cover(pointing, pointings, setup).astype(np.float32)
+        name = f"jw{setup.program}001001_02101_{pointing.group + 1:05d}_{pointing.detector.lower()}_cal.fits"
+        with atomic_path(directory / name, overwrite) as path:
+            write_cal(path, name, arrays, pointing, setup, skies[pointing.group])
+        with atomic_path(directory / "truth" / name.replace("_cal", "_truth"), overwrite) as path:
+            write_truth(path, truth)
+        names.append(name)
+    table = directory / f"jw{setup.program}-o001_image3_asn.json"
+    write_text(table, json.dumps(make_association(names, setup), indent=2) + "\n", overwrite)
+    return table
+
+
+def make_association(names: Sequence[str], setup: Setup) -> dict[str, Any]:
+    """The level-3 association of the exposures, as the pipeline reads it."""
+    return {
+        "asn_type": "image3",
+        "asn_rule": "DMS_Level3_Base",
+        "version_id": None,
+        "code_version": "badpix",
+        "degraded_status": "No known degraded exposures in association.",
+        "program": setup.program,
+        "constraints": "No constraints",
+        "asn_id": "a3001",
+        "asn_pool": "simulated_pool",
+        "products": [
+            {
+                "name": f"jw{setup.program}-o001_t001_nircam_{setup.filter.lower()}",
+                "members": [{"expname": name, "exptype": "science"} for name in names],
+            }
+        ],
+    }
+
+
+# --- scene and pointings ----------------------------------------------------------------------------------
+
+
+def make_scene(rng: np.random.Generator, setup: Setup) -> Scene:
+    """Sources over the whole dithered field: a 1/F^1.7 law of star fluxes from 3 to 50000 sigma."""
+    ny, nx = setup.shape
+    across = (nx * len(setup.detectors) * 1.08 + 4 * setup.dither) * setup.scale / 2
+    up = (ny * 1.08 + 4 * setup.dither) * setup.scale / 2
+    area = 4 * across * up / setup.scale**2 / 1e6
+    sigma = np.hypot(setup.read_noise, np.sqrt(setup.sky / setup.gain))
+    core = (setup.fwhm**2 + 0.9) * 1.5  # flux over peak, about
+    n = rng.poisson(setup.stars * area)
+    u = rng.random(n)
+    low, high = 3.0, 5e4
+    peak = sigma * (low**-0.7 + u * (high**-0.7 - low**-0.7)) ** (-1 / 0.7)
+    stars = np.stack([rng.uniform(-across, across, n), rng.uniform(-up, up, n), peak * core], axis=1)
+    m = rng.poisson(setup.galaxies * area)
+    size = np.exp(rng.normal(np.log(4.0), 0.5, m)) * setup.scale  # half-light radius
+    surface = sigma * np.exp(rng.normal(np.log(4.0), 1.0, m))
+    flux = surface * 2 * np.pi * (size / setup.scale) ** 2
+    galaxies = np.stack(
+        [
+            rng.uniform(-across, across, m),
+            rng.uniform(-up, up, m),
+            flux,
+            size,
+            rng.uniform(0.25, 1, m),
+            rng.uniform(0, np.pi, m),
+        ],
+        axis=1,
+    )
+    return Scene(stars, galaxies)
+
+
+def make_pointings(rng: np.random.Generator, setup: Setup) -> list[Pointing]:
+    """All detectors of all groups, each with its GWCS."""
+    out = []
+    width = setup.shape[1] * setup.scale * 1.04
+    for group in range(setup.groups):
+        offset = rng.uniform(-setup.dither, setup.dither, 2) * setup.scale
+        roll = 40.0 + group * setup.roll_step
+        for i, detector in enumerate(setup.detectors):
+            middle = (i - (len(setup.detectors) - 1) / 2) * width
+            v2v3 = (-80.0 + middle, -490.0)
+            # the attitude puts V2V3 = (-80, -490) + offset on the target
+            wcs, ref = build_wcs(setup, v2v3, roll, (-80.0 + offset[0], -490.0 + offset[1]))
+            out.append(Pointing(group, detector, wcs, roll, v2v3, ref))
+    return out
+
+
+def build_wcs(setup: Setup, v2v3: tuple[float, float], roll: float, aim: tuple[float, float]):
+    """The chain detector -> v2v3 -> world of one exposure, and the sky position of its reference pixel.
+
+    Parameters
+    ----------
+    setup : Setup
+    v2v3 : (float, float)
+        V2V3 of the detector's middle, arcsec.
+    roll : float
+        Roll of V3 at the target, degrees.
+    aim : (float, float)
+        V2V3 that looks at the target, arcsec.
+    """
+    import gwcs
+    from astropy import coordinates, units
+    from astropy.modeling.models import RotationSequence3D, Scale
+    from gwcs import coordinate_frames as cf
+    from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
+
+    detector = cf.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
+    v2v3_frame = cf.Frame2D(
+        name="v2v3", axes_order=(0, 1), axes_names=("v2", "v3"), unit=(units.arcsec, units.arcsec)
+    )
+    world = cf.CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg))
+    angles = [-aim[0] * ARCSEC, aim[1] * ARCSEC, -roll, -setup.target[1], setup.target[0]]
+    rotation = RotationSequence3D([-a for a in angles], axes_order="zyxyz")
+    to_sky = (
+        (Scale(ARCSEC) & Scale(ARCSEC))
+        | SphericalToCartesian(wrap_lon_at=180)
+        | rotation
+        | CartesianToSpherical(wrap_lon_at=360)
+    )
+    to_sky.name = "v23tosky"
+    chain = _distortion(setup, v2v3)
+    chain.name = "distortion"
+    ny, nx = setup.shape
+    wcs = gwcs.WCS([(detector, chain), (v2v3_frame, to_sky), (world, None)])
+    wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
+    wcs.array_shape = setup.shape
+    ra, dec = wcs((nx - 1) / 2, (ny - 1) / 2)
+    return wcs, (float(ra), float(dec))
+
+
+def _distortion(setup: Setup, v2v3: tuple[float, float]):
+    """Detector to V2V3: a cubic polynomial with its fitted inverse, or the one of a real file."""
+    from astropy.modeling.models import Mapping, Polynomial2D, Shift
+
+    if setup.distortion:
+        import asdf
+
+        with asdf.open(setup.distortion, lazy_load=False, memmap=False) as af:
+            real = af.tree["wcs"]
+        return real.get_transform(real.available_frames[0], "v2v3")
+    ny, nx = setup.shape
+    s, x0, y0 = setup.scale, (nx - 1) / 2, (ny - 1) / 2
+    terms = {  # x runs against V2 (parity -1); terms of a NIRCam detector, in arcsec
+        "x": {"c1_0": -s * 1.002, "c0_1": s * 8e-4, "c2_0": -1.2e-7, "c1_1": 7.4e-7, "c0_2": 1.0e-7, "c3_0": 3e-12},
+        "y": {"c1_0": s * 6e-4, "c0_1": s * 1.004, "c2_0": 3.1e-7, "c1_1": -2.3e-7, "c0_2": 4.4e-7, "c0_3": 3e-12},
+    }
+    forward = [Polynomial2D(3, **terms[k]) for k in "xy"]
+    u, v = np.meshgrid(np.linspace(-x0 - 5, x0 + 5, 41), np.linspace(-y0 - 5, y0 + 5, 41))
+    fx, fy = forward[0](u, v), forward[1](u, v)
+    inverse = [_fit_polynomial(fx / s, fy / s, target, 5, s) for target in (u, v)]
+    split = Mapping((0, 1, 0, 1))
+    chain = (Shift(-x0) & Shift(-y0)) | split | (forward[0] & forward[1]) | (Shift(v2v3[0]) & Shift(v2v3[1]))
+    back = (Shift(-v2v3[0]) & Shift(-v2v3[1])) | split | (inverse[0] & inverse[1]) | (Shift(x0) & Shift(y0))
+    chain.inverse = back
+    return chain
+
+
+def _fit_polynomial(x: NDArray, y: NDArray, values: NDArray, degree: int, unit: float):
+    """Least-squares polynomial in x, y (given in pixels) for arguments in arcsec."""
+    from astropy.modeling.models import Polynomial2D
+
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    reach = max(np.abs(x).max(), np.abs(y).max())
+    matrix = np.stack([(x / reach).ravel() ** i * (y / reach).ravel() ** j for i, j in powers], axis=1)
+    solution = np.linalg.lstsq(matrix, values.ravel(), rcond=None)[0]
+    scale = reach * unit
+    return Polynomial2D(
+        degree, **{f"c{i}_{j}": c / scale ** (i + j) for (i, j), c in zip(powers, solution, strict=True)}
+    )
+
+
+def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup) -> NDArray:
+    """In how many other groups each pixel was observed, uint8 (ny, nx)."""
+    ny, nx = setup.shape
+    step = 8
+    xs, ys = np.arange(0, nx + step, step, dtype=float), np.arange(0, ny + step, step, dtype=float)
+    ra, dec = pointing.wcs(*np.meshgrid(xs, ys), with_bounding_box=False)
+    seen: dict[int, NDArray] = {}
+    yy, xx = np.mgrid[:ny, :nx]
+    for other in pointings:
+        if other.group == pointing.group:
+            continue
+        ox, oy = other.wcs.invert(ra, dec, with_bounding_box=False)
+        full = [_bilinear(np.asarray(v), xx / step, yy / step) for v in (ox, oy)]
+        inside = (full[0] > 0) & (full[0] < nx - 1) & (full[1] > 0) & (full[1] < ny - 1)
+        seen[other.group] = seen.get(other.group, np.zeros((ny, nx), bool)) | inside
+    out = np.zeros((ny, nx), np.uint8)
+    for inside in seen.values():
+        out += inside
+    return out
+
+
+def _bilinear(values: NDArray, x: NDArray, y: NDArray) -> NDArray:
+    from scipy.ndimage import map_coordinates
+
+    return map_coordinates(values, [y, x], order=1)
+
+
+# --- painting ---------------------------------------------------------------------------------------------
+
+OVERSAMPLE = 6
+
+
+def make_psf(setup: Setup) -> NDArray:
+    """The pixel-integrated PSF, sampled OVERSAMPLE times a pixel, sum over one phase = 1."""
+    half = 30 * OVERSAMPLE
+    if setup.psf == "hexagon":
+        psf = _hexagon_psf(setup.fwhm, half)
+    else:
+        r2 = np.add.outer(np.arange(-half, half + 1.0) ** 2, np.arange(-half, half + 1.0) ** 2) / OVERSAMPLE**2
+        s = setup.fwhm / 2.3548
+        psf = sum(w / (k * s) ** 2 * np.exp(-r2 / (2 * (k * s) ** 2)) for w, k in ((0.8, 1), (0.15, 2.5), (0.05, 6)))
+    box = np.ones(OVERSAMPLE + 1)
+    box[[0, -1]] = 0.5  # the pixel's edges: trapezium rule, symmetric about its centre
+    for axis in (0, 1):
+        psf = np.apply_along_axis(np.convolve, axis, psf, box, mode="same")
+    out: NDArray = psf / psf.sum() * OVERSAMPLE**2
+    return out
+
+
+def _hexagon_psf(fwhm: float, half: int) -> NDArray:
+    """Diffraction by a hexagon with a central hole and a strut; ``fwhm`` in pixels."""
+    pupil = 96
+    y, x = np.mgrid[-pupil // 2 : pupil // 2, -pupil // 2 : pupil // 2] / (pupil / 2)
+    inside = np.maximum(np.abs(y), np.abs(y) / 2 + np.abs(x) * np.sqrt(3) / 2) < 0.93
+    struts = (np.abs(x) < 0.02) & (y > 0)
+    aperture = inside & (np.maximum(np.abs(x), np.abs(y)) > 0.14) & ~struts
+    grid = round(pupil * fwhm * OVERSAMPLE / 1.03)
+    grid += grid % 2
+    field_ = np.zeros((grid, grid))
+    field_[:pupil, :pupil] = aperture
+    psf = np.abs(np.fft.fftshift(np.fft.fft2(field_))) ** 2
+    c = grid // 2
+    reach = min(half, c - 1)
+    return psf[c - reach : c + reach + 1, c - reach : c + reach + 1]
+
+
+def paint(scene: Scene, pointing: Pointing, psf: NDArray, setup: Setup) -> NDArray:
+    """The scene on a detector without sky and noise, float64 (ny, nx), MJy/sr."""
+    from scipy.ndimage import spline_filter
+
+    image = np.zeros(setup.shape)
+    smooth = spline_filter(psf, order=3)
+    radius = (psf.shape[0] // 2) // OVERSAMPLE - 1
+    for x, y, flux in zip(*_to_pixels(scene.stars, pointing, setup), scene.stars[:, 2], strict=True):
+        reach = radius if flux > 2 else min(radius, 12)
+        _add_star(image, x, y, flux, smooth, reach)
+    x, y = _to_pixels(scene.galaxies, pointing, setup)
+    for i, row in enumerate(scene.galaxies):
+        _add_galaxy(image, x[i], y[i], row, pointing.roll, setup)
+    return image
+
+
+def _to_pixels(sources: NDArray, pointing: Pointing, setup: Setup) -> tuple[NDArray, NDArray]:
+    """Exact detector positions: the stored inverse, then two steps of Newton on the forward chain."""
+    ra0, dec0 = setup.target
+    dec = dec0 + sources[:, 1] * ARCSEC
+    ra = ra0 + sources[:, 0] * ARCSEC / np.cos(np.radians(dec0))
+    wcs = pointing.wcs
+    x, y = (np.asarray(v, float) for v in wcs.invert(ra, dec, with_bounding_box=False))
+    cosd = np.cos(np.radians(dec0))
+    for _ in range(2):
+        r0, d0 = wcs(x, y, with_bounding_box=False)
+        rx, dx = wcs(x + 1, y, with_bounding_box=False)
+        ry, dy = wcs(x, y + 1, with_bounding_box=False)
+        a, b, c, d = (rx - r0) * cosd, (ry - r0) * cosd, dx - d0, dy - d0
+        u, v = (ra - r0) * cosd, dec - d0
+        det = a * d - b * c
+        x, y = x + (d * u - b * v) / det, y + (a * v - c * u) / det
+    return x, y
+
+
+def _add_star(image: NDArray, x: float, y: float, flux: float, smooth: NDArray, reach: int) -> None:
+    from scipy.ndimage import map_coordinates
+
+    ny, nx = image.shape
+    x0, y0 = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+    xs, ys = (
+        np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)),
+        np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1)),
+    )
+    if not len(xs) or not len(ys):
+        return
+    middle = smooth.shape[0] // 2
+    at = np.meshgrid((ys - y) * OVERSAMPLE + middle, (xs - x) * OVERSAMPLE + middle, indexing="ij")
+    image[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] += flux * map_coordinates(smooth, at, order=3, prefilter=False)
+
+
+def _add_galaxy(image: NDArray, x: float, y: float, row: NDArray, roll: float, setup: Setup) -> None:
+    """An elliptical profile as a sum of Gaussians (a steep centre, long wings), widened by the PSF."""
+    _, _, flux, size, ratio, angle = row
+    ny, nx = image.shape
+    re = size / setup.scale
+    reach = int(7 * re) + 4
+    x0, y0 = round(x), round(y)
+    xs, ys = (
+        np.arange(max(0, x0 - reach), min(nx, x0 + reach + 1)),
+        np.arange(max(0, y0 - reach), min(ny, y0 + reach + 1)),
+    )
+    if not len(xs) or not len(ys):
+        return
+    dx, dy = np.meshgrid(xs - x, ys - y)
+    turn = angle + np.radians(roll)
+    u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+    seeing = (setup.fwhm / 2.3548) ** 2 + 1 / 12
+    total = np.zeros_like(dx)
+    for weight, width in ((0.15, 0.25), (0.35, 0.6), (0.35, 1.2), (0.15, 2.5)):
+        a2, b2 = (width * re) ** 2 + seeing, (width * re * ratio) ** 2 + seeing
+        total += weight / (2 * np.pi * np.sqrt(a2 * b2)) * np.exp(-(u * u / a2 + v * v / b2) / 2)
+    image[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] += flux * total
+
+
+# --- detector ---------------------------------------------------------------------------------------------
+
+
+def _fixed_pattern(rng: np.random.Generator, setup: Setup) -> dict[str, NDArray]:
+    """What a detector keeps from exposure to exposure."""
+    ny, nx = setup.shape
+    n = ny * nx
+    bad = rng.random(setup.shape) < setup.bad / 2
+    for _ in range(int(n * setup.bad / 2 / 12)):  # clusters
+        y, x = rng.integers(ny), rng.integers(nx)
+        bad[max(0, y - 2) : y + 2, max(0, x - 1) : x + 2] = True
+    hot = np.zeros(setup.shape)
+    k = rng.poisson(setup.hot * n / 1e6)
+    hot[rng.integers(ny, size=k), rng.integers(nx, size=k)] = np.exp(rng.uniform(np.log(5), np.log(200), k))
+    odd = np.zeros(setup.shape, np.uint8)  # 1: ERR = 0, 2: ERR = NaN, without DO_NOT_USE
+    for kind in (1, 2):
+        k = rng.poisson(15 * n / 1e6)
+        odd[rng.integers(ny, size=k), rng.integers(nx, size=k)] = kind
+    return {
+        "bad": bad,
+        "hot": np.where(bad, 0, hot),
+        "odd": odd,
+        "read": setup.read_noise * np.exp(rng.normal(0, 0.05, setup.shape)),
+    }
+
+
+def expose(
+    rng: np.random.Generator, model: NDArray, fixed: dict[str, NDArray], pointing: Pointing, setup: Setup
+) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    """The arrays of a `_cal` file and the truth of one exposure."""
+    var_read = fixed["read"] ** 2
+    sigma = np.sqrt(var_read + model / setup.gain)
+    cosmic = cosmic_rays(rng, setup) * sigma
+    trail = satellite_trail(rng, setup) * sigma if setup.trail and pointing.group == 1 else np.zeros_like(model)
+    hot = fixed["hot"] * sigma
+    added = cosmic + trail + hot
+    sci = rng.normal(model, sigma) + added + rng.normal(0, 1, model.shape) * np.sqrt(added / setup.gain)
+    var_poisson = np.maximum(sci, 0.2 * model) / setup.gain
+    var_flat = (5e-4 * sci) ** 2
+    err = np.sqrt(var_read + var_poisson + var_flat)
+    dq = np.zeros(model.shape, np.uint32)
+    saturated = sci > setup.saturation
+    dq[saturated] |= flags.VALUE["SATURATED"] | flags.VALUE["DO_NOT_USE"]
+    dq[fixed["bad"]] |= flags.VALUE["DO_NOT_USE"] | flags.VALUE["DEAD"]
+    dq[rng.random(model.shape) < 0.01] |= flags.VALUE["JUMP_DET"]
+    unusable = (dq & 1) != 0
+    err[(fixed["odd"] == 1) & ~unusable] = 0
+    err[(fixed["odd"] == 2) & ~unusable] = np.nan
+    arrays = {"SCI": sci, "ERR": err, "VAR_POISSON": var_poisson, "VAR_RNOISE": var_read, "VAR_FLAT": var_flat}
+    for name, values in arrays.items():
+        arrays[name] = np.where(unusable, np.nan, values).astype(np.float32)
+    arrays["DQ"] = dq
+    truth = {"CR": cosmic / sigma, "TRAIL": trail / sigma, "HOT": hot / sigma, "MODEL": model, "SIGMA": sigma}
+    return arrays, {name: values.astype(np.float32) for name, values in truth.items()}
+
+
+def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray:
+    """Charge left by single hits and tracks, in units of the noise."""
+    ny, nx = setup.shape
+    out = np.zeros(setup.shape)
+    n = rng.poisson(setup.hits * ny * nx / 1e6)
+    np.add.at(
+        out, (rng.integers(ny, size=n), rng.integers(nx, size=n)), np.exp(rng.uniform(np.log(3), np.log(500), n))
+    )
+    for _ in range(rng.poisson(setup.tracks * ny * nx / 1e6)):
+        length = rng.exponential(4.0)
+        angle = rng.uniform(0, np.pi)
+        t = np.arange(0, length + 0.2, 0.2)
+        x, y = rng.uniform(0, nx) + t * np.cos(angle), rng.uniform(0, ny) + t * np.sin(angle)
+        charge = np.exp(rng.uniform(np.log(5), np.log(600))) * 0.2
+        keep = (x < nx - 0.5) & (y < ny - 0.5) & (x > -0.5) & (y > -0.5)
+        weights = rng.gamma(4.0, 0.25, keep.sum()) * charge
+        np.add.at(out, (np.round(y[keep]).astype(int), np.round(x[keep]).astype(int)), weights)
+    shared = 0.006  # capacitive coupling to each neighbour
+    spread = out * (1 - 4 * shared)
+    spread[1:] += shared * out[:-1]
+    spread[:-1] += shared * out[1:]
+    spread[:, 1:] += shared * out[:, :-1]
+    spread[:, :-1] += shared * out[:, 1:]
+    return spread
+
+
+def satellite_trail(rng: np.random.Generator, setup: Setup) -> NDArray:
+    """A straight trail of FWHM 3.8 pixels across the frame, in units of the noise."""
+    ny, nx = setup.shape
+    angle = rng.uniform(0.2, 1.2)
+    y, x = np.mgrid[:ny, :nx]
+    distance = (x - nx / 2) * np.sin(angle) - (y - ny * rng.uniform(0.3, 0.7)) * np.cos(angle)
+    trail: NDArray = setup.trail * np.exp(-0.5 * (distance / (3.8 / 2.3548)) ** 2)
+    return np.where(trail > 0.05, trail, 0)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def write_cal(
+    path: Path, name: str, arrays: dict[str, NDArray], pointing: Pointing, setup: Setup, sky: float
+) -> None:
+    """One `_cal` file: the HDUs, keywords and ASDF extension of the pipeline's product."""
+    primary = fits.PrimaryHDU()
+    primary.header.update(_primary_cards(name, pointing, setup, sky))
+    primary.header.add_history(NOTE)
+    hdus = [primary]
+    for extension in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT"):
+        hdus.append(fits.ImageHDU(arrays[extension], name=extension))
+        if extension in ("SCI", "ERR"):
+            hdus[-1].header["BUNIT"] = "MJy/sr"
+    hdus[1].header.update(_pointing_cards(pointing, setup))
+    hdus.append(make_asdf_hdu({"meta": {"wcs": pointing.wcs, "filename": name, "telescope": "JWST"}}))
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+
+
+def _primary_cards(name: str, pointing: Pointing, setup: Setup, sky: float) -> dict[str, Any]:
+    ny, nx = setup.shape
+    cards = {
+        "DATE": "2026-01-01T00:00:00.000",
+        "FILENAME": name,
+        "DATAMODL": "ImageModel",
+        "TELESCOP": "JWST",
+        "INSTRUME": "NIRCAM",
+        "DETECTOR": pointing.detector,
+        "MODULE": pointing.detector[3:4],
+        "CHANNEL": "LONG" if pointing.detector.endswith("LONG") else "SHORT",
+        "EXP_TYPE": "NRC_IMAGE",
+        "FILTER": setup.filter,
+        "PUPIL": "CLEAR",
+        "PROGRAM": setup.program,
+        "OBSERVTN": "001",
+        "VISIT": "001",
+        "VISITGRP": "02",
+        "SEQ_ID": "1",
+        "ACT_ID": "01",
+        "EXPOSURE": f"{pointing.group + 1:05d}",
+        "DATE-OBS": "2026-01-01",
+        "TIME-OBS": f"{pointing.group:02d}:00:00.000",
+        "EXPSTART": 61041.0 + pointing.group / 24,
+        "EXPMID": 61041.01 + pointing.group / 24,
+        "EXPEND": 61041.02 + pointing.group / 24,
+        "DURATION": 515.365,
+        "EFFEXPTM": 515.365,
+        "TMEASURE": 504.628,
+        "READPATT": "SHALLOW4",
+        "NINTS": 1,
+        "NGROUPS": 10,
+        "SUBARRAY": "FULL",
+        "SUBSTRT1": 1,
+        "SUBSTRT2": 1,
+        "SUBSIZE1": nx,
+        "SUBSIZE2": ny,
+        "FASTAXIS": -1,
+        "SLOWAXIS": 2,
+        "TARG_RA": setup.target[0],
+        "TARG_DEC": setup.target[1],
+        "S_FLAT": "COMPLETE",
+        "S_PHOTOM": "COMPLETE",
+        "S_WCS": "COMPLETE",
+    }
+    if not setup.sky_differs:
+        cards |= {"S_SKYMAT": "COMPLETE", "BKGLEVEL": sky, "BKGSUB": False}
+    return cards
+
+
+def _pointing_cards(pointing: Pointing, setup: Setup) -> dict[str, Any]:
+    ny, nx = setup.shape
+    corners = pointing.wcs.footprint(center=True)
+    region = " ".join(f"{v:.9f}" for v in np.asarray(corners).ravel())
+    area = (setup.scale * ARCSEC * np.pi / 180) ** 2
+    return {
+        "PHOTMJSR": 1.5,
+        "PIXAR_SR": area,
+        "PIXAR_A2": setup.scale**2,
+        "WCSAXES": 2,
+        "CRPIX1": (nx + 1) / 2,
+        "CRPIX2": (ny + 1) / 2,
+        "CRVAL1": pointing.ref[0],
+        "CRVAL2": pointing.ref[1],
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CUNIT1": "deg",
+        "CUNIT2": "deg",
+        **_linear_wcs(pointing, setup),
+        "S_REGION": f"POLYGON ICRS  {region}",
+        "RA_REF": pointing.ref[0],
+        "DEC_REF": pointing.ref[1],
+        "ROLL_REF": pointing.roll,
+        "V2_REF": pointing.v2v3[0],
+        "V3_REF": pointing.v2v3[1],
+        "VPARITY": -1,
+        "V3I_YANG": -0.1,
+        "VA_SCALE": 1.0,
+    }
+
+
+def _linear_wcs(pointing: Pointing, setup: Setup) -> dict[str, float]:
+    """CD matrix at the reference pixel: the FITS form of the WCS, without the distortion."""
+    ny, nx = setup.shape
+    x, y = (nx - 1) / 2, (ny - 1) / 2
+    (r0, d0), (rx, dx), (ry, dy) = (pointing.wcs(x + i, y + j) for i, j in ((0, 0), (1, 0), (0, 1)))
+    cosd = np.cos(np.radians(d0))
+    return {
+        "CD1_1": float((rx - r0) * cosd),
+        "CD1_2": float((ry - r0) * cosd),
+        "CD2_1": float(dx - d0),
+        "CD2_2": float(dy - d0),
+    }
+
+
+def write_truth(path: Path, truth: dict[str, NDArray]) -> None:
+    """CR, TRAIL, HOT in sigma; MODEL and SIGMA in MJy/sr; COVER = number of other groups."""
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(values, name=name) for name, values in truth.items())]
+    fits.HDUList(hdus).writeto(path, overwrite=True)

@@ -1,0 +1,1 @@
+"""Masks that can be trusted: checked, explained, compared, reported, exported."""
