@@ -162,7 +162,9 @@ def prune(folder: Path, keep: int, keep_logs: int, stages: Mapping[str, str]) ->
         Keys of the searches that the newest product was made from.
     """
     kept = {(folder / name).resolve() for name in (CURRENT, REJECTED) if (folder / name).is_symlink()}
-    places = [p for p in sorted(folder.glob("*Z_*")) if p.is_dir() and p.resolve() not in kept]
+    # two products of one second: the later one was written last
+    dated = sorted(folder.glob("*Z_*"), key=lambda p: (p.name.split("_")[0], p.stat().st_mtime_ns))
+    places = [p for p in dated if p.is_dir() and p.resolve() not in kept]
     surplus = len(places) + len(kept) - keep if keep else 0
     for place in places[: max(surplus, 0)]:
         _drop_links(folder, place)
