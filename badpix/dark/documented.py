@@ -87,9 +87,9 @@ def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
 
 def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]:
     """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped."""
-    ordered = np.sort(values[np.isfinite(values)].astype(np.float64), axis=None)
+    ordered = np.sort(values[np.isfinite(values)], axis=None)
     while ordered.size:
-        mean, std = float(ordered.mean()), float(ordered.std())
+        mean, std = float(ordered.mean(dtype=np.float64)), float(ordered.std(dtype=np.float64))
         low = np.searchsorted(ordered, mean - sigma * std, "left")
         high = np.searchsorted(ordered, mean + sigma * std, "right")
         if low == 0 and high == ordered.size:
@@ -98,24 +98,26 @@ def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]
     return float("nan"), float("nan")
 
 
-def read_pedestals(dark: Dark, start: int, stop: int, bias: NDArray[np.float32] | None
-                   ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
-    """Pedestals as fitted, and as judged (MIRI: against the raw ramp; less a bias map): (nints, rows, nx) each."""
-    fitted = read_band(dark.pedestal, start, stop).astype(np.float32, copy=False)
+def read_pedestal(dark: Dark, integration: int, start: int, stop: int, bias: NDArray[np.float32] | None
+                  ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+    """Pedestal as fitted, and as judged (MIRI: against the raw ramp; less a bias map): (rows, nx) each."""
+    fitted = read_band(dark.pedestal, start, stop, planes=[integration])[0].astype(np.float32, copy=False)
     judged = fitted
     if bias is not None:
         judged = fitted - bias
     elif dark.uncal is not None:
-        groups = dark.jump.shape[1]
-        planes = [i * groups + RAW_GROUP for i in range(dark.integrations)]
-        judged = np.abs(read_band(dark.uncal, start, stop, planes=planes).astype(np.float32) - fitted)
+        plane = integration * dark.jump.shape[1] + RAW_GROUP
+        judged = np.abs(read_band(dark.uncal, start, stop, planes=[plane])[0].astype(np.float32) - fitted)
     return fitted, judged
 
 
 def measure_pedestals(reference: Bool, bias: NDArray[np.float32] | None, dark: Dark) -> Limits:
     """Clipped mean and standard deviation of the pedestals of each integration, over the science pixels."""
-    _, judged = read_pedestals(dark, 0, reference.shape[0], bias)
-    return tuple(clip_mean(image[~reference], 3.0) for image in judged)
+    science, means = ~reference, []
+    for i in range(dark.integrations):
+        _, judged = read_pedestal(dark, i, 0, reference.shape[0], bias)
+        means.append(clip_mean(judged[science], 3.0))
+    return tuple(means)
 
 
 def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: NDArray[np.float32],
@@ -128,9 +130,9 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
     mean, std = pedestals
     first = (flags[0] & SATURATED) != 0
     jumps = (flags >> np.uint8(2)) & np.uint8(1)
-    early = jumps[: rules.early].sum(axis=0) / rules.early
-    late = jumps[rules.late :].sum(axis=0) / (rules.groups - rules.late)
-    total = jumps.sum(axis=0, dtype=np.int32)
+    early = jumps[: rules.early].sum(axis=0, dtype=np.uint16) / rules.early
+    late = jumps[rules.late :].sum(axis=0, dtype=np.uint16) / (rules.groups - rules.late)
+    total = jumps.sum(axis=0, dtype=np.uint16)
     many = total >= rules.max_jumps
     with np.errstate(invalid="ignore"):
         votes = {
@@ -161,12 +163,12 @@ def measure_votes(darks: tuple[Dark, ...], limits: tuple[Limits, ...], rules: Ru
     slopes = np.full((sum(d.integrations for d in darks), stop - start, nx), np.nan, np.float32)
     done = 0
     for dark, means in zip(darks, limits, strict=True):
-        fitted, judged = read_pedestals(dark, start, stop, bias)
         rates = read_band(dark.rate, start, stop)
         for i in range(dark.integrations):
             planes = range(i * rules.groups, (i + 1) * rules.groups)
             flags = read_band(dark.groupdq, start, stop, planes=planes)
-            votes, clean = count_votes(flags, fitted[i], judged[i], means[i], rules)
+            fitted, judged = read_pedestal(dark, i, start, stop, bias)
+            votes, clean = count_votes(flags, fitted, judged, means[i], rules)
             for name, vote in votes.items():
                 counts[name] += vote
             np.copyto(slopes[done], rates[i], where=clean)
@@ -190,12 +192,16 @@ def _scatter(slopes: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[n
 def find_by_votes(counts: Mapping[str, NDArray[np.uint16]], integrations: int, *, max_saturated: float,
                   rc: float, low_pedestal: float, high_cr: float) -> dict[str, Bool]:  # fmt: skip
     """Step 8: pixels by the fraction of their integrations; only that of ``hot`` counts when it is equal."""
-    part = {name: votes / np.float64(integrations) for name, votes in counts.items()}
+    parts = np.arange(integrations + 1) / integrations
+
+    def more(name: str, limit: float) -> Bool:
+        return (parts > limit)[counts[name]]
+
     return {
-        "hot": part["saturated"] >= max_saturated,
-        "rc": (part["high_pedestal"] > rc) | (part["early_jumps"] > rc),
-        "low_pedestal": part["low_pedestal"] > low_pedestal,
-        "high_cr": part["many_jumps"] > high_cr,
+        "hot": (parts >= max_saturated)[counts["saturated"]],
+        "rc": more("high_pedestal", rc) | more("early_jumps", rc),
+        "low_pedestal": more("low_pedestal", low_pedestal),
+        "high_cr": more("many_jumps", high_cr),
     }
 
 
