@@ -19,6 +19,14 @@ from badpix.trust import clients
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
+
+@pytest.fixture(autouse=True)
+def _no_crds_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other client tests name a server that does not answer; here none is set up."""
+    for name in ("CRDS_PATH", "CRDS_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
 FLAGS = [(100, 200, "HOT+DO_NOT_USE"), (101, 200, "DEAD+DO_NOT_USE"), (102, 200, "WARM")]
 
 
