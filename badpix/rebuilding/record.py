@@ -87,8 +87,10 @@ def find_record(folder: Path) -> dict[str, Any] | None:
 def list_records(folder: str | Path) -> list[dict[str, Any]]:
     """All records under a folder, oldest first; each file once, however many links lead to it."""
     files = {p.resolve() for p in Path(folder).rglob(f"*{SUFFIX}") if not p.is_symlink()}
-    found = [record for record in map(read_record, sorted(files)) if record is not None]
-    return sorted(found, key=lambda r: (r["finished"], r["detector"], r["path"]))
+    # in the order of writing, where one second saw several
+    written = sorted(files, key=lambda p: (p.stat().st_mtime_ns, p))
+    found = [record for record in map(read_record, written) if record is not None]
+    return sorted(found, key=lambda r: (r["finished"], r["detector"]))
 
 
 def history_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
