@@ -35,8 +35,14 @@ KEY_LENGTH = 10  # characters of the key in names
 
 def products(folder: Path) -> list[dict[str, Any]]:
     """Records of all products, oldest first."""
-    found = [record.find_record(p) for p in sorted(folder.glob("*Z_*")) if p.is_dir() and not p.is_symlink()]
+    found = [record.find_record(p) for p in _dated(folder)]
     return [r for r in found if r is not None]
+
+
+def _dated(folder: Path) -> list[Path]:
+    """Folders of products, oldest first; of two made in one second the later one was written last."""
+    places = [p for p in folder.glob("*Z_*") if p.is_dir() and not p.is_symlink()]
+    return sorted(places, key=lambda p: (p.name.split("_")[0], p.stat().st_mtime_ns))
 
 
 def place_of(product: Mapping[str, Any]) -> Path:
@@ -162,9 +168,7 @@ def prune(folder: Path, keep: int, keep_logs: int, stages: Mapping[str, str]) ->
         Keys of the searches that the newest product was made from.
     """
     kept = {(folder / name).resolve() for name in (CURRENT, REJECTED) if (folder / name).is_symlink()}
-    # two products of one second: the later one was written last
-    dated = sorted(folder.glob("*Z_*"), key=lambda p: (p.name.split("_")[0], p.stat().st_mtime_ns))
-    places = [p for p in dated if p.is_dir() and p.resolve() not in kept]
+    places = [p for p in _dated(folder) if p.resolve() not in kept]
     surplus = len(places) + len(kept) - keep if keep else 0
     for place in places[: max(surplus, 0)]:
         _drop_links(folder, place)
