@@ -30,7 +30,6 @@ from badpix.provenance import Input, code_version
 
 LAUNCH = "2021-12-25"
 DESCRIP_LENGTH = 65
-SOURCE = "https://pypi.org/project/badpix"
 
 
 @dataclass(frozen=True)
@@ -392,7 +391,7 @@ def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
     """HISTORY: description, DOCUMENT, SOFTWARE, DATA USED, DIFFERENCES, parameters, notes."""
     lines = [about.description]
     lines.append(f"DOCUMENT: {texts['document'] or 'documentation of badpix, pages flats and darks'}")
-    lines.append(f"SOFTWARE: badpix {code_version()}, {SOURCE}")
+    lines.append(f"SOFTWARE: badpix {code_version()}")
     lines.append("DATA USED:")
     for item in about.inputs:
         lines += [f"  {item.path.name}", f"sha256 {item.sha256}"]

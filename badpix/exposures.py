@@ -21,7 +21,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -577,8 +577,3 @@ def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:
     if window.ysize != detectors.IRS2_ROWS and flagged.mean() > max(0.1, 2 * border.mean()):
         raise DataError(f"{exposure.path}: DQ calls {flagged.mean():.0%} of the image REFERENCE_PIXEL")
     return border | flagged
-
-
-def without(exposure: Exposure, *names: str) -> Exposure:
-    """The same exposure without some extensions: less to send to workers."""
-    return replace(exposure, arrays={k: v for k, v in exposure.arrays.items() if k not in names})
