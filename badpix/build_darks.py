@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import build, crds, darks, exposures, mask, output, params
+from badpix import build, crds, darks, exposures, mask, params
 from badpix.crds import Provenance
 from badpix.dark import inputs as dark_inputs
 from badpix.dark.inputs import DarkSet
@@ -43,6 +43,7 @@ def build_darks(
     tick: darks.Tick = darks.quiet,
     say: Callable[[str], None] = lambda message: None,
     look: Callable[[Detection, DarkSet, NDArray[np.uint32]], None] | None = None,
+    detector: str | None = None,
 ) -> build.Product:
     """A MASK from darks: see :mod:`badpix.darks`.
 
@@ -62,13 +63,16 @@ def build_darks(
         See :func:`darks.search`.
     look : callable, optional
         Called with detection, darks and mask before anything is written (pictures).
+    detector : str, optional
+        The detector that the files must be of.
     """
     with exposures.unpacking() as workdir:
         opened = dark_inputs.open_darks(
             rates, named or {}, need_uncal=partial(darks.needs_uncal, p), skip_bad=skip_bad, workdir=workdir
         )
-        path = build.fill_name(target, opened.first.header)
-        output.check_target(path, overwrite)
+        build.check_detector(opened.first.path, opened.detector, detector)
+        given = [*rates, *list_files(opened, p), *(file for files in (named or {}).values() for file in files)]
+        path = build.claim_output(target, opened.first.header, given, overwrite, with_evidence)
         check_header(opened, texts)
         bias = read_bias(p["bias_map"], opened)
         found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias,
@@ -137,10 +141,15 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
     return np.ascontiguousarray(image)
 
 
+def list_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Path]:
+    """All files of the darks, and the bias map."""
+    paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
+    return [*paths, *([Path(p["bias_map"])] if p["bias_map"] else [])]
+
+
 def hash_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Input]:
     """All input files with their sha256; of files above 256 MB that of samples, marked as such."""
-    paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
-    paths += [Path(p["bias_map"])] if p["bias_map"] else []
+    paths = list_files(opened, p)
     small = [q for q in paths if q.stat().st_size <= HASHED]
     whole = dict(zip(small, hash_inputs(small), strict=True))
     return [whole.get(q) or Input(q, hash_samples(q), q.stat().st_size) for q in paths]

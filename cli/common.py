@@ -283,7 +283,9 @@ class Talk:
             click.echo(message, err=True)
 
     def note(self, message: str) -> None:
-        """Something that the user should know; repeated in the summary."""
+        """Something that the user should know, said once; repeated in the summary."""
+        if message in self.notes:
+            return
         self.notes.append(message)
         self._log("warning", message)
         click.secho(f"note: {message}", fg="yellow", err=True)

@@ -80,8 +80,9 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
             executor=executor,
             memory=room,
             tick=tick,
-            say=talk.say,
+            say=talk.note,
             look=_pictures(options["plot"]),
+            detector=tree.get("detector"),
         )
     report(talk, "badpix darks", product)
 

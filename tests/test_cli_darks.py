@@ -88,6 +88,32 @@ def test_the_documented_set(folder):
     assert not set(DEFECTS["hot"]) & set(hot)
 
 
+def test_what_can_be_found_is_said_once_and_before_the_work(folder):
+    done = call(folder / "darks", "-o", folder / "said.fits")
+    lines = done.stderr.splitlines()
+    depth = [line for line in lines if line.startswith("note: HOT: rates above")]
+    assert len(depth) == 1
+    assert lines.index(depth[0]) < next(k for k, line in enumerate(lines) if "science pixels" in line)
+    assert len({line for line in lines if line.startswith("note: ")}) == sum(x.startswith("note: ") for x in lines)
+
+
+@pytest.mark.parametrize("name", ["dark02_rateints.fits", "dark02_fitopt.fits"])
+def test_inputs_and_found_companions_are_never_overwritten(folder, name):
+    victim = folder / "darks" / name
+    before = victim.read_bytes()
+    done = call(folder / "darks", "-o", victim, "--overwrite")
+    assert done.exit_code == 2
+    assert f"{name}: is also an input" in done.stderr
+    assert victim.read_bytes() == before
+
+
+def test_the_yaml_names_the_detector(folder):
+    (folder / "other.yml").write_text("detector: NRCB2\n")
+    done = call(folder / "darks", "-p", folder / "other.yml", "-o", folder / "none.fits")
+    assert done.exit_code == 1
+    assert "expected 'NRCB2' as in the parameter file" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

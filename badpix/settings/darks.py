@@ -245,7 +245,8 @@ SECTION = Section(
         Param(
             "rc_fraction_threshold",
             0.8,
-            "RC above this fraction of integrations (rc_search_type pedestal).",
+            "RC above this fraction of integrations (rc_search_type pedestal); the documentation counts files, which is the "
+            "same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDRCTH",
@@ -350,7 +351,8 @@ SECTION = Section(
         Param(
             "high_cr_fraction",
             0.8,
-            "Many jumps in more than this fraction of integrations: high_cr.",
+            "Many jumps in more than this fraction of integrations: high_cr. The documentation counts files, which is the "
+            "same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDCRFC",
@@ -369,7 +371,8 @@ SECTION = Section(
         Param(
             "low_pedestal_fraction",
             0.8,
-            "Low pedestal above this fraction of integrations (low_pedestal_search_type votes).",
+            "Low pedestal above this fraction of integrations (low_pedestal_search_type votes); the documentation counts "
+            "files, which is the same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDLOPFC",
