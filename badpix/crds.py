@@ -25,7 +25,7 @@ from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.exposures import Exposure, open_fits, plain_header
 from badpix.mask import standard_bits
-from badpix.output import atomic_path, check_target, write_hdus
+from badpix.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.provenance import Input, code_version
 
 LAUNCH = "2021-12-25"
@@ -459,7 +459,7 @@ def _hdus(image: NDArray[np.uint32], header: fits.Header) -> fits.HDUList:
         [
             fits.PrimaryHDU(header=header),
             fits.ImageHDU(image, name="DQ"),
-            fits.BinTableHDU.from_columns(columns, name="DQ_DEF"),
+            table_hdu(columns, "DQ_DEF"),
         ]
     )
 

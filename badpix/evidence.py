@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.exposures import open_fits
+from badpix.output import table_hdu
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -125,7 +126,7 @@ def to_hdus(evidence: Evidence, header: Mapping[str, Any]) -> fits.HDUList:
             fits.Column("y", "J", array=samples.y),
             fits.Column("values", f"{n}E", array=samples.values),
         ]
-        hdus.append(fits.BinTableHDU.from_columns(columns, name=f"SAMPLES_{name.upper()}"))
+        hdus.append(table_hdu(columns, f"SAMPLES_{name.upper()}"))
     hdus.append(_rules_hdu(evidence.rules))  # last: a file that was cut has none
     return fits.HDUList(hdus)
 
@@ -137,7 +138,7 @@ def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
         for name, width in text.items()
     ]
     columns.append(fits.Column("way", "I", array=np.array([r.way for r in rules], np.int16)))
-    return fits.BinTableHDU.from_columns(columns, name="RULES")
+    return table_hdu(columns, "RULES")
 
 
 @contextmanager

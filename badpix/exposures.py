@@ -423,6 +423,7 @@ def read_band(
     planes: Sequence[int] | None = None,
     out: NDArray[Any] | None = None,
     native: bool = True,
+    step: int = 1,
 ) -> NDArray[Any]:
     """Rows ``start`` to ``stop`` of all planes of an extension.
 
@@ -438,11 +439,13 @@ def read_band(
         Contiguous array of (number of planes, stop - start, nx) in the layout's type, to be reused.
     native : bool
         False leaves the bytes as they are in the file, for a caller whose next step is a copy; floats only.
+    step : int
+        Read every ``step``-th row only.
 
     Returns
     -------
     ndarray
-        (number of planes, stop - start, nx), native byte order; float32 and unsigned integers as stored.
+        (number of planes, number of rows, nx), native byte order; float32 and unsigned integers as stored.
 
     Raises
     ------
@@ -453,8 +456,9 @@ def read_band(
     wanted = range(layout.planes) if planes is None else planes
     dtype = np.dtype(layout.dtype)
     if out is None:
-        out = np.empty((len(wanted), stop - start, nx), dtype)
+        out = np.empty((len(wanted), len(range(start, stop, step)), nx), dtype)
     plane_bytes, row_bytes = ny * nx * dtype.itemsize, nx * dtype.itemsize
+    runs = [(0, out.shape[1])] if step == 1 else [(k, k + 1) for k in range(out.shape[1])]
     try:
         handle = os.open(layout.path, os.O_RDONLY)
         try:
@@ -462,7 +466,9 @@ def read_band(
             if (found.st_size, found.st_mtime_ns) != layout.stamp:
                 raise DataError(f"{layout.path}: changed during the run")
             for k, plane in enumerate(wanted):
-                _read_into(handle, out[k], layout.offset + plane * plane_bytes + start * row_bytes, layout.path)
+                first = layout.offset + plane * plane_bytes + start * row_bytes
+                for low, high in runs:
+                    _read_into(handle, out[k, low:high], first + low * step * row_bytes, layout.path)
         finally:
             os.close(handle)
     except OSError as error:

@@ -78,12 +78,9 @@ def measure_samples(rates: Sequence[Exposure], science: Bool, lamp_scaling: str)
 
 
 def _median_level(layout: Layout, plane: int, science: Bool) -> float:
-    rows = [
-        read_band(layout, y, y + 1, planes=[plane])[0, 0][science[y]]
-        for y in range(0, science.shape[0], 16 if science.shape[0] >= 512 else 1)
-    ]
-    values = np.concatenate(rows)
-    values = values[np.isfinite(values)]
+    step = 16 if science.shape[0] >= 512 else 1
+    rows = read_band(layout, 0, science.shape[0], planes=[plane], step=step)[0]
+    values = rows[science[::step] & np.isfinite(rows)]
     return float(np.median(values)) if values.size else float("nan")
 
 
@@ -123,11 +120,12 @@ def _mean_of_band(
     start, stop = rows
     nx = samples[0].layout.shape[-1]
     block = np.empty((len(samples), stop - start, nx), np.float32)
+    band: NDArray[Any] | None = None
     for k, sample in enumerate(samples):
-        values = read_band(sample.layout, start, stop, planes=[sample.plane])[0]
-        np.multiply(values, np.float32(sample.scale), out=block[k])
-    mean, _, count = stats.clip_stack(block, sigma=sigma, iterations=5)
-    return mean, count
+        band = None if band is None or band.dtype != sample.layout.dtype else band  # float64 files are legal
+        band = read_band(sample.layout, start, stop, planes=[sample.plane], out=band)
+        np.multiply(band[0], np.float32(sample.scale), out=block[k])
+    return stats.clip_stack(block, sigma=sigma, iterations=5)
 
 
 # --- 3: illumination -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from badpix.medians import sort_lines
 
 CHUNK = 16384  # pixels worked on at a time along a stack: twenty samples of them stay in the cache
+CLOSE = 1e-4  # part of a limit within which rounding could decide, for float32 and up to thousands of samples
 BLOCK = 128  # rows smoothed at a time; fixed, so that results do not depend on the memory limit
 MAD_TO_SIGMA = 1.482602218505602
 
@@ -23,14 +24,13 @@ Bool = NDArray[np.bool_]
 # --- along a stack ---------------------------------------------------------------------------------------
 
 
-def clip_stack(
-    samples: Float, *, sigma: float, iterations: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
-    """Mean, standard deviation and number of the samples of each pixel that survive sigma clipping.
+def clip_stack(samples: Float, *, sigma: float, iterations: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Mean and number of the samples of each pixel that survive sigma clipping.
 
     Around the median, in units of the standard deviation, both taken again in each round; the result of
-    `astropy.stats.sigma_clip` in float64, rounded to float32, faster: the stack is sorted once, so that clipping
-    only moves two ends.
+    `astropy.stats.sigma_clip` in float64, rounded to float32, faster: few pixels have a sample to drop, and a look at
+    their ends tells the others (:func:`find_clipping`). The rest are sorted once, so that clipping only moves two
+    ends.
 
     Parameters
     ----------
@@ -43,24 +43,64 @@ def clip_stack(
 
     Returns
     -------
-    mean, std : ndarray of float32
-        (...); NaN where no sample was measured. The standard deviation is that of the population.
+    mean : ndarray of float32
+        (...); NaN where no sample was measured.
     count : ndarray of int16
         (...) samples that were kept.
     """
     n = samples.shape[0]
     flat = samples.reshape(n, -1)
     mean = np.empty(flat.shape[1], np.float32)
-    std = np.empty(flat.shape[1], np.float32)
-    count = np.empty(flat.shape[1], np.int16)
+    count = np.full(flat.shape[1], n, np.int16)
+    clipping = np.empty(flat.shape[1], bool)
     for start in range(0, flat.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        mean[part], std[part], count[part] = _clip_chunk(flat[:, part], sigma, iterations)
-    shape = samples.shape[1:]
-    return mean.reshape(shape), std.reshape(shape), count.reshape(shape)
+        mean[part], clipping[part] = find_clipping(flat[:, part], sigma=sigma)
+    rest = np.flatnonzero(clipping)
+    for start in range(0, rest.size, CHUNK):
+        some = rest[start : start + CHUNK]
+        mean[some], count[some] = _clip_sorted(np.take(flat, some, axis=1), sigma, iterations)
+    return mean.reshape(samples.shape[1:]), count.reshape(samples.shape[1:])
 
 
-def _clip_chunk(samples: Float, sigma: float, iterations: int) -> tuple[Float, Float, NDArray[np.intp]]:
+def find_clipping(samples: Float, *, sigma: float) -> tuple[NDArray[np.float64], Bool]:
+    """Mean of the samples of each pixel, and where a sample may deviate from the median by more than ``sigma``.
+
+    The highest sample is no outlier if the median is above it less ``sigma`` standard deviations, that is, if
+    fewer than half of the samples lie below that: counting replaces sorting. The deviations are float32, so the
+    limit is drawn closer by more than their rounding: what is close to it counts as clipping. So do pixels
+    with a value that is not finite.
+
+    Parameters
+    ----------
+    samples : ndarray
+        (n, m).
+    sigma : float
+        In standard deviations.
+
+    Returns
+    -------
+    mean : ndarray of float64
+        (m,), of all samples.
+    clipping : ndarray of bool
+        (m,); False is certain.
+    """
+    n = len(samples)
+    half, counter = (n - 1) // 2, np.uint8 if n < 256 else np.int64
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = np.add.reduce(samples, axis=0, dtype=np.float64) / n
+        deviation = samples - mean.astype(samples.dtype)
+        low, high = deviation.min(axis=0), deviation.max(axis=0)
+        square = np.einsum("ij,ij->j", deviation, deviation)
+        spread = np.sqrt(np.maximum(square / n * (1 - CLOSE) - (mean - mean.astype(samples.dtype)) ** 2, 0))
+        reach = ((sigma * (1 - CLOSE) - CLOSE) * spread).astype(samples.dtype)
+        below = np.add.reduce((deviation < high - reach).view(np.uint8), axis=0, dtype=counter)
+        above = np.add.reduce((deviation > low + reach).view(np.uint8), axis=0, dtype=counter)
+    return mean, (below > half) | (above > half) | ~np.isfinite(square)
+
+
+def _clip_sorted(samples: Float, sigma: float, iterations: int) -> tuple[Float, NDArray[np.intp]]:
+    """Clipped mean and number of samples of pixels of which most have one to drop."""
     ordered, high = sort_stack(samples)
     low = np.zeros_like(high)
     mean, std = _moments(ordered, low, high)
@@ -78,7 +118,7 @@ def _clip_chunk(samples: Float, sigma: float, iterations: int) -> tuple[Float, F
         low[active] = np.maximum(low[active], (rows < bottom).sum(axis=0))
         high[active] = np.minimum(high[active], (rows <= top).sum(axis=0))  # unmeasured ones are infinite: above
         mean[active], std[active] = _moments(rows, low[active], high[active])
-    return mean, std, high - low
+    return mean, high - low
 
 
 def sort_stack(samples: Float) -> tuple[Float, NDArray[np.intp]]:

@@ -68,6 +68,12 @@ def test_a_buffer_is_reused(tmp_path):
     np.testing.assert_array_equal(buffer, RAMPS.reshape(10, 80, 96)[:, 16:32])
 
 
+def test_every_fifth_row(tmp_path):
+    layout = open_exposure(write_uncal(tmp_path / "u.fits", RAMPS))["SCI"]
+    found = read_band(layout, 3, 79, planes=[7, 2], step=5)
+    np.testing.assert_array_equal(found, RAMPS.reshape(10, 80, 96)[[7, 2], 3:79:5])
+
+
 def test_bytes_as_in_the_file(tmp_path):
     layout = open_exposure(write_rate(tmp_path / "a_rate.fits", IMAGE))["SCI"]
     stored = read_band(layout, 0, 80, native=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.convolution import Box2DKernel, convolve
 from astropy.stats import sigma_clip
-from make_files import make_flats, write_rate, write_rates
+from make_files import make_flats, make_hdus, write_rate, write_rates
 from scipy import ndimage
 
 from badpix import flat_field
@@ -59,6 +59,17 @@ def test_integrations_are_samples(tmp_path):
     cubes, count = mean_of(samples_of(tmp_path / "b", stack.reshape(2, 3, *stack.shape[1:]), suffix="rateints"))
     np.testing.assert_array_equal(whole, cubes)
     assert count.max() == 6
+
+
+def test_files_of_another_precision(tmp_path):
+    stack = make_flats(4)
+    write_rates(tmp_path, stack)
+    make_hdus(stack[2].astype(np.float64)).writeto(tmp_path / "double.fits")
+    rates = [open_exposure(p) for p in sorted(tmp_path.glob("*.fits"))]
+    samples = flat_field.measure_samples(rates, np.ones(stack.shape[-2:], bool), "none")
+    mean, count = mean_of(samples)
+    wanted = stack[[0, 1, 2, 2, 3]].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(mean[count == 5], wanted[count == 5], rtol=1e-6)
 
 
 def test_lamp_drift_is_taken_out(tmp_path):

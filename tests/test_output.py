@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 
 from badpix.errors import DataError, UsageError
-from badpix.output import atomic_path, check_directory, check_target, write_hdus, write_text
+from badpix.output import atomic_path, check_directory, check_target, table_hdu, write_hdus, write_text
 
 
 def test_new_file(tmp_path):
@@ -157,3 +157,17 @@ def test_fits_files_have_right_checksums_and_no_clock(tmp_path, monkeypatch):
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
     with fits.open(tmp_path / "a.fits", checksum=True) as found:  # a wrong sum is a warning, and that an error
         assert all("CHECKSUM" in h.header and "DATASUM" in h.header for h in found)
+
+
+def test_a_table_is_that_of_astropy(tmp_path):
+    columns = [
+        fits.Column("value", "J", bzero=2**31, array=np.array([1, 2**31], np.uint32)),
+        fits.Column("name", "9A", array=np.array(["a", "bc"])),
+        fits.Column("row", "3E", array=np.ones((2, 3), np.float32)),
+    ]
+    for name, table in (
+        ("ours", table_hdu(columns, "T")),
+        ("theirs", fits.BinTableHDU.from_columns(columns, name="T")),
+    ):
+        write_hdus(tmp_path / name, fits.HDUList([fits.PrimaryHDU(), table]))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
