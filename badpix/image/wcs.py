@@ -1,6 +1,7 @@
 """Where the pixels of an image look: its GWCS, or the FITS WCS of files that have none.
 
-1. The GWCS of the ASDF extension, with its bounding box; positions outside are NaN.
+1. The GWCS of the ASDF extension, with its bounding box; positions outside are NaN. The usual transforms are
+   evaluated from the tree itself (:mod:`badpix.image.chain`), anything else by the GWCS library.
 2. Without an ASDF extension: the FITS WCS of the SCI header (TAN, SIP), with the image as bounding box.
 3. Orientation and reference position from the pointing keywords (RA_REF, ROLL_REF, VPARITY, V3I_YANG); where
    these are missing, from the WCS at the middle of the image.
@@ -18,11 +19,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from yaml import YAMLError
 
 from badpix import crf
 from badpix.crf import CalFile
 from badpix.errors import DataError
+from badpix.image.chain import Chain, Operation, Unknown, evaluate, read_chain
 from badpix.resample import Bounds, Grid, Sky, build_grid, inner_span, measure_scale, parse_region
+
+
+@dataclass(frozen=True)
+class ChainSky:
+    """Pixel to sky by a chain of known transforms; travels to other processes."""
+
+    operations: tuple[Operation, ...]
+    bounds: Bounds | None  # outside: NaN
+
+    def __call__(self, x: Any, y: Any) -> tuple[NDArray, NDArray]:
+        """Degrees."""
+        lon, lat = evaluate(self.operations, x, y)
+        if self.bounds is None:
+            return lon, lat
+        (xa, xb), (ya, yb) = self.bounds
+        inside = (xa <= x) & (x <= xb) & (ya <= y) & (y <= yb)
+        return np.where(inside, lon, np.nan), np.where(inside, lat, np.nan)
 
 
 @dataclass(frozen=True)
@@ -69,7 +89,23 @@ def read_geometry(cal: CalFile) -> Geometry:
     DataError
         If the file has neither a GWCS nor a celestial FITS WCS.
     """
-    return _from_header(cal) if cal.find("ASDF") is None else _from_gwcs(cal)
+    content = crf.read_asdf(cal)
+    if content is None:
+        return _from_header(cal)
+    try:
+        return _from_chain(read_chain(content))
+    except (Unknown, ValueError, YAMLError):
+        return _from_gwcs(cal)
+
+
+def _from_chain(chain: Chain) -> Geometry:
+    def invert(ra: float, dec: float) -> tuple[float, float]:
+        x, y = evaluate(chain.backward, ra, dec)
+        return float(x), float(y)
+
+    return Geometry(
+        ChainSky(chain.forward, chain.bounds), ChainSky(chain.forward, None), invert, chain.bounds, "GWCS"
+    )
 
 
 def _from_gwcs(cal: CalFile) -> Geometry:
