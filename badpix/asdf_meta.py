@@ -13,7 +13,7 @@ than the search), and every byte that it does not touch stays as it was. So:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _END_OF_TREE = re.compile(rb"\r?\n\.\.\.\r?\n")
@@ -41,9 +41,9 @@ def read_value(content: bytes, path: str) -> str | None:
     text, _ = split(content)
     if path.rsplit(".", 1)[-1] not in text:
         return None
-    node = _compose(text)
+    node = compose(text)
     for name in path.split("."):
-        node = _child(node, name)
+        node = child(node, name)
         if node is None:
             return None
     return str(node.value) if _is_scalar(node) and node.value not in ("null", "~", "") else None
@@ -60,59 +60,82 @@ def update(content: bytes, changes: Mapping[str, str]) -> bytes:
         ``{"meta.cal_step.outlier_detection": "COMPLETE"}``; missing parents are made.
     """
     text, rest = split(content)
-    for path, value in changes.items():
-        text = _set(text, path.split("."), value)
-    changed = text.encode("utf-8")
+    edits = sorted(_edits(text, compose(text), _nest(changes)), key=lambda edit: edit[0])
+    parts, at = [], 0
+    for start, end, new in edits:
+        parts += [text[at:start], new]
+        at = end
+    changed = "".join([*parts, text[at:]]).encode("utf-8")
     moved = len(changed) + len(rest) - len(content)
     return changed + (_move_block_index(rest, moved) if moved else rest)
 
 
-def _compose(text: str) -> Any:
+def compose(text: str) -> Any:
+    """The nodes of a tree, which know their tags and where they stand."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.compose(text, Loader=loader)
 
 
-def _set(text: str, path: list[str], value: str) -> str:
-    node = _compose(text)
-    for depth, name in enumerate(path):
-        child = _child(node, name)
-        last = depth == len(path) - 1
-        if child is None or (not last and _is_scalar(child)):
-            new = _scalar(value)
-            for missing in reversed(path[depth + 1 :]):
-                new = f"{{{missing}: {new}}}"
-            if child is None:
-                return _insert(text, node, name, new)
-            return _replace(text, child, new)  # `asn: null` becomes a mapping
-        node = child
-    return _replace(text, node, _scalar(value))
-
-
-def _child(node: Any, name: str) -> Any:
+def child(node: Any, name: str) -> Any:
+    """The value of a key of a mapping node; None where there is none."""
     pairs = node.value if node is not None and isinstance(node.value, list) else []
     return next((value for key, value in pairs if key.value == name), None)
+
+
+def _nest(changes: Mapping[str, str]) -> dict[str, Any]:
+    """Paths as nested mappings."""
+    out: dict[str, Any] = {}
+    for path, value in changes.items():
+        *parents, name = path.split(".")
+        inner = out
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = value
+    return out
+
+
+def _edits(text: str, node: Any, changes: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
+    """The pieces (start, end, new text) of a mapping that change; new keys become its first entries."""
+    added = {}
+    for name, value in changes.items():
+        old = child(node, name)
+        if old is None:
+            added[name] = value
+        elif isinstance(value, Mapping) and not _is_scalar(old):
+            yield from _edits(text, old, value)
+        else:
+            yield _replace(text, old, _render(value))  # also `asn: null`, which becomes a mapping
+    if added:
+        yield _insert(text, node, [f"{name}: {_render(value)}" for name, value in added.items()])
+
+
+def _render(value: Any) -> str:
+    """A scalar, or a mapping in flow style."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_render(inner)}" for name, inner in value.items()) + "}"
+    return _scalar(value)
 
 
 def _is_scalar(node: Any) -> bool:
     return isinstance(node.value, str)
 
 
-def _replace(text: str, node: Any, new: str) -> str:
+def _replace(text: str, node: Any, new: str) -> tuple[int, int, str]:
     start, end = node.start_mark.index, node.end_mark.index
     space = " " if start and text[start - 1] == ":" else ""  # an empty value starts right at its colon
-    return text[:start] + space + new + text[end:]
+    return start, end, space + new
 
 
-def _insert(text: str, node: Any, name: str, new: str) -> str:
-    """A new first entry of a mapping, in the mapping's own style."""
+def _insert(text: str, node: Any, entries: list[str]) -> tuple[int, int, str]:
+    """New first entries of a mapping, in the mapping's own style."""
     start = node.start_mark.index
     if node.flow_style:
         brace = text.index("{", start) + 1
-        return f"{text[:brace]}{name}: {new}{', ' if node.value else ''}{text[brace:]}"
+        return brace, brace, ", ".join(entries) + (", " if node.value else "")
     first = node.value[0][0].start_mark
-    return f"{text[: first.index]}{name}: {new}\n{' ' * first.column}{text[first.index :]}"
+    return first.index, first.index, "".join(f"{entry}\n{' ' * first.column}" for entry in entries)
 
 
 def _scalar(value: str) -> str:
