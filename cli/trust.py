@@ -182,17 +182,18 @@ def explain(
     talk = ctx.obj = Talk(options)
     from badpix import crds
     from badpix.exposures import expand_inputs
+    from badpix.trust import choose, readings
     from badpix.trust import explain as explaining
 
     found = crds.read_mask(mask)
     if worst and not flag:
         raise UsageError("--worst needs --flag")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
-    with explaining.open_evidence(found, evidence_file) as (evidence, note):
+    with readings.open_evidence(found, evidence_file) as (evidence, note):
         if note:
             talk.note(note)
-        chosen = explaining.parse_pixels(pixels, one_based)
-        chosen += explaining.find_worst(found, evidence, flag, worst or 10) if flag else []
+        chosen = choose.parse_pixels(pixels, one_based)
+        chosen += choose.find_worst(found, evidence, flag, worst or 10) if flag else []
         if not chosen and not flag:
             raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
         if flag and not chosen:
@@ -209,16 +210,32 @@ def explain(
 
 def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:
     """Why it is flagged; why it is not, for a good pixel or with ``-v``."""
-    flags = " ".join(item.flags) or "good"
-    click.secho(f"({item.x}, {item.y})  {flags}", bold=True)
+    click.secho(f"({item.x}, {item.y})  {item.title}", bold=True)
     for sentence in [*item.sentences, *(item.others if verbose or not item.flags else [])]:
-        click.echo(f"  {sentence}")
+        click.echo(_wrapped(sentence))
     for search in item.searches if numbers else []:
         for votes in search.votes:
-            click.echo(f"  {votes.quantity} by integration: " + " ".join(f"{v:.4g}" for v in votes.values))
+            click.echo(
+                f"  {votes.quantity} by integration, as measured: " + " ".join(f"{v:.4g}" for v in votes.values)
+            )
     if numbers:
+        from badpix.trust.readings import CANDIDATES_ONLY, is_candidate
+
+        hidden = not is_candidate(item.quantities)
         for name, value in item.quantities.items():
-            click.echo(f"    {name:28s} {value:.6g}")
+            shown = "not kept (no candidate)" if hidden and name in CANDIDATES_ONLY else f"{value:.6g}"
+            click.echo(f"    {name:28s} {shown}")
+
+
+def _wrapped(sentence: str) -> str:
+    """Lines of a terminal's width; one line where another program reads."""
+    if not sys.stdout.isatty():
+        return f"  {sentence}"
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    ")
 
 
 def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
@@ -235,8 +252,7 @@ def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str |
 
         plots.require_matplotlib()
         path = check_directory(png) / f"ramps_x{item.x}_y{item.y}.png"
-        title = f"({item.x}, {item.y}) {' '.join(item.flags) or 'good'}"
-        talk.say(f"wrote {plots.draw_ramps(found, title, path)}")
+        talk.say(f"wrote {plots.draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")
 
 
 # --- compare ---------------------------------------------------------------------------------------------
@@ -418,12 +434,12 @@ def export(
     """
     talk = ctx.obj = Talk(options)
     from badpix import crds
-    from badpix.trust import explain as explaining
     from badpix.trust import export as exporting
+    from badpix.trust.readings import open_evidence
 
     kind = exporting.choose_format(output, form)
     found = crds.read_mask(mask)
-    with explaining.open_evidence(found) as (numbers, _):
+    with open_evidence(found) as (numbers, _):
         n = exporting.write(
             found, output, kind, flags=flags, evidence=numbers, one_based=one_based, overwrite=overwrite
         )  # fmt: skip

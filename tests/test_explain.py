@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
+from dark_files import write_darks
 from mask_files import SUB64, make_mask
 
 from badpix import crds, evidence
@@ -13,7 +14,7 @@ from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Evidence, Rule, Samples
 from badpix.output import write_hdus
-from badpix.trust import explain, pixel_ramps
+from badpix.trust import choose, explain, pixel_ramps, readings, words
 
 FLAGS = [
     (20, 10, "HOT+DO_NOT_USE"), (21, 10, "HOT+DO_NOT_USE"), (22, 10, "LOW_QE"), (23, 10, "RC+DO_NOT_USE"),
@@ -58,7 +59,7 @@ def made(tmp_path):
     path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
     write_hdus(evidence.path_beside(path), evidence.to_hdus(make_evidence(), crds.evidence_header(path)))
     mask = crds.read_mask(path)
-    found, note = explain.read_evidence(mask)
+    found, note = readings.read_evidence(mask)
     assert note == ""
     return mask, found
 
@@ -111,23 +112,93 @@ def test_why_a_good_pixel_is_good(made):
 
 def reading(quantity, comparison, limit, value, meaning="m", way=1):
     rule = Rule("s", quantity, comparison, limit, "sigma", meaning, way)
-    return explain.Reading(rule, value, limit, evidence.COMPARISONS[comparison](value, limit))
+    return readings.Reading(rule, value, limit, evidence.COMPARISONS[comparison](value, limit))
 
 
 def test_two_sided_limits_and_yes_or_no_quantities_read_as_language():
-    search = explain.Search("s", ["HOT"], False, [reading("rc", ">", 5, 1.0), reading("rc", "<", -5, 1.0, way=2)])
-    pixel = explain.Explanation(0, 0, 0, [], [search], [], {})
-    assert explain._why_not(search, pixel) == "Not s: rc 1 is neither above 5 nor below -5 sigma (m)."
+    search = readings.Search("s", ["HOT"], False, [reading("rc", ">", 5, 1.0), reading("rc", "<", -5, 1.0, way=2)])
+    assert words.why_not(search, [], {}) == "Not s: rc 1 is neither above 5 nor below -5 sigma (m)."
     held = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 1.0, "leaked from a neighbour")]
-    assert (
-        explain._why_not(explain.Search("s", ["HOT"], False, held), pixel)
-        == "Not s: withheld (leaked from a neighbour)."
-    )
+    told = words.why_not(readings.Search("s", ["HOT"], False, held), [], {})
+    assert told == "Not s: rate 9 is above 5 sigma (m), but withheld (leaked from a neighbour)."
     found = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 0.0)]
-    told = explain._reason(explain.Search("s", ["HOT"], True, found), {})
+    told = words.reason(readings.Search("s", ["HOT"], True, found), {})
     assert told == "found by the search s, rate 9 is above 5 sigma (m)"
     other = [reading("rate", ">", 5, 1.0), reading("s_otherwise", ">=", 1, 1.0, "two levels", way=2)]
-    assert explain._reason(explain.Search("s", ["HOT"], True, other), {}) == "found by the search s, two levels"
+    assert words.reason(readings.Search("s", ["HOT"], True, other), {}) == "found by the search s, two levels"
+
+
+def test_votes_are_told_of_the_way_that_found_the_pixel():
+    way = [reading("dark_rate", ">", 1, np.nan), reading("votes_saturated", ">=", 3, 5.0, "saturated", way=2)]
+    votes = [readings.Votes("dark_rate", [np.nan] * 5, 0)]
+    told = words.reason(readings.Search("hot", ["HOT"], True, way, votes), {})
+    assert told == "found by the search hot, saturated in 5 integrations, at least 3"
+    few = readings.Search("hot", ["HOT"], False, [reading("votes_saturated", ">=", 3, 2.0, "saturated")])
+    assert words.why_not(few, [], {}) == "Not HOT: saturated in 2 integrations, fewer than 3."
+
+
+def test_of_several_rules_the_first_that_fails_is_told_also_where_others_were_not_measured():
+    way = [reading("response", "<", 0.5, 1.0), reading("excess", ">", 0.1, np.nan)]
+    told = words.why_not(readings.Search("OPEN", ["OPEN"], False, way), [], {})
+    assert told == "Not OPEN: response 1 is not below 0.5 sigma (m)."
+
+
+def test_charge_that_leaked_in_is_told_where_it_matters():
+    """A neighbour of a bright pixel: its integrations show 20 DN/s, which are not its own."""
+    rule = [reading("dark_rate", ">", 0.2, -1.5)]
+    votes = [readings.Votes("dark_rate", [20.0, 21.0, np.nan], 2)]
+    told = words.why_not(readings.Search("hot", ["HOT"], False, rule, votes), [], {})
+    assert "dark rate -1.5 is not above 0.2 sigma (m; 20.5 before charge that leaked in from its neighbours" in told
+    votes = [readings.Votes("dark_rate", [-1.4, -1.6, -1.5], 0)]
+    assert "leaked" not in words.why_not(readings.Search("hot", ["HOT"], False, rule, votes), [], {})
+
+
+@pytest.fixture(scope="module")
+def darks_mask(tmp_path_factory):
+    """A mask from darks with evidence, as `badpix darks` makes it."""
+    place = tmp_path_factory.mktemp("darks")
+    write_darks(place / "darks", exposures=5)
+    done = CliRunner().invoke(badpix, ["darks", str(place / "darks"), "-o", str(place / "m.fits"), "--evidence"])
+    assert done.exit_code == 0, done.output
+    mask = crds.read_mask(place / "m.fits")
+    return mask, readings.read_evidence(mask)[0]
+
+
+def test_what_the_darks_keep_of_candidates_alone_is_known_by_name(darks_mask):
+    mask, found = darks_mask
+    science = ~mask.reference
+    measured = np.isfinite(found.images["dark_noise"]) & science
+    partly = {name for name, image in found.images.items()
+              if image.dtype.kind == "f" and np.isnan(image[measured]).mean() > 0.5}  # fmt: skip
+    assert partly == set(readings.CANDIDATES_ONLY)
+
+
+def place(mask, chosen):
+    """One of the chosen pixels, in coordinates of the full frame."""
+    y, x = np.argwhere(chosen)[17]
+    return int(x) + mask.window.xstart - 1, int(y) + mask.window.ystart - 1
+
+
+def test_a_pixel_that_was_no_candidate_is_told_to_lie_below_the_limits(darks_mask):
+    mask, found = darks_mask
+    hidden = np.isfinite(found.images["dark_noise"]) & np.isnan(found.images["dark_residual_z"]) & ~mask.reference
+    item = explain.explain(mask, found, *place(mask, hidden & (mask.image == 0)))
+    told = "\n".join(item.others)
+    assert item.title == "good"
+    assert "not measured" not in told
+    assert "is not above" in told
+    assert "dark residual z is clearly below 3.7 sigma" in told
+
+
+def test_pixels_that_nobody_could_measure_are_not_called_good(darks_mask):
+    mask, found = darks_mask
+    lost = Evidence({**found.images, "dark_undetermined": np.ones(mask.image.shape, np.uint8)}, found.rules)
+    for name in ("dark_rate", "dark_noise", "dark_rc", "dark_telegraph", "dark_pedestal_sigma"):
+        lost.images[name] = np.full(mask.image.shape, np.nan, np.float32)
+    item = explain.explain(mask, lost, *place(mask, (mask.image == 0) & ~mask.reference))
+    assert item.title == "unknown"
+    assert "nobody knows whether it is good: the darks have too few usable groups" in item.sentences[0]
+    assert item.others[-1] == "Not measured: RC, TELEGRAPH, noisy, low_pedestal."
 
 
 def test_what_was_not_measured_is_said(made):
@@ -158,16 +229,16 @@ def test_pixels_count_in_the_full_frame_and_must_be_inside(made):
 
 
 def test_the_worst_pixels_come_first(made):
-    assert explain.find_worst(*made, "hot", 10) == [(21, 788), (26, 788), (20, 788)]
-    assert explain.find_worst(*made, "HOT", 1) == [(21, 788)]
-    assert explain.find_worst(made[0], None, "HOT", 2) == [(20, 788), (21, 788)]
+    assert choose.find_worst(*made, "hot", 10) == [(21, 788), (26, 788), (20, 788)]
+    assert choose.find_worst(*made, "HOT", 1) == [(21, 788)]
+    assert choose.find_worst(made[0], None, "HOT", 2) == [(20, 788), (21, 788)]
     with pytest.raises(UsageError, match="did you mean UNRELIABLE_SLOPE"):
-        explain.find_worst(*made, "noisy", 1)
+        choose.find_worst(*made, "noisy", 1)
 
 
 def test_without_evidence_the_flags_are_still_told(tmp_path):
     mask = crds.read_mask(make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64"))
-    found, note = explain.read_evidence(mask)
+    found, note = readings.read_evidence(mask)
     assert found is None
     assert "make it with --evidence" in note
     assert "there is no evidence to say why" in explain.explain(mask, None, 21, 788).sentences[0]
@@ -176,11 +247,11 @@ def test_without_evidence_the_flags_are_still_told(tmp_path):
 def test_evidence_of_another_mask_is_noticed(tmp_path, made):
     other = make_mask(tmp_path / "other.fits", window=SUB64, flags=FLAGS[:2], SUBARRAY="SUB64")
     beside = evidence.path_beside(made[0].path)
-    _, note = explain.read_evidence(crds.read_mask(other), beside)
+    _, note = readings.read_evidence(crds.read_mask(other), beside)
     assert "belongs to another version" in note
     full = crds.read_mask(make_mask(tmp_path / "full.fits"))
     with pytest.raises(DataError, match=r"image dark_rate has the shape \(64, 72\)"):
-        explain.read_evidence(full, beside)
+        readings.read_evidence(full, beside)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +261,14 @@ def test_evidence_of_another_mask_is_noticed(tmp_path, made):
 def test_ways_to_name_pixels(tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list").write_text("x y flag\n1 2 HOT\n# none\n3,4\n")
-    assert explain.parse_pixels(words) == expected
-    assert explain.parse_pixels(words, one_based=True) == [(x - 1, y - 1) for x, y in expected]
+    assert choose.parse_pixels(words) == expected
+    assert choose.parse_pixels(words, one_based=True) == [(x - 1, y - 1) for x, y in expected]
 
 
 @pytest.mark.parametrize("words", [["3"], ["a", "b"], ["1.5", "2"]])
 def test_wrong_pixels_are_refused(words):
     with pytest.raises(UsageError, match="expected"):
-        explain.parse_pixels(words)
+        choose.parse_pixels(words)
 
 
 # --- ramps -----------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from badpix.crds import Mask
 from badpix.errors import DataError
 from badpix.evidence import Evidence
 from badpix.output import write_text
-from badpix.trust import check, compare, explain
+from badpix.trust import check, compare, readings, words
 from badpix.trust.export import COLOURS
 from badpix.trust.report_parts import (
     amplifier_table,
@@ -93,7 +93,7 @@ def write_report(
     mask = crds.read_mask(path)
     checked = check.check_mask(path, limits, against=against)
     previous = crds.read_mask(against) if against else None
-    with explain.open_evidence(mask, evidence) as (found, note):  # one image in memory at a time
+    with readings.open_evidence(mask, evidence) as (found, note):  # one image in memory at a time
         if note:
             say(note)
         text = make_page(mask, found, checked, previous, ramps, note)
@@ -170,7 +170,7 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
                 "bit": f.bit,
                 "name": f.name,
                 "colour": COLOURS.get(f.name, OTHER_COLOUR),
-                "text": explain.lower_first(f.description),
+                "text": words.lower_first(f.description),
             }
             for f in present
         ],
@@ -204,7 +204,7 @@ def _evidence_data(mask: Mask, evidence: Evidence) -> dict[str, Any]:
     """Quantities of the flagged science pixels, in row-major order, and the rules that they were compared by."""
     compared = {r.quantity for r in evidence.rules} | {r.limit for r in evidence.rules}
     wanted = [n for n in evidence.images if n in compared] or list(evidence.images)
-    silent = (explain.WITHHELD, explain.OTHERWISE)
+    silent = (readings.WITHHELD, readings.OTHERWISE)
     names = [n for n in wanted if not n.startswith("is_") and not n.endswith(silent)]
     y, x = np.nonzero((mask.image != 0) & ((mask.image & np.uint32(dq.VALUE["REFERENCE_PIXEL"])) == 0))
     room = EVIDENCE_BUDGET // (2 * max(len(names), 1))
@@ -216,7 +216,7 @@ def _evidence_data(mask: Mask, evidence: Evidence) -> dict[str, Any]:
         {
             **r._asdict(),
             "limit": r.limit if isinstance(r.limit, str) else float(r.limit),
-            "flags": explain.flags_of_search(mask, r.search),
+            "flags": readings.flags_of_search(mask, r.search),
         }
         for r in evidence.rules
         if r.quantity in names and (not isinstance(r.limit, str) or r.limit in names)

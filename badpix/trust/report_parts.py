@@ -17,12 +17,12 @@ from badpix.errors import DataError
 from badpix.evidence import Evidence, Rule
 from badpix.exposures import open_exposure
 from badpix.mask import count_flags
-from badpix.trust import charts, explain
+from badpix.trust import charts, choose, explain, readings
 from badpix.trust.check import Checked, common_part
 from badpix.trust.compare import Comparison
-from badpix.trust.explain import join_history
 from badpix.trust.pixel_ramps import read_ramps
 from badpix.trust.plots import histogram
+from badpix.trust.readings import join_history
 
 FACTS = {
     "DETECTOR": "Detector", "INSTRUME": "Instrument", "SUBARRAY": "Subarray", "READPATT": "Readout pattern",
@@ -148,18 +148,18 @@ def search_table(mask: Mask, evidence: Evidence | None) -> str:
     if evidence is None:
         return "<p>No evidence beside the mask: its searches are not known here.</p>"
     rows = []
-    for name in explain.search_names(evidence):
+    for name in readings.search_names(evidence):
         found = evidence.images.get(f"is_{name.lower()}")
         own = [r for r in evidence.rules if r.search == name and not _is_veto(r.quantity)]
         limits = "; ".join(dict.fromkeys(_limit_words(r) for r in own))
         count = "-" if found is None else int(np.count_nonzero(found[:, :]))
-        rows.append([name, count, ", ".join(explain.flags_of_search(mask, name)), limits])
+        rows.append([name, count, ", ".join(readings.flags_of_search(mask, name)), limits])
     return table(["Search", "Pixels", "Sets", "Limits"], rows)
 
 
 def _is_veto(quantity: str) -> bool:
     """Whether a quantity is only the yes or no of further tests."""
-    return quantity.endswith((explain.WITHHELD, explain.OTHERWISE))
+    return quantity.endswith((readings.WITHHELD, readings.OTHERWISE))
 
 
 def _limit_words(rule: Rule) -> str:
@@ -273,7 +273,7 @@ def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) 
     for flag in (f.name for f in dq.FLAGS if f.name not in skip):
         if not np.any((mask.image & np.uint32(dq.VALUE[flag]) != 0) & science):
             continue
-        x, y = explain.find_worst(mask, evidence, flag, 1)[0]
+        x, y = choose.find_worst(mask, evidence, flag, 1)[0]
         try:
             ramps = read_ramps(list(paths)[:3], x, y)[:3]
         except DataError as error:
