@@ -41,6 +41,12 @@ Bounds = tuple[tuple[float, float], tuple[float, float]]  # ((xmin, xmax), (ymin
 MAP_TOLERANCE = 1e-6  # pixel; the largest error a fitted pixel map may show at its check points
 NODES = (12, 24)  # Chebyshev nodes an axis: first try, second try
 MARGIN = 4  # grid pixels around a footprint that a drizzled pixel may reach
+TAIL_CUTS = (
+    -2.0,
+    -0.1,
+    0.1,
+    2.0,
+)  # standard deviations: below and above are the tails, between the inner two the middle
 _ROWS = 32  # rows a block: the temporaries stay in the processor's cache
 
 
@@ -349,27 +355,19 @@ def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: sl
 
 
 def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: NDArray) -> None:
-    """Fill ``out`` (rows from ``top``): a polynomial in x for each row, its terms added in blocks that stay in cache.
+    """Fill ``out`` (rows from ``top``): a polynomial in x for each row, in blocks that stay in cache.
 
-    Not a matrix product: the threads of a BLAS cost more than they give here, and its bits may depend on them.
+    Not by BLAS: its threads cost more than they give here, and its bits may depend on them.
     """
     x0, x1, y0, y1 = pixel_map.span
     fit = pixel_map.fit.copy()  # type: ignore[union-attr]
     fit[:, 0, 0] -= origin
     tx = np.ascontiguousarray(_basis(np.arange(x0, x1 + 1), x0, x1, fit.shape[2]).T)
     ty = _basis(np.arange(top, top + len(out)), y0, y1, fit.shape[1])
-    rows = [np.einsum("yk,kl->yl", ty, part) for part in fit]
-    term = np.empty((_ROWS, tx.shape[1]))
-    total = np.empty_like(term)
-    for i in range(0, len(out), _ROWS):
-        n = min(_ROWS, len(out) - i)
-        for axis in (0, 1):
-            part = rows[axis][i : i + n]
-            total[:n] = part[:, :1]
-            for k in range(1, fit.shape[2]):
-                np.multiply(part[:, k : k + 1], tx[k], out=term[:n])
-                np.add(total[:n], term[:n], out=total[:n])
-            out[i : i + n, :, axis] = total[:n]
+    for axis, part in enumerate(fit):
+        coefficients = np.einsum("yk,kl->yl", ty, part)
+        for i in range(0, len(out), _ROWS):
+            out[i : i + _ROWS, :, axis] = np.einsum("yk,kx->yx", coefficients[i : i + _ROWS], tx)
 
 
 def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
@@ -556,9 +554,18 @@ def measure_weight_limit(weight: NDArray, *, maskpt: float) -> float:
 def clipped_mean(values: NDArray, *, sigma: float, rounds: int) -> float:
     """Mean after ``rounds`` of clipping about the median at ``sigma`` standard deviations.
 
-    Sorted once and in the type of the input (a mosaic's weights in float64 would double the memory of a run).
+    In the type of the input (a mosaic's weights in float64 would double the memory of a run). Only the tails are
+    sorted, and the values about the median: clipping takes from the tails, and moves the median by little. Where
+    that is not so, all values are sorted.
     """
-    values = np.sort(values, axis=None)
+    if values.size > 1000:
+        found = _clipped_mean_by_tails(np.ravel(values), sigma, rounds)
+        if found is not None:
+            return found
+    return _clipped_mean_of_sorted(np.sort(values, axis=None), sigma, rounds)
+
+
+def _clipped_mean_of_sorted(values: NDArray, sigma: float, rounds: int) -> float:
     for _ in range(rounds):
         n = values.size
         if not n:
@@ -571,6 +578,47 @@ def clipped_mean(values: NDArray, *, sigma: float, rounds: int) -> float:
             break
         values = values[low:high]
     return float(values.mean(dtype=float)) if values.size else math.nan
+
+
+def _clipped_mean_by_tails(values: NDArray, sigma: float, rounds: int) -> float | None:
+    """The same from the sorted tails and the middle; None where clipping goes further than these."""
+    n = values.size
+    first = np.partition(values, n // 2)[n // 2]
+    spread = math.sqrt(_variance(values))
+    cuts = [values.dtype.type(float(first) + f * spread) for f in TAIL_CUTS]
+    start = np.count_nonzero(values < cuts[1])
+    middle = np.sort(values[(values >= cuts[1]) & (values <= cuts[2])])
+    lower, upper = np.sort(values[values < cuts[0]]), np.sort(values[values > cuts[3]])
+    core = values[(values >= cuts[0]) & (values <= cuts[3])]  # in the order of the input, as the sums are then
+    inner = core.mean(dtype=float), _variance(core), core.size
+    below, above = 0, upper.size
+    for _ in range(rounds):
+        tails = np.concatenate([lower[below:], upper[:above]]).astype(float)
+        count = inner[2] + tails.size
+        mean, variance = _join_moments(inner, tails)
+        at = [below + (count - 1) // 2 - start, below + count // 2 - start]
+        if at[0] < 0 or at[1] >= middle.size:
+            return None
+        centre = (float(middle[at[0]]) + float(middle[at[1]])) / 2
+        reach = sigma * math.sqrt(variance)
+        bounds = values.dtype.type(centre - reach), values.dtype.type(centre + reach)
+        if not (bounds[0] <= cuts[0] and bounds[1] >= cuts[3]):
+            return None
+        before = below, above
+        below = max(below, int(np.searchsorted(lower, bounds[0], "left")))
+        above = min(above, int(np.searchsorted(upper, bounds[1], "right")))
+        if (below, above) == before:
+            return mean
+    return _join_moments(inner, np.concatenate([lower[below:], upper[:above]]).astype(float))[0]
+
+
+def _join_moments(inner: tuple[float, float, int], more: NDArray) -> tuple[float, float]:
+    """Mean and variance of a set with known mean, variance and number, and of more values."""
+    mean, variance, number = inner
+    total = number + more.size
+    joint = mean + float((more - mean).sum()) / total
+    spread = number * (variance + (mean - joint) ** 2) + float(((more - joint) ** 2).sum())
+    return joint, spread / total
 
 
 def _variance(values: NDArray, block: int = 1 << 14) -> float:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
-from badpix import outlier_image, params
+from badpix import outlier_image, params, stats
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
@@ -319,6 +319,28 @@ def test_sky_levels_of_two_separate_sets():
     np.testing.assert_allclose(found.levels[3:5], [-0.2, 0.2], atol=1e-3)
     assert found.levels[5] == pytest.approx(0, abs=1e-9)
     assert found.sets == 3
+
+
+def test_sources_are_the_peaks_that_photutils_finds():
+    from photutils.detection import find_peaks
+
+    rng = np.random.default_rng(21)
+    image = rng.normal(1.0, 0.1, (300, 310)).astype(np.float32)
+    ys, xs = rng.integers(0, 300, 400), rng.integers(0, 310, 400)
+    image[ys, xs] += rng.integers(1, 20, 400).astype(
+        np.float32
+    )  # some beside each other, some equal, some on the edge
+    image[rng.random(image.shape) < 0.01] = np.nan
+    x, y, height = image_audit._find_peaks(image, 6.0)
+    assert len(x) > 150
+    limit = np.full(image.shape, np.inf, np.float32)
+    for tile in ((slice(i, i + 256), slice(j, j + 256)) for i in (0, 256) for j in (0, 256)):
+        level, noise = stats.median_mad(image[tile][::2, ::2])
+        limit[tile] = level + 6 * noise
+    expected = find_peaks(np.nan_to_num(image, nan=-1e30), limit, box_size=5)
+    np.testing.assert_array_equal(x, expected["x_peak"])
+    np.testing.assert_array_equal(y, expected["y_peak"])
+    np.testing.assert_array_equal(height, expected["peak_value"])
 
 
 def test_audit_verdicts():

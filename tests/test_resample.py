@@ -189,6 +189,27 @@ def test_clipped_mean_is_that_of_astropy():
     assert not rs.find_low_weight(np.zeros((3, 3), np.float32), maskpt=0.7).any()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(1001, 6000),
+    wild=st.sampled_from([0.0, 0.01, 0.1, 0.45]),
+    kind=st.sampled_from(["normal", "steps", "skewed", "constant", "two levels"]),
+)
+def test_clipping_the_sorted_tails_is_clipping_all(seed, size, wild, kind):
+    rng = np.random.default_rng(seed)
+    values = {
+        "normal": rng.normal(7000, 150, size),
+        "steps": 7000.0 + rng.integers(-3, 4, size),
+        "skewed": 7000 * rng.lognormal(0, 1, size),
+        "constant": np.full(size, 7000.0),
+        "two levels": np.where(rng.random(size) < 0.5, 7000.0, 9000.0),
+    }[kind].astype(np.float32)
+    values = np.where(rng.random(size) < wild, rng.uniform(0, 1e5, size), values).astype(np.float32)
+    expected = rs._clipped_mean_of_sorted(np.sort(values), 3.0, 5)
+    assert rs.clipped_mean(values, sigma=3.0, rounds=5) == pytest.approx(expected, rel=1e-12)
+
+
 def plain_derivative(image):
     out = np.full(image.shape, np.nan, image.dtype)
     ny, nx = image.shape
