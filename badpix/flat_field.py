@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from badpix import stats
 from badpix.errors import DataError
 from badpix.exposures import Exposure, Layout, band_height, bands, read_band
-from badpix.medians import local_median, median_rows
+from badpix.medians import local_median, median_at, median_rows
 
 CELL = 32  # pixels, side of a cell of the coarse illumination
 SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
@@ -162,10 +162,10 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
 def _look_again(mean: Float, smooth: Float, coarse: Float, width: int) -> NDArray[np.float32]:
     """The local median instead, around pixels that look low: at the steep edge of a shadow it follows the light."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        suspect = stats.grow(mean / smooth < SHADOW)
-    local = local_median(mean, (width, width), outside=np.nan, where=suspect)
-    with np.errstate(invalid="ignore"):
-        np.copyto(smooth, local, where=suspect & (local > UNLIT * coarse))
+        y, x = np.nonzero(stats.grow(mean / smooth < SHADOW))
+        local = median_at(mean, (width, width), y, x)
+        lit = local > UNLIT * coarse[y, x]
+    smooth[y[lit], x[lit]] = local[lit]
     return smooth
 
 
@@ -177,37 +177,46 @@ def _box_or_coarse(mean: Float, weight: Bool, width: int, coarse: Float) -> NDAr
 
 def _fitting(mean: Float, smooth: Float, measured: Bool, mask_sigma: float) -> Bool:
     """Pixels that may take part in the smoothing."""
+    weight, shadow = measured.copy(), np.empty(mean.shape, bool)
     with np.errstate(invalid="ignore", divide="ignore"):
-        norm = mean / smooth
-    center, spread = stats.median_mad(norm)
-    with np.errstate(invalid="ignore"):
-        off = np.abs(norm - center) > mask_sigma * spread
-        shadowed = stats.grow(norm < SHADOW)
-    return measured & ~off & ~shadowed & np.isfinite(norm)
+        center, spread = stats.median_mad(stats.thin(mean) / stats.thin(smooth))
+        for rows in stats.blocks(len(mean)):
+            norm = mean[rows] / smooth[rows]
+            np.less(norm, SHADOW, out=shadow[rows])
+            weight[rows] &= ~(np.abs(norm - center) > mask_sigma * spread) & np.isfinite(norm)
+    weight &= ~stats.grow(shadow)
+    return weight
 
 
 def measure_coarse(mean: Float) -> NDArray[np.float32]:
     """Illumination on a mesh of cell medians, interpolated: no defect smaller than a few cells shows."""
     ny, nx = mean.shape
     my, mx = -(-ny // CELL), -(-nx // CELL)
-    padded = np.pad(mean, ((0, my * CELL - ny), (0, mx * CELL - nx)), constant_values=np.nan)
-    cells = padded.reshape(my, CELL, mx, CELL).swapaxes(1, 2).reshape(my * mx, CELL * CELL)
-    mesh = median_rows(cells).reshape(my, mx)
+    mesh = np.empty((my, mx), mean.dtype)
+    for k in range(my):
+        row = np.full((CELL, mx * CELL), np.nan, mean.dtype)
+        part = mean[k * CELL : (k + 1) * CELL]
+        row[: len(part), :nx] = part
+        mesh[k] = median_rows(row.reshape(CELL, mx, CELL).swapaxes(0, 1).reshape(mx, CELL * CELL))
     mesh = _fill(local_median(mesh, (5, 5), outside=np.nan, where=np.ones(mesh.shape, bool)))
-    return _interpolate(_interpolate(mesh, ny).T, nx).T
+    tall = _interpolate(mesh.T, ny).T
+    out = np.empty((ny, nx), np.float32)
+    for rows in stats.blocks(ny):
+        out[rows] = _interpolate(tall[rows], nx)
+    return out
 
 
 def _interpolate(mesh: Float, n: int) -> Float:
-    """Rows of a mesh of cells interpolated to ``n`` pixels; constant beyond the centres of the outer cells."""
-    edges = np.minimum(np.arange(len(mesh) + 1) * CELL, n)
+    """Columns of a mesh of cells interpolated to ``n`` pixels; constant beyond the centres of the outer cells."""
+    cells = mesh.shape[1]
+    edges = np.minimum(np.arange(cells + 1) * CELL, n)
     centers = (edges[:-1] + edges[1:] - 1) / 2
-    place = np.interp(np.arange(n), centers, np.arange(len(mesh)))
-    low = np.minimum(place.astype(int), max(len(mesh) - 2, 0))
-    part = (place - low)[:, None].astype(mesh.dtype)
-    out: Float = mesh[np.minimum(low + 1, len(mesh) - 1)]
-    out -= mesh[low]
-    out *= part
-    out += mesh[low]
+    place = np.interp(np.arange(n), centers, np.arange(cells))
+    low = np.minimum(place.astype(int), max(cells - 2, 0))
+    left, out = mesh.take(low, axis=1), mesh.take(np.minimum(low + 1, cells - 1), axis=1)
+    out -= left
+    out *= (place - low).astype(mesh.dtype)
+    out += left
     return out
 
 

@@ -226,3 +226,30 @@ def local_median(
 
     list((map if threads is None else threads.map)(fill, range(0, len(image), 8)))
     return out
+
+
+def median_at(image: np.ndarray, size: tuple[int, int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Median in a window around single pixels, cut at the frame, ignoring NaN.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Floating point.
+    size : (int, int)
+        Odd numbers of rows and columns of the window.
+    y, x : ndarray of int, shape (n,)
+        The pixels.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        NaN where a window holds nothing else.
+    """
+    rows, columns = size
+    frame = np.pad(image, ((rows // 2,) * 2, (columns // 2,) * 2), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(frame, size)
+    out = np.empty(len(y), image.dtype)
+    for start in range(0, len(y), 2048):
+        some = slice(start, start + 2048)
+        out[some] = median_rows(windows[y[some], x[some]].reshape(-1, rows * columns))
+    return out

@@ -14,7 +14,7 @@ from badpix.medians import sort_lines
 
 CHUNK = 16384  # pixels worked on at a time along a stack: twenty samples of them stay in the cache
 CLOSE = 1e-4  # part of a limit within which rounding could decide, for float32 and up to thousands of samples
-BLOCK = 128  # rows smoothed at a time; fixed, so that results do not depend on the memory limit
+BLOCK = 32  # rows of an image worked on at a time; fixed, so that results do not depend on the memory limit
 MAD_TO_SIGMA = 1.482602218505602
 
 Float = NDArray[np.floating[Any]]
@@ -208,13 +208,23 @@ def median_mad(values: Float) -> tuple[float, float]:
     Of an image of more than a million pixels every third row and every fifth column is enough (and meets all
     amplifiers, also interleaved ones).
     """
-    if values.ndim == 2 and values.size > 1_000_000:
-        values = values[::3, ::5]
+    values = thin(values)
     good = values[np.isfinite(values)]
     if good.size == 0:
         return float("nan"), float("nan")
     center = float(np.median(good))
     return center, MAD_TO_SIGMA * float(np.median(np.abs(good - center)))
+
+
+def thin(image: Float) -> Float:
+    """Every third row and fifth column of an image of more than a million pixels, else all of them: (n,)."""
+    few = image[::3, ::5] if image.ndim == 2 and image.size > 1_000_000 else image
+    return few.ravel()
+
+
+def blocks(ny: int) -> list[slice]:
+    """All rows in blocks that stay in the cache."""
+    return [slice(start, min(start + BLOCK, ny)) for start in range(0, ny, BLOCK)]
 
 
 def measure_box_mean(image: Float, weight: Bool, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -238,31 +248,29 @@ def measure_box_mean(image: Float, weight: Bool, width: int) -> tuple[NDArray[np
     half = width // 2
     mean = np.empty(image.shape, np.float32)
     share = np.empty(image.shape, np.float32)
-    for start in range(0, ny, BLOCK):
-        stop = min(start + BLOCK, ny)
-        first, last = max(0, start - half), min(ny, stop + half)
-        values = np.zeros((stop - start + 2 * half, nx + 2 * half))
-        inner = values[first - start + half : last - start + half, half : half + nx]
-        use = weight[first:last]
-        np.copyto(inner, image[first:last], where=use)
-        total = _box_sum(values, width)
-        inner[...] = use
-        number = _box_sum(values, width)
+    for rows in blocks(ny):
+        first, last = max(0, rows.start - half), min(ny, rows.stop + half)
+        frame = (rows.stop - rows.start + 2 * half, nx + 2 * half)
+        inside = (slice(first - rows.start + half, last - rows.start + half), slice(half, half + nx))
+        values, use = np.zeros(frame), np.zeros(frame, np.min_scalar_type(width**2))
+        use[inside] = weight[first:last]
+        np.copyto(values[inside], image[first:last], where=weight[first:last])
+        number = _box_sum(use, width)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean[start:stop] = total / number
-        share[start:stop] = number / width**2
+            mean[rows] = _box_sum(values, width) / number
+        share[rows] = number / np.float32(width**2)
     return mean, share
 
 
-def _box_sum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def _box_sum(values: NDArray[Any], width: int) -> NDArray[Any]:
     """Sums over all boxes that lie inside: (ny - width + 1, nx - width + 1); along y, then x."""
     return _run_sum(_run_sum(values, width).T, width).T
 
 
-def _run_sum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def _run_sum(values: NDArray[Any], width: int) -> NDArray[Any]:
     """Sums of ``width`` consecutive rows: runs of 1, 2, 4, ... rows, put together; nothing is subtracted again."""
     run, length = values, 1
-    out: NDArray[np.float64] | None = None
+    out: NDArray[Any] | None = None
     done = 0
     n = len(values) - width + 1
     while True:
