@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.dark import documented, ramps, searches, types
+from badpix.dark import cells, documented, ramps, searches, types
 from badpix.dark.bands import (
     BYTES_PER_PIXEL,
     EVIDENCE_MAPS,
@@ -31,6 +31,7 @@ from badpix.dark.bands import (
     Band,
     Job,
     Rows,
+    leave_room,
     measure_band,
     measure_sample,
     sample_tiles,
@@ -151,6 +152,7 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     tasks = list(cut_bands(job, run.reference, bias, band_rows(job, run.memory)))
     found = gather(partial(measure_band, job, population), tasks, run.executor, run.tick)
     maps, table = assemble(found, job)
+    leave_room()
     detector, superbias = run.darks.detector, run.darks.superbias_done
     ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
     table = types.correct(table, job.setup, population, ipc)
@@ -259,7 +261,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     fit = ramps.ramp_fit(darks.files[0].groups, start, stop)
     window = darks.first.window
     detector = detectors.get(darks.first.keyword("DETECTOR"))
-    cells = ramps.make_cells(detectors.amplifier_map(detector, window), reference)
+    cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
     setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, tuple(fit.pulls))
     if setup.integrations < p["min_integrations"]:
@@ -268,7 +270,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
             f"{p['min_integrations']} (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
         )
     return Job(
-        tuple(f.layouts() for f in darks.files), fit, cells, setup, reference.shape,
+        tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
         min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
         p["telegraph_drop_sigma"],
     )  # fmt: skip

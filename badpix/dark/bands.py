@@ -7,13 +7,15 @@ number of workers. What leaves a band is small: a few maps, and the statistics o
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix import stats
-from badpix.dark import ramps
+from badpix.dark import cells, ramps
 from badpix.dark.scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.dark.stats import Integrations, Stats, combine_integrations, examine_pixels, join
 from badpix.exposures import Layout, read_band
@@ -22,6 +24,7 @@ NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
 SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
+_KEPT = threading.local()
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
 
@@ -44,7 +47,7 @@ class Job:
 
     darks: tuple[Dark, ...]
     fit: ramps.RampFit
-    cells: ramps.Cells
+    cells: cells.Cells
     setup: Setup
     shape: tuple[int, int]
     min_groups: int
@@ -88,9 +91,7 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
     sci = np.empty((groups, stop - start, nx), np.float32)
     flags = np.empty((groups, stop - start, nx), np.uint8)
     for dark in job.darks:
-        images = _read_images(dark, start, stop)
-        if band.bias is not None:
-            images["pedestal"] -= band.bias
+        images = _read_images(job, dark, band)
         for i in range(dark.integrations):
             planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
             stored = read_band(dark.jump, start, stop, planes=planes, out=sci, native=False)
@@ -99,10 +100,31 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
     return stack.finish()
 
 
-def _read_images(dark: Dark, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
-    """Rate, its Poisson variance and pedestal of all integrations: (nints, rows, nx) each."""
+def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
+    """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each."""
     layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
-    return {name: read_band(lay, start, stop).astype(np.float32, copy=False) for name, lay in layouts.items()}
+    images = {
+        name: read_band(layout, band.start, band.stop).astype(np.float32, copy=False)
+        for name, layout in layouts.items()
+    }
+    if band.bias is not None:
+        images["pedestal"] -= band.bias
+    for name in ("rate", "pedestal"):
+        cells.subtract(images[name], cells.measure_medians(images[name], job.cells), job.cells)
+    return {name: image.reshape(len(image), -1) for name, image in images.items()}
+
+
+def take_room(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array without values, in the memory of the last one: fresh memory costs as much as the fits."""
+    size = math.prod(shape)
+    if getattr(_KEPT, "room", np.empty(0)).size < size:
+        _KEPT.room = np.empty(size, np.float32)
+    return _KEPT.room[:size].reshape(shape)  # type: ignore[no-any-return]
+
+
+def leave_room() -> None:
+    """Give back what :func:`take_room` kept in this thread."""
+    _KEPT.__dict__.clear()
 
 
 class _Stack:
@@ -113,7 +135,7 @@ class _Stack:
         self.job, self.filled = job, 0
         # the rate takes the place of the mean level, which nobody needs any more once the ramp is fitted
         self.names = ("rate", *job.fit.names[1:], "pedestal", "poisson")
-        self.values = np.empty((len(self.names), n, pixels), np.float32)
+        self.values = take_room((len(self.names), n, pixels))
         self.counts = np.empty((2, n, pixels), np.uint16)
         self.saturated = np.empty((n, pixels), bool)
         self.first_level = np.full(pixels, np.nan, np.float32)
@@ -128,21 +150,13 @@ class _Stack:
             self.first_level = np.fmax(self.first_level, level.reshape(-1))
         ramp, (rate, slope), images_at = self.values[:-2, i], self.values[:2, i], self.values[-2:, i]
         _, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=ramp)
-        rate[:] = self._rate(images["rate"], slope, self.counts[0, i])
-        images_at[0] = self._over_cells(images["pedestal"])
-        images_at[1] = images["poisson"].reshape(-1)
+        # the lower of pipeline rate and slope of the line, DN/s
+        np.divide(slope, np.float32(job.setup.group_time), out=rate)
+        short = self.counts[0, i] <= 1
+        pipeline = np.where(short, np.float32(np.nan), images["rate"]) if short.any() else images["rate"]
+        np.fmin(rate, pipeline, out=rate)
+        images_at[0], images_at[1] = images["pedestal"], images["poisson"]
         self.filled += 1
-
-    def _rate(self, rate: NDArray[np.float32], slope: NDArray[np.float32], groups: NDArray[np.uint16]
-              ) -> NDArray[np.float32]:  # fmt: skip
-        """The lower of pipeline rate and slope of the line, each over its cell's median, DN/s."""
-        flat = np.where(groups > 1, self._over_cells(rate), np.float32(np.nan))
-        return np.fmin(flat, slope / np.float32(self.job.setup.group_time))
-
-    def _over_cells(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An image minus the medians of its cells, flat."""
-        medians = ramps.measure_cell_medians(image[None], self.job.cells)
-        return ramps.subtract_cells(image[None], medians, self.job.cells).reshape(-1)
 
     def finish(self) -> Integrations:
         """All integrations."""

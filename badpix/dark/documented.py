@@ -37,6 +37,7 @@ from badpix.exposures import read_band
 
 SATURATED = np.uint8(dq.VALUE["SATURATED"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
+CHUNK = 1 << 15  # values added up at a time
 RAW_GROUP = 1  # of MIRI, for the pedestal
 VOTES = ("saturated", "high_pedestal", "low_pedestal", "early_jumps", "many_jumps", "clean_slopes")
 
@@ -86,16 +87,34 @@ def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
 
 
 def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]:
-    """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped."""
-    ordered = np.sort(values[np.isfinite(values)], axis=None)
-    while ordered.size:
-        mean, std = float(ordered.mean(dtype=np.float64)), float(ordered.std(dtype=np.float64))
-        low = np.searchsorted(ordered, mean - sigma * std, "left")
-        high = np.searchsorted(ordered, mean + sigma * std, "right")
-        if low == 0 and high == ordered.size:
-            return mean, std
-        ordered = ordered[low:high]
-    return float("nan"), float("nan")
+    """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped.
+
+    What lies outside is taken off the sums again, so that no round adds up all values.
+    """
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    centre = float(values.mean(dtype=np.float64))
+    total, bottom, top, dropped = _sum_powers(values, centre), -np.inf, np.inf, 0
+    rest = total
+    while True:
+        mean = rest[1] / rest[0]
+        std = float(np.sqrt(max(rest[2] / rest[0] - mean**2, 0.0)))
+        bottom = max(bottom, centre + mean - sigma * std)
+        top = min(top, centre + mean + sigma * std)
+        outside = values[(values < bottom) | (values > top)]
+        if outside.size in (dropped, values.size):
+            return (centre + mean, std) if outside.size == dropped else (float("nan"), float("nan"))
+        dropped, rest = outside.size, total - _sum_powers(outside, centre)
+
+
+def _sum_powers(values: NDArray[np.floating], centre: float) -> NDArray[np.float64]:
+    """Number, sum and sum of squares of values about ``centre``."""
+    sums = np.zeros(3)
+    for x in range(0, values.size, CHUNK):
+        d = values[x : x + CHUNK].astype(np.float64) - centre
+        sums += d.size, d.sum(), np.einsum("i,i->", d, d)
+    return sums
 
 
 def read_pedestal(dark: Dark, integration: int, start: int, stop: int, bias: NDArray[np.float32] | None
@@ -129,20 +148,28 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
     """
     mean, std = pedestals
     first = (flags[0] & SATURATED) != 0
-    jumps = (flags >> np.uint8(2)) & np.uint8(1)
-    early = jumps[: rules.early].sum(axis=0, dtype=np.uint16) / rules.early
-    late = jumps[rules.late :].sum(axis=0, dtype=np.uint16) / (rules.groups - rules.late)
-    total = jumps.sum(axis=0, dtype=np.uint16)
-    many = total >= rules.max_jumps
+    many, early = _judge_jumps(flags, rules)
     with np.errstate(invalid="ignore"):
         votes = {
             "saturated": first & (fitted == 0),
             "high_pedestal": judged > mean + rules.pedestal_sigma * std,
             "low_pedestal": (judged < mean - rules.pedestal_sigma * std) & ~first,
-            "early_jumps": many & (early / np.where(late == 0, 1e-6, late) >= rules.jump_ratio),
+            "early_jumps": early,
             "many_jumps": many,
         }
-    return votes, total == 0
+    return votes, (np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) == 0
+
+
+def _judge_jumps(flags: NDArray[np.uint8], rules: Rules) -> tuple[Bool, Bool]:
+    """Where a ramp has many jumps, and where most of these are early: (rows, nx) each."""
+    many, soon = np.zeros((2, *flags.shape[1:]), bool)
+    y, x = np.nonzero(np.bitwise_or.reduce(flags, axis=0) & JUMP_DET)
+    jumps = (flags[:, y, x] & JUMP_DET) != 0
+    early = jumps[: rules.early].sum(axis=0) / rules.early
+    late = jumps[rules.late :].sum(axis=0) / (rules.groups - rules.late)
+    many[y, x] = jumps.sum(axis=0) >= rules.max_jumps
+    soon[y, x] = many[y, x] & (early / np.where(late == 0, 1e-6, late) >= rules.jump_ratio)
+    return many, soon
 
 
 @dataclass(frozen=True)
@@ -181,12 +208,16 @@ def measure_votes(darks: tuple[Dark, ...], limits: tuple[Limits, ...], rules: Ru
 def _scatter(slopes: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """Number of slopes of each pixel and their standard deviation; NaN where there is none."""
     known = np.isfinite(slopes)
-    number = known.sum(axis=0)
-    values = np.where(known, slopes, 0).astype(np.float64)
+    number = known.sum(axis=0, dtype=np.uint16)
+    slopes[~known] = 0
+    square = np.zeros(number.shape)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = values.sum(axis=0) / number
-        square = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
-        return number.astype(np.uint16), np.sqrt(square / number).astype(np.float32)
+        mean = slopes.sum(axis=0, dtype=np.float64) / number
+        for line, here in zip(slopes, known, strict=True):
+            deviation = line - mean
+            deviation *= here
+            square += deviation * deviation
+        return number, np.sqrt(square / number).astype(np.float32)
 
 
 def find_by_votes(counts: Mapping[str, NDArray[np.uint16]], integrations: int, *, max_saturated: float,

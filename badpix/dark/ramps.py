@@ -2,9 +2,7 @@
 
 1. Groups that are flagged DO_NOT_USE in (nearly) the whole frame - first and last frames of MIRI - are left out
    for everybody; the rest are the usable groups, G of them.
-2. From each group the median of (group - first group) over a *cell* is taken off: the pixels of one amplifier in a
-   few rows. Amplifier offsets, what is left of the 1/f noise and the drift that all pixels share go with it.
-   Cells lie at fixed rows, so the result does not depend on how the frame is cut into bands.
+2. From each group the median of (group - first group) over a cell (:mod:`badpix.dark.cells`) is taken off.
 3. One matrix product over the groups gives mean level, slope, slope of the second half, and the contrasts with
    decaying exponentials that are orthogonal to constant and line: linear current gives 0, a pixel that settles
    (RC) one sign, one that settles from below (inverse RC) the other.
@@ -20,30 +18,30 @@ Units: DN and groups; rates get their seconds where integrations are combined.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from badpix import dq
+from badpix.dark.cells import Cells, measure_drift, subtract_tile, take
+
+Array = NDArray[np.float32]
 
 SATURATED = np.uint8(dq.VALUE["SATURATED"])
 DO_NOT_USE = np.uint8(dq.VALUE["DO_NOT_USE"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
 
-CELL_PIXELS = 512  # aimed at in a cell
-SAMPLE_PIXELS = 256  # of these for the median: it adds 0.6 % to the variance of a ramp's noise
 BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
-MAX_TILE_ROWS = 16
 MAX_TEMPLATES = 4
 SHORTEST_RAMP = 5  # groups from which noise and shape are measured
 SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more slowly
 
 SCALARS = ("mean", "slope", "late")
 NOISE = ("residual", "white", "flatness", "memory", "drop")
+SUMS = ("squares", "steps", "lag 2", "lag 3", "lowest", "highest", "size", "first", "last")  # what NOISE is made of
 MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
 
 
@@ -68,8 +66,8 @@ class RampFit:
     start: int
     stop: int
     ngroups: int
-    weights: NDArray[np.float32]
-    design: NDArray[np.float32]
+    weights: Array
+    design: Array
     bends: NDArray[np.float64]
     pulls: NDArray[np.float64]
 
@@ -131,9 +129,8 @@ def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def largest_share(n: int) -> float:
     """Mean of the largest of ``n`` squared Gaussian numbers over the mean sum of all."""
-    x = np.linspace(0, 60, 6001)
-    largest = np.sum(1 - special.erf(np.sqrt(x / 2)) ** n) * (x[1] - x[0])
-    return float(largest / n)
+    step = 0.01
+    return math.fsum(1 - math.erf(math.sqrt(step * k / 2)) ** n for k in range(6001)) * step / n
 
 
 def usable_groups(groupdq: NDArray[np.uint8], science: NDArray[np.bool_]) -> tuple[int, int]:
@@ -156,115 +153,12 @@ def usable_groups(groupdq: NDArray[np.uint8], science: NDArray[np.bool_]) -> tup
     return (int(good[0]), int(good[-1]) + 1) if len(good) else (0, 0)
 
 
-# --- cells ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cells:
-    """How a frame is cut for the medians: tiles of ``rows`` rows, and in each the columns of every cell."""
-
-    rows: int
-    columns: tuple[slice, ...]
-
-
-def make_cells(amplifiers: NDArray[np.uint8], reference: NDArray[np.bool_]) -> Cells:
-    """Cells of a frame: one amplifier each, at least 512 pixels where the frame is large enough.
-
-    Parameters
-    ----------
-    amplifiers : ndarray
-        (ny, nx) number of the amplifier of each pixel.
-    reference : ndarray
-        (ny, nx) bool; columns of reference pixels alone belong to no cell.
-    """
-    science = np.flatnonzero(~reference.all(axis=0))
-    first, last = (int(science[0]), int(science[-1]) + 1) if len(science) else (0, reference.shape[1])
-    row = amplifiers[len(amplifiers) // 2, first:last]
-    if np.any(np.diff(row.astype(int)) < 0):  # interleaved: every fourth column
-        columns = tuple(slice(first + k, last, 4) for k in range(4))
-    else:
-        edges = [0, *(np.flatnonzero(np.diff(row)) + 1), len(row)]
-        columns = tuple(part for a, b in pairwise(edges) for part in _split(first + int(a), first + int(b)))
-    narrowest = min(len(range(c.start, c.stop, c.step or 1)) for c in columns)
-    rows = 2
-    while rows < MAX_TILE_ROWS and rows * narrowest < CELL_PIXELS:
-        rows *= 2
-    return Cells(rows, columns)
-
-
-def _split(start: int, stop: int) -> list[slice]:
-    """Equal runs of about 512 columns."""
-    parts = max(1, round((stop - start) / CELL_PIXELS))
-    edges = [start + (stop - start) * k // parts for k in range(parts + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def measure_cell_medians(values: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
-    """Median of each plane over each cell: (planes, number of tiles, number of cells in a tile).
-
-    ``values`` is (planes, rows, nx), a whole number of tiles except at the end of the frame; about 256 pixels of a
-    cell are used, NaN are left out. A cell without any finite value gives 0.
-    """
-    tiles = range(0, values.shape[1], cells.rows)
-    out = np.empty((len(values), len(tiles), len(cells.columns)), np.float32)
-    for t, y in enumerate(tiles):
-        for k, columns in enumerate(cells.columns):
-            out[:, t, k] = _median_rows(_sample(values[:, y : y + cells.rows], columns))
-    return out
-
-
-def measure_drift(ramps: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
-    """Median over each cell of (group - first group), plus that of the first group: (groups, tiles, cells)."""
-    tiles = range(0, ramps.shape[1], cells.rows)
-    out = np.empty((len(ramps), len(tiles), len(cells.columns)), np.float32)
-    for t, y in enumerate(tiles):
-        for k, columns in enumerate(cells.columns):
-            sample = _sample(ramps[:, y : y + cells.rows], columns)
-            level = _median_rows(sample[:1].copy())
-            sample -= sample[0].copy()
-            out[:, t, k] = _median_rows(sample) + level
-    return out
-
-
-def _sample(values: NDArray[np.float32], columns: slice) -> NDArray[np.float32]:
-    """Evenly spaced pixels of a cell, native byte order: (planes, pixels)."""
-    cell = values[:, :, columns]
-    step = max(1, cell.shape[1] * cell.shape[2] // SAMPLE_PIXELS)
-    return cell[:, :, ::step].astype(np.float32, order="C").reshape(len(values), -1)
-
-
-def _median_rows(sample: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lower median of each row without its NaN; 0 where there is nothing else. The sample is sorted."""
-    sample.sort(axis=1)
-    last = sample.shape[1] - 1
-    if not np.isnan(sample[:, last]).any():
-        return sample[:, last // 2]
-    count = last + 1 - np.isnan(sample).sum(axis=1)
-    found = np.take_along_axis(sample, np.maximum(count - 1, 0)[:, None] // 2, axis=1)[:, 0]
-    return np.where(count > 0, found, np.float32(0))
-
-
-def subtract_cells(values: NDArray[np.float32], medians: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
-    """A copy of ``values`` (planes, rows, nx) in native byte order, minus the medians of their cells."""
-    out = values.astype(np.float32)
-    row = np.zeros((len(values), 1, values.shape[2]), np.float32)
-    for t, y in enumerate(range(0, values.shape[1], cells.rows)):
-        for k, columns in enumerate(cells.columns):
-            row[:, 0, columns] = medians[:, t, k, None]
-        out[:, y : y + cells.rows] -= row
-    return out
-
-
 # --- fits -------------------------------------------------------------------------------------------------
 
 
 def measure_ramps(
-    ramps: NDArray[np.float32],
-    groupdq: NDArray[np.uint8],
-    fit: RampFit,
-    cells: Cells,
-    out: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    ramps: Array, groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells, out: Array | None = None
+) -> tuple[Array, NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
 
     Parameters
@@ -290,78 +184,89 @@ def measure_ramps(
         (2, rows * nx) uint16: groups used, jumps.
     """
     groups, rows, nx = ramps.shape
+    flags = groupdq.reshape(groups, -1)
     values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
-    counts = np.empty((2, rows * nx), np.uint16)
-    for start in range(0, rows, cells.rows):
-        tile = slice(start, min(start + cells.rows, rows))
-        pixels = slice(start * nx, tile.stop * nx)
-        y = subtract_cells(ramps[:, tile], measure_drift(ramps[:, tile], cells), cells).reshape(groups, -1)
-        _measure_tile(y, groupdq[:, tile].reshape(groups, -1), fit, values[:, pixels], counts[:, pixels])
+    drift = measure_drift(ramps, cells)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        _fit_tiles(ramps, drift, fit, cells, values)
+    flagged = np.bitwise_or.reduce(flags, axis=0)
+    counts = np.full((2, rows * nx), groups, np.uint16)
+    counts[1] = _count_jumps(flags, np.flatnonzero(flagged & JUMP_DET))
+    odd = np.flatnonzero((flagged & (SATURATED | DO_NOT_USE)) | ~np.isfinite(values[1]))
+    if odd.size:
+        pair = np.resize(odd, max(odd.size, 2))  # numpy adds up a single column in another order
+        fitted, used = _fit_irregular(take(ramps, pair, drift, cells), flags[:, pair], fit)
+        values[:, odd], counts[0, odd] = fitted[:, : odd.size], used[: odd.size]
     return values, counts
 
 
-def _measure_tile(
-    y: NDArray[np.float32],
-    flags: NDArray[np.uint8],
-    fit: RampFit,
-    values: NDArray[np.float32],
-    counts: NDArray[np.uint16],
-) -> None:
-    """Ramps of one tile, in runs of pixels that are the same for any height of a band."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        for x in range(0, y.shape[1], fit.chunk):
-            part = slice(x, x + fit.chunk)
-            _fit_regular(y[:, part], fit, values[:, part])
-    counts[0] = len(y)
-    counts[1] = _count_flag(flags, JUMP_DET)
-    odd = np.flatnonzero((np.bitwise_or.reduce(flags, axis=0) & (SATURATED | DO_NOT_USE)) | ~np.isfinite(values[1]))
-    if odd.size:
-        values[:, odd], counts[0, odd] = _fit_irregular(y[:, odd], flags[:, odd], fit)
-
-
-def _fit_regular(y: NDArray[np.float32], fit: RampFit, values: NDArray[np.float32]) -> None:
-    """Ramps as if every group were good; those with flagged groups are replaced afterwards."""
+def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
+    """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
+    groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
-    values[:linear] = fit.weights @ y
-    residuals = fit.design @ values[:2]
-    np.subtract(y, residuals, out=residuals)
-    _measure_residuals(residuals, values[linear:])
-    values[-1] += values[1]  # a step of the ramp itself: one strong hit tilts the line
+    tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
+    size = min(fit.chunk, tile[0].size)
+    sums = np.empty((len(SUMS), tile[0].size), np.float32)
+    residuals, steps = np.empty((groups, size), np.float32), np.empty((groups - 1, size), np.float32)
+    for t, top in enumerate(range(0, rows, cells.rows)):
+        lines = tile[:, : min(cells.rows, rows - top)]
+        np.copyto(lines, ramps[:, top : top + cells.rows])
+        subtract_tile(lines, drift[:, t], cells)
+        y = lines.reshape(groups, -1)
+        found, kept = values[:, top * nx : top * nx + y.shape[1]], sums[:, : y.shape[1]]
+        for x in range(0, y.shape[1], size):
+            here = slice(x, x + size)
+            ramp, fitted = y[:, here], found[:linear, here]
+            r, step = residuals[:, : ramp.shape[1]], steps[:, : ramp.shape[1]]
+            np.matmul(fit.weights, ramp, out=fitted)
+            np.matmul(fit.design, fitted[:2], out=r)
+            np.subtract(ramp, r, out=r)
+            _sum_residuals(r, step, kept[:, here])
+        _describe_noise(kept, groups, found[1], found[linear:])
 
 
-def _measure_residuals(r: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """The numbers of :data:`NOISE` from residuals (G, pixels), which are overwritten."""
-    groups = len(r)
+def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
+    """The :data:`SUMS` of residuals (G, pixels), which are overwritten; ``step`` is room for their steps."""
+    squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
+    np.einsum("gp,gp->p", r, r, out=squares)
+    np.subtract(r[1:], r[:-1], out=step)
+    np.einsum("gp,gp->p", step, step, out=steps)
+    np.einsum("gp,gp->p", r[2:], r[:-2], out=lag_2)
+    np.einsum("gp,gp->p", r[3:], r[:-3], out=lag_3)
+    np.minimum.reduce(step, axis=0, out=lowest)
+    np.maximum.reduce(step, axis=0, out=highest)
+    first[:], last[:] = r[0], r[-1]
+    np.abs(r, out=r)
+    np.add.reduce(r, axis=0, out=size)
+
+
+def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
+    """The numbers of :data:`NOISE` from the sums of ramps of ``groups`` groups."""
     if groups < SHORTEST_RAMP:
         out[:] = np.nan
         return
-    squares = np.einsum("gp,gp->p", r, r)
-    out[0] = squares / np.float32(groups - 2)
-    step = r[1:] - r[:-1]
-    steps = np.einsum("gp,gp->p", step, step)
+    squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
     # the product of neighbours follows from squares and steps
-    lagged = np.float32(MEMORY[0] / 2) * (2 * squares - r[0] ** 2 - r[-1] ** 2 - steps)
-    for lag in (2, 3):
-        lagged += np.float32(MEMORY[lag - 1]) * np.einsum("gp,gp->p", r[lag:], r[:-lag])
-    out[4], highest = step.min(axis=0), step.max(axis=0)
-    largest = np.where(highest > -out[4], highest, out[4])
+    lagged = np.float32(MEMORY[0] / 2) * (2 * squares - first**2 - last**2 - steps)
+    lagged += np.float32(MEMORY[1]) * lag_2 + np.float32(MEMORY[2]) * lag_3
+    largest = np.where(highest > -lowest, highest, lowest)
     # about their mean without the largest: a particle also tilts the line, and so shifts all other steps
-    steps -= largest**2 + (r[-1] - r[0] - largest) ** 2 / np.float32(groups - 2)
-    out[1] = steps / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
-    np.abs(r, out=r)
-    with np.errstate(divide="ignore"):
-        out[2] = r.sum(axis=0) / np.sqrt(squares * np.float32(groups))
-        out[3] = lagged / squares
+    kept = steps - (largest**2 + (last - first - largest) ** 2 / np.float32(groups - 2))
+    out[0] = squares / np.float32(groups - 2)
+    out[1] = kept / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
+    out[2] = size / np.sqrt(squares * np.float32(groups))
+    out[3] = lagged / squares
+    np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
 
 
-def _count_flag(flags: NDArray[np.uint8], flag: np.uint8) -> NDArray[np.uint16]:
-    shift = int(flag).bit_length() - 1
-    return ((flags >> np.uint8(shift)) & np.uint8(1)).sum(axis=0, dtype=np.uint16)
+def _count_jumps(flags: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint16]:
+    """Groups with JUMP_DET of all pixels, none but those at ``places`` having any."""
+    counts = np.zeros(flags.shape[1], np.uint16)
+    counts[places] = ((flags[:, places] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
+    return counts
 
 
-def _fit_irregular(
-    y: NDArray[np.float32], flags: NDArray[np.uint8], fit: RampFit
-) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
     """Ramps with saturated, unusable or missing groups: (len(fit.names), pixels) and the number of groups used.
 
     A ramp with one good group gets its level over the cell's first group as slope: all that is known of a pixel
@@ -398,7 +303,7 @@ def _fit_line(
 
 
 def _measure_gaps(residual: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What :func:`_measure_residuals` gives, for ramps with gaps: (5, pixels)."""
+    """What :func:`_describe_noise` gives, for ramps with gaps: (5, pixels)."""
     n = good.sum(axis=0)
     squares = np.sum(residual**2, axis=0)
     pairs = good[1:] & good[:-1]

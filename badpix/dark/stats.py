@@ -29,6 +29,7 @@ MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
 NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
 LOW_QUANTILE = 0.3
+BLOCK = 256  # pixels whose values are turned and sorted together
 RESIDUALS = ("residual", "flatness", "memory")
 CLEAN_ENOUGH = 3  # integrations without jumps from which correlation is measured in these alone
 
@@ -62,20 +63,24 @@ class Integrations:
 
 
 def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
-    """Each pixel's values in ascending order along axis 0, NaN last (as inf), and how many are not NaN."""
+    """Each pixel's values in ascending order along axis 0, not finite ones last (as inf), and how many are."""
     if len(values) <= NETWORK_LIMIT:
         return stats.sort_stack(values)
-    known = np.isfinite(values)
-    return _sort_columns(np.where(known, values, np.float32(np.inf))), known.sum(axis=0)
-
-
-def _sort_columns(rows: Array, width: int = 256) -> Array:
-    """Sort along axis 0 by blocks of columns, turned so that each pixel's values lie side by side."""
-    for x in range(0, rows.shape[1], width):
-        block = np.ascontiguousarray(rows[:, x : x + width].T)
-        block.sort(axis=1)
-        rows[:, x : x + width] = block.T
-    return rows
+    n, pixels = values.shape
+    out, count = np.empty_like(values), np.full(pixels, n)
+    lines = np.empty((n, BLOCK + 16), np.float32)  # rows a power of two apart would fall on each other in the cache
+    for x in range(0, pixels, BLOCK):
+        here = slice(x, min(x + BLOCK, pixels))
+        block = lines[:, : here.stop - x]
+        block[:] = values[:, here]
+        turned = np.ascontiguousarray(block.T)
+        turned.sort(axis=1)
+        if not np.isfinite(turned[:, [0, -1]]).all():
+            turned[~np.isfinite(turned)] = np.inf
+            turned.sort(axis=1)
+            count[here] = np.isfinite(turned).sum(axis=1)
+        out[:, here] = turned.T
+    return out, count
 
 
 def pick(ordered: Array, rank: NDArray[np.intp]) -> Array:
@@ -217,17 +222,14 @@ def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
 
     From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
     """
-    sums = {name: np.zeros(clean.shape[1]) for name in RESIDUALS}
-    worst = {name: np.full(clean.shape[1], -1.0, np.float32) for name in RESIDUALS}
-    count = np.zeros(clean.shape[1], np.intp)
-    for i, here in enumerate(clean):
-        ok = here & np.isfinite(tile.values["flatness"][i])
-        count += ok
-        larger = ok & (tile.values["residual"][i] > worst["residual"])
-        for name in RESIDUALS:
-            line = tile.values[name][i]
-            np.add(sums[name], line, out=sums[name], where=ok)
-            np.copyto(worst[name], line, where=larger)
+    ok = clean & np.isfinite(tile.values["flatness"])
+    count = ok.sum(axis=0)
+    largest = np.argmax(np.where(ok, tile.values["residual"], np.float32(-1)), axis=0)[None]
+    sums, worst = {}, {}
+    for name in RESIDUALS:
+        values = np.where(ok, tile.values[name], np.float32(0))
+        sums[name] = values.sum(axis=0, dtype=np.float64)
+        worst[name] = np.take_along_axis(values, largest, axis=0)[0]
     drop = count >= 4
     kept = count - drop
     out: Stats = {"clean": count.astype(np.float32)}
