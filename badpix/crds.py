@@ -440,15 +440,17 @@ def write_mask(path: str | Path, image: NDArray[np.uint32], header: fits.Header,
     header["FILENAME"] = (path.name, "name of this file")
     with atomic_path(path, overwrite) as temporary:
         write_hdus(temporary, _hdus(image, header))
-        if not np.array_equal(read_mask(temporary).image, image):
+        found = rules.read_file(temporary, path.name)
+        if found.image is None or not np.array_equal(standard_bits(found.image, found.table), image):
             raise DataError(f"{path}: what was written does not decode to what was meant; nothing was replaced")
-        faults = [f.message for f in rules.find_faults(temporary, name=path.name) if f.severity == "error"]
+        faults = [f.message for f in rules.faults_of(found) if f.severity == "error"]
         if faults:
             raise DataError(f"{path}: not written, it would break the format: " + "; ".join(faults))
 
 
 def _hdus(image: NDArray[np.uint32], header: fits.Header) -> fits.HDUList:
-    table = [f for f in dq.FLAGS if f.use == "mask" or np.any(image & f.value)]
+    used = int(np.bitwise_or.reduce(image, axis=None))
+    table = [f for f in dq.FLAGS if f.use == "mask" or used & f.value]
     columns = [
         fits.Column("BIT", "J", array=np.array([f.bit for f in table], np.int32)),
         fits.Column("VALUE", "J", bzero=2**31, array=np.array([f.value for f in table], np.uint32)),

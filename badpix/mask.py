@@ -2,9 +2,9 @@
 
 1. Each search type sets its flags; types that must not be used add DO_NOT_USE.
 2. HOT wins over DEAD: a pixel that is always saturated looks dead in flats. DO_NOT_USE stays.
-3. Reference pixels carry REFERENCE_PIXEL, and DO_NOT_USE only together with BAD_REF_PIXEL: the pipeline's reference
-   pixel correction leaves out reference pixels that are DO_NOT_USE, so a border that carries it switches the
-   correction off without a word.
+3. Reference pixels carry REFERENCE_PIXEL, and DO_NOT_USE together with BAD_REF_PIXEL: the pipeline's reference
+   pixel correction leaves out reference pixels that are DO_NOT_USE. A border that carries it switches the
+   correction off without a word, and a bad reference pixel without it takes part in the correction.
 4. Manual lists (``x y flag``, ranges inclusive) are added by OR.
 """
 
@@ -59,7 +59,7 @@ def combine(
         value = sum({flag_value(flag) for flag in flag_values.get(name, [name])})
         if name in do_not_use:
             value |= dq.VALUE["DO_NOT_USE"]
-        out[found & ~reference] |= np.uint32(value)
+        out.reshape(-1)[np.flatnonzero(found)] |= np.uint32(value)
     out[reference] = dq.VALUE["REFERENCE_PIXEL"]
     return resolve_hot_dead(out) if hot_over_dead else out
 
@@ -95,18 +95,23 @@ def find_flag(name: str) -> dq.Flag:
 def resolve_hot_dead(image: DQ) -> DQ:
     """A copy in which HOT pixels are not DEAD."""
     out = image.copy()
-    out[(out & dq.VALUE["HOT"]) != 0] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["DEAD"])
+    pixels = out.reshape(-1)
+    at = np.flatnonzero(pixels != 0)
+    pixels[at[(pixels[at] & dq.VALUE["HOT"]) != 0]] &= ~np.uint32(dq.VALUE["DEAD"])
     return out
 
 
 def protect_reference(image: DQ, reference: Bool) -> tuple[DQ, int]:
-    """A copy with REFERENCE_PIXEL on all reference pixels, DO_NOT_USE on bad ones only; and how many lost it."""
+    """A copy with REFERENCE_PIXEL on all reference pixels, DO_NOT_USE on the bad ones alone; and how many lost it."""
+    marked, unusable, bad = (np.uint32(dq.VALUE[n]) for n in ("REFERENCE_PIXEL", "DO_NOT_USE", "BAD_REF_PIXEL"))
     out = image.copy()
-    out[reference] |= np.uint32(dq.VALUE["REFERENCE_PIXEL"])
-    out[~reference] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["REFERENCE_PIXEL"])
-    bad = (out & dq.VALUE["BAD_REF_PIXEL"]) != 0
-    freed = reference & ~bad & ((out & dq.VALUE["DO_NOT_USE"]) != 0)
-    out[freed] &= np.uint32(0xFFFFFFFF ^ dq.VALUE["DO_NOT_USE"])
+    pixels = out.reshape(-1)
+    pixels[np.flatnonzero(pixels != 0)] &= ~marked
+    border = np.flatnonzero(reference)
+    flags = pixels[border]
+    is_bad = (flags & bad) != 0
+    freed = ~is_bad & ((flags & unusable) != 0)
+    pixels[border] = np.where(is_bad, flags | unusable, flags & ~unusable) | marked
     return out, int(freed.sum())
 
 
@@ -283,9 +288,10 @@ def standard_bits(stored: NDArray[Any], table: Mapping[str, int]) -> DQ:
     DataError
         If a bit is set that the table does not know, or a name is no standard one: its meaning would be lost.
     """
-    bits = stored.astype(np.uint32)  # also where bit 31 is stored as a sign
+    at = np.flatnonzero(stored != 0)
+    bits = stored.reshape(-1)[at].astype(np.uint32)  # also where bit 31 is stored as a sign
     used = int(np.bitwise_or.reduce(bits, axis=None))
-    out = np.zeros(stored.shape, np.uint32)
+    flags = np.zeros(bits.shape, np.uint32)
     lost = used
     for name, signed in table.items():
         value = signed & 0xFFFFFFFF
@@ -294,8 +300,10 @@ def standard_bits(stored: NDArray[Any], table: Mapping[str, int]) -> DQ:
         if name not in dq.VALUE:
             raise DataError(f"DQ_DEF: pixels carry {name!r}, which is no JWST flag{dq.suggest(name)}")
         lost &= ~value
-        out[(bits & np.uint32(value)) != 0] |= np.uint32(dq.VALUE[name])
+        flags[(bits & np.uint32(value)) != 0] |= np.uint32(dq.VALUE[name])
     if lost:
         unknown = [bit for bit in range(32) if lost >> bit & 1]
         raise DataError(f"DQ_DEF: bits {unknown} are set in DQ, but have no row: their pixels would be read as good")
+    out = np.zeros(stored.shape, np.uint32)
+    out.reshape(-1)[at] = flags
     return out

@@ -81,6 +81,11 @@ class MaskFile:
             return None
 
     @property
+    def table(self) -> dict[str, int]:
+        """DQ_DEF as flag names and their values; empty where there is none."""
+        return {row.name: row.value for row in self.rows or ()}
+
+    @property
     def window(self) -> Window | None:
         """Place on the detector: SUBSTRT and the size of the image; None where a keyword is no whole number."""
         start = [self.header.get(k) for k in ("SUBSTRT1", "SUBSTRT2")]

@@ -35,7 +35,7 @@ from badpix.errors import DataError
 from badpix.mask_file import COLUMNS, Fault, Faults, MaskFile, Row, error, read_file, warning
 from badpix.rules_header import known_words
 
-__all__ = ["Fault", "find_faults", "known_words", "read_file"]
+__all__ = ["Fault", "faults_of", "find_faults", "known_words", "read_file"]
 
 SUPPORTED_HDUS = ("PRIMARY", "DQ", "DQ_DEF")
 EXAMPLES = 3  # of equal faults, how many are named
@@ -56,6 +56,11 @@ def find_faults(path: str | Path, name: str | None = None) -> list[Fault]:
         found = read_file(path, name or path.name)
     except DataError as problem:
         return [error("readable", str(problem))]
+    return faults_of(found)
+
+
+def faults_of(found: MaskFile) -> list[Fault]:
+    """All rules that a file breaks that has been read, errors first."""
     faults = [fault for check in GROUPS for fault in check(found)]
     return sorted(faults, key=lambda f: f.severity != "error")
 
@@ -167,7 +172,8 @@ def _flags(found: MaskFile) -> Faults:
     image = found.image
     if image is None or image.ndim != 2 or image.dtype.kind not in "iu":
         return
-    stored = image if image.dtype == np.uint32 else image.astype(np.uint64)
+    flagged = image.reshape(-1)[np.flatnonzero(image != 0)]
+    stored = flagged if image.dtype == np.uint32 else flagged.astype(np.uint64)
     used = int(np.bitwise_or.reduce(stored, axis=None)) if stored.size else 0
     in_table = {r.value: r.name for r in found.rows or []}
     for bit in (b for b in range(64) if used >> b & 1):

@@ -532,6 +532,14 @@ def test_good_reference_pixels_get_no_do_not_use(tmp_path):
     assert image[5, 0] == V["REFERENCE_PIXEL"] | V["BAD_REF_PIXEL"] | DNU
 
 
+def test_a_bad_reference_pixel_of_a_manual_list_is_not_used(tmp_path):
+    """The correction takes every reference pixel without DO_NOT_USE."""
+    (tmp_path / "list.txt").write_text("0 785 BAD_REF_PIXEL\n")
+    plain = miri(tmp_path / "1.fits", (30, 30, "RC"))
+    image = merged(tmp_path, plain, "--manual", tmp_path / "list.txt").image
+    assert image[7, 0] == V["REFERENCE_PIXEL"] | V["BAD_REF_PIXEL"] | DNU
+
+
 def test_plain_maps_of_other_tools(tmp_path):
     plain = np.zeros((64, 72), np.uint8)
     plain[10, 10], plain[20, 2] = 1, 1

@@ -343,6 +343,14 @@ def test_gzipped_masks(tmp_path):
     assert crds.is_mask_file(packed)
 
 
+def test_what_does_not_decode_is_not_written(tmp_path, monkeypatch):
+    hdus = crds._hdus
+    monkeypatch.setattr(crds, "_hdus", lambda image, header: hdus(image ^ np.uint32(dq.VALUE["DEAD"]), header))
+    with pytest.raises(DataError, match="does not decode to what was meant"):
+        write_mask(tmp_path / "m.fits", make_image("MIRIMAGE"), header_of("MIRIMAGE"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_packed_masks_are_decoded(tmp_path):
     image = np.zeros((64, 72), np.uint8)
     image[5, 5], image[6, 6] = 2, 3

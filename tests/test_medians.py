@@ -50,6 +50,18 @@ def test_in_rows(values):
     np.testing.assert_array_equal(medians.median_rows(values.copy(), lower=True), lower)
 
 
+@pytest.mark.parametrize("size", [(7, 7), (3, 5), (15, 15)])
+def test_at_single_pixels(size):
+    rng = np.random.default_rng(4)
+    image = rng.normal(0, 1, (23, 31)).astype("f4")
+    image[rng.random(image.shape) < 0.3] = np.nan
+    image[:, 8:17] = np.nan
+    where = rng.random(image.shape) < 0.4
+    found = medians.median_at(image, size, *np.nonzero(where))
+    np.testing.assert_array_equal(found, medians.local_median(image, size, outside=np.nan, where=where)[where])
+    assert medians.median_at(image, size, *np.nonzero(where & False)).shape == (0,)
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("outside", [0.0, np.nan])
 @pytest.mark.parametrize("size", [(7, 7), (3, 5), (1, 1)])
