@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,7 +56,7 @@ class Hdu:
     data_start: int
     end: int
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array, numpy order."""
         return tuple(self.header[f"NAXIS{i}"] for i in range(self.header["NAXIS"], 0, -1))

@@ -642,7 +642,9 @@ def find_low_weight(weight: NDArray, *, maskpt: float) -> NDArray:
 # --- 6. blot ----------------------------------------------------------------------------------------------
 
 
-def blot(image: NDArray, window: Window, positions: NDArray, *, interp: str) -> NDArray:
+def blot(
+    image: NDArray, window: Window, positions: NDArray, *, interp: str, filled: NDArray | None = None
+) -> NDArray:
     """The grid image at the pixels of an exposure, float32 (ny, nx); NaN outside and next to NaN.
 
     Parameters
@@ -655,6 +657,8 @@ def blot(image: NDArray, window: Window, positions: NDArray, *, interp: str) -> 
         documented blot, so that a window changes nothing. Not modified.
     interp : {"linear", "poly3", "poly5"}
         Only ``linear`` carries NaN by itself; the others are set to NaN where it is.
+    filled : float32 array, optional
+        The image with 0 instead of NaN, for the others than ``linear``; made here if it isn't given.
     """
     from drizzle.resample import blot_image
 
@@ -668,7 +672,8 @@ def blot(image: NDArray, window: Window, positions: NDArray, *, interp: str) -> 
     if interp == "linear":
         return out
     missing = np.isnan(out)
-    blot_image(np.nan_to_num(image), where, out_img=out, fillval=np.nan, interp=interp)
+    filled = np.nan_to_num(image) if filled is None else filled
+    blot_image(filled, where, out_img=out, fillval=np.nan, interp=interp)
     out[missing] = np.nan
     return out
 

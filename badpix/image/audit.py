@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import stats
-from badpix.image.model import gather
+from badpix.image.model import gather, locate
 from badpix.image.stack import Shelf
 from badpix.resample import PixelMap, invert_map
 
@@ -71,7 +71,7 @@ def _find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
             level, noise = stats.median_mad(image[part][::2, ::2])
             limit[part] = level + snr * noise if np.isfinite(noise) and noise > 0 else np.inf
     with np.errstate(invalid="ignore"):
-        ys, xs = np.nonzero(image > limit)
+        ys, xs = locate(image > limit)
     peak = np.fmax.reduce(gather(image, ys, xs, 2), axis=0, initial=-np.inf) <= image[ys, xs]
     ys, xs = ys[peak], xs[peak]
     return xs.astype(float), ys.astype(float), image[ys, xs].astype(float)

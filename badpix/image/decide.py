@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.model import gather
+from badpix.image.model import gather, locate
 from badpix.resample import measure_derivative
 from badpix.stats import grow
 
@@ -156,7 +156,7 @@ def _find_signed(
 ) -> tuple[NDArray, int]:
     """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at."""
     found = np.zeros(z.shape, bool)
-    ys, xs = np.nonzero((z > min(snr)) & (cover > 0))
+    ys, xs = locate((z > min(snr)) & (cover > 0))
     if not len(ys):
         return found, 0
     value, slope = r[ys, xs], derivative[ys, xs]
@@ -219,7 +219,7 @@ def line_offsets() -> list[NDArray]:
 def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
     """Pixels with z > 2.5 on a line whose clipped, noise-weighted sum exceeds ``trail_snr``."""
     found = np.zeros(z.shape, bool)
-    ys, xs = np.nonzero((z > TRAIL_PIXEL) & flat)
+    ys, xs = locate((z > TRAIL_PIXEL) & flat)
     if not len(ys):
         return found
     padded = np.zeros((z.shape[0] + 2 * LINE, z.shape[1] + 2 * LINE), np.float32)
@@ -271,7 +271,7 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     """
     level, floor = _middle(sci), _middle(model)
     with np.errstate(invalid="ignore"):
-        ys, xs = np.nonzero((sci - level > PEAK_SIGMA * err) & (cover > 0) & ~flagged)
+        ys, xs = locate((sci - level > PEAK_SIGMA * err) & (cover > 0) & ~flagged)
         near = gather(sci, ys, xs, 1)
         clean = ~(gather(flagged.astype(np.float32), ys, xs, 1) > 0).any(axis=0)
         clean &= model[ys, xs] - floor > SEEN_ELSEWHERE * (sci[ys, xs] - level)
@@ -281,7 +281,7 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     stars = t[v > PEAK_SIGMA * err[ys[peak], xs[peak]]]
     alone = (cover == 0) & np.isfinite(sci)
     with np.errstate(invalid="ignore"):  # the median around a pixel is hardly ever far below the sky
-        ys, xs = np.nonzero(alone & (sci - level > SHARP_SIGMA / 2 * err))
+        ys, xs = locate(alone & (sci - level > SHARP_SIGMA / 2 * err))
     v, t = _sharpness_at(sci, ys, xs)
     height = v / err[ys, xs]
     whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core

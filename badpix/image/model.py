@@ -23,7 +23,8 @@ from badpix import resample, stats
 from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
 from badpix.resample import PixelMap, Window, measure_derivative
 
-ROWS = 256  # rows of a band
+ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
+PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
 FILL_NEIGHBOURS = 4  # of 9 that a hole must have to be filled
 FILL_SMOOTH = 10.0  # sigma of a pair of mosaics by which these may differ
 STEEP_FIT = 5.0  # sigma a pixel above which pixels take part in the kernel fit
@@ -53,7 +54,7 @@ def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
     told from its neighbours.
     """
     for _ in range(2):
-        ys, xs = np.nonzero(np.isnan(image))
+        ys, xs = locate(np.isnan(image))
         if not len(ys):
             return image
         values = gather(image, ys, xs, 1)
@@ -64,6 +65,12 @@ def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
         fill = (number >= FILL_NEIGHBOURS) & (spread < smooth)
         image[ys[fill], xs[fill]] = mean[fill]
     return image
+
+
+def locate(mask: NDArray) -> tuple[NDArray, NDArray]:
+    """Rows and columns of the true pixels of a map, as ``np.nonzero`` gives them, in a third of its time."""
+    ys, xs = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return ys, xs
 
 
 def gather(image: NDArray, ys: NDArray, xs: NDArray, reach: int) -> NDArray:
@@ -77,7 +84,7 @@ def gather(image: NDArray, ys: NDArray, xs: NDArray, reach: int) -> NDArray:
     for k, (dy, dx) in enumerate(np.ndindex(2 * reach + 1, 2 * reach + 1)):
         step = (dy - reach) * nx + dx - reach
         if everywhere:
-            out[k] = flat[at + step]
+            np.take(flat, at + step, out=out[k], mode="clip")
         else:
             y, x = ys + dy - reach, xs + dx - reach
             ok = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
@@ -95,7 +102,7 @@ def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) 
         if y1 <= y0 or x1 <= x0:
             continue
         parts = []
-        step = max(1, (y1 - y0) // ROWS)
+        step = max(1, (y1 - y0) // PAIR_ROWS)
         for group, w in ((g, one), (g + 1, two)):
             rows = [
                 shelf.read(mosaic_name(group), w.shape, slice(y - w.y0, y - w.y0 + 1)) for y in range(y0, y1, step)
@@ -152,10 +159,11 @@ def blot_bands(
     ny, nx = pixel_map.shape
     model = np.empty((ny, nx), np.float32)
     others = np.zeros((ny, nx), np.uint8)
+    filled = None if interp == "linear" else np.nan_to_num(image)
     for top in range(0, ny, ROWS):
         rows = slice(top, min(top + ROWS, ny))
         positions = resample.evaluate_map(pixel_map, rows=rows)
-        model[rows] = resample.blot(image, window, positions, interp=interp)
+        model[rows] = resample.blot(image, window, positions, interp=interp, filled=filled)
         if cover is not None:
             others[rows] = _nearest(cover, window, positions)
     return model, others
@@ -163,14 +171,16 @@ def blot_bands(
 
 def _nearest(cover: NDArray, window: Window, positions: NDArray) -> NDArray:
     """Values at the nearest grid pixel, 0 outside."""
-    with np.errstate(invalid="ignore"):
-        x = np.nan_to_num(positions[..., 0], nan=-1e6)
-        y = np.nan_to_num(positions[..., 1], nan=-1e6)
-    x, y = np.rint(x).astype(np.int32) - window.x0, np.rint(y).astype(np.int32) - window.y0
     ny, nx = window.shape
-    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
-    values = cover[np.where(inside, y, 0), np.where(inside, x, 0)]
-    return np.where(inside, np.minimum(values, 255), 0).astype(np.uint8)
+    x, y = np.rint(positions[..., 0]) - window.x0, np.rint(positions[..., 1]) - window.y0
+    with np.errstate(invalid="ignore"):  # NaN is outside
+        outside = ~((x >= 0) & (x < nx) & (y >= 0) & (y < ny))
+    y *= nx
+    y += x
+    y[outside] = 0
+    values = np.minimum(np.take(cover.reshape(-1), y.astype(np.intp)), 255).astype(np.uint8)
+    values[outside] = 0
+    return values
 
 
 # --- 3. sharpening ----------------------------------------------------------------------------------------
@@ -204,7 +214,7 @@ def fit_sharpening(
     reach = size // 2
     level = float(np.median(sigma[::7, ::7]))
     with np.errstate(invalid="ignore"):
-        ys, xs = np.nonzero((derivative > STEEP_FIT * level) & np.isfinite(residual))
+        ys, xs = locate((derivative > STEEP_FIT * level) & np.isfinite(residual))
     if len(ys) > MAX_FIT:
         step = -(-len(ys) // MAX_FIT)
         ys, xs = ys[::step], xs[::step]
@@ -246,12 +256,14 @@ def _robust_solve(columns: NDArray, target: NDArray) -> NDArray:
 def apply_sharpening(model: NDArray, fit: Sharpening, steep: NDArray) -> NDArray:
     """The model plus the kernel's sum on ``steep`` pixels (bool); neighbours that are NaN change nothing."""
     out = model.copy()
-    ys, xs = np.nonzero(steep & np.isfinite(model))
+    ys, xs = locate(steep & np.isfinite(model))
     reach = fit.kernel.shape[0] // 2
     centre = model[ys, xs]
     total = np.zeros(len(ys))
     for weight, values in zip(fit.kernel.ravel(), gather(model, ys, xs, reach), strict=True):
-        total += weight * np.nan_to_num(values - centre)
+        step = values - centre
+        step[np.isnan(step)] = 0
+        total += weight * step
     out[ys, xs] += total.astype(np.float32)
     return out
 
@@ -265,7 +277,8 @@ def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDA
     bad = ~(np.isfinite(out) & (out > 0))
     if not bad.any():
         return out
-    usual = float(np.median(out[~bad])) if not bad.all() else np.nan
+    sample = out[::4][~bad[::4]] if not bad[::4].all() else out[~bad]
+    usual = float(np.median(sample)) if sample.size else np.nan
     out[bad] = usual
     if var_rnoise is not None and var_poisson is not None:
         with np.errstate(invalid="ignore"):

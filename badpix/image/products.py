@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from badpix.associations import product_name
 from badpix.crf import CalFile, image_hdu
-from badpix.image.model import gather
+from badpix.image.model import locate
 from badpix.image.stack import Shelf
 from badpix.output import atomic_path
 from badpix.resample import Grid, PixelMap, Window, grid_to_sky, invert_map
@@ -175,7 +175,7 @@ def cut_out(
     pixel_map: PixelMap | None,
 ) -> list[Cutout]:
     """The strongest outliers and the brightest stars of one exposure."""
-    ys, xs = np.nonzero(flagged & np.isfinite(residual))
+    ys, xs = locate(flagged & np.isfinite(residual))
     z = residual[ys, xs] / noise[ys, xs]
     places = [("outlier", int(ys[k]), int(xs[k]), float(z[k])) for k in _apart(ys, xs, -z)]
     if len(sources) and pixel_map is not None:
@@ -185,10 +185,24 @@ def cut_out(
         places += [("star", int(ys[k]), int(xs[k]), 0.0) for k in _apart(ys, xs, np.arange(len(ys)))]
     out = []
     for kind, row, column, significance in places:
-        at = np.array([row]), np.array([column])
-        side = 2 * CUTOUT + 1
-        pieces = [gather(i, *at, CUTOUT).reshape(side, side) for i in (sci, model, flagged.astype(np.float32))]
-        out.append(Cutout(kind, column, row, significance, pieces[0], pieces[1], pieces[2] > 0))
+        pieces = (_piece(image, row, column) for image in (sci, model, flagged))
+        out.append(Cutout(kind, column, row, significance, *pieces))
+    return out
+
+
+def _piece(image: NDArray, row: int, column: int) -> NDArray:
+    """The pixels around one; NaN (False) beyond the frame."""
+    ny, nx = image.shape
+    side = 2 * CUTOUT + 1
+    out = np.full((side, side), False if image.dtype == bool else np.nan, image.dtype)
+    y0, y1, x0, x1 = (
+        max(0, row - CUTOUT),
+        min(ny, row + CUTOUT + 1),
+        max(0, column - CUTOUT),
+        min(nx, column + CUTOUT + 1),
+    )
+    inside = slice(y0 - row + CUTOUT, y1 - row + CUTOUT), slice(x0 - column + CUTOUT, x1 - column + CUTOUT)
+    out[inside] = image[y0:y1, x0:x1]
     return out
 
 
