@@ -1,8 +1,9 @@
 """Reading exposures: headers and layout once, pixels in bands of rows.
 
 1. Names, folders, globs and ``@lists`` become one sorted list of files, each used once.
-2. A file is opened once: primary header, and for each image extension its place, type and shape. The layout must
-   fit the size of the file, so a truncated copy is found before any work starts.
+2. A file is opened once: primary header, and for each image extension its place, type and shape
+   (:mod:`badpix.headers`; astropy where a file is not plain). The layout must fit the size of the file, so a
+   truncated copy is found before any work starts.
 3. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
    byte order in place: no memory maps (a file truncated during the run would kill the process) and no copies. Each
    read compares size and time of the file with those at opening: a file that changed is an error, not bad data.
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from badpix import detectors, dq
+from badpix import detectors, dq, headers
 from badpix.errors import BadpixError, DataError, UsageError
 
 SUFFIXES = ("_rate", "_rateints", "_0_ramp_fit", "_1_ramp_fit", "_ramp_fit_0", "_ramp_fit_1")
@@ -298,9 +299,13 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
         raise DataError(f"{path}: no such file")
     if _is_gzip(path):
         source = _gunzip(path, _need_workdir(path, workdir))
-    with open_fits(source, path) as hdus:
-        header = plain_header(hdus[0].header)
-        arrays = _layouts(path, source, hdus, workdir, names)
+    units = headers.scan(source)
+    if units is not None:
+        header, arrays = units[0].header, _plain_layouts(path, source, units[1:])
+    else:
+        with open_fits(source, path) as hdus:
+            header = plain_header(hdus[0].header)
+            arrays = _layouts(path, source, hdus, workdir, names)
     exposure = Exposure(path, header, arrays)
     for name in names or ():
         exposure[name]  # raises where it is missing
@@ -324,6 +329,17 @@ def plain_header(header: fits.Header) -> dict[str, Any]:
 def _stamp(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
+
+
+def _plain_layouts(path: Path, source: Path, units: Sequence[headers.Unit]) -> dict[str, Layout]:
+    layouts: dict[str, Layout] = {}
+    stamp = _stamp(source)
+    for unit in units:
+        is_image = unit.header["XTENSION"] == "IMAGE" and unit.header["NAXIS"] >= 2
+        if is_image and unit.name not in ("", "PRIMARY", "ASDF", *layouts):
+            dtype = _memory_type(path, unit.name, unit.header)
+            layouts[unit.name] = Layout(source, unit.offset, dtype, unit.shape, stamp)
+    return layouts
 
 
 def _layouts(
@@ -350,7 +366,7 @@ def _layouts(
     return layouts
 
 
-def _memory_type(path: Path, name: str, header: fits.Header) -> str:
+def _memory_type(path: Path, name: str, header: Mapping[str, Any] | fits.Header) -> str:
     bitpix = header["BITPIX"]
     scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
     signed = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}[bitpix]
