@@ -32,7 +32,7 @@ lint: $(VENV)/tested
 
 # tests of one file stay in one process: they share their simulated exposures
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 docs: $(VENV)/tested
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

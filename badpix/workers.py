@@ -37,7 +37,7 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
         except ImportError:
             raise UsageError("--dask needs dask.distributed: pip install 'badpix[cluster]'") from None
         try:
-            client = Client(dask, timeout="20s")
+            client = Client(dask)  # waits as long as dask's own setting says: distributed.comm.timeouts.connect
         except (OSError, TimeoutError, ValueError) as error:
             raise DataError(f"--dask {dask}: no scheduler answers: {error}") from None
         with client, client.get_executor() as executor:

@@ -35,7 +35,10 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Client tests skip, saying why, where their package is not installed."""
+    """Long files first, so that no worker is left alone with one; client tests skip, saying why, where their package
+    is not installed."""
+    long = {item.path for item in items if "clients" in item.keywords or "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in long)
     missing = [name for name in ("jwst", "crds", "stdatamodels") if find_spec(name) is None]
     if missing:
         skip = pytest.mark.skip(reason=f"not installed: {', '.join(missing)} (extra 'pipeline')")

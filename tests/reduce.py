@@ -11,11 +11,13 @@ rateints, jump and fitopt beside it (flats: rate only). The parameters come from
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def reduce_exposure(
     logging.getLogger("jwst").setLevel(logging.WARNING)
     uncal = Path(uncal)
     paths = {name: uncal.with_name(uncal.name.replace("_uncal", f"_{name}")) for name in products}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quick_collections():
         warnings.simplefilter("ignore")  # the pipeline's own affairs
         ramp = calibrate(uncal, references, recipe)
         ramp = run(JumpStep, ramp, references, **jump)
@@ -78,6 +80,17 @@ def reduce_exposure(
     if "fitopt" in paths:
         trim_segments(paths["fitopt"])
     return paths
+
+
+@contextmanager
+def quick_collections() -> Iterator[None]:
+    """Each step ends with a full garbage collection, half of the time on small frames: what is imported by now is not
+    looked through."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def trim_segments(path: Path, keep: int = 3) -> None:

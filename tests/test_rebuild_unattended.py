@@ -24,7 +24,7 @@ from badpix.simulation.files import simulate
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-MOMENTS = 12  # at which runs are killed
+MOMENTS = 8  # at which runs are killed
 DETECTORS = ("NRCB1", "NIS", "MIRIMAGE", "NRS1")
 
 YAML = """
@@ -314,6 +314,7 @@ def test_cluster_gives_the_same_bytes_also_when_a_worker_is_killed(
 
 def test_absent_cluster_is_an_error_in_words(site: Site) -> None:
     pytest.importorskip("distributed", reason="not installed: dask.distributed (extra 'cluster')")
+    site.env["DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT"] = "2s"
     code, _, err = site.run("--only", "NRCB1", "--dask", "tcp://127.0.0.1:9")
     assert code == 1
     assert "--dask tcp://127.0.0.1:9: no scheduler answers" in err

@@ -14,6 +14,7 @@ Nothing here raises what a parent could not unpickle: a pipeline's failure comes
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -198,7 +199,9 @@ def _run(job: Job, out: Outcome) -> None:
         _know_small_detector(pipe, job.recipe)
     if "refpix_nosides" in job.products:
         _before(pipe.refpix, lambda ramp: _save_without_sides(pipe, ramp, job))
-    result = pipe.run(open_input(job.uncal))
+    raw = open_input(job.uncal)
+    gc.freeze()  # each step ends with a full collection: what is imported by now need not be looked through again
+    result = pipe.run(raw)
     if result is None or result.meta.cal_step.ramp_fit != "COMPLETE":
         raise DataError("no slopes were fitted; the log says why")
     result_steps = getattr(result.meta.cal_step, "instance", {})

@@ -42,14 +42,14 @@ FLAGS = [(100, 200, "HOT+DO_NOT_USE"), (101, 200, "DEAD+DO_NOT_USE"), (102, 200,
         ("NRCB4", Window(1000, 1000, 320, 320), "SUB320"),
     ],
 )
-def test_the_pipeline_takes_every_flag_of_a_sound_mask(tmp_path, detector, window, subarray):
+def test_the_pipeline_takes_every_flag_of_a_sound_mask(tmp_path, ask, detector, window, subarray):
     path = make_mask(tmp_path / "mask.fits", detector, window, FLAGS, SUBARRAY=subarray)
-    answer = clients.run_dq_init(path)
+    answer = ask("dq_init", path)
     assert (answer.status, answer.messages) == ("passed", [])
     told = {r["flag"]: (r["mask"], r["pipeline"], r["differ"]) for r in answer.rows}
     assert told["HOT"] == (1, 1, 0)
     assert told["DO_NOT_USE"] == (2, 2, 0)
-    assert clients.run_certify(path).status == "passed"
+    assert ask("certify", path).status == "passed"
 
 
 def test_flags_that_the_pipeline_loses_are_counted(tmp_path):
@@ -91,18 +91,18 @@ def test_a_subarray_exposure_gets_its_window_of_a_generic_mask(tmp_path):
         ({"SUBARRAY": "SUBNONE"}, "SUBARRAY"),
     ],
 )
-def test_what_crds_refuses_our_rules_refuse(tmp_path, keywords, words):
+def test_what_crds_refuses_our_rules_refuse(tmp_path, ask, keywords, words):
     path = write(tmp_path / "mask.fits", make_hdus(**keywords))
-    answer = clients.run_certify(path)
+    answer = ask("certify", path)
     assert answer.status == "failed"
     assert any(words in m for m in answer.messages)
     assert any(words in f.message for f in rules.find_faults(path) if f.severity == "error")
 
 
 @pytest.mark.parametrize(("detector", "key"), [("NRS1", "P_READPA"), ("GUIDER2", "EXP_TYPE")])
-def test_match_keys_are_required_by_crds_too(tmp_path, detector, key):
+def test_match_keys_are_required_by_crds_too(tmp_path, ask, detector, key):
     path = make_mask(tmp_path / "mask.fits", detector, **{key: None})
-    assert clients.run_certify(path).status == "failed"
+    assert ask("certify", path).status == "failed"
     assert [f.rule for f in rules.find_faults(path)] == ["match-key"]
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +39,26 @@ def make(folder, **values):
     return make_recipe(p), simulate(folder, p)
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Where to run instead of worker processes, each of which would import the pipeline anew."""
+    for name in ("CRDS_SERVER_URL", "STPIPE_DISABLE_CRDS_STEPPARS"):  # set by the worker, and put back afterwards
+        monkeypatch.setenv(name, "")
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
 def checked(**values):
     return params.check(params.section("prepare"), values, "test")
 
 
 @pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 12), ("MIRIMAGE", 15)])
-def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, detector, groups):
+def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, here, detector, groups):
     from reduce import reduce_exposure
 
     recipe, written = make(tmp_path / "sim", detector=detector, dark_groups=groups)
-    found = prepare.prepare_all([*written["flats"], *written["darks"]], checked(), tmp_path / "out")
+    place = None if detector == "MIRIMAGE" else here  # once in processes of its own, as for users
+    found = prepare.prepare_all([*written["flats"], *written["darks"]], checked(), tmp_path / "out", executor=place)
     assert {name: len(paths) for name, paths in found.products.items()} == dict.fromkeys(PRODUCTS, 2)
     assert all(record["references"] == "simulation" for record in found.records)
     assert all(record["context_used"] == "N/A" for record in found.records)
@@ -66,7 +77,7 @@ def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, detector, g
             np.testing.assert_array_equal(fits.getdata(ours, extension), expected, f"{name} {extension}")
 
 
-def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path):
+def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path, here):
     recipe, written = make(tmp_path / "sim", flats=0)
     references = write_reference_files(tmp_path / "references", make_scene(recipe))
     with fits.open(references["mask"], mode="update") as hdus:
@@ -75,7 +86,7 @@ def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path):
     slope = {}
     for known_flags in ("clear", "keep"):
         p = checked(references="simulation", known_flags=known_flags, products=["dq_init", "jump", "rate"], **named)
-        found = prepare.prepare_all(written["darks"], p, tmp_path / known_flags)
+        found = prepare.prepare_all(written["darks"], p, tmp_path / known_flags, executor=here)
         slope[known_flags] = fits.getdata(found.products["rate"][0], "SCI")[20, 21]
         assert fits.getdata(found.products["dq_init"][0], "PIXELDQ")[20, 21] == 1 | 2**11
         border = fits.getdata(found.products["jump"][0], "PIXELDQ")[0]
@@ -84,12 +95,12 @@ def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path):
     assert np.isnan(slope["keep"])
 
 
-def test_step_parameters_arrive(tmp_path):
+def test_step_parameters_arrive(tmp_path, here):
     _, written = make(tmp_path / "sim", flats=0, cosmic_rays=100.0)
     flags = {}
     for threshold in (4.0, 50.0):
         p = checked(steps={"jump": {"rejection_threshold": threshold}}, products=["jump"])
-        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{threshold}")
+        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{threshold}", executor=here)
         flags[threshold] = np.count_nonzero(fits.getdata(found.products["jump"][0], "GROUPDQ") & 4)
     assert flags[4.0] > 1.5 * flags[50.0] > 0
 
@@ -102,10 +113,10 @@ def test_step_parameters_arrive(tmp_path):
         ({"skip": "refpx"}, "no step 'refpx'; did you mean 'refpix'"),
     ],
 )
-def test_unknown_steps_and_parameters_are_refused_before_the_work(tmp_path, values, message):
+def test_unknown_steps_and_parameters_are_refused_before_the_work(tmp_path, here, values, message):
     _, written = make(tmp_path / "sim", flats=0)
     with pytest.raises(UsageError, match=message):
-        prepare.prepare_all(written["darks"], checked(**values), tmp_path / "out")
+        prepare.prepare_all(written["darks"], checked(**values), tmp_path / "out", executor=here)
 
 
 def test_a_failing_pipeline_comes_back_as_text_and_log(tmp_path):
@@ -117,12 +128,13 @@ def test_a_failing_pipeline_comes_back_as_text_and_log(tmp_path):
     assert not any(h for h in logging.getLogger("jwst").handlers if isinstance(h, logging.FileHandler))
 
 
-def test_the_optional_results_keep_the_segments_that_are_wanted(tmp_path):
+def test_the_optional_results_keep_the_segments_that_are_wanted(tmp_path, here):
     _, written = make(tmp_path / "sim", flats=0, cosmic_rays=1000.0, dark_groups=25)
     shapes = {}
     for keep in ("2", "none"):
         p = checked(fitopt_segments=keep, products=["fitopt", "rate"])
-        (fitopt,) = prepare.prepare_all(written["darks"], p, tmp_path / f"out{keep}").products["fitopt"]
+        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{keep}", executor=here)
+        (fitopt,) = found.products["fitopt"]
         with fits.open(fitopt) as hdus:
             shapes[keep] = hdus["SLOPE"].shape, hdus["PEDESTAL"].data.copy()
     assert shapes["2"][0][1] == 2
