@@ -73,7 +73,8 @@ def table() -> dict[str, Detector]:
     """All detectors by name."""
     import yaml
 
-    rows = yaml.safe_load(files("badpix.configs").joinpath("detectors.yml").read_text())["detectors"]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rows = yaml.load(files("badpix.configs").joinpath("detectors.yml").read_text(), loader)["detectors"]
     return {
         name: Detector(name=name, **{**row, "shape": tuple(row["shape"]), "border": tuple(row["border"])})
         for name, row in rows.items()

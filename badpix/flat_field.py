@@ -81,7 +81,7 @@ def _median_level(layout: Layout, plane: int, science: Bool) -> float:
     step = 16 if science.shape[0] >= 512 else 1
     rows = read_band(layout, 0, science.shape[0], planes=[plane], step=step)[0]
     values = rows[science[::step] & np.isfinite(rows)]
-    return float(np.median(values)) if values.size else float("nan")
+    return float(stats.median(values)) if values.size else float("nan")
 
 
 def measure_mean(
@@ -336,13 +336,16 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
     """
     if rho == 0:
         return norm.astype(np.float32)
-    known = np.where(np.isfinite(norm), norm, np.float32(1))
-    total = np.zeros(norm.shape, np.float32)
-    total[1:] += known[:-1]
-    total[:-1] += known[1:]
-    total[:, 1:] += known[:, :-1]
-    total[:, :-1] += known[:, 1:]
-    total *= np.float32(-rho)
-    total += norm
-    total /= np.float32(1 - 4 * rho)
-    return total
+    ny, nx = norm.shape
+    out = np.empty(norm.shape, np.float32)
+    for rows in stats.blocks(ny):
+        known = np.zeros((rows.stop - rows.start + 2, nx + 2), np.float32)
+        first, last = max(0, rows.start - 1), min(ny, rows.stop + 1)
+        inner = known[first - rows.start + 1 : last - rows.start + 1, 1:-1]
+        inner[...] = norm[first:last]
+        inner[~np.isfinite(inner)] = 1
+        total = known[:-2, 1:-1] + known[2:, 1:-1] + known[1:-1, :-2] + known[1:-1, 2:]
+        total *= np.float32(-rho)
+        total += norm[rows]
+        np.divide(total, np.float32(1 - 4 * rho), out=out[rows])
+    return out

@@ -110,6 +110,7 @@ def search(
     rates: Sequence[Exposure],
     p: Mapping[str, Any],
     *,
+    reference: Bool | None = None,
     uncals: Sequence[Exposure] = (),
     executor: Executor | None = None,
     memory: float = 32e6,
@@ -123,6 +124,8 @@ def search(
         Slope images (rate, rateints), checked to belong together.
     p : mapping
         Values of ``settings.flats``.
+    reference : ndarray of bool, optional
+        (ny, nx) reference pixels; those of the first flat, if not given.
     uncals : sequence of Exposure
         Raw flats for the flux check.
     executor : Executor, optional
@@ -138,7 +141,7 @@ def search(
         Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
     """
     detector = rates[0].detector
-    reference = read_reference_pixels(rates[0])
+    reference = read_reference_pixels(rates[0]) if reference is None else reference
     region = bounding_box(~reference)
     samples = flat_field.measure_samples(rates, ~reference, p["lamp_scaling"])
     mean, count = flat_field.measure_mean(

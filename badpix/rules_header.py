@@ -26,7 +26,8 @@ def known_words() -> dict[str, list[str]]:
     import yaml
 
     text = files("badpix.configs").joinpath("subarrays.yml").read_text(encoding="utf-8")
-    return {key: [str(v) for v in words] for key, words in yaml.safe_load(text).items()}
+    words = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {key: [str(v) for v in names] for key, names in words.items()}
 
 
 # --- 5. identity -----------------------------------------------------------------------------------------

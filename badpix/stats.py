@@ -212,8 +212,18 @@ def median_mad(values: Float) -> tuple[float, float]:
     good = values[np.isfinite(values)]
     if good.size == 0:
         return float("nan"), float("nan")
-    center = float(np.median(good))
-    return center, MAD_TO_SIGMA * float(np.median(np.abs(good - center)))
+    center = float(median(good))
+    return center, MAD_TO_SIGMA * float(median(np.abs(good - center)))
+
+
+def median(values: Float) -> Any:
+    """``np.median`` of finite values, in their type and twice as fast: one middle is looked up, the other one found
+    below it."""
+    half = values.size // 2
+    ordered = np.partition(values, half, axis=None)
+    if values.size % 2:
+        return ordered[half]
+    return np.mean([ordered[:half].max(), ordered[half]], dtype=values.dtype)
 
 
 def thin(image: Float) -> Float:

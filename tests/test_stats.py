@@ -146,6 +146,15 @@ def test_median_mad():
     assert np.isnan(stats.median_mad(np.full(3, np.nan))).all()
 
 
+@given(hnp.arrays(st.sampled_from(["f4", "f8"]), st.integers(1, 40), elements=USUAL))
+def test_median_is_that_of_numpy(values):
+    before = values.copy()
+    found = stats.median(values)
+    assert found == np.median(values)
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(values, before)
+
+
 def test_median_mad_of_a_large_image_meets_all_amplifiers():
     image = np.random.default_rng(1).normal(5, 2, (1200, 1032)).astype(np.float32)
     center, spread = stats.median_mad(image)
