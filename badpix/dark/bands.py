@@ -202,26 +202,24 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     stack = read_band_stack(job, band)
     maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
     index, tables = [], []
-    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
     for start in range(0, band.reference.size, job.cells.rows * nx):
         here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
-        found, reference = cut(stack, here), band.reference.reshape(-1)[here]
-        pixels = _combine(job, found)
+        reference = band.reference.reshape(-1)[here]
+        pixels = _combine(job, cut(stack, here))
         scores = score_pixels(pixels, job.setup, population)
-        candidates = find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference
-        places = np.flatnonzero(candidates)
+        places = np.flatnonzero(find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference)
         for name in job.maps:
             maps[name][here] = np.where(reference, np.float32(np.nan), (pixels if name in pixels else scores)[name])
-        table = {name: column[places] for name, column in pixels.items()}
-        tables.append({**table, **_examine(job, found, places, pixels)})
-        index.append(places + start + band.start * nx)
-        for name in job.samples:
-            values = found.jumps if name == "jumps" else found.values[name]
-            samples[name].append(values[:, places].T.astype(np.float32))
+        tables.append({name: column[places] for name, column in pixels.items()})
+        index.append(places + start)
+    candidates, table = np.concatenate(index), join(tables)
+    samples = {}
+    for name in job.samples:
+        values = stack.jumps if name == "jumps" else stack.values[name]
+        samples[name] = values[:, candidates].T.astype(np.float32)
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
-    return Band(
-        band.start, images, np.concatenate(index), join(tables), {k: np.concatenate(v) for k, v in samples.items()}
-    )
+    table |= _examine(job, stack, candidates, table)
+    return Band(band.start, images, candidates + band.start * nx, table, samples)
 
 
 def _combine(job: Job, found: Integrations, sample: bool = False) -> Stats:

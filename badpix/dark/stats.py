@@ -244,6 +244,7 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
                    templates: tuple[str, ...], bends: NDArray[np.float64]) -> Stats:  # fmt: skip
     """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
+    ``index`` are the candidates among the pixels of ``tile``, ``known`` what :func:`combine_integrations` gave of them.
     For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
     of the median). ``share``: median part of the residual sum of squares that all templates together explain;
     ``rest``: median residual variance without that part.
@@ -252,11 +253,11 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
     values = {name: tile.values[name][:, index] + used for name in tile.values if name not in ("rate", "poisson")}
     out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
     rate = tile.values["rate"][:, index]
-    out["rate_scatter"] = mad_stack(rate, known["rate"][index])
+    out["rate_scatter"] = mad_stack(rate, known["rate"])
     out["pedestal_scatter"] = mad_stack(values["pedestal"], median_stack(values["pedestal"]))
     out["groups"] = np.median(tile.groups[:, index], axis=0).astype(np.float32)
     for name in templates:
-        c, centre = values[name], known[name + "_median"][index]
+        c, centre = values[name], known[name + "_median"]
         out[name + "_scatter"] = mad_stack(c, centre)
         with np.errstate(invalid="ignore", divide="ignore"):
             out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
@@ -270,8 +271,12 @@ def _explain(values: dict[str, Array], groups: NDArray[np.uint16], templates: tu
     if not templates:
         nothing = np.full(groups.shape[1], np.nan, np.float32)
         return {"share": nothing, "rest": nothing}
-    contrasts = np.stack([values[name] for name in templates])
-    explained = np.sum(np.einsum("kt,tip->kip", bends, contrasts) ** 2, axis=0)
+    explained = np.zeros(groups.shape, np.float32)
+    for k, bend in enumerate(bends.astype(np.float32)):
+        part = bend[0] * values[templates[0]]
+        for t in range(1, k + 1):
+            part += bend[t] * values[templates[t]]
+        explained += part**2
     freedom = np.maximum(groups.astype(np.float32) - 2, 1)
     total = values["residual"] * freedom
     with np.errstate(invalid="ignore", divide="ignore"):
