@@ -32,6 +32,9 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for title, columns, rows in blocks:
+        if not rows:
+            console.print(title, style="bold")
+            continue
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for k, column in enumerate(columns):
             left = k == 0 or any(isinstance(r[k], str) and not r[k][:1].isdigit() and r[k] != "-" for r in rows)
