@@ -263,7 +263,8 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     detector = detectors.get(darks.first.keyword("DETECTOR"))
     cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
-    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, tuple(fit.pulls))
+    examined = choose_evenly(darks.integrations, p["examined_integrations"])
+    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, tuple(fit.pulls), len(examined))
     if setup.integrations < p["min_integrations"]:
         raise DataError(
             f"{darks.first.path}: {setup.integrations} integrations in {len(darks.files)} darks, expected at least "
@@ -272,8 +273,14 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     return Job(
         tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
         min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
-        p["telegraph_drop_sigma"],
+        p["telegraph_drop_sigma"], examined,
     )  # fmt: skip
+
+
+def choose_evenly(n: int, most: int) -> tuple[int, ...]:
+    """At most ``most`` of the numbers 0 to n - 1, evenly spread."""
+    m = min(n, most)
+    return tuple(k * n // m for k in range(m))
 
 
 def make_cuts(p: Mapping[str, Any]) -> Cuts:
@@ -338,6 +345,11 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
     """What can be found at this depth, and which searches are left out."""
     notes = []
     setup, n = job.setup, job.setup.integrations
+    if setup.examined < n:
+        notes.append(
+            f"noise, RC and TELEGRAPH: the ramps of {setup.examined} of {n} integrations are examined "
+            "(examined_integrations); rates, pedestals, jumps and saturation come from all"
+        )
     limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
     if limit is not None:
         notes.append(f"HOT: rates above {limit:.4g} DN/s can be found")
@@ -355,7 +367,7 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
         )
     elif p["rc_search_type"] == "shape":
         noise = float(np.exp(population.spread["log_noise"][0]))
-        size = p["rc_sigma_threshold"] * noise / np.sqrt(n)
+        size = p["rc_sigma_threshold"] * noise / np.sqrt(setup.examined)
         notes.append(f"RC: contrasts above {size:.3g} DN can be found (noise of one group {noise:.3g} DN)")
     if setup.groups >= ramps.SHORTEST_RAMP and p["noisy_search_type"] == "ramp":
         width = population.spread["log_noise"][1]
@@ -377,7 +389,8 @@ def band_rows(job: Job, memory: float) -> int:
     UsageError
         If not even one tile fits.
     """
-    per_row = job.shape[1] * (job.setup.integrations * (4 * len(job.fit.names) + 16) + 5 * job.fit.usable)
+    stacks = 16 * job.setup.integrations + 4 * len(job.fit.names) * job.setup.examined
+    per_row = job.shape[1] * (stacks + 5 * job.fit.usable)
     per_row += job.shape[1] * BYTES_PER_PIXEL
     tiles = int(memory // (per_row * job.cells.rows))
     if tiles < 1:

@@ -174,6 +174,19 @@ def test_groups_that_the_whole_frame_lost_are_not_usable():
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (0, 0)
 
 
+def test_slopes_alone_are_those_of_the_whole_measurement():
+    y = make(20, seed=8, level=8000)
+    y[12:, 1, 3] = 60000
+    flags = np.zeros(y.shape, np.uint8)
+    flags[12:, 1, 3] = ramps.SATURATED
+    flags[7, 2, 100:104] = ramps.JUMP_DET
+    fit = ramps.ramp_fit(20)
+    values, counts = ramps.measure_ramps(y.astype(">f4"), flags, fit, CELLS)
+    slopes, same = ramps.measure_slopes(y.astype(">f4"), flags, fit, CELLS)
+    np.testing.assert_array_equal(same, counts)
+    np.testing.assert_allclose(slopes, values[1], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("kind", "shape"), [("blocks", (64, 2048)), ("interleaved", (64, 1032)), ("rows", (64, 2048)), ("one", (64, 64))]
 )

@@ -50,13 +50,14 @@ def make_tile(n=6, pixels=50, seed=0, scatter=0.01, **values):
     rng = np.random.default_rng(seed)
     rows = {
         "slope": 0.0, "late": 0.0, "contrast_0": 0.0, "residual": 25.0, "white": 25.0, "flatness": 0.8,
-        "memory": -0.1, "drop": -15.0, "rate": 0.0, "pedestal": 0.0, "poisson": 0.0,
+        "memory": -0.1, "drop": -15.0, "rate": 0.0, "pedestal": 0.0,
     }  # fmt: skip
     made = {k: (v + scatter * rng.normal(size=(n, pixels))).astype(np.float32) for k, v in rows.items()}
     for name, change in values.items():
         made[name][:, 0] = change
     return stats.Integrations(
-        made, np.full((n, pixels), 20, np.uint16), np.zeros((n, pixels), np.uint16), np.zeros((n, pixels), bool),
+        made.pop("rate"), made.pop("pedestal"), made, np.arange(n), np.full((n, pixels), 20, np.uint16),
+        np.zeros((n, pixels), np.uint16), np.zeros((n, pixels), bool), np.zeros(pixels, np.float32),
         np.full(pixels, np.nan, np.float32),
     )  # fmt: skip
 
@@ -120,7 +121,7 @@ def test_scores_do_not_depend_on_the_unit_of_the_data():
     found = []
     for scale in (1.0, 10.0):
         tile = make_tile(pixels=400, seed=3, scatter=0.1, contrast_0=30.0)
-        for name, values in tile.values.items():
+        for name, values in [*tile.shapes.items(), ("rate", tile.rate), ("pedestal", tile.pedestal)]:
             power = 2 if name in ("residual", "white", "poisson") else 0 if name in ("flatness", "memory") else 1
             values *= np.float32(scale**power)
         pixels = stats.combine_integrations(tile, sample=True, **OPTIONS)

@@ -55,6 +55,17 @@ def test_integrations_of_one_exposure_serve_as_well(tmp_path):
             np.testing.assert_array_equal(np.argwhere(image), np.argwhere(truth()[name]), err_msg=name)
 
 
+def test_ramps_of_fewer_integrations_examined(rates, found):
+    """Rates and pedestals still come from all; what noise and shape tell comes from some, and that is said."""
+    some = run(rates, examined_integrations=6)
+    for name in ("hot", "low_pedestal", "rc"):
+        np.testing.assert_array_equal(some.maps[name], found.maps[name], err_msg=name)
+    assert any("ramps of 6 of 8 integrations are examined" in note for note in some.notes)
+    assert not any("examined" in note for note in found.notes)
+    assert darks.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 6)
+    assert darks.choose_evenly(3, 40) == (0, 1, 2)
+
+
 @pytest.mark.parametrize("memory", [1.4e6, 2.9e6])
 def test_any_band_height_and_worker_gives_the_same_bytes(rates, found, memory):
     with ThreadPoolExecutor(3) as executor:

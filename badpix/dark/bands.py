@@ -7,7 +7,6 @@ number of workers. What leaves a band is small: a few maps, and the statistics o
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class Dark:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a task needs besides its rows."""
+    """All that a task needs besides its rows; ``examined``: integrations whose ramps are measured in full."""
 
     darks: tuple[Dark, ...]
     fit: ramps.RampFit
@@ -54,6 +53,7 @@ class Job:
     cuts: Cuts
     hot_fraction: float
     drop_sigma: float
+    examined: tuple[int, ...]
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
 
@@ -114,12 +114,11 @@ def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float
     return {name: image.reshape(len(image), -1) for name, image in images.items()}
 
 
-def take_room(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array without values, in the memory of the last one: fresh memory costs as much as the fits."""
-    size = math.prod(shape)
+def take_room(size: int) -> NDArray[np.float32]:
+    """That many numbers of no account, in the memory of the last ones: fresh memory costs as much as the fits."""
     if getattr(_KEPT, "room", np.empty(0)).size < size:
         _KEPT.room = np.empty(size, np.float32)
-    return _KEPT.room[:size].reshape(shape)  # type: ignore[no-any-return]
+    return _KEPT.room[:size]  # type: ignore[no-any-return]
 
 
 def leave_room() -> None:
@@ -131,13 +130,14 @@ class _Stack:
     """Integrations of a band as they come in."""
 
     def __init__(self, job: Job, pixels: int) -> None:
-        n = job.setup.integrations
-        self.job, self.filled = job, 0
-        # the rate takes the place of the mean level, which nobody needs any more once the ramp is fitted
-        self.names = ("rate", *job.fit.names[1:], "pedestal", "poisson")
-        self.values = take_room((len(self.names), n, pixels))
+        n, chosen, names = job.setup.integrations, job.examined, job.fit.names
+        room = take_room(pixels * (2 * n + len(names) * len(chosen)))
+        self.job, self.filled, self.chosen = job, 0, dict(zip(chosen, range(len(chosen)), strict=True))
+        self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
+        self.shapes = room[2 * n * pixels :].reshape(len(names), len(chosen), pixels)
         self.counts = np.empty((2, n, pixels), np.uint16)
         self.saturated = np.empty((n, pixels), bool)
+        self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
         self.first_level = np.full(pixels, np.nan, np.float32)
 
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
@@ -148,28 +148,40 @@ class _Stack:
         if full.any():
             level = np.where(full, sci[0].astype(np.float32), np.float32(np.nan))
             self.first_level = np.fmax(self.first_level, level.reshape(-1))
-        ramp, (rate, slope), images_at = self.values[:-2, i], self.values[:2, i], self.values[-2:, i]
-        _, self.counts[:, i] = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=ramp)
-        # the lower of pipeline rate and slope of the line, DN/s
-        np.divide(slope, np.float32(job.setup.group_time), out=rate)
+        if i in self.chosen:
+            found, self.counts[:, i] = ramps.measure_ramps(
+                sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]]
+            )
+            slope = found[1]
+        else:
+            slope, self.counts[:, i] = ramps.measure_slopes(sci, flags, job.fit, job.cells)
         short = self.counts[0, i] <= 1
         pipeline = np.where(short, np.float32(np.nan), images["rate"]) if short.any() else images["rate"]
-        np.fmin(rate, pipeline, out=rate)
-        images_at[0], images_at[1] = images["pedestal"], images["poisson"]
+        # the lower of pipeline rate and slope of the line, DN/s
+        np.fmin(pipeline, slope / np.float32(job.setup.group_time), out=self.rate[i])
+        self.pedestal[i] = images["pedestal"]
+        known = np.isfinite(images["poisson"])
+        self.poisson += np.where(known, images["poisson"], np.float32(0))
+        self.measured += known
         self.filled += 1
 
     def finish(self) -> Integrations:
         """All integrations."""
-        values = dict(zip(self.names, self.values, strict=True))
-        return Integrations(values, self.counts[0], self.counts[1], self.saturated, self.first_level)
+        shapes = dict(zip(self.job.fit.names[1:], self.shapes[1:], strict=True))
+        with np.errstate(invalid="ignore"):
+            poisson = (self.poisson / self.measured).astype(np.float32)
+        return Integrations(
+            self.rate, self.pedestal, shapes, np.array(self.job.examined), self.counts[0], self.counts[1],
+            self.saturated, poisson, self.first_level,
+        )  # fmt: skip
 
 
 def cut(stack: Integrations, pixels: slice) -> Integrations:
     """Some pixels of a stack, without copying."""
-    values = {name: image[:, pixels] for name, image in stack.values.items()}
+    shapes = {name: image[:, pixels] for name, image in stack.shapes.items()}
     return Integrations(
-        values, stack.groups[:, pixels], stack.jumps[:, pixels], stack.saturated[:, pixels],
-        stack.first_level[pixels],
+        stack.rate[:, pixels], stack.pedestal[:, pixels], shapes, stack.examined, stack.groups[:, pixels],
+        stack.jumps[:, pixels], stack.saturated[:, pixels], stack.poisson[pixels], stack.first_level[pixels],
     )  # fmt: skip
 
 
@@ -192,7 +204,7 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found, sample=True)
-    spread = [stats.median_mad(line[science])[1] for line in found.values["rate"]]
+    spread = [stats.median_mad(line[science])[1] for line in found.rate]
     return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
 
 
@@ -215,8 +227,7 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     candidates, table = np.concatenate(index), join(tables)
     samples = {}
     for name in job.samples:
-        values = stack.jumps if name == "jumps" else stack.values[name]
-        samples[name] = values[:, candidates].T.astype(np.float32)
+        samples[name] = getattr(stack, name)[:, candidates].T.astype(np.float32)
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
     table |= _examine(job, stack, candidates, table)
     return Band(band.start, images, candidates + band.start * nx, table, samples)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.dark.cells import Cells, measure_drift, subtract_tile, take
+from badpix.dark.cells import Cells, measure_drift, subtract, subtract_tile, take
 
 Array = NDArray[np.float32]
 
@@ -189,15 +189,45 @@ def measure_ramps(
     drift = measure_drift(ramps, cells)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         _fit_tiles(ramps, drift, fit, cells, values)
-    flagged = np.bitwise_or.reduce(flags, axis=0)
-    counts = np.full((2, rows * nx), groups, np.uint16)
-    counts[1] = _count_jumps(flags, np.flatnonzero(flagged & JUMP_DET))
-    odd = np.flatnonzero((flagged & (SATURATED | DO_NOT_USE)) | ~np.isfinite(values[1]))
+    counts, odd = _count_groups(flags, values[1])
     if odd.size:
-        pair = np.resize(odd, max(odd.size, 2))  # numpy adds up a single column in another order
-        fitted, used = _fit_irregular(take(ramps, pair, drift, cells), flags[:, pair], fit)
-        values[:, odd], counts[0, odd] = fitted[:, : odd.size], used[: odd.size]
+        values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
     return values, counts
+
+
+def measure_slopes(
+    ramps: Array, groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells
+) -> tuple[Array, NDArray[np.uint16]]:
+    """The slopes alone of what :func:`measure_ramps` gives, (rows * nx,) float32, and the same counts."""
+    groups, rows, nx = ramps.shape
+    flags, slopes = groupdq.reshape(groups, -1), np.empty((1, rows, nx), np.float32)
+    drift = measure_drift(ramps, cells)
+    tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for top in range(0, rows, cells.rows):
+            lines = tile[:, : min(cells.rows, rows - top)]
+            np.copyto(lines, ramps[:, top : top + cells.rows])
+            y, found = lines.reshape(groups, -1), slopes[:, top : top + cells.rows].reshape(1, -1)
+            for x in range(0, y.shape[1], fit.chunk):
+                here = slice(x, x + fit.chunk)
+                np.matmul(fit.weights[1:2], y[:, here], out=found[:, here])
+    subtract(slopes, np.tensordot(fit.weights[1:2], drift, 1), cells)
+    slope = slopes.reshape(-1)
+    counts, odd = _count_groups(flags, slope)
+    if odd.size:
+        fitted, counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
+        slope[odd] = fitted[1]
+    return slope, counts
+
+
+def _count_groups(flags: NDArray[np.uint8], slope: Array) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
+    """Groups used and jumps, as if every group were good, and the pixels where they are not."""
+    flagged = np.bitwise_or.reduce(flags, axis=0)
+    counts = np.full((2, len(slope)), len(flags), np.uint16)
+    jumped = np.flatnonzero(flagged & JUMP_DET)
+    counts[1] = 0
+    counts[1, jumped] = ((flags[:, jumped] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
+    return counts, np.flatnonzero((flagged & (SATURATED | DO_NOT_USE)) | ~np.isfinite(slope))
 
 
 def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
@@ -259,19 +289,15 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
 
 
-def _count_jumps(flags: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint16]:
-    """Groups with JUMP_DET of all pixels, none but those at ``places`` having any."""
-    counts = np.zeros(flags.shape[1], np.uint16)
-    counts[places] = ((flags[:, places] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    return counts
-
-
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
     """Ramps with saturated, unusable or missing groups: (len(fit.names), pixels) and the number of groups used.
 
     A ramp with one good group gets its level over the cell's first group as slope: all that is known of a pixel
     that saturates in the second group. Contrasts need the whole ramp.
     """
+    if y.shape[1] == 1:  # numpy adds up a single column in another order
+        values, counts = _fit_irregular(np.repeat(y, 2, axis=1), np.repeat(flags, 2, axis=1), fit)
+        return values[:, :1], counts[:1]
     good = ((flags & (SATURATED | DO_NOT_USE)) == 0) & np.isfinite(y)
     n = good.sum(axis=0)
     d = np.where(good, y, 0).astype(np.float64)

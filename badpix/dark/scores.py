@@ -29,7 +29,8 @@ NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as i
 class Setup:
     """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts.
 
-    ``pulls``: slope that a decay of each template adds, over its contrast.
+    ``pulls``: slope that a decay of each template adds, over its contrast; ``examined``: integrations whose ramps are
+    examined for noise and shape (0: all).
     """
 
     groups: int
@@ -37,6 +38,7 @@ class Setup:
     integrations: int
     templates: tuple[str, ...]
     pulls: tuple[float, ...] = ()
+    examined: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def measure_contrast(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Trimmed mean and median of a contrast over their errors from the pixel's own noise."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = _own_sigma(pixels, population) / np.sqrt(pixels["integrations"])
+        error = _own_sigma(pixels, population) / np.sqrt(pixels["examined"])
         mean, middle = pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
     return mean.astype(np.float32), middle.astype(np.float32)
 

@@ -40,22 +40,31 @@ class Integrations:
 
     Attributes
     ----------
-    values : dict
-        (n, pixels) float32 each, NaN where not measured: ``slope``, ``late`` (DN/group), ``contrast_k`` (DN),
-        ``residual``, ``white`` (DN^2), ``flatness``; ``rate`` (DN/s over the cell's median), ``pedestal`` (DN over
-        the cell's median), ``poisson`` (variance of the rate, (DN/s)^2).
+    rate, pedestal : ndarray
+        (n, pixels) float32 over the cell's median, DN/s and DN; NaN where not measured.
+    shapes : dict
+        (m, pixels) float32 each, of the examined integrations, NaN where not measured: ``slope``, ``late``
+        (DN/group), ``contrast_k`` (DN), ``residual``, ``white`` (DN^2), ``flatness``, ``memory``, ``drop`` (DN).
+    examined : ndarray
+        (m,) int: which integrations these are.
     groups, jumps : ndarray
         (n, pixels) uint16: groups used, jumps.
     saturated : ndarray
         (n, pixels) bool: saturated in the first usable group.
+    poisson : ndarray
+        (pixels,) float32: mean variance of the rate from shot noise, (DN/s)^2.
     first_level : ndarray
         (pixels,) float32: highest value of the first usable group, DN.
     """
 
-    values: dict[str, Array]
+    rate: Array
+    pedestal: Array
+    shapes: dict[str, Array]
+    examined: NDArray[np.intp]
     groups: NDArray[np.uint16]
     jumps: NDArray[np.uint16]
     saturated: NDArray[np.bool_]
+    poisson: Array
     first_level: Array
 
 
@@ -160,53 +169,53 @@ def combine_integrations(
         Whether the population is to be described: then everything is measured of every pixel.
     """
     n = len(tile.groups)
-    used = tile.groups >= min_groups
+    usable = tile.groups >= min_groups
+    used, jumps = usable[tile.examined], tile.jumps[tile.examined]
     out: Stats = {
-        "integrations": used.sum(axis=0, dtype=np.float32),
+        "integrations": usable.sum(axis=0, dtype=np.float32),
+        "examined": used.sum(axis=0, dtype=np.float32),
         "total": np.full(used.shape[1], n, np.float32),
         "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
         "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
         "first_level": tile.first_level,
         "jumps": tile.jumps.sum(axis=0, dtype=np.float32) / np.float32(n),
     }
-    ordered, count = sort_stack(tile.values["rate"])
+    ordered, count = sort_stack(tile.rate)
     out["rate"] = median_of(ordered, count)
     need = np.ceil(hot_fraction * count - 1e-6).astype(np.intp)
     out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
-    out["poisson"] = _mean(tile.values["poisson"])
-    ignored = np.where(used, np.float32(0), np.float32(np.nan)) if not used.all() else None
-    out["white"] = trimmed_mean_of(*sort_stack(_masked(tile.values["white"], ignored)))
+    out["poisson"] = tile.poisson
+    ignored = _ignore(used)
+    out["white"] = trimmed_mean_of(*sort_stack(_masked(tile.shapes["white"], ignored)))
     for name in templates:
-        ordered, count = sort_stack(_masked(tile.values[name], ignored))
+        ordered, count = sort_stack(_masked(tile.shapes[name], ignored))
         out[name] = trimmed_mean_of(ordered, count)
         out[name + "_median"] = median_of(ordered, count)
-    ordered, count = sort_stack(_masked(tile.values["pedestal"], ignored))
+    ordered, count = sort_stack(_masked(tile.pedestal, _ignore(usable)))
     out["pedestal"] = trimmed_mean_of(ordered, count)
-    out.update(sum_clean(tile, used & (tile.jumps == 0)))
+    out.update(sum_clean(tile, used & (jumps == 0)))
     few = np.arange(used.shape[1]) if sample else np.flatnonzero(~clean_enough(out))
     for name in RESIDUALS:
-        values = np.where(used[:, few], tile.values[name][:, few], np.float32(np.nan))
+        values = np.where(used[:, few], tile.shapes[name][:, few], np.float32(np.nan))
         low = out["low_" + name] = np.full(used.shape[1], np.nan, np.float32)
         low[few] = low_quantile_of(*sort_stack(values)) if few.size else np.nan
     out["residual"] = np.where(clean_enough(out), out["clean_residual"], out["low_residual"])
     with np.errstate(invalid="ignore"):
-        deep = tile.values["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
-        out["deepest"] = np.fmin.reduce(np.where(used, tile.values["drop"], np.float32(np.nan)), axis=0)
+        deep = tile.shapes["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
+        out["deepest"] = np.fmin.reduce(np.where(used, tile.shapes["drop"], np.float32(np.nan)), axis=0)
         out["deepest"] /= np.sqrt(2 * out["white"])
     out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
     out["jump_fraction"] = (tile.jumps > 0).mean(axis=0, dtype=np.float32)
     return out
 
 
+def _ignore(used: NDArray[np.bool_]) -> Array | None:
+    """NaN where an integration does not count, 0 elsewhere; None where all count."""
+    return None if used.all() else np.where(used, np.float32(0), np.float32(np.nan))
+
+
 def _masked(values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else values + ignored
-
-
-def _mean(values: Array) -> Array:
-    known = np.isfinite(values)
-    total = np.where(known, values, np.float32(0)).sum(axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return (total / known.sum(axis=0)).astype(np.float32)
 
 
 def clean_enough(pixels: Stats) -> NDArray[np.bool_]:
@@ -214,7 +223,7 @@ def clean_enough(pixels: Stats) -> NDArray[np.bool_]:
 
     Where most integrations jump, those without a jump are the quiet ones of a pixel that switches now and then.
     """
-    return (pixels["clean"] >= CLEAN_ENOUGH) & (pixels["clean"] >= 0.5 * pixels["integrations"])
+    return (pixels["clean"] >= CLEAN_ENOUGH) & (pixels["clean"] >= 0.5 * pixels["examined"])
 
 
 def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
@@ -222,12 +231,12 @@ def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
 
     From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
     """
-    ok = clean & np.isfinite(tile.values["flatness"])
+    ok = clean & np.isfinite(tile.shapes["flatness"])
     count = ok.sum(axis=0)
-    largest = np.argmax(np.where(ok, tile.values["residual"], np.float32(-1)), axis=0)[None]
+    largest = np.argmax(np.where(ok, tile.shapes["residual"], np.float32(-1)), axis=0)[None]
     sums, worst = {}, {}
     for name in RESIDUALS:
-        values = np.where(ok, tile.values[name], np.float32(0))
+        values = np.where(ok, tile.shapes[name], np.float32(0))
         sums[name] = values.sum(axis=0, dtype=np.float64)
         worst[name] = np.take_along_axis(values, largest, axis=0)[0]
     drop = count >= 4
@@ -244,24 +253,26 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
                    templates: tuple[str, ...], bends: NDArray[np.float64]) -> Stats:  # fmt: skip
     """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
-    ``index`` are the candidates among the pixels of ``tile``, ``known`` what :func:`combine_integrations` gave of them.
+    ``index`` are the candidates among the pixels of ``tile``, ``known`` what is measured of them.
     For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
     of the median). ``share``: median part of the residual sum of squares that all templates together explain;
     ``rest``: median residual variance without that part.
     """
-    used = np.where(tile.groups[:, index] >= min_groups, np.float32(0), np.float32(np.nan))
-    values = {name: tile.values[name][:, index] + used for name in tile.values if name not in ("rate", "poisson")}
+    groups = tile.groups[:, index]
+    used = np.where(groups >= min_groups, np.float32(0), np.float32(np.nan))
+    pedestal = tile.pedestal[:, index] + used
+    used, groups = used[tile.examined], groups[tile.examined]
+    values = {name: shape[:, index] + used for name, shape in tile.shapes.items()}
     out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
-    rate = tile.values["rate"][:, index]
-    out["rate_scatter"] = mad_stack(rate, known["rate"])
-    out["pedestal_scatter"] = mad_stack(values["pedestal"], median_stack(values["pedestal"]))
-    out["groups"] = np.median(tile.groups[:, index], axis=0).astype(np.float32)
+    out["rate_scatter"] = mad_stack(tile.rate[:, index], known["rate"])
+    out["pedestal_scatter"] = mad_stack(pedestal, median_stack(pedestal))
+    out["groups"] = np.median(groups, axis=0).astype(np.float32)
     for name in templates:
         c, centre = values[name], known[name + "_median"]
         out[name + "_scatter"] = mad_stack(c, centre)
         with np.errstate(invalid="ignore", divide="ignore"):
             out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
-    out.update(_explain(values, tile.groups[:, index], templates, bends))
+    out.update(_explain(values, groups, templates, bends))
     return out
 
 

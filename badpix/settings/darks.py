@@ -404,6 +404,15 @@ SECTION = Section(
             group=COMMON,
         ),
         Param(
+            "examined_integrations",
+            40,
+            "Integrations whose ramps are examined for noise and shape (noisy, RC, TELEGRAPH), evenly spread over all "
+            "darks; rates, pedestals, jumps and saturation come from every integration.",
+            "int",
+            low=5,
+            group=COMMON,
+        ),
+        Param(
             "min_groups",
             5,
             "Usable groups below which an integration does not count for a pixel.",
