@@ -16,6 +16,7 @@ Memory holds one exposure, one group's mosaic and one tile at a time, whatever t
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -66,8 +67,10 @@ DEFAULT_MEMORY = 700 << 20
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
 
 # Memory of a run, measured (bench_image.py): imports, then bytes a pixel of an exposure and of a group's window.
-BASE_MEMORY = 190 << 20
-DRIZZLE_BYTES = (28, 16)
+BASE_MEMORY = 80 << 20
+LIBRARY_MEMORY = 130 << 20  # of the GWCS library, where it had to be taken
+DRIZZLE_BYTES = (0, 20)
+PLAIN_BYTES = (18, 8)  # the documented rule alone
 SEARCH_BYTES = (44, 8)
 
 
@@ -285,7 +288,7 @@ def _search_resampled(
     """Steps 1 to 6; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p, talker)
     windows = find_windows(images)
-    rows = check_room(images, windows, grid, output_dir, max_memory)
+    rows = check_room(images, windows, grid, output_dir, max_memory, plain=_is_plain(p))
     images, sky = set_skies(images, grid, p, executor, talker)
     products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
     plan = Plan(shelf, grid, windows, p, products=products)
@@ -393,7 +396,13 @@ def find_windows(images: Sequence[Image]) -> list[Window]:
 
 
 def check_room(
-    images: Sequence[Image], windows: Sequence[Window], grid: Grid, output_dir: Path, max_memory: int
+    images: Sequence[Image],
+    windows: Sequence[Window],
+    grid: Grid,
+    output_dir: Path,
+    max_memory: int,
+    *,
+    plain: bool,
 ) -> int:
     """Rows of a tile of the sort; refuses before work what fits neither memory nor disk.
 
@@ -404,7 +413,9 @@ def check_room(
     """
     pixels = max(i.cal.shape[0] * i.cal.shape[1] for i in images)
     area = max(w.shape[0] * w.shape[1] for w in windows)
-    need = BASE_MEMORY + max(a * pixels + b * area for a, b in (DRIZZLE_BYTES, SEARCH_BYTES))
+    base = BASE_MEMORY + (LIBRARY_MEMORY if "gwcs" in sys.modules else 0)
+    stages = DRIZZLE_BYTES, PLAIN_BYTES if plain else SEARCH_BYTES
+    need = base + max(a * pixels + b * area for a, b in stages)
     ny, nx = grid.shape
     if need > max_memory:
         raise DataError(
@@ -421,7 +432,7 @@ def check_room(
             f"mosaics and outputs, {_mb(free)} free"
         )
     band = 14 * nx + 4 * (len(windows) + 8) * min(nx, 1024)
-    return int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256))
+    return int(np.clip((max_memory - base) // 2 // band, 8, 256))
 
 
 def _mb(size: float) -> str:
@@ -478,14 +489,9 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     p, window = plan.p, plan.windows[images[0].group]
     drizzle = resample.start_drizzle(window, kernel=p["kernel"], fillval=resample.parse_fillval(p["fillval"]))
     for image in images:
-        sci = crf.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
-        if image.subtract:
-            sci -= np.float32(image.subtract)
-        weight = read_weight(image.cal, p)
         assert image.pixel_map is not None
-        positions = resample.evaluate_map(image.pixel_map, (window.x0, window.y0))
-        resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p["pixfrac"])
-        del sci, weight, positions
+        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
+            _drizzle_rows(drizzle, image, window, p, rows, inner)
     mosaic, weight = drizzle.out_img, drizzle.out_wht
     if plan.products is not None:
         image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
@@ -496,15 +502,27 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     return limit
 
 
-def read_weight(cal: CalFile, p: dict[str, Any]) -> NDArray:
-    """Drizzle weights of one image."""
+def _drizzle_rows(drizzle: Any, image: Image, window: Window, p: dict[str, Any], rows: slice, inner: slice) -> None:
+    """Add a band of an exposure to its group's drizzle."""
+    sci = crf.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
+    if image.subtract:
+        sci -= np.float32(image.subtract)
+    assert image.pixel_map is not None
+    positions = resample.evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
+    weight = read_weight(image.cal, p, rows)
+    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p["pixfrac"], rows=inner)
+
+
+def read_weight(cal: CalFile, p: dict[str, Any], rows: slice = slice(None)) -> NDArray:
+    """Drizzle weights of rows of one image."""
     bad_bits = resample.parse_good_bits(p["good_bits"])
     use_variance = p["weight_type"] == "ivm" and cal.find("VAR_RNOISE") is not None
     seconds = cal.primary.get("TMEASURE", cal.primary.get("EFFEXPTM", 1.0))
+    start, stop, _ = rows.indices(cal.shape[0])
     return resample.measure_weight(
-        crf.read_rows(cal, "DQ") if bad_bits else None,
-        crf.read_rows(cal, "VAR_RNOISE") if use_variance else None,
-        shape=cal.shape,
+        crf.read_rows(cal, "DQ", start, stop) if bad_bits else None,
+        crf.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
+        shape=(stop - start, cal.shape[1]),
         weight_type=p["weight_type"],
         bad_bits=bad_bits,
         exposure_time=float(seconds),

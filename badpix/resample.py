@@ -20,6 +20,7 @@ then costs memory and disk by what was observed, not by its outline.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ Bounds = tuple[tuple[float, float], tuple[float, float]]  # ((xmin, xmax), (ymin
 
 MAP_TOLERANCE = 1e-6  # pixel; the largest error a fitted pixel map may show at its check points
 NODES = (12, 24)  # Chebyshev nodes an axis: first try, second try
+DRIZZLE_ROWS, DRIZZLE_HALO = 256, 2  # rows of a band, and more rows on each side
 MARGIN = 4  # grid pixels around a footprint that a drizzled pixel may reach
 TAIL_CUTS = (
     -2.0,
@@ -504,13 +506,60 @@ def start_drizzle(window: Window, *, kernel: str, fillval: str):
     return Drizzle(kernel=kernel, fillval=fillval, out_shape=window.shape, disable_ctx=True)
 
 
+def inner_rows(bounds: Bounds | None, ny: int) -> tuple[int, int]:
+    """First and last row that drizzle takes from an image with this bounding box."""
+    ya, yb = bounds[1] if bounds is not None else (-0.5, ny - 1.5)
+    first = max(0, int(ya + 0.5))
+    return first, max(first, min(ny - 1, int(yb + 0.5)))
+
+
+def split_rows(bounds: Bounds | None, pixel_map: PixelMap) -> list[tuple[slice, slice]]:
+    """Bands of rows to drizzle one after another: what to read, and which of it to add.
+
+    Drizzle takes the corners of a pixel from its neighbours' positions, so a band holds two more rows at its
+    edges; the mosaic is then the same in every bit as of the whole image at once. It refuses bands without enough
+    positions, so these are of equal height, and an image whose map is no fit (which may have holes) stays whole.
+    """
+    ny = pixel_map.shape[0]
+    first, last = inner_rows(bounds, ny)
+    number = 1 if pixel_map.fit is None else -(-(last + 1 - first) // DRIZZLE_ROWS)
+    edges = [first + (last + 1 - first) * k // number for k in range(number + 1)]
+    bands = []
+    for top, bottom in itertools.pairwise(edges):
+        start = max(0, top - DRIZZLE_HALO)
+        bands.append((slice(start, min(ny, bottom + DRIZZLE_HALO)), slice(top - start, bottom - start)))
+    return bands
+
+
 def add_image(
-    drizzle, sci: NDArray, weight: NDArray, positions: NDArray, bounds: Bounds | None, *, pixfrac: float
+    drizzle,
+    sci: NDArray,
+    weight: NDArray,
+    positions: NDArray,
+    bounds: Bounds | None,
+    *,
+    pixfrac: float,
+    rows: slice | None = None,
 ) -> None:
-    """Add one image (float32) to a drizzle; ``positions`` from :func:`evaluate_map` at the window's origin."""
+    """Add one image, or a band of it, to a drizzle.
+
+    Parameters
+    ----------
+    drizzle
+        From :func:`start_drizzle`.
+    sci, weight : float32 (ny, nx)
+    positions : (ny, nx, 2) array
+        From :func:`evaluate_map` at the window's origin.
+    bounds : ((xmin, xmax), (ymin, ymax)) or None
+        Bounding box of the WCS, pixel edges.
+    pixfrac : float
+    rows : slice, optional
+        The rows of these arrays that are added; without it, those inside of ``bounds``.
+    """
     ny, nx = sci.shape
-    (xa, xb), (ya, yb) = bounds if bounds is not None else ((-0.5, nx - 1.5), (-0.5, ny - 1.5))
-    xmin, ymin = max(0, int(xa + 0.5)), max(0, int(ya + 0.5))
+    xa, xb = bounds[0] if bounds is not None else (-0.5, nx - 1.5)
+    xmin = max(0, int(xa + 0.5))
+    first, last = (rows.start, rows.stop - 1) if rows is not None else inner_rows(bounds, ny)
     drizzle.add_image(
         sci,
         exptime=1.0,
@@ -519,9 +568,9 @@ def add_image(
         pixfrac=pixfrac,
         in_units="cps",
         xmin=xmin,
-        ymin=ymin,
+        ymin=first,
         xmax=max(xmin, min(nx - 1, int(xb + 0.5))),
-        ymax=max(ymin, min(ny - 1, int(yb + 0.5))),
+        ymax=last,
     )
 
 
@@ -582,10 +631,9 @@ def _clipped_mean_of_sorted(values: NDArray, sigma: float, rounds: int) -> float
 
 def _clipped_mean_by_tails(values: NDArray, sigma: float, rounds: int) -> float | None:
     """The same from the sorted tails and the middle; None where clipping goes further than these."""
-    n = values.size
-    first = np.partition(values, n // 2)[n // 2]
-    spread = math.sqrt(_variance(values))
-    cuts = [values.dtype.type(float(first) + f * spread) for f in TAIL_CUTS]
+    sample = values[:: max(1, values.size // 50_000)]  # only tells where to cut
+    first, spread = float(np.median(sample)), math.sqrt(_variance(sample))
+    cuts = [values.dtype.type(first + f * spread) for f in TAIL_CUTS]
     start = np.count_nonzero(values < cuts[1])
     middle = np.sort(values[(values >= cuts[1]) & (values <= cuts[2])])
     lower, upper = np.sort(values[values < cuts[0]]), np.sort(values[values > cuts[3]])

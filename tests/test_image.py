@@ -499,7 +499,7 @@ def test_pointings_that_do_not_overlap_are_refused(four, tmp_path):
     with pytest.raises(DataError, match="overlap"):
         flag(paths, tmp_path / "out", memory=2 << 30)
     with pytest.raises(DataError, match="memory"):
-        flag(four, tmp_path / "out", memory=100 << 20)
+        flag(four, tmp_path / "out", memory=70 << 20)
     assert not list((tmp_path / "out").iterdir())
 
 

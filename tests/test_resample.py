@@ -1,5 +1,6 @@
 """Output grid, pixel map, weights, drizzle and blot against exact or obvious references."""
 
+import dataclasses
 import math
 import pickle
 
@@ -276,6 +277,34 @@ def test_drizzle_on_a_window_is_the_drizzle_on_the_grid():
     np.testing.assert_allclose(part.out_img, whole.out_img[window.slices], rtol=2e-6)
     np.testing.assert_allclose(part.out_wht, whole.out_wht[window.slices], rtol=2e-6, atol=1e-6)
     assert np.nansum(whole.out_wht) == pytest.approx(weight.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["square", "turbo", "point"])
+@pytest.mark.parametrize("bounds", [None, ((3.5, 44.5), (-0.5, 39.5)), ((-0.5, 49.5), (5.2, 33.9))])
+@pytest.mark.parametrize("height", [3, 7, 16])
+def test_drizzle_by_bands_is_the_drizzle_of_the_whole_image(kernel, bounds, height, monkeypatch):
+    rng = np.random.default_rng(8)
+    sci = rng.normal(1, 0.1, (40, 50)).astype(np.float32)
+    weight = rng.uniform(0, 2, sci.shape).astype(np.float32)
+    x, y = np.meshgrid(np.arange(50.0), np.arange(40.0))
+    positions = np.stack([0.98 * x + 0.11 * y + 1e-3 * x * y + 2.37, y - 0.13 * x + 9.61 + 1e-4 * y * y], axis=-1)
+    if bounds:
+        (xa, xb), (ya, yb) = bounds
+        positions[(x < xa) | (x > xb) | (y < ya) | (y > yb)] = np.nan
+    window = rs.Window(0, 70, 0, 80)
+    whole = rs.start_drizzle(window, kernel=kernel, fillval="NaN")
+    rs.add_image(whole, sci, weight, positions, bounds, pixfrac=0.8)
+    monkeypatch.setattr(rs, "DRIZZLE_ROWS", height)
+    bands = rs.start_drizzle(window, kernel=kernel, fillval="NaN")
+    fitted = rs.PixelMap((40, 50), rs.inner_span((40, 50), bounds), np.zeros((2, 1, 1)), None, 0.0)
+    split = rs.split_rows(bounds, fitted)
+    assert len(split) >= 2
+    assert [len(rs.split_rows(bounds, dataclasses.replace(fitted, fit=None)))] == [1]
+    for rows, inner in split:
+        rs.add_image(bands, sci[rows], weight[rows], positions[rows], bounds, pixfrac=0.8, rows=inner)
+    assert np.count_nonzero(whole.out_wht) > 500
+    np.testing.assert_array_equal(bands.out_img, whole.out_img)
+    np.testing.assert_array_equal(bands.out_wht, whole.out_wht)
 
 
 def test_window_holds_the_footprint_with_a_margin():
