@@ -92,6 +92,7 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
     flags = np.empty((groups, stop - start, nx), np.uint8)
     for dark in job.darks:
         images = _read_images(job, dark, band)
+        stack.add_poisson(images.pop("poisson"))
         for i in range(dark.integrations):
             planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
             stored = read_band(dark.jump, start, stop, planes=planes, out=sci, native=False)
@@ -160,10 +161,13 @@ class _Stack:
         # the lower of pipeline rate and slope of the line, DN/s
         np.fmin(pipeline, slope / np.float32(job.setup.group_time), out=self.rate[i])
         self.pedestal[i] = images["pedestal"]
-        known = np.isfinite(images["poisson"])
-        self.poisson += np.where(known, images["poisson"], np.float32(0))
-        self.measured += known
         self.filled += 1
+
+    def add_poisson(self, variance: NDArray[np.float32]) -> None:
+        """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
+        known = np.isfinite(variance)
+        self.measured += known.sum(axis=0)
+        self.poisson += np.where(known, variance, np.float32(0)).sum(axis=0, dtype=np.float64)
 
     def finish(self) -> Integrations:
         """All integrations."""

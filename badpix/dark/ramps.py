@@ -224,10 +224,10 @@ def _count_groups(flags: NDArray[np.uint8], slope: Array) -> tuple[NDArray[np.ui
     """Groups used and jumps, as if every group were good, and the pixels where they are not."""
     flagged = np.bitwise_or.reduce(flags, axis=0)
     counts = np.full((2, len(slope)), len(flags), np.uint16)
-    jumped = np.flatnonzero(flagged & JUMP_DET)
+    jumped = np.flatnonzero((flagged & JUMP_DET) != 0)
     counts[1] = 0
     counts[1, jumped] = ((flags[:, jumped] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    return counts, np.flatnonzero((flagged & (SATURATED | DO_NOT_USE)) | ~np.isfinite(slope))
+    return counts, np.flatnonzero(((flagged & (SATURATED | DO_NOT_USE)) != 0) | ~np.isfinite(slope))
 
 
 def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
