@@ -20,7 +20,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from badpix import detectors, dq, params
+from badpix import detectors, dq, params, params_text
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.exposures import Exposure, open_fits, plain_header
@@ -308,7 +308,7 @@ def make_header(
     for source in reversed(sources):  # of a merge: what its masks were made with, the first one's word counts
         header.update({k: v for k, v in source.items() if k.startswith(("BPF", "BPD"))})
     for sec, values in about.parameters:
-        for key, value, comment in params.cards(sec, values):
+        for key, value, comment in params_text.cards(sec, values):
             header[key] = (value, comment)
     for line in history(texts, about):
         header.add_history(line)
@@ -403,7 +403,7 @@ def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
     if about.parameters:
         lines.append("Parameter values and descriptions:")
     for sec, values in about.parameters:
-        lines += params.history_lines(sec, values)
+        lines += params_text.history_lines(sec, values)
     lines += [f"Note: {note}" for note in about.notes]
     wrapped = [card for line in lines for card in _cards(_ascii(line))]
     return [*wrapped, *about.earlier]

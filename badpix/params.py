@@ -1,4 +1,4 @@
-"""Parameters, declared once: checked, loaded and rendered from one declaration.
+"""Parameters, declared once: checked, loaded (:mod:`params_files`) and rendered (:mod:`params_text`) from there.
 
 A :class:`Param` in ``badpix/settings/`` is the only place where a parameter's name, default, unit, range, help
 text and FITS keyword are written. From it come the checks of YAML and command line, the command line options,
@@ -85,10 +85,14 @@ class Param:
     documented: Any = field(default=_SAME)
     group: str = ""
 
+    @property
+    def differs(self) -> bool:
+        """Whether the ``documented`` set has a value of its own."""
+        return self.documented is not _SAME
+
     def value_in(self, parameter_set: str) -> Any:
         """The value in the ``default`` or the ``documented`` set."""
-        same = parameter_set == "default" or self.documented is _SAME
-        return self.default if same else self.documented
+        return self.documented if parameter_set != "default" and self.differs else self.default
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,11 @@ def _check_range(param: Param, number: float, where: str) -> None:
     high = param.high if param.high is not None else float("inf")
     if not low <= number <= high or isinf(number):  # also catches NaN; a FITS header can't hold infinity
         span = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise UsageError(f"{where}: {number} is out of range; expected {span}{_unit(param)}")
+        raise UsageError(f"{where}: {number} is out of range; expected {span}{unit_after(param)}")
 
 
-def _unit(param: Param) -> str:
+def unit_after(param: Param) -> str:
+    """The unit as it follows a number."""
     return f" {param.unit}" if param.unit else ""
 
 
@@ -307,112 +312,7 @@ def _settings(value: Any) -> Mapping[str, Any]:
     return out
 
 
-# --- files -----------------------------------------------------------------------------------------------
-
-
-def load_file(path: str | Path) -> dict[str, Any]:
-    """The content of a parameter file (YAML, or ASDF by its name), not yet checked.
-
-    Raises
-    ------
-    UsageError
-        If it can't be read, is no mapping, or repeats a key.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such parameter file")
-    tree = _load_asdf(path) if path.suffix.lower() == ".asdf" else _load_yaml(path)
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: found {type(tree).__name__}, expected sections such as 'flats:'")
-    return {str(k): v for k, v in tree.items()}
-
-
-def _load_yaml(path: Path) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """A safe loader that refuses repeated keys instead of keeping the last one."""
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        keys = [loader.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UsageError(f"{path}: line {node.start_mark.line + 1}: key {key!r} is given twice")
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-
-
-def _load_asdf(path: Path) -> Any:
-    import asdf
-
-    try:
-        with asdf.open(path, lazy_load=False) as af:
-            return {k: v for k, v in af.tree.items() if k not in ("asdf_library", "history")}
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: not readable as ASDF: {error}") from None
-
-
-def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a parameter file says about one section: ``(values, inputs)``; both empty where it says nothing.
-
-    Raises
-    ------
-    UsageError
-        If the section is no mapping or names an unknown kind of input.
-    """
-    values = tree.get(sec.name) or {}
-    if not isinstance(values, Mapping):
-        raise UsageError(f"{source}: {sec.name}: found {values!r}, expected 'name: value' lines")
-    inputs = values.get("inputs") or {}
-    if not isinstance(inputs, Mapping):
-        raise UsageError(f"{source}: {sec.name}.inputs: found {inputs!r}, expected 'rate: files'")
-    for role, files in inputs.items():
-        if role not in sec.inputs:
-            raise UsageError(f"{source}: {sec.name}.inputs: unknown kind {role!r}{nearest(str(role), sec.inputs)}")
-        if not all(isinstance(f, str) for f in (files if isinstance(files, list) else [files])):
-            raise UsageError(f"{source}: {sec.name}.inputs.{role}: found {files!r}, expected names of files")
-    return {k: v for k, v in values.items() if k != "inputs"}, dict(inputs)
-
-
-def resolve_paths(name: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A section of a parameter file with paths that start at the file's folder, not at the current directory."""
-    try:
-        sec = section(name)
-    except ModuleNotFoundError:
-        return dict(values)
-    kinds = {p.name: p.kind for p in sec.params}
-    out = dict(values)
-    for key, value in values.items():
-        if key == "inputs" and isinstance(value, Mapping):
-            out[key] = {role: _beside(folder, v) for role, v in value.items()}
-        elif kinds.get(key) in ("path", "paths") and value:
-            found = _beside(folder, value)
-            out[key] = found[0] if kinds[key] == "path" and isinstance(value, str) else found
-    return out
-
-
-def _beside(folder: Path, value: Any) -> Any:
-    """Names of files that start at a folder; what is no name stays as it is, for the check that follows."""
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        return value
-    special = ("none", "default")
-    keep = [n in special or Path(n.lstrip("@")).is_absolute() for n in names]
-    return [
-        n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
-        for n, k in zip(names, keep, strict=True)
-    ]
-
-
-# --- rendering -------------------------------------------------------------------------------------------
+# --- as text ---------------------------------------------------------------------------------------------
 
 
 def as_text(value: Any) -> str:
@@ -435,92 +335,3 @@ def _entry(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{key}.{k}={as_text(v)}" for k, v in value.items())
     return f"{key}:{','.join(value) if isinstance(value, list) else format(value, 'g')}"
-
-
-def history_lines(sec: Section, values: Mapping[str, Any]) -> list[str]:
-    """One line a parameter for HISTORY: name, value, unit, keyword, meaning."""
-    rows = []
-    for p in sec.params:
-        word = f" [{p.keyword}]" if p.keyword else ""
-        rows.append(f"{sec.name}.{p.name} = {_record(p, values[p.name])}{_unit(p)}{word}: {p.help}")
-    return rows
-
-
-def _record(p: Param, value: Any) -> str:
-    """A value for the record of a file: of paths the names alone, since folders differ from machine to machine."""
-    if p.kind in ("path", "paths") and value:
-        names = [value] if p.kind == "path" else value
-        return ", ".join(Path(name).name for name in names)
-    return as_text(value)
-
-
-def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """(keyword, value, comment) of all parameters that have a keyword."""
-    rows = []
-    for p in sec.params:
-        if p.keyword:
-            value = values[p.name]
-            plain = isinstance(value, bool | int | float)
-            text = value if plain else _record(p, value)[:68]  # one card; HISTORY has it in full
-            room = 80 - 10 - max(20, len(str(text)) + (0 if plain else 2)) - 3
-            rows.append((p.keyword, text, f"{p.name}{_unit(p)}"[: max(room, 0)]))
-    return rows
-
-
-def render_yaml(sec: Section, parameter_set: str = "default") -> str:
-    """The commented YAML of a section, ready to be edited and given to ``-p``."""
-    values = defaults(sec, parameter_set)
-    lines = [f"# {sec.title}", f"{sec.name}:"]
-    group = ""
-    for p in sec.params:
-        if p.group != group:
-            group = p.group
-            lines += ["", f"  # --- {group} ---"]
-        lines.append(f"  # {p.help}{_hint(p)}")
-        lines.append(f"  {p.name}: {_yaml_value(values[p.name])}")
-    return "\n".join(lines) + "\n"
-
-
-def _hint(p: Param) -> str:
-    parts = [p.unit] if p.unit else []
-    if p.choices:
-        parts.append(" | ".join(p.choices))
-    if p.low is not None and p.high is not None:
-        parts.append(f"{p.low:g} to {p.high:g}")
-    elif p.low is not None:
-        parts.append(f"at least {p.low:g}")
-    if p.optional:
-        parts.append("or none")
-    return f" ({'; '.join(parts)})" if parts else ""
-
-
-def _yaml_value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        items = {k: format(v, "g") if isinstance(v, float) else _yaml_value(v) for k, v in value.items()}
-        return "{" + ", ".join(f"{k}: {v}" for k, v in items.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(value) + "]"
-    if isinstance(value, tuple):
-        return '"' + " ".join(str(v) for v in value) + '"'
-    if isinstance(value, float):
-        text = repr(value)
-        # YAML 1.1 reads 1e-05 as text: it wants a point in the mantissa
-        return text.replace("e", ".0e") if "e" in text and "." not in text else text
-    if isinstance(value, int):
-        return str(value)
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def render_table(sec: Section) -> str:
-    """The parameters of a section as a Markdown table, for the documentation."""
-    rows = ["| name | default | documented | unit, range | keyword | meaning |", "|---|---|---|---|---|---|"]
-    for p in sec.params:
-        doc = "" if p.documented is _SAME else f"`{as_text(p.documented)}`"
-        hint = _hint(p)[2:-1].replace("|", "or")
-        text = p.help.replace("|", "or")
-        rows.append(f"| `{p.name}` | `{as_text(p.default)}` | {doc} | {hint} | {p.keyword} | {text} |")
-    return "\n".join(rows) + "\n"

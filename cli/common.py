@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from badpix import __version__, params
+from badpix import __version__, params, params_files
 from badpix.errors import BadpixError, UsageError
 from badpix.workers import make_executor, peak_memory
 
@@ -185,12 +185,12 @@ def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     for name in options.get("params_files") or ():
-        found = params.load_file(name)
+        found = params_files.load_file(name)
         for key, value in found.items():
             if key not in FILE_KEYS:
                 raise UsageError(f"{name}: unknown section {key!r}{params.nearest(key, FILE_KEYS)}")
             if isinstance(value, Mapping):
-                value = params.resolve_paths(key, value, Path(name).parent)
+                value = params_files.resolve_paths(key, value, Path(name).parent)
                 tree[key] = {**tree.get(key, {}), **value}
             elif key == "output" and not isinstance(value, str):
                 raise UsageError(f"{name}: output: found {value!r}, expected the name of a file")
@@ -218,7 +218,7 @@ def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> t
     """
     sec = params.section(name)
     source = ", ".join(options.get("params_files") or ()) or "command line"
-    from_file, inputs = params.section_values(tree, sec, source)
+    from_file, inputs = params_files.section_values(tree, sec, source)
     parameter_set = options.get("parameter_set") or from_file.pop("set", None) or tree.get("set") or "default"
     from_file.pop("set", None)
     values = params.check(sec, from_file, source, parameter_set)

@@ -6,6 +6,7 @@ import click
 
 from badpix import params as declared
 from badpix.cli.common import Command
+from badpix.params_text import render_yaml
 
 SECTIONS = {
     "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
@@ -22,4 +23,4 @@ def params(ctx: click.Context, command: str, parameter_set: str) -> None:
     known = [name for names in SECTIONS.values() for name in names]
     if command not in known:
         raise click.BadParameter(f"{command!r} has no parameters{declared.nearest(command, known)}")
-    click.echo(declared.render_yaml(declared.section(command), parameter_set), nl=False)
+    click.echo(render_yaml(declared.section(command), parameter_set), nl=False)

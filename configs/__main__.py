@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from badpix import params, settings
+from badpix import params, params_text, settings
 from badpix.output import write_text
 
 HEADER = "# Written by `python -m badpix.configs` from the declared parameters; copy the lines that you change.\n"
@@ -27,7 +27,7 @@ def render_all() -> Iterator[tuple[str, str]]:
     """Name and text of every file."""
     documented = [HEADER]
     for name in section_names():
-        text, other = (params.render_yaml(params.section(name), which) for which in params.SETS)
+        text, other = (params_text.render_yaml(params.section(name), which) for which in params.SETS)
         yield f"{name}.yml", f"{HEADER}\n{text}"
         documented += [other] if other != text else []
     yield "documented.yml", "\n".join(documented)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from badpix import params
+from badpix import params, params_text
 from badpix.cli.main import BADPIX, OUTLIER, badpix, outlier
 from badpix.configs.__main__ import section_names
 from badpix.output import write_text
@@ -50,7 +50,7 @@ def render_parameters() -> str:
         sec = params.section(name)
         inputs = "".join(f"- `{role}`: {text}\n" for role, text in sec.inputs.items())
         intro = f"\nInput files that the YAML may name under `{name}: inputs:`\n\n{inputs}" if inputs else ""
-        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{params.render_table(sec)}")
+        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{params_text.render_table(sec)}")
     return "\n".join(parts)
 
 

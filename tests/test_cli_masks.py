@@ -24,7 +24,7 @@ from make_files import (
 )
 from mask_files import SUB64, make_mask
 
-from badpix import crds, dq, evidence, params, rules
+from badpix import crds, dq, evidence, params, params_files, rules
 from badpix.cli.main import badpix, outlier
 from badpix.detectors import Window
 from badpix.simulation.files import read_flags, simulate
@@ -630,7 +630,7 @@ def test_printed_parameters_load_back(tmp_path, name, parameter_set):
     out, _ = run("params", name, "--set", parameter_set)
     (tmp_path / "p.yml").write_text(out)
     sec = params.section(name)
-    values, _ = params.section_values(params.load_file(tmp_path / "p.yml"), sec, "p")
+    values, _ = params_files.section_values(params_files.load_file(tmp_path / "p.yml"), sec, "p")
     assert params.check(sec, values, "p") == params.defaults(sec, parameter_set)
     assert all(f"  {p.name}:" in out for p in sec.params)
 

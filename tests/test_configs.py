@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from badpix import params
+from badpix import params, params_files, params_text
 from badpix.configs import __main__ as configs
 
 RENDERED = dict(configs.render_all())
@@ -24,8 +24,8 @@ def test_shipped_files_equal_the_declarations(name):
 def test_rendered_values_are_the_declared_ones(tmp_path, name, parameter_set):
     sec = params.section(name)
     path = tmp_path / "p.yml"
-    path.write_text(params.render_yaml(sec, parameter_set))
-    values, inputs = params.section_values(params.load_file(path), sec, "p.yml")
+    path.write_text(params_text.render_yaml(sec, parameter_set))
+    values, inputs = params_files.section_values(params_files.load_file(path), sec, "p.yml")
     assert list(values) == sec.names
     assert not inputs
     other = "documented" if parameter_set == "default" else "default"
@@ -35,7 +35,7 @@ def test_rendered_values_are_the_declared_ones(tmp_path, name, parameter_set):
 def test_documented_file_differs_where_declared(tmp_path):
     path = tmp_path / "documented.yml"
     path.write_text(RENDERED["documented.yml"])
-    tree = params.load_file(path)
+    tree = params_files.load_file(path)
     assert {"flats", "darks", "ifu", "image"} <= set(tree)
     assert params.check(params.section("flats"), tree["flats"], "p") == params.defaults(
         params.section("flats"), "documented"

@@ -25,7 +25,8 @@ IDS = [str(p.relative_to(ROOT)) for p in ALL]
 
 # arrays in, arrays out: these modules open no file
 ALGORITHMS = {
-    "stats", "medians", "flat_field", "flats", "mask", "dq", "detectors", "params", "errors", "build", "workers",
+    "stats", "medians", "flat_field", "flats", "mask", "dq", "detectors", "params", "params_text", "errors", "build",
+    "workers",
     "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/rank", "ifu/search", "ifu/significance",
     "image/model", "image/sky", "image/stack", "image/decide", "resample", "simulation/defects", "simulation/fit",
     "simulate", "simulation/recipe", "score", "provenance",
@@ -37,6 +38,8 @@ DRIVERS = {
 }  # fmt: skip
 LIGHT = [
     "badpix/params.py",
+    "badpix/params_files.py",
+    "badpix/params_text.py",
     "badpix/dq.py",
     "badpix/errors.py",
     "badpix/workers.py",

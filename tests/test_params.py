@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix import params
+from badpix import params, params_files, params_text
 from badpix.cli.common import collect, load_files, parse_size
 from badpix.cli.main import badpix
 from badpix.errors import BadpixError, UsageError
@@ -87,24 +87,24 @@ def test_names_and_keywords_are_declared_once():
 def test_yaml_loads_back(tmp_path, name, parameter_set):
     sec = params.section(name)
     path = tmp_path / "p.yml"
-    path.write_text(params.render_yaml(sec, parameter_set))
-    values, _ = params.section_values(params.load_file(path), sec, "p.yml")
+    path.write_text(params_text.render_yaml(sec, parameter_set))
+    values, _ = params_files.section_values(params_files.load_file(path), sec, "p.yml")
     assert list(values) == sec.names
     assert check(sec, values, "p.yml") == params.defaults(sec, parameter_set)
 
 
 def test_tables_of_the_documentation():
-    rows = params.render_table(FLATS).splitlines()
+    rows = params_text.render_table(FLATS).splitlines()
     assert len(rows) == 2 + len(FLATS.params)
     assert all(row.count("|") == rows[0].count("|") for row in rows)
 
 
 def test_history_and_cards_tell_every_value():
     values = params.defaults(FLATS)
-    lines = params.history_lines(FLATS, values)
+    lines = params_text.history_lines(FLATS, values)
     assert [line.split(" = ")[0] for line in lines] == [f"flats.{n}" for n in FLATS.names]
     assert "flats.dead_sigma_threshold = 5.0 sigma [BPFDEDSG]: " in "\n".join(lines)
-    cards = {key: value for key, value, _ in params.cards(FLATS, values)}
+    cards = {key: value for key, value, _ in params_text.cards(FLATS, values)}
     assert cards["BPFSMOTH"] == 15
     assert cards["BPFMXDED"] == "none"
     assert cards["BPFDEAD"] is True
@@ -267,7 +267,7 @@ def test_any_value_is_taken_or_refused(where, value):
 def load(tmp_path, text):
     path = tmp_path / "p.yml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return params.load_file(path)
+    return params_files.load_file(path)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_any_text_is_a_tree_or_one_message(tmp_path, text):
 def test_empty_and_missing_files(tmp_path):
     assert load(tmp_path, "# nothing\n") == {}
     with pytest.raises(UsageError, match="no such parameter file"):
-        params.load_file(tmp_path / "none.yml")
+        params_files.load_file(tmp_path / "none.yml")
 
 
 def test_merge_keys_are_no_repeated_keys(tmp_path):
@@ -320,14 +320,14 @@ def test_asdf_says_the_same_as_yaml(tmp_path):
     asdf.AsdfFile({"flats": values}).write_to(tmp_path / "p.asdf")
     (tmp_path / "p.yml").write_text(yaml.safe_dump({"flats": values}))
     found = [
-        check(FLATS, params.section_values(params.load_file(tmp_path / n), FLATS, n)[0], n)
+        check(FLATS, params_files.section_values(params_files.load_file(tmp_path / n), FLATS, n)[0], n)
         for n in ("p.asdf", "p.yml")
     ]
     assert found[0] == found[1]
     assert found[0]["flux_check"] == 40000
     (tmp_path / "bad.asdf").write_text("no asdf")
     with pytest.raises(UsageError, match="not readable as ASDF"):
-        params.load_file(tmp_path / "bad.asdf")
+        params_files.load_file(tmp_path / "bad.asdf")
 
 
 @pytest.mark.parametrize(

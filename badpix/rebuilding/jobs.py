@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from badpix import crds, detectors, params
+from badpix import crds, detectors, params, params_files
 from badpix.errors import BadpixError, DataError, UsageError
 
 KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
@@ -90,7 +90,7 @@ def read_file(name: str | Path) -> list[Job]:
         At an unknown key, a wrong value, a missing detector or output.
     """
     path = Path(os.path.abspath(name))
-    tree = params.load_file(path)
+    tree = params_files.load_file(path)
     _check_keys(tree, (*KEYS, *OF_OTHERS, "detectors", "defaults"), str(path))
     if "detectors" not in tree and "defaults" not in tree:
         return [_make_job(tree, path)]
@@ -141,7 +141,7 @@ def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
     tree = _fill(tree, words)
     values, inputs = {}, {}
     for name in SECTIONS:
-        content = params.resolve_paths(name, _mapping(tree.get(name), f"{where}: {name}"), path.parent)
+        content = params_files.resolve_paths(name, _mapping(tree.get(name), f"{where}: {name}"), path.parent)
         values[name], inputs[name] = _section({**tree, name: content}, name, where)
     values["reference"] = crds.check_texts(values["reference"])
     return Job(facts.name, path, _output(tree, path, where), values, inputs, _stages(tree, values, inputs, where))
@@ -149,7 +149,7 @@ def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
 
 def _section(tree: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     sec = params.section(name)
-    given, inputs = params.section_values(tree, sec, where)
+    given, inputs = params_files.section_values(tree, sec, where)
     chosen = given.pop("set", None) or tree.get("set") or "default"
     return params.check(sec, given, where, chosen), inputs
 
