@@ -163,7 +163,7 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
 def _judge_jumps(flags: NDArray[np.uint8], rules: Rules) -> tuple[Bool, Bool]:
     """Where a ramp has many jumps, and where most of these are early: (rows, nx) each."""
     many, soon = np.zeros((2, *flags.shape[1:]), bool)
-    y, x = np.nonzero(np.bitwise_or.reduce(flags, axis=0) & JUMP_DET)
+    y, x = np.nonzero((np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) != 0)
     jumps = (flags[:, y, x] & JUMP_DET) != 0
     early = jumps[: rules.early].sum(axis=0) / rules.early
     late = jumps[rules.late :].sum(axis=0) / (rules.groups - rules.late)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from badpix.dark.scores import SHOT_SLOPE, Population, Setup
 from badpix.dark.stats import TRIMMED_ERROR, Stats
@@ -244,6 +243,8 @@ def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Flo
 
 def flatten_pedestal(pedestal: Float, interleaved: bool) -> Float:
     """Pedestal minus its median in 9 x 9 pixels of the same amplifier: for ramps that hold the bias (MIRI)."""
+    from scipy import ndimage  # here: it takes longer to import than all else
+
     out = np.empty_like(pedestal)
     filled = np.where(np.isfinite(pedestal), pedestal, np.float32(0))
     parts = [np.s_[:, k::4] for k in range(4)] if interleaved else [np.s_[:, :]]
