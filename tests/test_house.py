@@ -12,6 +12,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 from conftest import ROOT
 
@@ -188,6 +189,12 @@ def test_help_is_light_and_has_an_example(group, args):
     assert text.startswith("Usage: ")
     assert "Example" in text or args == ("params",)
     assert seconds < 15 * HELP_CPU  # a busy machine counts the waiting as well
+
+
+@pytest.mark.parametrize("columns", ["40", "72", "80", "200", "wide", ""])
+def test_help_is_as_wide_as_click_makes_it(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main.help_width() == click.formatting.HelpFormatter().width
 
 
 def test_help_stays_below_its_limit():
