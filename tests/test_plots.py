@@ -54,3 +54,14 @@ def test_a_missing_matplotlib_is_named(monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'badpix\[plots\]'"):
         plots.require_matplotlib()
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),
+       st.integers(1, 4))  # fmt: skip
+def test_small_pictures_hold_the_means_of_what_was_measured(image, step):
+    image[image > 50] = np.nan
+    small = plots.shrink(image, step)
+    for y, x in np.ndindex(*small.shape):
+        block = image[y * step : (y + 1) * step, x * step : (x + 1) * step]
+        good = block[np.isfinite(block)]
+        assert small[y, x] == pytest.approx(good.mean(), abs=1e-4) if good.size else np.isnan(small[y, x])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SHOWN = 200_000  # pixels of one type that are drawn at the most
 BINS = 200
+DOTS = 1100  # of a picture of an image, in its longer direction
 
 
 def require_matplotlib() -> None:
@@ -98,15 +99,34 @@ def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Pa
 
 
 def draw_image(image: NDArray[Any], title: str, path: Path) -> Path:
-    """A grey image between its 1st and 99th percentile."""
+    """A grey image between its 1st and 99th percentile; where pixels are smaller than dots, their means."""
     figure = make_figure(8, 7)
     axes = figure.add_subplot()
-    finite = image[np.isfinite(image)]
+    small = shrink(image, -(-max(image.shape) // DOTS))
+    finite = small[np.isfinite(small)]
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
-    shown = axes.imshow(image, origin="lower", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+    frame = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
+    shown = axes.imshow(
+        small, origin="lower", cmap="cividis", vmin=low, vmax=high, interpolation="nearest", extent=frame
+    )
     figure.colorbar(shown, ax=axes, shrink=0.8)
     _name_axes(axes, title)
     return save_figure(figure, path)
+
+
+def shrink(image: NDArray[Any], step: int) -> NDArray[np.float32]:
+    """Means of blocks of ``step`` x ``step`` pixels, smaller ones at the far edges; NaN where nothing was measured."""
+    shape = [-(-n // step) for n in image.shape]
+    total, number = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for y, x in np.ndindex(step, step):
+        part = image[y::step, x::step]
+        good = np.isfinite(part)
+        inside = tuple(slice(n) for n in part.shape)
+        total[inside] += np.where(good, part, 0)
+        number[inside] += good
+    with np.errstate(invalid="ignore"):
+        total /= number
+    return total
 
 
 def draw_flags(image: NDArray[np.uint32], title: str, path: Path) -> Path:
@@ -169,17 +189,22 @@ def histogram(
     image: NDArray[Any], limits: Sequence[float] = (), bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Counts and edges over the range in which nearly all pixels and the limits lie; the rest goes to the ends."""
-    finite = image[np.isfinite(image)].astype(np.float64).ravel()
+    finite = image[np.isfinite(image)]
     if not finite.size:
         return np.zeros(1, np.int64), np.array([0.0, 1.0])
-    low, high = np.percentile(finite, (0.05, 99.95))
+    lowest, highest = float(finite.min()), float(finite.max())
+    finite.partition([int(q * (finite.size - 1)) for q in (0.0005, 0.9995)])
+    low, high = (float(finite[int(q * (finite.size - 1))]) for q in (0.0005, 0.9995))
     low, high = min([low, *limits]), max([high, *limits])
     margin = 0.05 * (high - low) or 1.0
-    low, high = max(low - margin, finite.min()), min(high + margin, finite.max())
+    low, high = max(low - margin, lowest), min(high + margin, highest)
     if limits:
         low, high = min(low, min(limits)), max(high, max(limits))
-    counts, edges = np.histogram(np.clip(finite, low, high), bins=bins, range=(low, high if high > low else low + 1))
-    return counts.astype(np.int64), edges
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    counts = np.zeros(bins, np.int64)
+    for start in range(0, finite.size, 1 << 20):  # the whole image in double precision would be four copies of it
+        counts += np.histogram(np.clip(finite[start : start + (1 << 20)].astype(np.float64), low, high), edges)[0]
+    return counts, edges
 
 
 # --- comparison ------------------------------------------------------------------------------------------
