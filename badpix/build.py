@@ -466,12 +466,20 @@ def _manual_of(name: str, first: Mask, one_based: bool) -> list[mask.ManualRow]:
 
 
 def _reference(first: Mask, masks: Sequence[Mask]) -> NDArray[np.bool_]:
-    """Reference pixels of the merged mask: by geometry; the interleaved ones of IRS2 from the masks."""
+    """Reference pixels of the merged mask: by geometry; the interleaved ones of IRS2 from the masks.
+
+    A simulated detector of another size (``--size``) has its own border, where geometry sees the inside of the real
+    detector: what all masks of a window call reference pixels along its edge are reference pixels.
+    """
     border = detectors.measure_border(detectors.get(first.detector), first.window)
-    if first.window.ysize != detectors.IRS2_ROWS:
+    marked = [(m.image & dq.VALUE["REFERENCE_PIXEL"]) != 0 for m in masks]
+    if first.window.ysize == detectors.IRS2_ROWS:
+        return border | np.any(marked, axis=0)
+    if first.is_full:
         return border
-    marked = np.any([(m.image & dq.VALUE["REFERENCE_PIXEL"]) != 0 for m in masks], axis=0)
-    return border | marked
+    edge = np.ones_like(border)
+    edge[4:-4, 4:-4] = False
+    return border | (np.all(marked, axis=0) & edge)
 
 
 def _finish_merge(

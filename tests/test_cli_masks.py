@@ -532,6 +532,18 @@ def test_good_reference_pixels_get_no_do_not_use(tmp_path):
     assert image[5, 0] == V["REFERENCE_PIXEL"] | V["BAD_REF_PIXEL"] | DNU
 
 
+def test_the_border_of_a_scaled_detector_stays(tmp_path):
+    """`badpix simulate --size` makes small detectors with a border where the real one has none."""
+    row = [(x, 0, "REFERENCE_PIXEL") for x in range(72)]
+    one, two = miri(tmp_path / "1.fits", *row), miri(tmp_path / "2.fits", *row, (30, 30, "RC"), (40, 0, "DEAD"))
+    assert (merged(tmp_path, one, two).image[0] & V["REFERENCE_PIXEL"]).all()
+    inside = [(30, 31, "REFERENCE_PIXEL")]
+    one, two = miri(tmp_path / "3.fits", *row, *inside), miri(tmp_path / "4.fits", *inside)
+    image = merged(tmp_path, one, two).image
+    assert not (image[0, 4:] & V["REFERENCE_PIXEL"]).any()  # one mask alone is no proof, and geometry says no
+    assert not image[31, 30]
+
+
 def test_a_bad_reference_pixel_of_a_manual_list_is_not_used(tmp_path):
     """The correction takes every reference pixel without DO_NOT_USE."""
     (tmp_path / "list.txt").write_text("0 785 BAD_REF_PIXEL\n")

@@ -115,7 +115,7 @@ def draw_image(image: NDArray[Any], title: str, path: Path) -> Path:
 
 
 def shrink(image: NDArray[Any], step: int) -> NDArray[np.float32]:
-    """Means of blocks of ``step`` x ``step`` pixels, smaller ones at the far edges; NaN where nothing was measured."""
+    """Means of blocks of ``step`` x ``step`` pixels, smaller ones at the far edges; NaN where all are."""
     shape = [-(-n // step) for n in image.shape]
     total, number = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for y, x in np.ndindex(step, step):
