@@ -5,7 +5,9 @@
 3. OPEN: a low pixel whose side neighbours collect its charge. Over those neighbours that exist and are not low
    themselves (at least two): their mean excess N' - mu is above `min_open_excess` and above `open_sigma` of its
    error (the spread of good pixels / sqrt(number)); without the highest of them half of that excess must be left,
-   so that one hot neighbour does not make an OPEN pixel. Decided for all low pixels at once, before DEAD.
+   so that one hot neighbour does not make an OPEN pixel. Decided for all low pixels at once, before DEAD. Then
+   the neighbours that touch no other such pixel must be above `min_open_excess` on average: a pixel diagonal to
+   an OPEN one has two bright neighbours for that one's sake.
 4. DEAD: N' < `max_dead_norm_signal` (0.05) and not OPEN.
 5. LOW_QE: low, and neither OPEN nor DEAD.
 6. ADJ_OPEN: the eight neighbours of OPEN pixels that have no type of their own.
@@ -74,6 +76,23 @@ def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float
     number = np.zeros(norm.shape, np.int8)
     excess[y, x], number[y, x] = np.where(count >= 2, guarded, np.nan), count
     return excess, number
+
+
+def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
+    """Mean excess of the side neighbours that a pixel shares with no other one that may be OPEN: (ny, nx).
+
+    Two of the side neighbours of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
+    are shared, ``excess`` stays; NaN where a pixel is not one of ``brighter``, the low pixels with bright neighbours.
+    """
+    y, x = np.nonzero(brighter)
+    touching = stats.count_sides(brighter)
+    sides = stats.sides_at(norm, y, x, np.nan) - np.float32(center)
+    sides[stats.sides_at(low, y, x, True) | (stats.sides_at(touching, y, x, 0) > 1)] = np.nan
+    good = np.isfinite(sides)
+    count = good.sum(axis=0)
+    own = np.full(norm.shape, np.nan, np.float32)
+    own[y, x] = np.where(count > 0, np.where(good, sides, 0).sum(axis=0) / np.maximum(count, 1), excess[y, x])
+    return own
 
 
 def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
@@ -263,7 +282,11 @@ def _find_open(norm: Float, low: Bool, candidates: Bool, p: Mapping[str, Any], f
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
     if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
         found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
-    return low & find_above(excess - limits, limit=0.0)
+    brighter = low & find_above(excess - limits, limit=0.0)
+    images["open_own"] = measure_own_excess(norm, low, brighter, excess, center=center)
+    text = "so do those that touch no other OPEN pixel"
+    rules.append(Rule("OPEN", "open_own", ">", p["min_open_excess"], "", text))
+    return brighter & find_above(images["open_own"], limit=p["min_open_excess"])
 
 
 def dead_limit(p: Mapping[str, Any], detector: detectors.Detector) -> float:

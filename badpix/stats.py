@@ -314,3 +314,13 @@ def grow(found: Bool) -> Bool:
     wide[:, 1:] |= tall[:, :-1]
     wide[:, :-1] |= tall[:, 1:]
     return wide
+
+
+def count_sides(found: Bool) -> NDArray[np.uint8]:
+    """How many of the four side neighbours of each pixel are True: (ny, nx)."""
+    count = np.zeros(found.shape, np.uint8)
+    count[1:] += found[:-1]
+    count[:-1] += found[1:]
+    count[:, 1:] += found[:, :-1]
+    count[:, :-1] += found[:, 1:]
+    return count

@@ -195,6 +195,22 @@ def test_touching_open_pixels_stay_open(tmp_path, start, step, level):
     same_maps(search(tmp_path, stack, ipc_correction="none"), truth)
 
 
+@pytest.mark.parametrize("step", [(1, 1), (1, -1), (-1, 1)])
+@pytest.mark.parametrize(("level", "name"), [(0.3, "LOW_QE"), (0.0, "DEAD")])
+def test_pixels_diagonal_to_an_open_one_are_not_open(tmp_path, step, level, name):
+    """Two of their neighbours are bright for the open pixel's sake; also where several stand around it."""
+    stack, truth = make_flats(5, (128, 160)), no_truth()
+    for y, x in ((50, 50), (80, 90)):
+        put_open(stack, y, x, 0.2, gain=0.4)
+    beside = [(50 + step[0], 50 + step[1]), (81, 91), (81, 89), (79, 91)]
+    for y, x in beside:
+        stack[:, y, x] = level * 100
+        truth[name][y, x] = True
+    for y, x in ((50, 50), (80, 90)):
+        mark_open(truth, y, x)
+    same_maps(search(tmp_path, stack, ipc_correction="none"), truth)
+
+
 @pytest.mark.parametrize("step", [(0, 1), (1, 0), (1, 1)])
 def test_touching_dead_pixels_are_not_open(tmp_path, step):
     stack, truth = make_flats(5, (128, 160)), no_truth()

@@ -225,6 +225,12 @@ def test_sides_equal_a_padded_image(image):
     np.testing.assert_array_equal(stats.sides_at(image, y, x, -5), wanted)
 
 
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)))
+def test_counted_sides_are_those_of_each_pixel(found):
+    y, x = (a.ravel() for a in np.indices(found.shape))
+    np.testing.assert_array_equal(stats.count_sides(found).ravel(), stats.sides_at(found, y, x, False).sum(axis=0))
+
+
 def test_sides_of_no_pixel():
     none = np.empty(0, np.intp)
     assert stats.sides_at(np.ones((3, 3)), none, none, 0).shape == (4, 0)
