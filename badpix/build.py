@@ -338,7 +338,7 @@ def write_evidence(path: Path, found: Detection, mask_path: Path, overwrite: boo
     for name, flagged in found.maps.items():
         found.evidence.images.setdefault(f"is_{name.lower()}", flagged)
     with output.atomic_path(path, overwrite) as temporary:
-        output.write_hdus(temporary, evidence.to_hdus(found.evidence, header))
+        evidence.write(temporary, found.evidence, header)
 
 
 # --- merge -----------------------------------------------------------------------------------------------
@@ -521,20 +521,14 @@ def _finish_merge(
 
 def _join_evidence(masks: Sequence[Mask], path: Path, overwrite: bool) -> Path | None:
     """The evidence of all inputs in one file beside the merged mask; None where no input has any."""
-    joined: evidence.Evidence | None = None
+    parts = []
     for one in masks:
         beside = evidence.path_beside(one.path) if one.path else None
-        if beside is None or not beside.is_file():
-            continue
-        found, _ = evidence.read(beside)
-        if any(image.shape != one.image.shape for image in found.images.values()):
-            continue
-        fresh = {k: v for k, v in found.images.items() if joined is None or k not in joined.images}
-        found = evidence.Evidence(fresh, found.rules, found.samples)
-        joined = found if joined is None else joined.join(found)
-    if joined is None:
+        if beside is not None and beside.is_file() and evidence.read_shape(beside) in ((), one.image.shape):
+            parts.append(beside)
+    if not parts:
         return None
     beside = evidence.path_beside(path)
     with output.atomic_path(beside, overwrite) as temporary:
-        output.write_hdus(temporary, evidence.to_hdus(joined, crds.evidence_header(path)))
+        evidence.join(temporary, parts, crds.evidence_header(path))
     return beside

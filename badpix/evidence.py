@@ -24,9 +24,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from badpix.crf import read_layout
 from badpix.errors import DataError
 from badpix.exposures import open_fits
-from badpix.output import table_hdu
+from badpix.output import pack_hdu, table_hdu
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -63,15 +64,6 @@ class Evidence:
     rules: list[Rule] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
 
-    def join(self, other: Evidence) -> Evidence:
-        """This evidence and another one; names must not clash."""
-        clash = sorted(set(self.images) & set(other.images))
-        if clash:
-            raise ValueError(f"both hold {', '.join(clash)}")
-        return Evidence(
-            {**self.images, **other.images}, [*self.rules, *other.rules], {**self.samples, **other.samples}
-        )
-
 
 @dataclass
 class Detection:
@@ -101,34 +93,87 @@ def path_beside(mask: str | Path) -> Path:
     return mask.with_name(f"{name}_evidence.fits")
 
 
-def to_hdus(evidence: Evidence, header: Mapping[str, Any]) -> fits.HDUList:
-    """The FITS form of the evidence.
+def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> None:
+    """Write evidence, one image packed at a time; its images are given up as they are written.
 
     Parameters
     ----------
+    path : path
+        A temporary path, from :func:`badpix.output.atomic_path`.
     evidence : Evidence
-        What to store.
+        What to store; without images afterwards.
     header : mapping
         Primary keywords: instrument, detector, window, MASKSUM (DATASUM of the mask's DQ).
     """
+    with open(path, "wb") as stream:
+        stream.write(pack_hdu(_primary_hdu(header)))
+        for name in list(evidence.images):
+            stream.write(pack_hdu(_image_hdu(name, evidence.images.pop(name))))
+        for name, samples in evidence.samples.items():
+            stream.write(pack_hdu(_samples_hdu(name, samples)))
+        stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
+
+
+def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any]) -> None:
+    """Write the evidence of several files into one, packed as it is; of images of one name the first counts.
+
+    Parameters
+    ----------
+    path : path
+        A temporary path.
+    parts : sequence of path
+        Evidence files of one shape.
+    header : mapping
+        As for :func:`write`.
+
+    Raises
+    ------
+    DataError
+        If one of them holds no RULES.
+    """
+    rules: list[Rule] = []
+    known = {"", "RULES"}
+    with open(path, "wb") as stream:
+        stream.write(pack_hdu(_primary_hdu(header)))
+        for part in parts:
+            with opened(part) as (found, _):
+                rules += found.rules
+            fresh = [hdu for hdu in read_layout(part).hdus[1:] if hdu.name not in known]
+            known |= {hdu.name for hdu in fresh}
+            with open(part, "rb") as source:
+                for hdu in fresh:
+                    source.seek(hdu.start)
+                    stream.write(source.read(hdu.end - hdu.start))
+        stream.write(pack_hdu(_rules_hdu(rules)))
+
+
+def read_shape(path: str | Path) -> tuple[int, ...]:
+    """Shape of the images of an evidence file; empty without any."""
+    with opened(path) as (found, _):
+        return next((tuple(image.shape) for image in found.images.values()), ())
+
+
+def _primary_hdu(header: Mapping[str, Any]) -> fits.PrimaryHDU:
     primary = fits.PrimaryHDU()
     for key, value in header.items():
         primary.header[key] = value
-    hdus = [primary]
-    for name, image in evidence.images.items():
-        stored = image.astype(np.float32) if image.dtype == np.float64 else image
-        stored = stored.astype(np.uint8) if stored.dtype == bool else stored
-        hdus.append(fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0))
-    for name, samples in evidence.samples.items():
-        n = samples.values.shape[1]
-        columns = [
-            fits.Column("x", "J", array=samples.x),
-            fits.Column("y", "J", array=samples.y),
-            fits.Column("values", f"{n}E", array=samples.values),
-        ]
-        hdus.append(table_hdu(columns, f"SAMPLES_{name.upper()}"))
-    hdus.append(_rules_hdu(evidence.rules))  # last: a file that was cut has none
-    return fits.HDUList(hdus)
+    return primary
+
+
+def _image_hdu(name: str, image: NDArray[Any]) -> fits.CompImageHDU:
+    """A tile-compressed image without loss; small types stay small."""
+    stored = image.astype(np.float32) if image.dtype == np.float64 else image
+    stored = stored.astype(np.uint8) if stored.dtype == bool else stored
+    return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0)
+
+
+def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
+    columns = [
+        fits.Column("x", "J", array=samples.x),
+        fits.Column("y", "J", array=samples.y),
+        fits.Column("values", f"{samples.values.shape[1]}E", array=samples.values),
+    ]
+    return table_hdu(columns, f"SAMPLES_{name.upper()}")
 
 
 def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:

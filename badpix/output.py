@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from badpix.errors import DataError, UsageError
 if TYPE_CHECKING:
     from astropy.io import fits
 
+BLOCK = 2880  # bytes of an empty primary HDU
 TEMPORARY = ".badpix-"  # prefix of temporary names: hidden, and easy to recognise after a crash
 
 
@@ -158,6 +160,18 @@ def table_hdu(columns: Sequence[fits.Column], name: str) -> fits.BinTableHDU:
     hdu = fits.BinTableHDU(name=name)
     hdu.data = fits.FITS_rec.from_columns(fits.ColDefs(columns))
     return hdu
+
+
+def pack_hdu(hdu: fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU | fits.BinTableHDU) -> bytes:
+    """The bytes of one HDU in a file, with sums like those of :func:`write_hdus`: for files written HDU by HDU."""
+    from astropy.io import fits
+
+    stream = BytesIO()
+    with _gzip_without_clock():
+        hdu.add_checksum(when="of this HDU")
+        first = isinstance(hdu, fits.PrimaryHDU)
+        fits.HDUList([hdu] if first else [fits.PrimaryHDU(), hdu]).writeto(stream)
+    return stream.getvalue()[0 if first else BLOCK :]
 
 
 @contextmanager

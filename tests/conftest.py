@@ -1,5 +1,7 @@
 """Shared by all tests: run from a bare checkout, find the real data, know which clients are installed."""
 
+import gc
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +19,9 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+from badpix.trust import clients  # noqa: E402 (badpix is complete by now)
+from badpix.trust.clients import Answer  # noqa: E402
+
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -24,6 +29,36 @@ DATA = ROOT.parent / "shared" / "data"
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither read nor fill the user's cache of hashes."""
     monkeypatch.setenv("BADPIX_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _quick_collections(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each step of the pipeline ends with a full garbage collection, on small frames longer than the step itself:
+    what is imported by now is not looked through."""
+    client = "clients" in request.keywords
+    if client:
+        gc.freeze()
+    yield
+    if client:
+        gc.unfreeze()
+
+
+@pytest.fixture
+def ask(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """``ask("dq_init", mask)`` and ``ask("certify", mask)``: what `badpix check --pipeline` asks elsewhere."""
+
+    def run(task: str, path: Path, exposure: Path | None = None) -> Answer:
+        from crds.core import log
+
+        folder = tmp_path_factory.mktemp("client")
+        for name in ("CRDS_PATH", "CRDS_SERVER_URL"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in clients._offline(str(folder)).items():
+            monkeypatch.setenv(name, value)
+        log.reset()
+        return Answer(task, **clients.TASKS[task](folder, path, exposure))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """Evidence: stored without loss, read back, and its rules give the flags again."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from badpix import evidence
 from badpix.errors import DataError
-from badpix.evidence import Evidence, Rule, Samples, holds, path_beside, to_hdus
+from badpix.evidence import Evidence, Rule, Samples, holds, path_beside
 
 
 def example():
@@ -31,7 +34,7 @@ def example():
 
 
 def stored(tmp_path, made, **header):
-    to_hdus(made, header).writeto(tmp_path / "m_evidence.fits")
+    evidence.write(tmp_path / "m_evidence.fits", replace(made, images=dict(made.images)), header)
     return evidence.read(tmp_path / "m_evidence.fits")
 
 
@@ -74,13 +77,35 @@ def test_limits_keep_their_last_bit(limit, comparison):
     assert evidence._rule(row) == rule
 
 
-def test_joining():
-    one, two = example(), Evidence({"other": np.zeros((2, 2), np.float32)}, [Rule("A", "other", ">", 0.0, "", "")])
-    joined = one.join(two)
-    assert set(joined.images) == {*one.images, "other"}
+def test_files_are_joined_as_they_are_and_the_first_image_of_a_name_counts(tmp_path):
+    one = example()
+    two = Evidence(
+        {"other": np.arange(2000, dtype=np.float32).reshape(40, 50), "limit_map": np.zeros((40, 50), np.float32)},
+        [Rule("A", "other", ">", 0.0, "", "")],
+        {"more": one.samples["votes"]},
+    )
+    parts = [tmp_path / "one.fits", tmp_path / "two.fits"]
+    evidence.write(parts[0], example(), {"MASKSUM": "1"})
+    evidence.write(parts[1], replace(two, images=dict(two.images)), {"MASKSUM": "2"})
+    assert evidence.read_shape(parts[0]) == (40, 50)
+    evidence.join(tmp_path / "joined.fits", parts, {"MASKSUM": "3"})
+    joined, header = evidence.read(tmp_path / "joined.fits")
+    assert header["MASKSUM"] == "3"
+    assert list(joined.images) == [*one.images, "other"]
+    assert list(joined.samples) == ["votes", "more"]
     assert joined.rules == one.rules + two.rules
-    with pytest.raises(ValueError, match="both hold doubles, flat_norm"):
-        one.join(one)
+    np.testing.assert_array_equal(joined.images["limit_map"], one.images["limit_map"])
+    np.testing.assert_array_equal(joined.images["other"], two.images["other"])
+    with warnings.catch_warnings(), fits.open(tmp_path / "joined.fits", checksum=True) as hdus:
+        warnings.simplefilter("error")
+        hdus.verify("exception")
+        assert [h.name for h in hdus][-1] == "RULES"
+
+
+def test_images_are_given_up_as_they_are_written(tmp_path):
+    made = example()
+    evidence.write(tmp_path / "e.fits", made, {})
+    assert made.images == {}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +131,7 @@ def test_missing_and_broken_files(tmp_path):
 
 def test_truncated_files(tmp_path):
     path = tmp_path / "e.fits"
-    to_hdus(example(), {}).writeto(path)
+    evidence.write(path, example(), {})
     content = path.read_bytes()
     for length in range(0, len(content) - 2880, 1777):
         path.write_bytes(content[:length])

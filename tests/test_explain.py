@@ -13,7 +13,6 @@ from badpix import crds, evidence
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Evidence, Rule, Samples
-from badpix.output import write_hdus
 from badpix.trust import choose, explain, pixel_ramps, readings, words
 
 FLAGS = [
@@ -57,7 +56,7 @@ def make_evidence(shape=(64, 72)):
 @pytest.fixture
 def made(tmp_path):
     path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
-    write_hdus(evidence.path_beside(path), evidence.to_hdus(make_evidence(), crds.evidence_header(path)))
+    evidence.write(evidence.path_beside(path), make_evidence(), crds.evidence_header(path))
     mask = crds.read_mask(path)
     found, note = readings.read_evidence(mask)
     assert note == ""

@@ -15,7 +15,6 @@ from test_explain import FLAGS, make_evidence, write_jump
 
 from badpix import crds, dq, evidence, params
 from badpix.cli.main import badpix
-from badpix.output import write_hdus
 from badpix.trust import check, report, report_parts
 
 P = params.defaults(params.section("check"))
@@ -25,7 +24,7 @@ P = params.defaults(params.section("check"))
 def made(tmp_path):
     old = make_mask(tmp_path / "old.fits", window=SUB64, flags=FLAGS[:2], SUBARRAY="SUB64")
     path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64", AUTHOR="<b>A & B</b>")
-    write_hdus(evidence.path_beside(path), evidence.to_hdus(make_evidence(), crds.evidence_header(path)))
+    evidence.write(evidence.path_beside(path), make_evidence(), crds.evidence_header(path))
     return path, old
 
 

@@ -16,7 +16,6 @@ from mask_files import SUB64, make_mask
 from test_explain import FLAGS, make_evidence, write_jump
 
 from badpix import crds, dq, evidence, params
-from badpix.output import write_hdus
 from badpix.trust import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -91,7 +90,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     old = make_mask(folder / "old.fits", window=SUB64, flags=[*FLAGS[:2], (50, 50, "WARM")], SUBARRAY="SUB64")
     path = make_mask(folder / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
-    write_hdus(evidence.path_beside(path), evidence.to_hdus(make_evidence(), crds.evidence_header(path)))
+    evidence.write(evidence.path_beside(path), make_evidence(), crds.evidence_header(path))
     limits = params.defaults(params.section("check"))
     jump = write_jump(folder / "a_jump.fits")
     report.write_report(path, folder / "report.html", limits, against=old, ramps=[jump])
