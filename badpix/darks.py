@@ -264,7 +264,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
     examined = choose_evenly(darks.integrations, p["examined_integrations"])
-    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, tuple(fit.pulls), len(examined))
+    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, len(examined))
     if setup.integrations < p["min_integrations"]:
         raise DataError(
             f"{darks.first.path}: {setup.integrations} integrations in {len(darks.files)} darks, expected at least "
@@ -293,7 +293,6 @@ def make_cuts(p: Mapping[str, Any]) -> Cuts:
         noise=min(usual.noise, 0.75 * p["noisy_sigma_threshold"]),
         contrast=min(usual.contrast, 0.8 * p["rc_sigma_threshold"]),
         telegraph=min(usual.telegraph, 0.95 * p["telegraph_threshold"]),
-        switching=min(usual.switching, 0.9 * p["telegraph_noisy_threshold"]),
         pedestal=min(usual.pedestal, 0.8 * p["low_pedestal_sigma_threshold"]),
         min_integrations=p["min_integrations"],
     )

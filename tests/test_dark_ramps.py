@@ -121,6 +121,22 @@ def test_white_noise_ignores_one_particle_and_the_tilt_it_makes():
     assert found["drop"][1, 1] > -60
 
 
+def test_a_flagged_particle_leaves_the_numbers_beside_hits_alone():
+    y = make(60, seed=4)
+    flags = np.zeros(y.shape, np.uint8)
+    flags[20, 1, 1] = ramps.JUMP_DET
+    found = []
+    for size in (300, 20000):
+        hit = y.copy()
+        hit[20:, 1, 1] += size
+        found.append(measure(hit, flags)[0])
+    for name, limit in (("calm", 1e-2), ("flatness", 1e-3), ("memory", 1e-2)):
+        assert found[0][name][1, 1] == pytest.approx(found[1][name][1, 1], rel=limit)
+    quiet, _ = measure(y)
+    assert found[0]["calm"][1, 1] == pytest.approx(quiet["residual"][1, 1], rel=0.2)
+    np.testing.assert_array_equal(np.delete(quiet["calm"], 129), np.delete(quiet["residual"], 129))
+
+
 def test_white_and_residual_variance_of_white_noise_are_unbiased():
     rng = np.random.default_rng(5)
     y = rng.normal(0, 5, (40, 16, 128)).astype(np.float32)
@@ -145,6 +161,9 @@ def test_tiles_measured_together_or_alone_give_the_same_bytes(groups, rows, seed
     rng = np.random.default_rng(seed)
     y = rng.normal(0, 5, (groups, 2 * rows, 128)).astype(np.float32)
     flags = np.where(rng.random(y.shape) < 0.002, ramps.SATURATED, 0).astype(np.uint8)
+    hits = rng.random(y.shape) < 0.003
+    flags[hits] |= ramps.JUMP_DET
+    y += np.cumsum(300 * hits, axis=0, dtype=np.float32)
     fit = ramps.ramp_fit(groups)
     together, counts = ramps.measure_ramps(y, flags, fit, CELLS)
     for k in range(rows):

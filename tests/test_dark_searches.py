@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.dark import searches
+from badpix.dark import ramps, searches
 from badpix.dark.scores import Population, Setup
 
 SHAPE = (9, 11)
@@ -106,6 +106,79 @@ def test_hot_pixels_stand_out_and_go_on(changes, want):
         hot_pixels(**changes), setup, population, limit=0.5, own_threshold=3.5, late_fraction=0.5
     )
     assert found[0] == want
+
+
+@pytest.mark.parametrize(("tau", "rate"), [(1.0, 0.0), (1.0, 2.0), (6.0, 0.5), (15.0, 0.0), (30.0, 0.0)])
+def test_a_decay_is_told_from_a_current_that_goes_on(tau, rate):
+    fit = ramps.ramp_fit(30)
+    setup = Setup(30, 10.0, 6, ramps.contrast_names(fit.templates))
+    g = np.arange(30)
+    values = fit.weights @ (rate * setup.group_time * g - 800 * np.exp(-g / tau)).astype(np.float32)
+    pixels = {"white": np.array([25.0]), "integrations": np.array([6.0])}
+    pixels |= {t + "_median": values[3 + k : 4 + k] for k, t in enumerate(setup.templates)}
+    left = values[1] / setup.group_time - searches.decay_rate(pixels, setup)[0]
+    assert left < rate + 0.2
+    if tau < 10:  # slower ones are nearly straight: the doubt counts against the current
+        assert left == pytest.approx(rate, abs=0.2)
+
+
+def switching(bent=False, **changes):
+    """One candidate: found by its score, and in other ways."""
+    rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1} | changes
+    table = {k: np.array([v], np.float32) for k, v in rows.items()}
+    population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
+    score, otherwise = searches.find_telegraph(
+        table, table, Setup(30, 10.0, 6, ()), population, np.array([changes.get("leaked", 0.0)], np.float32),
+        np.array([bent]), threshold=5.0, bent_threshold=3.5, min_drops=2,
+    )  # fmt: skip
+    return bool(score[0]), bool(otherwise[0])
+
+
+def test_switching_shows_in_the_score_in_drops_or_in_a_bent_ramp():
+    assert switching() == (False, False)
+    assert switching(telegraph=5.1) == (True, False)
+    assert switching(drops=2) == (False, True)
+    assert switching(deepest=-9, jump_fraction=0.5) == (False, True)
+    assert switching(bent=True) == (False, True)
+    assert switching(bent=True, telegraph=3) == (False, False)
+
+
+@pytest.mark.parametrize("reason", [{"shot": 1e3}, {"leaked": 5.0}, {"cut_fraction": 0.5}])
+def test_switching_is_not_claimed_where_something_else_explains_it(reason):
+    assert switching(bent=True, telegraph=9, drops=5, **reason) == (False, False)
+
+
+def settling(**changes):
+    """One candidate that bends by 40 sigma: whether it settles, and whether it bends at all."""
+    rows = {
+        "c": 200.0, "c_median": 200.0, "c_z": 40.0, "c_median_z": 30.0, "c_sign": 1.0, "c_scatter": 40.0,
+        "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "shot": 0.1, **changes,
+    }  # fmt: skip
+    table = {k: np.array([v], np.float32) for k, v in rows.items()}
+    population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
+    found = searches.find_rc(
+        table, table, Setup(30, 10.0, 6, ("c",)), population, sigma=5.5, median_sigma=4.0, sign_fraction=0.75,
+        scatter=0.5, linear_fraction=0.1, explained=0.8, rest=2.5,
+    )  # fmt: skip
+    return tuple(bool(f[0]) for f in found)
+
+
+def test_ramps_settle_alike_and_the_decay_explains_them():
+    assert settling() == (True, True)
+    assert settling(c_scatter=110.0) == (False, True)
+    assert settling(c_sign=0.6) == (False, True)
+    assert settling(share=0.5) == (True, True)  # the rest is quiet
+    assert settling(share=0.5, rest=400.0) == (False, True)
+    assert settling(share=0.5, rest=400.0, c_scatter=10.0) == (True, True)  # nothing else repeats so well
+    assert settling(slope=100.0) == (False, False)
+    assert settling(c_median_z=2.0) == (False, False)
+
+
+def test_residuals_leak_with_the_hits_in_them():
+    table = places((4, 4), (4, 5))
+    pixels = {"residual": np.array([25.0, 25.0]), "whole_residual": np.array([25.0, 1e6], np.float32)}
+    leaked = searches.leaked_variance(pixels, table, 0.01)
+    np.testing.assert_allclose(leaked, [100, 0.0025])
 
 
 def test_neighbours_of_a_pixel_that_saturates_early_are_not_hot():

@@ -50,7 +50,7 @@ def make_tile(n=6, pixels=50, seed=0, scatter=0.01, **values):
     rng = np.random.default_rng(seed)
     rows = {
         "slope": 0.0, "late": 0.0, "contrast_0": 0.0, "residual": 25.0, "white": 25.0, "flatness": 0.8,
-        "memory": -0.1, "drop": -15.0, "rate": 0.0, "pedestal": 0.0,
+        "memory": -0.1, "drop": -15.0, "calm": 25.0, "rate": 0.0, "pedestal": 0.0,
     }  # fmt: skip
     made = {k: (v + scatter * rng.normal(size=(n, pixels))).astype(np.float32) for k, v in rows.items()}
     for name, change in values.items():
@@ -79,24 +79,22 @@ def test_one_cosmic_ray_in_six_integrations_changes_nothing():
         assert found[name][0] == pytest.approx(np.median(found[name][1:]), abs=0.1)
 
 
-def test_residuals_come_from_integrations_without_jumps_and_not_from_the_worst():
-    tile = make_tile(
-        memory=np.array([0.9, 0.9, 0.9, -0.1, -0.1, -0.1]), residual=np.array([1e4, 900, 900, 25, 25, 25])
-    )
-    tile.jumps[:2, 0] = 1
+def test_residuals_are_means_without_the_tenth_that_is_largest():
+    tile = make_tile(n=20, memory=np.r_[0.9, 0.9, np.full(18, -0.1)], calm=np.r_[1e4, 900, np.full(18, 25)])
+    tile.groups[2, 0] = 3
     found = stats.combine_integrations(tile, **OPTIONS)
-    assert found["clean"][0] == 4
-    assert found["clean_memory"][0] == pytest.approx(-0.1, abs=1e-3)
-    assert found["residual"][0] == pytest.approx(25, abs=1)
+    assert found["kept"][0] == 18  # of 19 that count, one tenth is left out: one integration
+    assert found["kept"][1] == 18
+    assert found["memory"][0] == pytest.approx((0.9 - 17 * 0.1) / 18, abs=1e-2)
+    assert found["residual"][0] == pytest.approx((900 + 17 * 25) / 18, rel=1e-2)
+    assert found["residual"][1] == pytest.approx(25, abs=0.1)
 
 
-def test_pixels_that_jump_everywhere_are_judged_by_a_low_quantile():
-    tile = make_tile(memory=np.array([1.0, 1.0, 1.0, -0.1, -0.1, 1.0]))
-    tile.jumps[:, 0] = 1
+def test_three_integrations_are_all_needed():
+    tile = make_tile(n=3, flatness=np.array([0.7, 0.8, 0.9]))
     found = stats.combine_integrations(tile, **OPTIONS)
-    assert found["clean"][0] == 0
-    assert found["low_memory"][0] == pytest.approx(-0.1, abs=1e-3)
-    assert np.isnan(found["low_memory"][1])
+    assert found["kept"][0] == 3
+    assert found["flatness"][0] == pytest.approx(0.8, abs=0.02)
 
 
 def test_deep_steps_down_are_counted_in_units_of_own_noise():
@@ -122,7 +120,7 @@ def test_scores_do_not_depend_on_the_unit_of_the_data():
     for scale in (1.0, 10.0):
         tile = make_tile(pixels=400, seed=3, scatter=0.1, contrast_0=30.0)
         for name, values in [*tile.shapes.items(), ("rate", tile.rate), ("pedestal", tile.pedestal)]:
-            power = 2 if name in ("residual", "white", "poisson") else 0 if name in ("flatness", "memory") else 1
+            power = 2 if name in ("residual", "calm", "white") else 0 if name in ("flatness", "memory") else 1
             values *= np.float32(scale**power)
         pixels = stats.combine_integrations(tile, sample=True, **OPTIONS)
         population = scores.measure_population(pixels, setup, 0.01 * scale)
@@ -130,3 +128,15 @@ def test_scores_do_not_depend_on_the_unit_of_the_data():
     for name in ("noise_z", "rc", "telegraph", "contrast_0_z"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-3, atol=2e-3)
     assert found[0]["rc"][0] > 10
+
+
+def test_evidence_is_a_length_and_noise_alone_is_not_enough():
+    def join(*values):
+        return float(scores.join_evidence(*(np.array([v], np.float32) for v in values))[0])
+
+    assert join(-5, -5, -5) == 0
+    assert join(5, -9, 0) == 5
+    assert join(0, 6, -3) == 6
+    assert join(3, 4, 0) == 5
+    assert join(0, 0, 50) == join(0, 0, scores.LOUD) < 4
+    assert join(3, 0, 2) == pytest.approx(np.hypot(3.5, 2))

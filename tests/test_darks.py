@@ -66,7 +66,7 @@ def test_ramps_of_fewer_integrations_examined(rates, found):
     assert darks.choose_evenly(3, 40) == (0, 1, 2)
 
 
-@pytest.mark.parametrize("memory", [1.4e6, 2.9e6])
+@pytest.mark.parametrize("memory", [1.5e6, 2.9e6])
 def test_any_band_height_and_worker_gives_the_same_bytes(rates, found, memory):
     with ThreadPoolExecutor(3) as executor:
         other = run(rates, memory=memory, executor=executor)

@@ -85,8 +85,9 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         add("rc", 1, "dark_rc", ">", decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
         add("rc", 2, "dark_rc", "<", -decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
     if "telegraph" in decisions:
-        add("telegraph", 1, "dark_telegraph", ">", decisions["telegraph"].limit, "sigma", "correlated residuals")
-        add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "two levels, or steps down that no particle makes")
+        limit = decisions["telegraph"].limit
+        add("telegraph", 1, "dark_telegraph", ">", limit, "sigma", "residuals that remember, or sit on two levels")
+        add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "steps down, or bends that do not repeat")
     if "noisy" in decisions:
         floor = p["noisy_min_ratio"] * np.exp(population.spread["log_noise"][0])
         for way, name in enumerate(("noise", "residual"), 1):

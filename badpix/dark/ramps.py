@@ -10,8 +10,9 @@
    two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighbouring groups without
    the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
    one.
-5. Jump flags are counted but leave nothing out: the defects themselves set them. Saturated and DO_NOT_USE groups
-   are left out; the few ramps that have such groups are fitted one by one, weighted, in float64.
+5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
+   second time (:mod:`badpix.dark.hits`): memory, flatness and a second residual variance, ``calm``, are what is left
+   of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups are fitted one by one, weighted, in float64.
 
 Units: DN and groups; rates get their seconds where integrations are combined.
 """
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.dark.cells import Cells, measure_drift, subtract, subtract_tile, take
+from badpix.dark.hits import measure_hits
 
 Array = NDArray[np.float32]
 
@@ -41,6 +43,7 @@ SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more
 
 SCALARS = ("mean", "slope", "late")
 NOISE = ("residual", "white", "flatness", "memory", "drop")
+CALM = "calm"  # residual variance beside hits
 SUMS = ("squares", "steps", "lag 2", "lag 3", "lowest", "highest", "size", "first", "last")  # what NOISE is made of
 MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
 
@@ -59,8 +62,6 @@ class RampFit:
         (G, 2) float32: what mean level and slope contribute to each group.
     bends : ndarray
         (templates, templates) float64, lower triangular: turns contrasts into independent ones of norm 1.
-    pulls : ndarray
-        (templates,) float64: slope of a decay over its contrast.
     """
 
     start: int
@@ -69,7 +70,6 @@ class RampFit:
     weights: Array
     design: Array
     bends: NDArray[np.float64]
-    pulls: NDArray[np.float64]
 
     @property
     def usable(self) -> int:
@@ -89,7 +89,7 @@ class RampFit:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of what :func:`measure_ramps` gives, in order."""
-        return SCALARS + contrast_names(self.templates) + NOISE
+        return SCALARS + contrast_names(self.templates) + NOISE + (CALM,)
 
 
 def contrast_names(templates: int) -> tuple[str, ...]:
@@ -116,8 +116,7 @@ def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
     templates = bent / np.linalg.norm(bent, axis=1, keepdims=True)
     weights = np.concatenate([[np.full(len(g), 1 / len(g)), slope, late], templates])
     bends = np.linalg.inv(np.linalg.cholesky(templates @ templates.T)) if len(templates) else np.empty((0, 0))
-    pulls = (decays @ slope) / np.linalg.norm(bent, axis=1)
-    return RampFit(start, stop, ngroups, weights.astype(np.float32), design.astype(np.float32), bends, pulls)
+    return RampFit(start, stop, ngroups, weights.astype(np.float32), design.astype(np.float32), bends)
 
 
 def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -179,7 +178,8 @@ def measure_ramps(
     values : ndarray
         (len(fit.names), rows * nx) float32, NaN where not measured: mean level, slope and late slope (DN/group),
         contrasts (DN), residual variance and white variance (DN^2), flatness (mean over rms of the residuals),
-        memory (their correlation), deepest step down (DN).
+        memory (their correlation), deepest step down (DN), residual variance beside hits; where there are jumps,
+        flatness and memory are those beside hits too.
     counts : ndarray
         (2, rows * nx) uint16: groups used, jumps.
     """
@@ -190,6 +190,7 @@ def measure_ramps(
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         _fit_tiles(ramps, drift, fit, cells, values)
     counts, odd = _count_groups(flags, values[1])
+    _take_hits_off(ramps, drift, fit, cells, values, counts[1], odd)
     if odd.size:
         values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
     return values, counts
@@ -252,7 +253,7 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
             np.matmul(fit.design, fitted[:2], out=r)
             np.subtract(ramp, r, out=r)
             _sum_residuals(r, step, kept[:, here])
-        _describe_noise(kept, groups, found[1], found[linear:])
+        _describe_noise(kept, groups, found[1], found[linear:-1])
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
@@ -289,6 +290,24 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
 
 
+def _take_hits_off(
+    ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, jumps: NDArray[np.uint16],
+    odd: NDArray[np.intp],
+) -> None:  # fmt: skip
+    """Residual variance, flatness and memory beside hits, in ``values``; not of the ``odd`` pixels."""
+    first = len(SCALARS) + fit.templates
+    values[-1] = values[first]
+    hit = np.setdiff1d(np.flatnonzero(jumps), odd, assume_unique=True)
+    if not hit.size or len(ramps) <= SHORTEST_RAMP:
+        return
+    pixels = np.resize(hit, max(hit.size, 2))
+    line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
+    found = measure_hits(take(ramps, pixels, drift, cells) - line, jumps[pixels], MEMORY)
+    rows = (first + len(NOISE), first + NOISE.index("flatness"), first + NOISE.index("memory"))
+    for row, column in zip(rows, found, strict=True):
+        values[row, hit] = column[: hit.size]
+
+
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
     """Ramps with saturated, unusable or missing groups: (len(fit.names), pixels) and the number of groups used.
 
@@ -309,8 +328,9 @@ def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Ar
         half = good & (g >= len(y) // 2)
         out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
         first = len(SCALARS) + fit.templates
-        out[first:] = _measure_gaps(residual, good)
-        out[-1] += slope
+        out[first:-1] = _measure_gaps(residual, good)
+        out[-2] += slope
+        out[-1] = out[first]
         out[first:, n < SHORTEST_RAMP] = np.nan
     out[:, n == 0] = np.nan
     return out.astype(np.float32), n.astype(np.uint16)

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.dark.ramps import MEMORY
-from badpix.dark.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats, clean_enough
+from badpix.dark.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
 
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
 TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
+LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
 
 
@@ -29,15 +30,13 @@ NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as i
 class Setup:
     """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts.
 
-    ``pulls``: slope that a decay of each template adds, over its contrast; ``examined``: integrations whose ramps are
-    examined for noise and shape (0: all).
+    ``examined``: integrations whose ramps are examined for noise and shape (0: all).
     """
 
     groups: int
     group_time: float
     integrations: int
     templates: tuple[str, ...]
-    pulls: tuple[float, ...] = ()
     examined: int = 0
 
 
@@ -74,15 +73,14 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
     shot = measure_shot(sample, setup)
     first = Population(rate_spread, float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0)
     spread = {"log_noise": median_mad(np.log(measure_noise(sample, setup, first)))}
-    kept = sample["clean"] - (sample["clean"] >= 4)
-    usual = kept[clean_enough(sample)]
-    population = Population(rate_spread, first.shot, float(np.median(usual)) if usual.size else 1.0, spread)
+    kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
+    population = Population(rate_spread, first.shot, max(kept, 1.0), spread)
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
         spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
-    for way, values in correlation_ways(sample, setup, population).items():
-        spread[way] = median_upper(values)
+    for name, values in describe_residuals(sample, setup, population).items():
+        spread[name] = median_upper(values)
     spread["pedestal"] = median_mad(sample["pedestal"])
     return population
 
@@ -132,24 +130,15 @@ def measure_contrast(
     return mean.astype(np.float32), middle.astype(np.float32)
 
 
-def correlation_ways(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
-    """Correlation (0 for white noise), flatness (0.80 for Gaussian) and size of residuals, measured in two ways.
-
-    ``clean_*``: over integrations without jumps, where there are enough; ``low_*``: low quantiles over all.
-    """
-    shot = own_shot(pixels, setup, population)
-    enough = clean_enough(pixels)
-    drift = shot * np.float32(SHOT_SLOPE * setup.groups)
-    out = {}
-    for way, here in (("clean_", enough), ("low_", True)):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            total = pixels[way + "residual"]
-            memory = (pixels[way + "memory"] * total - drift * np.float32(sum(MEMORY))) / np.maximum(
-                total - drift, 0.05 * total
-            )
-            values = {"correlation": memory, "flatness": pixels[way + "flatness"], "log_residual": np.log(total) / 2}
-        out.update({way + name: np.where(here, v, np.nan).astype(np.float32) for name, v in values.items()})
-    return out
+def describe_residuals(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
+    """Correlation (0 for white noise), flatness (0.80 for Gaussian) and logarithmic size of residuals."""
+    drift = own_shot(pixels, setup, population) * np.float32(SHOT_SLOPE * setup.groups)
+    total = pixels["residual"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        memory = pixels["memory"] * total - drift * np.float32(sum(MEMORY))
+        correlation = memory / np.maximum(total - drift, 0.05 * total)
+        found = {"correlation": correlation, "flatness": pixels["flatness"], "log_residual": np.log(total) / 2}
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
@@ -159,8 +148,7 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     -------
     dict
         ``noise`` (DN) and ``noise_z``; ``<contrast>_z`` and ``<contrast>_median_z``; ``correlation_z``,
-        ``flatness_z``, ``log_residual_z``, ``switching`` (the first two together), ``telegraph`` (all three);
-        ``shot`` (DN^2).
+        ``flatness_z``, ``log_residual_z``, ``telegraph`` (all three together); ``shot`` (DN^2).
     """
     noise = measure_noise(pixels, setup, population)
     out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
@@ -170,18 +158,28 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
             z, middle = measure_contrast(pixels, name, setup, population)
             out[name + "_z"] = z / np.float32(population.spread[name][1])
             out[name + "_median_z"] = middle / np.float32(population.spread[name + "_median"][1])
-        ways = correlation_ways(pixels, setup, population)
-        enough = clean_enough(pixels)
-        kept = pixels["clean"] - (pixels["clean"] >= 4)
-        fewer = np.sqrt(np.clip(kept / np.float32(population.kept), 0, 1))
-        for name in ("correlation", "flatness", "log_residual"):
-            clean = population.z("clean_" + name, ways["clean_" + name]) * (fewer if name != "log_residual" else 1)
-            low = population.z("low_" + name, ways["low_" + name])
-            out[name + "_z"] = np.where(enough, clean, low).astype(np.float32)
-    out["switching"] = out["correlation_z"] + np.clip(out["flatness_z"], -3, 12) / np.float32(2)
+        fewer = np.sqrt(np.clip(pixels["kept"] / np.float32(population.kept), 0, 1))
+        for name, values in describe_residuals(pixels, setup, population).items():
+            z = population.z(name, values)
+            out[name + "_z"] = z if name == "log_residual" else z * fewer
     out["rc"] = strongest(out, setup)
-    out["telegraph"] = out["switching"] + np.clip(out["log_residual_z"], -2, 4) / np.float32(2)
+    out["telegraph"] = join_evidence(out["correlation_z"], out["flatness_z"], out["log_residual_z"])
     return out
+
+
+def join_evidence(
+    memory: NDArray[np.float32], flatness: NDArray[np.float32], size: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Length of the vector of memory, flatness and size of residuals (sigma), what is below 0 counting as 0.
+
+    Slow switching shows in memory and size, fast switching in flatness and size, so the length finds both. A quarter
+    of the size goes with the memory, because slow switching raises both; size counts up to :data:`LOUD`, above which
+    a pixel is noisy, whatever its type.
+    """
+    with np.errstate(invalid="ignore"):
+        size = np.clip(size, 0, np.float32(LOUD))
+        slow = np.maximum(memory + size / np.float32(4), 0)
+        return np.sqrt(slow**2 + np.maximum(flatness, 0) ** 2 + size**2).astype(np.float32)
 
 
 def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:
@@ -202,8 +200,7 @@ class Cuts:
     rate: float = np.inf
     noise: float = 2.8
     contrast: float = 4.5
-    telegraph: float = 5.0
-    switching: float = 2.2
+    telegraph: float = 4.5
     pedestal: float = 4.0
     min_integrations: int = 3
 
@@ -220,8 +217,7 @@ def find_candidates(
         found |= (scores["noise_z"] > cuts.noise) | (loud > cuts.noise)
         for name in setup.templates:
             found |= np.abs(scores[name + "_z"]) > cuts.contrast
-        found |= (scores["telegraph"] > cuts.telegraph) | ((scores["switching"] > cuts.switching) & (loud > 3.2))
-        found |= (scores["flatness_z"] > 4.5) | (pixels["drops"] >= 2)
+        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2)
         found |= (pixels["deepest"] < -7) & (pixels["jump_fraction"] > 0.25)
         found |= np.abs(pixels["pedestal"]) > cuts.pedestal * population.spread["pedestal"][1]
     return found

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.dark import ramps
 from badpix.dark.scores import SHOT_SLOPE, Population, Setup
-from badpix.dark.stats import TRIMMED_ERROR, Stats
+from badpix.dark.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
 
 Bool = NDArray[np.bool_]
@@ -34,9 +36,10 @@ IPC_PIXELS = 6  # hot pixels from which on the IPC is measured
 IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
 OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
 TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH
+MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
-LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
-FLAT = 5.0  # sigma of flatness that two levels alone reach
+DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best one
+REPEATS = 0.25  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
 RARE = 2e-6
 DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
 DEEP_JUMPS = 0.3
@@ -106,7 +109,7 @@ def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
 
 def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
     """Residual variance that the four side neighbours leak into each candidate, DN^2."""
-    residual = np.nan_to_num(pixels["residual"], nan=0.0, posinf=0.0)
+    residual = np.nan_to_num(pixels["whole_residual"], nan=0.0, posinf=0.0)
     return np.float32(ipc**2) * places.neighbours(residual, SIDES, 0.0).sum(axis=0)
 
 
@@ -131,11 +134,36 @@ def best_template(scores: Stats, setup: Setup) -> NDArray[np.intp]:
     return np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
 
 
-def decay_rate(pixels: Stats, scores: Stats, setup: Setup) -> Float:
-    """What the best fitting decay adds to the slope of the ramp, DN/s."""
-    best = best_template(scores, setup)
-    contrast = np.choose(best, [pixels[t + "_median"] for t in setup.templates])
-    return np.nan_to_num(np.array(setup.pulls, np.float32)[best] * contrast / np.float32(setup.group_time))
+@cache
+def decay_shapes(groups: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes (decays,) of decays of many time constants, fastest first, and what their independent contrasts are.
+
+    Returns slopes, contrasts (decays, templates), and the matrix that makes measured contrasts independent.
+    """
+    fit = ramps.ramp_fit(groups)
+    times = np.geomspace(0.5, 2 * groups, 48)
+    decays = np.exp(-np.arange(groups) / times[:, None]).astype(np.float32)
+    values = (decays @ fit.weights.T).astype(np.float64)
+    return values[:, 1], values[:, len(ramps.SCALARS) :] @ fit.bends.T, fit.bends
+
+
+def decay_rate(pixels: Stats, setup: Setup) -> Float:
+    """What a decay adds to the slope of the ramp, DN/s: that of the slowest decay that fits the contrasts.
+
+    A slow decay is nearly straight, so most of the slope is its own; a fast one leaves the slope to the dark current.
+    Where both fit, nothing proves a current that goes on.
+    """
+    slopes, shapes, bends = decay_shapes(setup.groups)
+    measured = bends @ np.stack([pixels[t + "_median"] for t in setup.templates]).astype(np.float64)
+    size = np.sum(shapes**2, axis=1)
+    amplitude = shapes @ measured / size[:, None]
+    missed = np.sum(measured**2, axis=0) - amplitude**2 * size[:, None]
+    error = (MEDIAN_ERROR**2 * pixels["white"] / np.maximum(pixels["integrations"], 1)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        fits = missed <= missed.min(axis=0) + DECAY_FITS * error
+    slowest = len(fits) - 1 - np.argmax(fits[::-1], axis=0)
+    found = slopes[slowest] * np.take_along_axis(amplitude, slowest[None], axis=0)[0]
+    return np.nan_to_num(found / setup.group_time).astype(np.float32)
 
 
 def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float,
@@ -179,8 +207,11 @@ def find_rc(
     linear_fraction: float,
     explained: float,
     rest: float,
-) -> Bool:
-    """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 6. Limits themselves do not count."""
+) -> tuple[Bool, Bool]:
+    """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 10. Limits themselves do not count.
+
+    Two columns: ramps that settle, and all that bend.
+    """
     best = best_template(scores, setup)
 
     def of_best(suffix: str, table: Stats = pixels) -> Float:
@@ -189,31 +220,32 @@ def find_rc(
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
         size, middle = np.abs(of_best("")), np.abs(of_best("_median"))
-        found = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
-        found &= of_best("_sign") >= sign_fraction
-        found &= of_best("_scatter") < scatter * middle
-        found &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
-        found &= pixels["cut_fraction"] < 0.5
+        bent = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
+        bent &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
+        bent &= pixels["cut_fraction"] < 0.5
+        settles = (of_best("_sign") >= sign_fraction) & (of_best("_scatter") < scatter * middle)
         limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
-        return found & ((pixels["share"] > explained) | (pixels["rest"] < limit))
+        alike = of_best("_scatter") < REPEATS * scatter * middle
+        settles &= (pixels["share"] > explained) | (pixels["rest"] < limit) | alike
+        return bent & settles, bent
 
 
-def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, *,
-                   threshold: float, noisy_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
-    """Residuals that remember (slow switching); that sit on two levels (fast switching), or drop again and again.
+def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, bent: Bool, *,
+                   threshold: float, bent_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
+    """Residuals that remember (slow switching) or sit on two levels (fast switching), or drop again and again.
 
-    Not where shot noise rules (the ramp of a hot pixel wanders by itself) or where a neighbour's residuals leak in.
+    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in, or
+    where saturation cuts the ramps short: scores are those of whole ramps. In ``bent`` pixels, whose ramps bend
+    without settling, ``bent_threshold`` is enough.
     Two columns: found by the score, and found in the other ways.
     """
-    loud, flat = scores["log_residual_z"], scores["flatness_z"]
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
-        otherwise = (scores["switching"] > noisy_threshold) & (loud > LOUD)
-        otherwise |= (flat > FLAT) & (scores["correlation_z"] > -1) & (loud > 1.5)
-        otherwise |= pixels["drops"] >= min_drops
+        otherwise = pixels["drops"] >= min_drops
         otherwise |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
+        otherwise |= bent & (scores["telegraph"] > bent_threshold)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
-        free = ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet)
+        free = ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet) & (pixels["cut_fraction"] < MOST_CUT)
         return (scores["telegraph"] > threshold) & free, otherwise & free
 
 

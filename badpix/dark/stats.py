@@ -6,9 +6,8 @@
 3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
    jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
    of its cell.
-4. Memory and flatness of the residuals are measured in integrations without jumps, where these are at least three and
-   half of all: means without the integration of the largest residuals. Elsewhere they are low quantiles over all
-   integrations, which the cosmic rays of half of them do not spoil.
+4. Size, memory and flatness of the residuals are measured beside hits (:mod:`badpix.dark.hits`): means over the
+   integrations, without a tenth of them that has the largest residuals.
 5. Deep steps down are counted: integrations with one below the pixel's own noise.
 6. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
 """
@@ -28,10 +27,8 @@ Stats = dict[str, NDArray[np.float32]]
 MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
 NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
-LOW_QUANTILE = 0.3
 BLOCK = 256  # pixels whose values are turned and sorted together
-RESIDUALS = ("residual", "flatness", "memory")
-CLEAN_ENOUGH = 3  # integrations without jumps from which correlation is measured in these alone
+LEFT_OUT = 10  # one integration in so many is left out of the means of residuals
 
 
 @dataclass(frozen=True)
@@ -108,12 +105,6 @@ def median_of(ordered: Array, count: NDArray[np.intp]) -> Array:
         return np.where(count > 0, low + (high - low) * np.float32(0.5), np.float32(np.nan))
 
 
-def low_quantile_of(ordered: Array, count: NDArray[np.intp]) -> Array:
-    """The value that 30 % of the integrations stay below; NaN where nothing was measured."""
-    rank = (LOW_QUANTILE * np.maximum(count - 1, 0)).astype(np.intp)
-    return np.where(count > 0, pick(ordered, rank), np.float32(np.nan))
-
-
 def trimmed_mean_of(ordered: Array, count: NDArray[np.intp], fraction: float = 0.2) -> Array:
     """Mean without the lowest and highest ``fraction`` (at least one each from 3 values on); NaN where empty."""
     n = len(ordered)
@@ -170,7 +161,7 @@ def combine_integrations(
     """
     n = len(tile.groups)
     usable = tile.groups >= min_groups
-    used, jumps = usable[tile.examined], tile.jumps[tile.examined]
+    used = usable[tile.examined]
     out: Stats = {
         "integrations": usable.sum(axis=0, dtype=np.float32),
         "examined": used.sum(axis=0, dtype=np.float32),
@@ -193,13 +184,7 @@ def combine_integrations(
         out[name + "_median"] = median_of(ordered, count)
     ordered, count = sort_stack(_masked(tile.pedestal, _ignore(usable)))
     out["pedestal"] = trimmed_mean_of(ordered, count)
-    out.update(sum_clean(tile, used & (jumps == 0)))
-    few = np.arange(used.shape[1]) if sample else np.flatnonzero(~clean_enough(out))
-    for name in RESIDUALS:
-        values = np.where(used[:, few], tile.shapes[name][:, few], np.float32(np.nan))
-        low = out["low_" + name] = np.full(used.shape[1], np.nan, np.float32)
-        low[few] = low_quantile_of(*sort_stack(values)) if few.size else np.nan
-    out["residual"] = np.where(clean_enough(out), out["clean_residual"], out["low_residual"])
+    out.update(average_residuals(tile.shapes, used))
     with np.errstate(invalid="ignore"):
         deep = tile.shapes["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
         out["deepest"] = np.fmin.reduce(np.where(used, tile.shapes["drop"], np.float32(np.nan)), axis=0)
@@ -218,34 +203,24 @@ def _masked(values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else values + ignored
 
 
-def clean_enough(pixels: Stats) -> NDArray[np.bool_]:
-    """Whether integrations without jumps may stand for all: at least three, and half of them.
+def average_residuals(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
+    """Means of residual variance, flatness and memory beside hits, and in how many integrations: ``kept``.
 
-    Where most integrations jump, those without a jump are the quiet ones of a pixel that switches now and then.
+    From 4 integrations on a tenth, at least one, is left out: those of the largest residuals, which a hit too small
+    for a jump flag, or many hits, may have made.
     """
-    return (pixels["clean"] >= CLEAN_ENOUGH) & (pixels["clean"] >= 0.5 * pixels["examined"])
-
-
-def sum_clean(tile: Integrations, clean: NDArray[np.bool_]) -> Stats:
-    """Means of residual variance, flatness and memory over clean integrations, the largest residual left out.
-
-    From 4 clean integrations on the one with the largest residual variance is left out: undetected small hits.
-    """
-    ok = clean & np.isfinite(tile.shapes["flatness"])
-    count = ok.sum(axis=0)
-    largest = np.argmax(np.where(ok, tile.shapes["residual"], np.float32(-1)), axis=0)[None]
-    sums, worst = {}, {}
-    for name in RESIDUALS:
-        values = np.where(ok, tile.shapes[name], np.float32(0))
-        sums[name] = values.sum(axis=0, dtype=np.float64)
-        worst[name] = np.take_along_axis(values, largest, axis=0)[0]
-    drop = count >= 4
-    kept = count - drop
-    out: Stats = {"clean": count.astype(np.float32)}
+    ok = used & np.isfinite(shapes["flatness"])
+    size = np.where(ok, shapes["calm"], np.float32(np.nan))
+    ordered, count = sort_stack(size)
+    drop = np.where(count >= 4, np.maximum(1, count // LEFT_OUT), 0)
+    with np.errstate(invalid="ignore"):
+        ok = size <= pick(ordered, np.maximum(count - drop - 1, 0))
+    kept = ok.sum(axis=0)
+    out: Stats = {"kept": kept.astype(np.float32)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        for name in RESIDUALS:
-            total = sums[name] - np.where(drop, worst[name], 0)
-            out["clean_" + name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
+        for name, column in (("residual", "calm"), ("flatness", "flatness"), ("memory", "memory")):
+            total = np.where(ok, shapes[column], np.float32(0)).sum(axis=0, dtype=np.float64)
+            out[name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
     return out
 
 
@@ -266,6 +241,7 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
     out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
     out["rate_scatter"] = mad_stack(tile.rate[:, index], known["rate"])
     out["pedestal_scatter"] = mad_stack(pedestal, median_stack(pedestal))
+    out["whole_residual"] = median_stack(values["residual"])
     out["groups"] = np.median(groups, axis=0).astype(np.float32)
     for name in templates:
         c, centre = values[name], known[name + "_median"]

@@ -85,12 +85,13 @@ def find_types(
     )
     decisions = {"saturated": Decision(p["max_saturated_fraction"], full, saturated)}
     found = {}
+    settling, bent = find_bent(table, setup, population, p)
     if p["rc_search_type"] == "shape":
-        found["rc"] = find_bent(table, setup, population, p) & measured & ~saturated
+        found["rc"] = settling & measured & ~saturated
         decisions["rc"] = Decision(
             p["rc_sigma_threshold"], np.abs(scores["rc"]) > p["rc_sigma_threshold"], found["rc"]
         )
-    bent = found.get("rc", np.zeros(len(places.index), bool))
+    settling = found.get("rc", np.zeros(len(places.index), bool))
     limits = {
         "hot": rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population),
         "warm": rate_limit(p["warm_sigma_threshold"], None, population),
@@ -98,14 +99,14 @@ def find_types(
     hot = saturated if p["saturated_search_type"] == "level" else np.zeros_like(saturated)
     for name, limit in limits.items():
         if limit is not None:
-            bright = find_bright(table, setup, population, bent, limit, p)
+            bright = find_bright(table, setup, population, settling, limit, p)
             found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
             decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
     found.setdefault("hot", hot)
     leaked = searches.leaked_variance(pixels, places, ipc)
-    score, otherwise = find_switching(table, setup, population, leaked, p)
+    score, otherwise = find_switching(table, setup, population, leaked, bent, p)
     if p["telegraph_search"]:
-        found["telegraph"] = (score | otherwise) & measured & ~(saturated | bent)
+        found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling)
         above = (scores["telegraph"] > p["telegraph_threshold"]) | otherwise
         decisions["telegraph"] = Decision(p["telegraph_threshold"], above, found["telegraph"])
     if p["noisy_search_type"] == "ramp":
@@ -123,10 +124,11 @@ def find_types(
     return result
 
 
-def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> Bool:
-    """RC and inverse RC."""
+def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> tuple[Bool, Bool]:
+    """RC and inverse RC, and all pixels whose ramps bend."""
     if not setup.templates:
-        return np.zeros(len(table.places.index), bool)
+        nothing = np.zeros(len(table.places.index), bool)
+        return nothing, nothing
     return searches.find_rc(
         table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
         median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
@@ -142,7 +144,7 @@ def find_bright(
         return np.zeros(len(table.places.index), bool)
     pixels = dict(table.pixels)
     if rc.any():
-        decay = searches.decay_rate(pixels, table.scores, setup)
+        decay = searches.decay_rate(pixels, setup)
         pixels["hot_rate"] = pixels["hot_rate"] - np.where(rc, np.maximum(decay, 0), 0)
     overrun = searches.find_overrun(pixels, table.places, fraction=p["hot_overrun_fraction"])
     return ~overrun & searches.find_hot(
@@ -152,14 +154,15 @@ def find_bright(
 
 
 def find_switching(
-    table: Candidates, setup: Setup, population: Population, leaked: Float, p: Mapping[str, Any]
-) -> tuple[Bool, Bool]:
+    table: Candidates, setup: Setup, population: Population, leaked: Float, bent: Bool,
+    p: Mapping[str, Any],
+) -> tuple[Bool, Bool]:  # fmt: skip
     """TELEGRAPH by its score, and in other ways."""
     if setup.groups < ramps.SHORTEST_RAMP or not p["telegraph_search"]:
         return np.zeros(len(table.places.index), bool), np.zeros(len(table.places.index), bool)
     return searches.find_telegraph(
-        table.pixels, table.scores, setup, population, leaked, threshold=p["telegraph_threshold"],
-        noisy_threshold=p["telegraph_noisy_threshold"],
+        table.pixels, table.scores, setup, population, leaked, bent, threshold=p["telegraph_threshold"],
+        bent_threshold=p["telegraph_bent_threshold"],
         min_drops=searches.count_drops_needed(setup, p["telegraph_drop_sigma"]),
     )  # fmt: skip
 

@@ -245,8 +245,8 @@ SECTION = Section(
         Param(
             "rc_fraction_threshold",
             0.8,
-            "RC above this fraction of integrations (rc_search_type pedestal); the documentation counts files, which is the "
-            "same where each holds one integration.",
+            "RC above this fraction of integrations (rc_search_type pedestal); the documentation counts files, which "
+            "is the same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDRCTH",
@@ -316,17 +316,17 @@ SECTION = Section(
         ),
         Param(
             "telegraph_threshold",
-            5.5,
-            "TELEGRAPH above this score: correlation, plus half of flatness and half of excess of the residuals, "
-            "each in sigma of all pixels.",
+            5.0,
+            "TELEGRAPH above this score: memory, flatness and size of the residuals together, each in sigma of all "
+            "pixels.",
             unit="sigma",
             low=1.0,
             group=TELEGRAPH,
         ),
         Param(
-            "telegraph_noisy_threshold",
-            3.0,
-            "Limit of correlation plus half of flatness for pixels that are noisy in any case.",
+            "telegraph_bent_threshold",
+            3.5,
+            "The same for ramps that bend as strongly as RC, but not alike in all integrations.",
             unit="sigma",
             low=0.0,
             group=TELEGRAPH,
@@ -351,8 +351,8 @@ SECTION = Section(
         Param(
             "high_cr_fraction",
             0.8,
-            "Many jumps in more than this fraction of integrations: high_cr. The documentation counts files, which is the "
-            "same where each holds one integration.",
+            "Many jumps in more than this fraction of integrations: high_cr. The documentation counts files, which "
+            "is the same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDCRFC",
@@ -371,8 +371,8 @@ SECTION = Section(
         Param(
             "low_pedestal_fraction",
             0.8,
-            "Low pedestal above this fraction of integrations (low_pedestal_search_type votes); the documentation counts "
-            "files, which is the same where each holds one integration.",
+            "Low pedestal above this fraction of integrations (low_pedestal_search_type votes); the documentation "
+            "counts files, which is the same where each holds one integration.",
             low=0.0,
             high=1.0,
             keyword="BPDLOPFC",
@@ -406,8 +406,8 @@ SECTION = Section(
         Param(
             "examined_integrations",
             40,
-            "Integrations whose ramps are examined for noise and shape (noisy, RC, TELEGRAPH), evenly spread over all "
-            "darks; rates, pedestals, jumps and saturation come from every integration.",
+            "Integrations whose ramps are examined for noise and shape (noisy, RC, TELEGRAPH), evenly spread over "
+            "all darks; rates, pedestals, jumps and saturation come from every integration.",
             "int",
             low=5,
             group=COMMON,
