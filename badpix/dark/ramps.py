@@ -12,7 +12,8 @@
    one.
 5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
    second time (:mod:`badpix.dark.hits`): memory, flatness and a second residual variance, ``calm``, are what is left
-   of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups are fitted one by one, weighted, in float64.
+   of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups are
+   fitted one by one, weighted, in float64.
 
 Units: DN and groups; rates get their seconds where integrations are combined.
 """
