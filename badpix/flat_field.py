@@ -7,7 +7,8 @@
    sigma: its deviation is below N / sqrt(N - 1) standard deviations.
 3. Illumination S: box mean over the pixels that exist, divided by their number (no padding). Defects must not pull
    it: starting from a coarse illumination (medians of 32 x 32 cells, median-filtered over 5 x 5 cells, so that a
-   cluster smaller than about 70 pixels can't pull it either), pixels that deviate by more than `mask_sigma`, and the
+   cluster smaller than about 70 pixels can't pull it either, and larger ones with sharp edges are told from
+   vignetted areas, see :func:`find_dark_areas`), pixels that deviate by more than `mask_sigma`, and the
    3 x 3 around those below 0.7, get no weight; repeated until nothing changes. Where less than a tenth of the
    box has weight, the coarse illumination takes over.
 4. N = mean / S, corrected for interpixel capacitance: N' = (N - rho S4(N)) / (1 - 4 rho), with S4 the sum of the
@@ -34,7 +35,12 @@ from badpix.medians import local_median, median_at, median_rows
 
 CELL = 32  # pixels, side of a cell of the coarse illumination
 SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
-UNLIT = 0.15  # of the coarse illumination: a wide patch below it is dead, above it less light fell there
+UNLIT = 0.15  # of the coarse illumination: wide patches below it are weak themselves or get little light
+SEEN = 5.0  # standard deviations above zero: less light than that tells nothing
+EDGE = 8  # pixels around an area in the dark that belong to its soft edge
+SHARP = 0.9  # share of the pixels touching a dead area that see what those further out see
+BRIGHT = 4.0  # normalised rate of pixels that show the coupling
+FEW = 10  # of them are too few
 MIN_WEIGHT = 0.1  # share of the box that must have weight for its mean to count
 
 Float = NDArray[np.floating[Any]]
@@ -156,6 +162,7 @@ def measure_illumination(mean: Float, *, width: int, mask_sigma: float, iteratio
             break
         weight = again
         smooth = _box_or_coarse(mean, weight, width, coarse)
+    smooth[~np.isfinite(coarse)] = np.nan  # no light there
     return _look_again(mean, smooth, coarse, width)
 
 
@@ -198,6 +205,70 @@ def measure_coarse(mean: Float) -> NDArray[np.float32]:
         part = mean[k * CELL : (k + 1) * CELL]
         row[: len(part), :nx] = part
         mesh[k] = median_rows(row.reshape(CELL, mx, CELL).swapaxes(0, 1).reshape(mx, CELL * CELL))
+    with np.errstate(invalid="ignore"):
+        dark = mesh < UNLIT * np.nanmedian(mesh) if np.isfinite(mesh).any() else np.zeros(mesh.shape, bool)
+    if not dark.any():
+        return _spread(mesh, mean.shape)
+    weak, level = find_dark_areas(mean, _spread(np.where(dark, np.nan, mesh), mean.shape))
+    without = weak | np.isfinite(level)
+    for k in range(my):
+        share = np.add.reduceat(without[k * CELL : (k + 1) * CELL].sum(axis=0), np.arange(0, nx, CELL))
+        mesh[k, share > CELL**2 / 4] = np.nan
+    coarse = _spread(mesh, mean.shape)
+    np.copyto(coarse, level, where=np.isfinite(level))
+    coarse[level == 0] = np.nan
+    return coarse
+
+
+def find_dark_areas(mean: Float, light: Float) -> tuple[Bool, NDArray[np.float32]]:
+    """Large areas with little signal: those that are weak themselves, and the level of those that get little light.
+
+    What is dark for want of light (vignetted, behind a mask) has an edge as wide as the image of that edge; an
+    area of weak or dead pixels ends from one pixel to the next: the pixels that touch it see what those four pixels
+    further out see. Areas in the dark whose level is not above their noise tell nothing about their pixels.
+
+    Parameters
+    ----------
+    mean, light : ndarray
+        (ny, nx) mean rate, and illumination as it is outside the dark areas.
+
+    Returns
+    -------
+    weak : ndarray of bool
+        (ny, nx).
+    level : ndarray of float32
+        (ny, nx) median rate of each area in the dark and the soft edge around it, 0 where that tells nothing; NaN
+        elsewhere.
+    """
+    from scipy import ndimage
+
+    with np.errstate(invalid="ignore"):
+        number, _ = ndimage.label(mean < UNLIT * light)
+    weak, level = np.zeros(mean.shape, bool), np.full(mean.shape, np.nan, np.float32)
+    sizes = np.bincount(number.ravel())
+    for one in np.flatnonzero(sizes[1:] > CELL**2) + 1:
+        area = number == one
+        if _is_sharp(mean, area):
+            weak |= area
+        else:
+            center, noise = stats.median_mad(mean[area])
+            level[ndimage.binary_dilation(area, np.ones((3, 3)), EDGE)] = center if center > SEEN * noise else 0
+    return weak, level
+
+
+def _is_sharp(mean: Float, area: Bool) -> bool:
+    """Whether the pixels that touch an area see what those four pixels further out see."""
+    from scipy import ndimage
+
+    touching, near = (ndimage.binary_dilation(area, np.ones((3, 3)), k) for k in (1, 3))
+    outside = mean[ndimage.binary_dilation(near, np.ones((3, 3)), 2) & ~near]
+    outside, edge = outside[np.isfinite(outside)], mean[touching & ~area]
+    return bool(outside.size and edge.size and np.mean(edge > SHADOW * np.median(outside)) > SHARP)
+
+
+def _spread(mesh: Float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A mesh of cells filled, median-filtered and interpolated to all pixels."""
+    ny, nx = shape
     mesh = _fill(local_median(mesh, (5, 5), outside=np.nan, where=np.ones(mesh.shape, bool)))
     tall = _interpolate(mesh.T, ny).T
     out = np.empty((ny, nx), np.float32)
@@ -246,7 +317,7 @@ def measure_median(mean: Float, width: int, padded: bool) -> NDArray[np.float32]
     """Median of a box, reflected at the frame; NaN pixels take the box mean first, unless documented."""
     from scipy.ndimage import median_filter
 
-    filled = mean if padded else np.where(np.isfinite(mean), mean, measure_coarse(mean))
+    filled = mean if padded else np.where(np.isfinite(mean), mean, np.nan_to_num(measure_coarse(mean)))
     out: NDArray[np.float32] = median_filter(filled, width, mode="reflect")
     return out
 
@@ -327,6 +398,34 @@ def measure_ipc(norm: Float, expected: float) -> float:
     if below.size < 3:
         return expected
     return float(np.clip(np.median(below) / 4, 0, expected))
+
+
+def measure_ipc_of_bright(norm: Float) -> float | None:
+    """Coupling rho from pixels far brighter than their surroundings (hot ones); None where too few are there.
+
+    Of a charge that stands out, each side neighbour shows rho and the pixel itself 1 - 4 rho. The median over
+    isolated pixels (nothing odd in the ring two pixels away), if its error is below a thousandth.
+
+    Parameters
+    ----------
+    norm : ndarray
+        (ny, nx) normalised rate.
+    """
+    with np.errstate(invalid="ignore"):
+        y, x = np.nonzero(norm[2:-2, 2:-2] > BRIGHT)
+    if y.size < FEW:
+        return None
+    box = np.lib.stride_tricks.sliding_window_view(norm, (5, 5))[y, x]
+    ring = np.concatenate([box[:, 0], box[:, 4], box[:, 1:4, 0], box[:, 1:4, 4]], axis=1)
+    sides = np.stack([box[:, 1, 2], box[:, 3, 2], box[:, 2, 1], box[:, 2, 3]], axis=1)
+    with np.errstate(invalid="ignore"):
+        alone = (np.abs(ring - 1) < 0.3).all(axis=1) & np.isfinite(sides).all(axis=1)
+    base = np.median(ring[alone], axis=1)
+    ratio = (sides[alone].mean(axis=1) - base) / (box[alone, 2, 2] - base)
+    center, spread = stats.median_mad(ratio)
+    if ratio.size < FEW or spread / np.sqrt(ratio.size) > 0.001:
+        return None
+    return float(np.clip(center / (1 + 4 * center), 0, 0.05))
 
 
 def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:

@@ -167,10 +167,10 @@ def search(
         samples, sigma=p["flat_mean_sigma_threshold"], memory=memory, executor=executor, tick=tick
     )
     mean[reference] = np.nan
-    norm, rho = _normalised(mean[region], p, detector.ipc)
+    norm, coupling = _normalised(mean[region], p, detector.ipc)
     found = find_flat_types(norm, p, detector)
     found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
-    found.notes.append(f"interpixel coupling taken as {rho:.4f}")
+    found.notes.append(f"interpixel coupling taken as {coupling}")
     if p["run_dead_flux_check"] and p["dead_search"]:
         _check_flux(found, uncals, region, p["flux_check"], memory)
     _keep_wanted(found, p)
@@ -221,7 +221,8 @@ def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...
     return out
 
 
-def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[NDArray[np.float32], float]:
+def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[NDArray[np.float32], str]:
+    """The normalised flat without coupled charge, and what the coupling was taken as."""
     norm = flat_field.measure_normalised(
         mean,
         method=p["flat_mean_normalization_method"],
@@ -233,10 +234,15 @@ def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[ND
         iterations=p["mask_iterations"],
     )
     if p["ipc_correction"] == "none" or p["flat_mean_normalization_method"] == "none":
-        return norm, 0.0
-    given = p["ipc_correction"] == "given" and p["ipc_coupling"] is not None
-    rho = p["ipc_coupling"] if given else flat_field.measure_ipc(norm, table_ipc)
-    return flat_field.correct_ipc(norm, rho), rho
+        return norm, f"{0:.4f}"
+    if p["ipc_correction"] == "given" and p["ipc_coupling"] is not None:
+        return flat_field.correct_ipc(norm, p["ipc_coupling"]), f"{p['ipc_coupling']:.4f}, as given"
+    bright = flat_field.measure_ipc_of_bright(norm)
+    rho = flat_field.measure_ipc(norm, table_ipc if bright is None else bright)
+    how = "measured on bright pixels" if rho == bright else "measured on dead pixels"
+    return flat_field.correct_ipc(
+        norm, rho
+    ), f"{rho:.4f}, {'the constant of the detector' if rho == table_ipc else how}"
 
 
 def find_flat_types(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> Detection:

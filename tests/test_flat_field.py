@@ -12,7 +12,15 @@ from scipy import ndimage
 from badpix import flat_field
 from badpix.errors import DataError
 from badpix.exposures import open_exposure
-from badpix.flat_field import correct_ipc, measure_coarse, measure_illumination, measure_ipc, measure_normalised
+from badpix.flat_field import (
+    correct_ipc,
+    find_dark_areas,
+    measure_coarse,
+    measure_illumination,
+    measure_ipc,
+    measure_ipc_of_bright,
+    measure_normalised,
+)
 
 DEFAULT = {
     "method": "smoothed", "smoothing": "Box2D", "width": 15, "edges": "renormalised", "sigma": 3.0, "mask_sigma": 4.0,
@@ -278,12 +286,79 @@ def test_unmeasured_neighbours_count_as_one():
     np.testing.assert_allclose(back[2:7, 2:7][np.isfinite(back[2:7, 2:7])], 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.0055, 0.03])
+def test_coupling_is_measured_from_bright_pixels(alpha):
+    """Where it is larger than the table says, dead pixels would look like LOW_QE."""
+    rng = np.random.default_rng(1)
+    truth = rng.normal(1, 0.01, (120, 130)).astype(np.float32)
+    truth[10:110:15, 10:120:20] = rng.uniform(5, 60, (7, 6))
+    truth[17:110:15, 20:120:20] = 0
+    truth[50, 51:53] = 30  # two that touch tell nothing
+    seen = couple(truth, alpha).astype(np.float32)
+    assert measure_ipc_of_bright(seen) == pytest.approx(alpha, abs=4e-4)
+    back = correct_ipc(seen, measure_ipc_of_bright(seen))
+    assert np.abs(back[17:110:15, 20:120:20]).max() < 0.02
+
+
+def test_coupling_without_bright_pixels_is_not_measured():
+    truth = np.random.default_rng(1).normal(1, 0.01, (60, 70)).astype(np.float32)
+    truth[20, 20] = truth[40, 40] = 30
+    assert measure_ipc_of_bright(truth) is None
+
+
 def test_coupling_is_measured_from_dead_pixels():
     truth = np.random.default_rng(1).normal(1, 0.005, (80, 90)).astype(np.float32)
     truth[10:70:10, 10:80:10] = 0
     assert measure_ipc(couple(truth, 0.003).astype(np.float32), 0.0055) == pytest.approx(0.003, abs=2e-4)
     assert measure_ipc(truth, 0.0055) == pytest.approx(0, abs=1e-4)
     assert measure_ipc(np.ones((20, 20), np.float32), 0.0055) == 0.0055  # nothing to measure it with
+
+
+def dark_area(blur):
+    """A lamp with a gradient, areas without signal up to 320 pixels wide, and where they are."""
+    image = lamp((700, 720))
+    area = np.zeros(image.shape, bool)
+    area[60:380, 300:620] = True
+    area[500:, :220] = True  # in a corner
+    lit = ndimage.gaussian_filter((~area).astype(np.float32), blur) if blur else ~area
+    noise = np.random.default_rng(5).normal(0, 0.02, image.shape)
+    return (image * lit + noise).astype(np.float32), area
+
+
+def test_a_large_dead_area_is_dead():
+    image, area = dark_area(0)
+    norm = measure_normalised(image, **DEFAULT)
+    np.testing.assert_array_equal(norm < 0.05, area)
+    weak, level = find_dark_areas(image, lamp(image.shape))
+    np.testing.assert_array_equal(weak, area)
+    assert np.isnan(level).all()
+
+
+def test_a_large_weak_area_is_low_qe():
+    image, area = dark_area(0)
+    norm = measure_normalised(image + np.where(area, 0.1 * lamp(image.shape), 0).astype(np.float32), **DEFAULT)
+    np.testing.assert_array_equal((norm < 0.5) & (norm > 0.05), area)
+
+
+@pytest.mark.parametrize("blur", [0.8, 2, 6])
+def test_a_large_area_without_light_is_not_dead(blur):
+    """What ends in a soft edge is the image of something before the detector."""
+    image, area = dark_area(blur)
+    norm = measure_normalised(image, **DEFAULT)
+    assert not (norm < 0.5).any()
+    assert np.isnan(norm[ndimage.binary_erosion(area, np.ones((3, 3)), 2 * int(blur))]).all()
+    assert np.isfinite(norm[~ndimage.binary_dilation(area, np.ones((3, 3)), 9)]).all()
+
+
+def test_a_dim_area_is_searched():
+    """A twentieth of the light is light: there are pixels that see it, and one that does not."""
+    image = lamp((700, 720))
+    image[60:380, 300:620] *= 0.04
+    image = ndimage.gaussian_filter(image, 3)
+    image += np.random.default_rng(5).normal(0, 0.02, image.shape).astype(np.float32)
+    image[200, 400] = 0
+    norm = measure_normalised(image, **DEFAULT)
+    assert sorted(zip(*np.nonzero((norm < 0.5)[80:360, 320:600]), strict=True)) == [(120, 80)]
 
 
 def test_the_steep_edge_of_a_shadow_is_no_defect():
