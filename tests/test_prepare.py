@@ -17,7 +17,7 @@ from badpix import params
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.exposures import open_exposure
-from badpix.raw import prepare, prepare_worker
+from badpix.raw import prepare, prepare_worker, records, tasks
 from badpix.raw.prepare_worker import Outcome
 from badpix.simulation.files import simulate
 
@@ -202,10 +202,8 @@ def test_a_run_that_ends_while_publishing_is_taken_up_again(raws, ran, tmp_path,
 def test_dark_subtraction_is_for_flats_alone(raws, ran, tmp_path):
     def skipped(**values):
         exposures = [open_exposure(path) for path in raws]
-        tasks = prepare.make_tasks(exposures, checked(**values), tmp_path, "N/A")
-        return [
-            ("_002001_" in t.job.root or "002001" in t.job.root[:17], "dark_current" in t.job.skip) for t in tasks
-        ]
+        made = tasks.make_tasks(exposures, checked(**values), tmp_path, "N/A")
+        return [("_002001_" in t.job.root or "002001" in t.job.root[:17], "dark_current" in t.job.skip) for t in made]
 
     assert skipped() == [(False, False), (True, True), (True, True)]
     assert [s for _, s in skipped(subtract_dark="never")] == [True] * 3
@@ -271,7 +269,7 @@ def test_folders_of_dead_runs_are_swept_and_live_ones_left(tmp_path):
     folders["elsewhere"] = tmp_path / f".badpix-other-{dead.pid}-x"
     for folder in folders.values():
         folder.mkdir()
-    prepare.sweep(tmp_path)
+    records.sweep(tmp_path)
     assert {k for k, f in folders.items() if f.exists()} == {"mine", "live", "elsewhere"}
 
 
@@ -312,6 +310,6 @@ def test_the_command_needs_an_output_and_says_what_it_did(raws, ran, tmp_path):
 def test_workers_elsewhere_are_given_whole_paths(raws, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = [open_exposure(path.relative_to(tmp_path)) for path in raws]
-    for task in prepare.make_tasks(relative, checked(), Path("out"), "N/A"):
+    for task in tasks.make_tasks(relative, checked(), Path("out"), "N/A"):
         job = task.job
         assert all(Path(p).is_absolute() for p in (job.uncal, job.workdir, job.recipe, *job.references.values()))
