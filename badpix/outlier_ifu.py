@@ -3,8 +3,8 @@
 1. Read the headers of all members and make sure that they belong together and that the outputs may be written.
 2. Search each detector (:mod:`badpix.ifu.search`).
 3. Stop if more than ``max_flagged`` percent of the usable pixels of an exposure would be flagged.
-4. Write the flagged copies (:mod:`badpix.crf`) and the intermediate products under temporary names, then publish all
-   of them: an error or an interruption before that leaves nothing behind.
+4. Write the flagged copies (:mod:`badpix.crf_copy`) and the intermediate products under temporary names, then publish
+   all of them: an error or an interruption before that leaves nothing behind.
 5. Sum up by exposure, reason and slice.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from badpix import crf, params
+from badpix import crf_copy, params
 from badpix.associations import Association
 from badpix.errors import CheckError
 from badpix.ifu import products as ifu_products
@@ -87,13 +87,13 @@ def flag_association(
     """
     exposures = read_exposures(association)
     directory = check_directory(output_dir)
-    targets = {e.cal.path: crf.crf_path(directory, e.cal, association) for e in exposures}
+    targets = {e.cal.path: crf_copy.crf_path(directory, e.cal, association) for e in exposures}
     groups = by_detector(exposures)
     products = {}
     if p["save_intermediate_results"] and len(exposures) >= 2:
         products = {d: directory / ifu_products.name(association, d) for d in groups}
     for exposure in exposures:
-        crf.check_not_input(targets[exposure.cal.path], exposure.cal)
+        crf_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
     for path in (*targets.values(), *products.values()):
         check_target(path, overwrite)
 
@@ -181,7 +181,7 @@ def write_exposure(
         flags = np.zeros(exposure.cal.shape, bool)
         flags.reshape(-1)[pixels] = True
     kind = exposure.member.exptype
-    return crf.write_copy(
+    return crf_copy.write_copy(
         exposure.cal, path, name, flagged=flags, association=association, status=status, history=history, exptype=kind
     )
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import __version__, associations, crf, params, resample
+from badpix import __version__, associations, crf, crf_copy, params, resample
 from badpix.associations import Association
 from badpix.crf import CalFile
 from badpix.errors import DataError, UsageError
@@ -164,7 +164,7 @@ def flag_images(
     output_dir = check_directory(output_dir)
     _check_values(p)
     cals = read_members(association)
-    targets = [check_target(crf.crf_path(output_dir, cal, association), overwrite) for cal in cals]
+    targets = [check_target(crf_copy.crf_path(output_dir, cal, association), overwrite) for cal in cals]
     groups = name_groups(association, cals)
     talker.say(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
@@ -264,7 +264,7 @@ def _copy_all(
     """One group: nothing to compare with; the exposures are copied and marked as skipped."""
     talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
     for cal, target, member in zip(cals, targets, association.members, strict=True):
-        crf.write_crf(
+        crf_copy.write_crf(
             cal, target, flagged=None, association=association, status="SKIPPED", history=history(p),
             overwrite=overwrite, exptype=member.exptype,
         )  # fmt: skip
@@ -771,8 +771,8 @@ class WriteTask:
 
 
 def write_exposure(task: WriteTask) -> dict[str, int]:
-    """Task: write one flagged copy; the counts of :func:`badpix.crf.write_crf`."""
-    return crf.write_crf(
+    """Task: write one flagged copy; the counts of :func:`badpix.crf_copy.write_crf`."""
+    return crf_copy.write_crf(
         task.cal,
         task.target,
         flagged=read_flags(task.shelf, task.cal.shape, task.number),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import asdf_meta, crf
+from badpix import asdf_meta, crf, crf_copy
 from badpix.associations import Association, Member
 from badpix.errors import DataError, UsageError
 
@@ -59,7 +59,7 @@ def _asn(path, **more):
 
 def _write(path, target, flagged, **more):
     options = {"association": _asn(path), "status": "COMPLETE", "history": ["said so"], "overwrite": False}
-    return crf.write_crf(crf.read_layout(path), target, flagged=flagged, **(options | more))
+    return crf_copy.write_crf(crf.read_layout(path), target, flagged=flagged, **(options | more))
 
 
 def test_rows_are_read_as_astropy_reads_them(cal_path):
@@ -102,7 +102,7 @@ def test_copy_keeps_everything_and_matches_the_masks(cal_path, tmp_path):
 def test_primary_header_and_tree_say_what_was_done(cal_path, tmp_path):
     asn = _asn(cal_path, asn_id="a3001", pool_name="the pool", table_name="t_asn.json")
     cal = crf.read_layout(cal_path)
-    target = crf.crf_path(tmp_path, cal, asn)
+    target = crf_copy.crf_path(tmp_path, cal, asn)
     assert target.name == "x_a3001_crf.fits"
     _write(cal_path, target, np.zeros(SHAPE, bool), association=asn)
     header = fits.getheader(target)

@@ -18,7 +18,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 import badpix
-from badpix import crf, outlier_ifu, params
+from badpix import crf, crf_copy, outlier_ifu, params
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import CheckError, DataError
@@ -403,14 +403,14 @@ def test_the_cap_stops_before_anything_is_written(pair, tmp_path, words):
 
 
 def test_a_failure_while_writing_leaves_nothing(pair, tmp_path, monkeypatch):
-    real = crf.write_copy
+    real = crf_copy.write_copy
 
     def fail(cal, *args, **options):
         if cal.path == pair[1]:
             raise DataError("the disk is full")
         return real(cal, *args, **options)
 
-    monkeypatch.setattr(crf, "write_copy", fail)
+    monkeypatch.setattr(crf_copy, "write_copy", fail)
     with pytest.raises(DataError, match="disk is full"):
         _run(pair, tmp_path / "out")
     assert not os.listdir(tmp_path / "out")
