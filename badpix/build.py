@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import crds, detectors, dq, evidence, exposures, flats, mask, output, params
+from badpix import crds, detectors, dq, evidence, exposures, flats, mask, output, params, selection
 from badpix.crds import Mask, Provenance
 from badpix.errors import DataError, UsageError
 from badpix.evidence import Detection
@@ -148,7 +148,7 @@ def check_flat(exposure: Exposure) -> None:
     """
     if exposure.kind not in ("rate", "rateints"):
         raise DataError(f"{exposure.path}: is a {exposure.kind} file, expected rate or rateints")
-    exposures.check_state(exposure, "S_RAMP")
+    selection.check_state(exposure, "S_RAMP")
     exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
 
 
@@ -156,19 +156,19 @@ def _open_uncals(
     used: Sequence[Exposure], given: Sequence[Path], p: Mapping[str, Any], workdir: Path
 ) -> list[Exposure]:
     """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
-    names = list(given) or exposures.expand_inputs(p["dead_flux_check_files"] or (), ("_uncal",))
+    names = list(given) or selection.expand_inputs(p["dead_flux_check_files"] or (), ("_uncal",))
     if not names:
-        beside = [exposures.sibling(e.path, "_uncal") for e in used]
+        beside = [selection.sibling(e.path, "_uncal") for e in used]
         names = [b for b in beside if b is not None]
     found = [exposures.open_exposure(n, workdir, ["SCI"]) for n in names]
     for exposure in found:
-        exposures.check_state(exposure, "S_RAMP", complete=False)
+        selection.check_state(exposure, "S_RAMP", complete=False)
         if len(exposure["SCI"].shape) not in (3, 4):
             raise DataError(
                 f"{exposure.path}: SCI has {len(exposure['SCI'].shape)} axes, expected raw groups (3 or 4)"
             )
     if found:
-        exposures.check_same([used[0], *found], ("INSTRUME", "DETECTOR", "SUBARRAY"))
+        selection.check_same([used[0], *found], ("INSTRUME", "DETECTOR", "SUBARRAY"))
     return found
 
 
@@ -199,7 +199,7 @@ def open_all(
         try:
             exposure = exposures.open_exposure(path, workdir, names)
             check(exposure)
-            exposures.check_same([*used[:1], exposure])
+            selection.check_same([*used[:1], exposure])
         except DataError as error:
             if not skip_bad:
                 raise

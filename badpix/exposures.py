@@ -1,26 +1,24 @@
 """Reading exposures: headers and layout once, pixels in bands of rows.
 
-1. Names, folders, globs and ``@lists`` become one sorted list of files, each used once.
-2. A file is opened once: primary header, and for each image extension its place, type and shape
+1. A file is opened once: primary header, and for each image extension its place, type and shape
    (:mod:`badpix.headers`; astropy where a file is not plain). The layout must fit the size of the file, so a
    truncated copy is found before any work starts.
-3. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
+2. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
    byte order in place: no memory maps (a file truncated during the run would kill the process) and no copies. Each
    read compares size and time of the file with those at opening: a file that changed is an error, not bad data.
-4. Compressed files (gzip, fpack) can't be read by rows: their pixels are unpacked plane by plane into a private
+3. Compressed files (gzip, fpack) can't be read by rows: their pixels are unpacked plane by plane into a private
    temporary folder first, after a look at the free space.
 """
 
 from __future__ import annotations
 
-import glob
 import gzip
 import os
 import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +31,6 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq, headers
 from badpix.errors import BadpixError, DataError, UsageError
-
-SUFFIXES = ("_rate", "_rateints", "_0_ramp_fit", "_1_ramp_fit", "_ramp_fit_0", "_ramp_fit_1")
-FITS_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fit.gz")
-SAME_KEYWORDS = ("INSTRUME", "DETECTOR", "SUBARRAY", "READPATT")
 
 
 @dataclass(frozen=True)
@@ -139,108 +133,7 @@ class Exposure:
         return int(value)
 
 
-# --- 1. names --------------------------------------------------------------------------------------------
-
-
-def expand_inputs(names: Iterable[str | Path], suffixes: Sequence[str] = ("_rate", "_rateints")) -> list[Path]:
-    """Files meant by names, folders, quoted globs and ``@list`` files, sorted by name, each once.
-
-    Parameters
-    ----------
-    names : iterable of str or path
-        What the user wrote.
-    suffixes : sequence of str
-        Which files of a folder are meant, in order of preference: of two products of one exposure the first is
-        taken.
-
-    Raises
-    ------
-    UsageError
-        If a name matches nothing or a file is meant twice.
-    """
-    found: list[Path] = []
-    for name in names:
-        found += _expand(str(name), suffixes)
-    seen: dict[Path, Path] = {}
-    for path in found:
-        real = path.resolve()
-        if real in seen:
-            raise UsageError(f"{path}: is given twice (also as {seen[real]}); each input is used once")
-        seen[real] = path
-    return sorted(found, key=lambda p: (p.name, str(p)))
-
-
-def _expand(name: str, suffixes: Sequence[str], outer: tuple[Path, ...] = ()) -> list[Path]:
-    if name.startswith("@"):
-        return _expand_list(Path(name[1:]), suffixes, outer)
-    path = Path(name)
-    if path.is_dir():
-        return _expand_folder(path, suffixes)
-    if path.exists() or not glob.has_magic(name):
-        if not path.exists():
-            raise UsageError(f"{name}: no such file")
-        return [path]
-    matches = [Path(m) for m in sorted(glob.glob(name, recursive=True))]
-    if not matches:
-        raise UsageError(f"{name}: matches no file")
-    return matches
-
-
-def _expand_list(path: Path, suffixes: Sequence[str], outer: tuple[Path, ...]) -> list[Path]:
-    """Files named in a list; names and further lists in it start at its folder."""
-    if path.resolve() in outer:
-        raise UsageError(f"@{path}: the list of inputs names itself")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"@{path}: list of inputs can't be read: {error}") from None
-    names = [line.split("#")[0].strip() for line in lines]
-    inside = ["@" * n.startswith("@") + str(path.parent / n.removeprefix("@")) for n in names if n]
-    if not inside:
-        raise UsageError(f"@{path}: the list of inputs is empty")
-    return [p for n in inside for p in _expand(n, suffixes, (*outer, path.resolve()))]
-
-
-def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    chosen: dict[str, Path] = {}
-    for suffix in suffixes:
-        for path in sorted(folder.iterdir()):
-            stem = fits_stem(path)
-            if stem is not None and stem.endswith(suffix) and not path.name.startswith("."):
-                chosen.setdefault(stem.removesuffix(suffix), path)
-    if not chosen:
-        wanted = " or ".join(f"*{s}.fits" for s in suffixes)
-        raise UsageError(f"{folder}: holds no {wanted}")
-    return list(chosen.values())
-
-
-def fits_stem(path: Path) -> str | None:
-    """File name without its FITS ending (``.fits``, ``.fits.gz``, ...); None for another kind of file."""
-    for ending in FITS_ENDINGS:
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return None
-
-
-def root_name(path: Path) -> str:
-    """Name of the exposure that a slope file belongs to: its name without ending and slope suffix."""
-    stem = fits_stem(path) or path.stem
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if stem.endswith(suffix):
-            return stem.removesuffix(suffix)
-    return stem
-
-
-def sibling(path: Path, suffix: str) -> Path | None:
-    """The product of the same exposure beside ``path`` (``_jump``, ``_fitopt``, ``_uncal``), compressed or not."""
-    for ending in FITS_ENDINGS:
-        beside = path.with_name(root_name(path) + suffix + ending)
-        if beside.is_file():
-            return beside
-    return None
-
-
-# --- 2. opening ------------------------------------------------------------------------------------------
+# --- 1. opening ------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -428,7 +321,7 @@ def _flip_sign(values: NDArray[Any]) -> None:
         values ^= values.dtype.type(1 << (8 * values.dtype.itemsize - 1))
 
 
-# --- 3. bands --------------------------------------------------------------------------------------------
+# --- 2. bands --------------------------------------------------------------------------------------------
 
 
 def read_band(
@@ -534,42 +427,7 @@ def band_height(row_bytes: float, limit: float, ny: int) -> int:
     return min(1 << (rows.bit_length() - 1), ny)
 
 
-# --- 4. consistency --------------------------------------------------------------------------------------
-
-
-def check_same(exposures: Sequence[Exposure], keywords: Sequence[str] = SAME_KEYWORDS) -> None:
-    """Make sure that all exposures are of one instrument, detector, subarray, readout pattern and window.
-
-    Raises
-    ------
-    DataError
-        Naming the first file that differs, the keyword, and both values.
-    """
-    first = exposures[0]
-    for other in exposures[1:]:
-        for keyword in keywords:
-            want, found = first.keyword(keyword), other.keyword(keyword)
-            if want != found:
-                raise DataError(f"{other.path}: {keyword} = {found!r}, expected {want!r} as in {first.path.name}")
-        if other.window != first.window:
-            raise DataError(
-                f"{other.path}: window {tuple(other.window)} (SUBSTRT1, SUBSTRT2, columns, rows), "
-                f"expected {tuple(first.window)} as in {first.path.name}"
-            )
-
-
-def check_state(exposure: Exposure, keyword: str, complete: bool = True) -> None:
-    """Make sure that a calibration step has (or has not) been done.
-
-    Raises
-    ------
-    DataError
-        If ``keyword`` (S_RAMP, S_JUMP, ...) says otherwise.
-    """
-    found = exposure.header.get(keyword)
-    if (found == "COMPLETE") != complete:
-        want = "'COMPLETE'" if complete else "not 'COMPLETE'"
-        raise DataError(f"{exposure.path}: {keyword} = {found!r}, expected {want}: wrong calibration state")
+# --- reference pixels ------------------------------------------------------------------------------------
 
 
 def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:

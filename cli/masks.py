@@ -75,7 +75,7 @@ def choose_inputs(given: tuple[str, ...], named: Any, suffixes: tuple[str, ...],
     UsageError
         If there is none.
     """
-    from badpix.exposures import expand_inputs
+    from badpix.selection import expand_inputs
 
     names = list(given) or ([named] if isinstance(named, str) else list(named or []))
     if not names:

@@ -43,7 +43,7 @@ def members_option(function: Any) -> Any:
 def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
     """The association, or the `_cal` files, that a command is called with."""
     from badpix.associations import read_inputs
-    from badpix.exposures import expand_inputs
+    from badpix.selection import expand_inputs
 
     if not inputs:
         raise UsageError("no input: name an association (.json) or _cal files")

@@ -114,7 +114,7 @@ def ramps(
     talk = ctx.obj = Talk(options)
     if pixels and not plot:
         raise UsageError("--pixel draws pictures: give --plot DIR as well")
-    from badpix import exposures
+    from badpix import exposures, selection
     from badpix.output import check_directory
     from badpix.raw import ramps as looking
     from badpix.trust import plots
@@ -122,7 +122,7 @@ def ramps(
     if plot:
         plots.require_matplotlib()
         check_directory(plot)
-    found = looking.find_products(exposures.expand_inputs(files, [f"_{s}" for s in looking.SUFFIXES]))
+    found = looking.find_products(selection.expand_inputs(files, [f"_{s}" for s in looking.SUFFIXES]))
     summary, pictures = [], []
     with exposures.unpacking() as workdir:
         for root, paths in found.items():

@@ -78,7 +78,7 @@ def check(
     """
     talk = ctx.obj = Talk(options)
     p, own = _limits(limits, options)
-    from badpix.exposures import expand_inputs
+    from badpix.selection import expand_inputs
     from badpix.trust import check as checking
 
     files = [f for f in expand_inputs(masks, ("_mask", "")) if not f.name.endswith("_evidence.fits")]
@@ -184,7 +184,7 @@ def explain(
     """
     talk = ctx.obj = Talk(options)
     from badpix import crds
-    from badpix.exposures import expand_inputs
+    from badpix.selection import expand_inputs
     from badpix.trust import choose, readings
     from badpix.trust import explain as explaining
 
@@ -392,8 +392,8 @@ def report(
     """
     talk = ctx.obj = Talk(options)
     from badpix import params
-    from badpix.exposures import expand_inputs
     from badpix.output import check_target
+    from badpix.selection import expand_inputs
     from badpix.trust import check as checking
     from badpix.trust import report as reporting
 

@@ -27,17 +27,13 @@ from badpix.errors import BadpixError, DataError, UsageError
 from badpix.exposures import (
     band_height,
     bands,
-    check_same,
-    check_state,
-    expand_inputs,
     open_exposure,
     read_band,
     read_image,
     read_reference_pixels,
-    root_name,
-    sibling,
     unpacking,
 )
+from badpix.selection import check_same, check_state, expand_inputs, root_name, sibling
 
 RNG = np.random.default_rng(1)
 IMAGE = RNG.normal(100, 1, (80, 96)).astype(np.float32)

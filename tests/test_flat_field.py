@@ -12,15 +12,8 @@ from scipy import ndimage
 from badpix import flat_field
 from badpix.errors import DataError
 from badpix.exposures import open_exposure
-from badpix.flat_field import (
-    correct_ipc,
-    find_dark_areas,
-    measure_coarse,
-    measure_illumination,
-    measure_ipc,
-    measure_ipc_of_bright,
-    measure_normalised,
-)
+from badpix.flat_field import correct_ipc, measure_ipc, measure_ipc_of_bright, measure_normalised
+from badpix.illumination import find_dark_areas, measure_coarse, measure_illumination
 
 DEFAULT = {
     "method": "smoothed", "smoothing": "Box2D", "width": 15, "edges": "renormalised", "sigma": 3.0, "mask_sigma": 4.0,
@@ -370,6 +363,6 @@ def test_the_steep_edge_of_a_shadow_is_no_defect():
     dead = [(240, 200), (230, 200), (250, 250), (252, 180)]
     for place in dead:
         mean[place] = 0
-    smooth = flat_field.measure_illumination(mean, width=15, mask_sigma=4.0, iterations=4)
+    smooth = measure_illumination(mean, width=15, mask_sigma=4.0, iterations=4)
     low = mean / smooth < 0.5
     assert sorted(zip(*np.nonzero(low), strict=True)) == sorted(dead)

@@ -26,8 +26,8 @@ IDS = [str(p.relative_to(ROOT)) for p in ALL]
 
 # arrays in, arrays out: these modules open no file
 ALGORITHMS = {
-    "stats", "medians", "flat_field", "flats", "mask", "dq", "detectors", "params", "params_text", "errors", "build",
-    "workers",
+    "stats", "medians", "flat_field", "illumination", "flats", "mask", "dq", "detectors", "params", "params_text",
+    "errors", "build", "workers",
     "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/rank", "ifu/search", "ifu/significance",
     "image/model", "image/sky", "image/stack", "image/decide", "resample", "simulation/defects", "simulation/fit",
     "simulate", "simulation/recipe", "score", "provenance",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import detectors
+from badpix import detectors, selection
 from badpix import exposures as io
 from badpix.dark.bands import Dark
 from badpix.errors import DataError, UsageError
@@ -36,7 +36,7 @@ SAME_EXPOSURE = (
     "INSTRUME DETECTOR SUBARRAY READPATT NINTS NGROUPS PROGRAM OBSERVTN VISIT VISITGRP SEQ_ID ACT_ID EXPOSURE "
     "DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
 ).split()
-SAME_SET = (*io.SAME_KEYWORDS, "NGROUPS", "TGROUP")
+SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def open_darks(
             files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
             _check_exposure(files)
             if found.files:
-                io.check_same([found.first, files.rate], SAME_SET)
+                selection.check_same([found.first, files.rate], SAME_SET)
             found.files.append(files)
         except DataError as error:
             if not skip_bad:
@@ -162,8 +162,8 @@ def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | N
         return [None] * len(rates)
     if len(given) != len(rates):
         raise UsageError(f"--{role}: {len(given)} files for {len(rates)} rate files; expected one for each")
-    roots = {(io.fits_stem(p) or p.stem).removesuffix(SUFFIX[role]): p for p in given}
-    wanted = [io.root_name(p) for p in rates]
+    roots = {(selection.fits_stem(p) or p.stem).removesuffix(SUFFIX[role]): p for p in given}
+    wanted = [selection.root_name(p) for p in rates]
     if set(roots) == set(wanted) and len(roots) == len(given):
         return [roots[root] for root in wanted]
     return list(given)
@@ -174,10 +174,10 @@ def _open_one(
 ) -> DarkFiles:
     opened = _open_rate(rate, workdir)
     raw = need_uncal(opened.keyword("INSTRUME"))
-    paths = {role: given[role] or io.sibling(rate, SUFFIX[role]) for role in SUFFIX}
+    paths = {role: given[role] or selection.sibling(rate, SUFFIX[role]) for role in SUFFIX}
     for role in ("jump", "fitopt", *(["uncal"] if raw else [])):
         if paths[role] is None:
-            missing = rate.with_name(io.root_name(rate) + SUFFIX[role] + ".fits")
+            missing = rate.with_name(selection.root_name(rate) + SUFFIX[role] + ".fits")
             raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}")
     exposures = {
         role: io.open_exposure(path, workdir, NEEDED[role])
@@ -190,15 +190,15 @@ def _open_one(
 def _open_rate(rate: Path, workdir: Path | None) -> Exposure:
     """A rate file; the rateints beside it where the exposure has several integrations."""
     opened = io.open_exposure(rate, workdir, NEEDED["rate"])
-    io.check_state(opened, "S_RAMP")
+    selection.check_state(opened, "S_RAMP")
     nints = opened.number("NINTS")
     if opened.kind not in ("rate", "rateints"):
         raise DataError(f"{rate}: found a {opened.kind} file, expected rate or rateints")
     if nints == 1 or opened.kind == "rateints":
         return opened
-    beside = io.sibling(rate, "_rateints")
+    beside = selection.sibling(rate, "_rateints")
     if beside is None:
-        name = io.root_name(rate) + "_rateints.fits"
+        name = selection.root_name(rate) + "_rateints.fits"
         raise DataError(
             f"{rate}: NINTS = {nints}, so the slopes of single integrations are needed, but {name} is not beside it"
         )
@@ -208,7 +208,7 @@ def _open_rate(rate: Path, workdir: Path | None) -> Exposure:
 def _check_exposure(files: DarkFiles) -> None:
     """Make sure that the products of one exposure belong together."""
     rate, jump, fitopt = files.rate, files.jump, files.fitopt
-    io.check_state(jump, "S_JUMP")
+    selection.check_state(jump, "S_JUMP")
     for other in (jump, fitopt, *([files.uncal] if files.uncal else [])):
         for keyword in SAME_EXPOSURE:
             want, found = rate.header.get(keyword), other.header.get(keyword)

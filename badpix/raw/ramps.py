@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dq, exposures
+from badpix import dq, exposures, selection
 from badpix.errors import DataError, UsageError
 from badpix.exposures import Exposure
 
@@ -74,7 +74,7 @@ def split_name(path: Path) -> tuple[str, str]:
     DataError
         If the suffix is not known.
     """
-    stem = exposures.fits_stem(path)
+    stem = selection.fits_stem(path)
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if stem is not None and stem.endswith(f"_{suffix}"):
             return stem.removesuffix(f"_{suffix}"), SUFFIXES[suffix]

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from badpix import detectors, exposures, params, provenance
+from badpix import detectors, params, provenance, selection
 from badpix.errors import DataError, UsageError
 from badpix.rebuilding.jobs import Job
 
@@ -101,7 +101,7 @@ def find_sources(job: Job) -> list[Source]:
         found += _parameter_files(job, stage)
     masks = job.values["merge"]["masks"] or job.inputs["merge"].get("masks") or []
     manual = job.values["merge"]["manual"] or job.inputs["merge"].get("manual") or []
-    found += [Source("merge", "masks", str(m), str(m)) for m in (exposures.expand_inputs(masks) if masks else [])]
+    found += [Source("merge", "masks", str(m), str(m)) for m in (selection.expand_inputs(masks) if masks else [])]
     found += [Source("merge", "manual", str(m), str(m)) for m in manual]
     return found
 
@@ -111,7 +111,7 @@ def _expand(job: Job, stage: str, role: str, suffixes: tuple[str, ...]) -> list[
     if not named:
         return []
     try:
-        return exposures.expand_inputs([named] if isinstance(named, str) else named, suffixes)
+        return selection.expand_inputs([named] if isinstance(named, str) else named, suffixes)
     except UsageError as error:
         raise DataError(f"{job.detector}: {stage}.inputs.{role}: {error}") from None
 
@@ -129,14 +129,14 @@ def _roles(job: Job, stage: str) -> tuple[str, ...]:
 def _companions(job: Job, stage: str, role: str, rates: Sequence[Path]) -> list[Source]:
     named = _expand(job, stage, role, (f"_{role}",))
     if named:
-        by_root = {exposures.root_name(r): str(r) for r in rates}
-        roots = [(exposures.fits_stem(n) or n.stem).removesuffix(f"_{role}") for n in named]
+        by_root = {selection.root_name(r): str(r) for r in rates}
+        roots = [(selection.fits_stem(n) or n.stem).removesuffix(f"_{role}") for n in named]
         by_place = [str(r) for r in rates] if len(rates) == len(named) else [""] * len(named)
         owners = [by_root.get(root, place) for root, place in zip(roots, by_place, strict=True)]
         return [Source(stage, role, str(n), owner) for n, owner in zip(named, owners, strict=True)]
-    found = [Source(stage, role, str(s), str(r)) for r in rates if (s := exposures.sibling(r, f"_{role}"))]
+    found = [Source(stage, role, str(s), str(r)) for r in rates if (s := selection.sibling(r, f"_{role}"))]
     if role == "jump":  # a rate file of several integrations is replaced by the rateints beside it
-        beside = [(exposures.sibling(r, "_rateints"), r) for r in rates]
+        beside = [(selection.sibling(r, "_rateints"), r) for r in rates]
         found += [Source(stage, "rateints", str(s), str(r)) for s, r in beside if s and s != r]
     return found
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from badpix import exposures
+from badpix import selection
 from badpix.errors import DataError, UsageError
 from badpix.raw import prepare
 from badpix.rebuilding import plan
@@ -97,7 +97,7 @@ def expect(job: Job) -> Job | None:
 def _files(job: Job, stage: str) -> list[Path]:
     named = job.inputs[stage]["raw"]
     try:
-        return exposures.expand_inputs([named] if isinstance(named, str) else named, ("_uncal",))
+        return selection.expand_inputs([named] if isinstance(named, str) else named, ("_uncal",))
     except UsageError as error:
         raise DataError(f"{job.detector}: {stage}.inputs.raw: {error}") from None
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from badpix import build, build_darks, crds, evidence, exposures, output
+from badpix import build, build_darks, crds, evidence, exposures, output, selection
 from badpix.build import Product
 from badpix.errors import BadpixError, DataError
 from badpix.provenance import hash_file
@@ -246,8 +246,8 @@ def _build_darks(
 
 def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> list[Path]:
     """Named companions of these exposures, where roots tell; else all, which are then matched by their place."""
-    roots = {exposures.root_name(r) for r in rates}
-    own = [n for n in named if (exposures.fits_stem(n) or n.stem).removesuffix(f"_{role}") in roots]
+    roots = {selection.root_name(r) for r in rates}
+    own = [n for n in named if (selection.fits_stem(n) or n.stem).removesuffix(f"_{role}") in roots]
     return own or list(named)
 
 

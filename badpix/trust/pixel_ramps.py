@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError
-from badpix.exposures import Exposure, open_exposure, read_band, sibling, unpacking
+from badpix.exposures import Exposure, open_exposure, read_band, unpacking
+from badpix.selection import sibling
 
 WIDTH, HEIGHT = 64, 12  # characters of a drawn ramp
 
