@@ -664,6 +664,7 @@ def _test(
         snr_dark=p["snr_dark"],
         conserve=p["conserve"],
         protect_sources=p["protect_sources"],
+        stand_out=p["stand_out"],
         trail_snr=p["trail_snr"],
     )  # fmt: skip
     found.counts |= {
@@ -671,6 +672,7 @@ def _test(
         "dark": int(np.count_nonzero(hits.dark)),
         "trail": int(np.count_nonzero(hits.trail)),
         "guarded": hits.guarded,
+        "common": hits.common,
     }
     return hits.bright | hits.dark | hits.trail
 

@@ -202,7 +202,7 @@ def test_documented_rule_in_bands_is_the_plain_one():
 
 LIMITS = {
     "snr": (4.5, 3.0), "scale": (0.6, 0.4), "snr_dark": 6.0, "conserve": 0.8,
-    "protect_sources": 0.9, "trail_snr": 8.0,
+    "protect_sources": 0.9, "stand_out": 2.5, "trail_snr": 8.0,
 }  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def test_flux_that_moved_within_a_star_is_no_hit_and_added_charge_is():
     moved = np.zeros_like(model)
     moved[7, 7], moved[7, 6], moved[7, 8] = 90, -40, -40
     assert not hits(moved, model, protect_sources=0.0).bright.any()
-    assert hits(moved, model, protect_sources=0.0, conserve=0.0).bright[7, 7]
+    assert hits(moved, model, protect_sources=0.0, conserve=0.0, stand_out=0.0).bright[7, 7]
     added = np.zeros_like(model)
     added[7, 7] = 150
     assert hits(added, model).bright[7, 7]
@@ -256,6 +256,23 @@ def test_flux_that_moved_within_a_star_is_no_hit_and_added_charge_is():
     guarded = hits(added, model)
     assert not guarded.bright.any()
     assert guarded.guarded == 1
+
+
+def test_flags_on_steep_pixels_must_stand_out_unless_in_company():
+    model = np.tile(40.0 * np.arange(21), (21, 1))  # steep everywhere
+    wrong = np.random.default_rng(3).uniform(-20, 20, model.shape)  # up to half of a derivative
+    wrong[10, 9], wrong[10, 11] = 20, -20
+    lone, strong, track = wrong.copy(), wrong.copy(), wrong.copy()
+    lone[10, 10], strong[10, 10] = 45, 60
+    track[10, 6:15] = 45
+    options = {"protect_sources": 0.0, "conserve": 0.0, "scale": (0.6, 0.6)}
+    assert hits(lone, model, stand_out=0.0, **options).bright.sum() == 1
+    gone = hits(lone, model, **options)
+    assert not gone.bright.any()
+    assert gone.common == 1
+    assert hits(strong, model, **options).bright[10, 10]
+    assert hits(track, model, **options).bright[10, 8:13].all()
+    assert hits(lone, model * 0, **options).bright[10, 10]  # flat: nothing to compare with
 
 
 def test_dark_pixels_need_two_other_exposures():
@@ -298,6 +315,14 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     limit = image_test.sharpness_limit(found.stars)
     assert 0.3 < limit < 0.95
     sharp = image_test.find_sharp(found, limit, sci.shape)
+    sci[150, 28] = np.nan  # a saturated core ...
+    cover[:, :60] = 1
+    cover[147:154, 28:31] = 0  # ... and the hole that it left in the others
+    hole = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    assert (150, 30) not in set(zip(hole.ys.tolist(), hole.xs.tolist(), strict=True))
+    sci[150, 28] = 0
+    lone = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    assert (150, 30) in set(zip(lone.ys.tolist(), lone.xs.tolist(), strict=True))
     assert sharp[150, 30]
     assert sharp.sum() == 1
     assert image_test.sharpness_limit(found.stars[:99]) is None

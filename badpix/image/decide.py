@@ -13,8 +13,11 @@ of other groups, S3 = sum of r over 3x3, steep = D > 3 st:
    one);
 4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources
    (1 + 1/m) D;
-5. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
-6. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`).
+5. stand-out: on steep pixels |r|/D must exceed stand_out times the largest |r|/D of the unflagged steep pixels in
+   7x7, unless 3 more pixels of its 5x5 are flagged: where the model is off all around (speckles, saturated stars),
+   one pixel that is off tells nothing, while a track comes in company;
+6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
+7. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`).
 
 All limits are exceeded strictly.
 """
@@ -32,6 +35,8 @@ from badpix.stats import grow
 
 ROWS = 64  # of a band
 STEEP = 3.0  # sigma a pixel
+NEAR = 3  # pixels to each side, over which a flag on a steep pixel is compared with its surroundings
+COMPANY = 3  # other flagged pixels in 5x5 that make it a track
 CORE_FRACTION = 0.03
 CORE_SIGMA = 30.0
 TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
@@ -46,6 +51,7 @@ SHARP_MARGIN = 3.0
 SHARP_QUANTILE = 0.99
 SHARP_OFFSET = 0.05
 MIN_PEAKS = 100
+HOLE_SEEN = 24  # pixels of 7x7 that others saw, above which a pixel without others lies in a hole
 
 
 def find_documented(
@@ -86,6 +92,7 @@ class Hits(NamedTuple):
     dark: NDArray
     trail: NDArray
     guarded: int
+    common: int  # let go because their surroundings are as far off
 
 
 def find_hits(
@@ -100,6 +107,7 @@ def find_hits(
     snr_dark: float,
     conserve: float,
     protect_sources: float,
+    stand_out: float,
     trail_snr: float,
 ) -> Hits:
     """The better test on one exposure.
@@ -133,11 +141,32 @@ def find_hits(
             )  # fmt: skip
             guarded += saved
             del usable
-        del derivative
         trail = np.zeros_like(bright)
         if trail_snr:
             trail = find_trails(z, flat, trail_snr=trail_snr) & ~bright
-    return Hits(bright, dark, trail, guarded)
+        common = np.zeros_like(bright)
+        if stand_out:
+            common = find_common(bright | dark | trail, residual, derivative, noise, ~flat, stand_out=stand_out)
+    return Hits(bright & ~common, dark & ~common, trail, guarded, int(np.count_nonzero(common)))
+
+
+def find_common(
+    flagged: NDArray, residual: NDArray, derivative: NDArray, noise: NDArray, steep: NDArray, *, stand_out: float
+) -> NDArray:
+    """Steep flagged pixels, few together, whose |r|/D does not stand out from the unflagged steep ones of 7x7."""
+    found = np.zeros(flagged.shape, bool)
+    ys, xs = locate(flagged & steep)
+    few = (gather(flagged.astype(np.float32), ys, xs, 2) > 0).sum(axis=0) <= COMPANY  # itself among them
+    ys, xs = ys[few], xs[few]
+    if not len(ys):
+        return found
+    r, slope, sigma = (gather(image, ys, xs, NEAR) for image in (residual, derivative, noise))
+    use = np.isfinite(r) & (slope >= STEEP * sigma) & ~(gather(flagged.astype(np.float32), ys, xs, NEAR) > 0)
+    off = np.where(use, np.abs(r) / np.maximum(slope, sigma), 0).max(axis=0)
+    own = np.abs(residual[ys, xs]) / derivative[ys, xs]
+    usual = own <= stand_out * off
+    found[ys[usual], xs[usual]] = True
+    return found
 
 
 def _find_signed(
@@ -284,9 +313,23 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
         ys, xs = locate(alone & (sci - level > SHARP_SIGMA / 2 * err))
     v, t = _sharpness_at(sci, ys, xs)
     height = v / err[ys, xs]
-    whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1  # not beside a saturated core
-    keep = (height > SHARP_SIGMA) & whole
+    keep = (height > SHARP_SIGMA) & _is_open(sci, cover, ys, xs)
     return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
+
+
+def _is_open(sci: NDArray, cover: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+    """Pixels of a field that nobody else saw, not of the hole that a saturated core leaves in all exposures."""
+    whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1
+    seen = (gather(cover.astype(np.float32), ys, xs, NEAR) > 0).sum(axis=0)
+    missing = np.isnan(gather(sci, ys, xs, NEAR)).sum(axis=0) - _beyond(sci.shape, ys, xs, NEAR)
+    is_open: NDArray = whole & ((seen <= HOLE_SEEN) | (missing == 0))
+    return is_open
+
+
+def _beyond(shape: tuple[int, int], ys: NDArray, xs: NDArray, reach: int) -> NDArray:
+    """How many of the (2 reach + 1)^2 pixels around each lie beyond the frame."""
+    inside = [np.minimum(v, reach) + np.minimum(n - 1 - v, reach) + 1 for v, n in ((ys, shape[0]), (xs, shape[1]))]
+    return (2 * reach + 1) ** 2 - inside[0] * inside[1]
 
 
 def _is_alone(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:

@@ -129,6 +129,14 @@ SECTION = Section(
         ),
         Param("protect_sources", 0.9, "Guard of source cores: derivatives that a flag must exceed; 0 = off.",
               low=0.0, group=CARE),
+        Param(
+            "stand_out",
+            2.5,
+            "On steep pixels a flag without company must exceed this many times the largest difference, in local "
+            "derivatives, of the unflagged steep pixels in 7x7; 0 = off.",
+            low=0.0,
+            group=CARE,
+        ),
         Param("trail_snr", 8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma",
               low=0.0, documented=0.0, group=CARE),
         Param("single_coverage", "sharpness", "Test where no other exposure looked: sharper than any star, or none.",
