@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import build, crds, darks, exposures, mask, params
-from badpix.crds import Provenance
+from badpix import build, crds_header, darks, exposures, mask, params
+from badpix.crds_header import Provenance
 from badpix.dark import inputs as dark_inputs
 from badpix.dark.inputs import DarkSet
 from badpix.errors import DataError
@@ -52,7 +52,7 @@ def build_darks(
     rates : sequence of Path
         Rate or rateints files.
     p, texts : mapping
-        Checked values of ``settings.darks``, and of ``settings.reference`` (:func:`crds.check_texts`).
+        Checked values of ``settings.darks``, and of ``settings.reference`` (:func:`crds_header.check_texts`).
     target : Path
         The MASK file; ``{instrument}``, ``{detector}``, ``{date}`` are filled in.
     named : mapping, optional
@@ -98,7 +98,9 @@ def build_darks(
 def check_header(opened: DarkSet, texts: Mapping[str, Any]) -> None:
     """Make sure that the keywords of a mask can be made, before hours are spent."""
     used = [f.rate for f in opened.files]
-    crds.make_header(crds.source_headers(used), used[0].keyword("DETECTOR"), used[0].window, texts, Provenance(""))
+    crds_header.make_header(
+        crds_header.source_headers(used), used[0].keyword("DETECTOR"), used[0].window, texts, Provenance("")
+    )
 
 
 def _search(opened: DarkSet, p: Mapping[str, Any], skip_bad: bool, **options: Any) -> Detection:

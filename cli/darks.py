@@ -62,9 +62,9 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
     room = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
-    from badpix import build_darks, crds
+    from badpix import build_darks, crds_header
 
-    texts = crds.check_texts(reference)
+    texts = crds_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
     talk.say(f"darks: {len(files)} exposures")
     with make_executor(options["workers"], options["dask"]) as executor, talk.progress("darks") as tick:

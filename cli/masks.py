@@ -139,9 +139,9 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
     memory = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
-    from badpix import build, crds
+    from badpix import build, crds_header
 
-    texts = crds.check_texts(reference)
+    texts = crds_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
     raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
     talk.say(f"flats: {len(files)} slope images")
@@ -199,12 +199,12 @@ def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, .
     p["manual"] = list(manual_files) or p["manual"] or list(inputs.get("manual") or [])
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
-    from badpix import build, crds
+    from badpix import build_merge, crds_header
 
-    texts = crds.check_texts(reference)
+    texts = crds_header.check_texts(reference)
     files = choose_inputs(masks, p["masks"] or inputs.get("masks"), ("_mask", ""), "masks")
     p["masks"] = [str(f) for f in files]
-    product = build.build_merge(
+    product = build_merge.build_merge(
         files,
         p,
         texts,

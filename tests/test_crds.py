@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mask_files import SUB64, SUB160, make_hdus, make_image, make_mask, make_table, write
 
 from badpix import crds, detectors, dq, params, rules
-from badpix.crds import Provenance, check_pedigree, check_texts, check_useafter, make_header, read_mask, write_mask
+from badpix.crds import read_mask, write_mask
+from badpix.crds_header import Provenance, check_pedigree, check_texts, check_useafter, make_header
 from badpix.detectors import Window
 from badpix.errors import BadpixError, DataError, UsageError
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from make_files import list_folder, make_flats, pack_gzip, write_rates
 
-from badpix import build, crds, params
+from badpix import build, crds, crds_header, params
 from badpix.errors import BadpixError, DataError
 
 # the command line from a bare checkout, in a process of its own
@@ -153,7 +153,7 @@ def write_two_masks(folder):
         stack = make_flats(2)
         stack[:, 20 if name == "a" else 40, 30] = 0
         paths = write_rates(folder / "in" / name, stack)
-        texts = crds.check_texts(params.defaults(params.section("reference")))
+        texts = crds_header.check_texts(params.defaults(params.section("reference")))
         build.build_flats(paths, params.defaults(params.section("flats")), texts, folder / "out" / f"{name}.fits")
         whole.append(crds.read_mask(folder / "out" / f"{name}.fits").image)
     return whole
@@ -257,7 +257,7 @@ def replace(path):
 @pytest.mark.parametrize("change", [truncate, append, remove, replace])
 def test_inputs_that_change_during_the_run(folder, change):
     paths = sorted((folder / "in").iterdir())
-    texts = crds.check_texts(params.defaults(params.section("reference")))
+    texts = crds_header.check_texts(params.defaults(params.section("reference")))
     done = []
 
     def tick(now, total):
@@ -283,7 +283,7 @@ def test_a_disk_that_fails_while_reading(folder, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
-    texts = crds.check_texts(params.defaults(params.section("reference")))
+    texts = crds_header.check_texts(params.defaults(params.section("reference")))
     with pytest.raises(BadpixError, match=r"exposure01_rate\.fits: can't be read: Input/output error"):
         build.build_flats(
             sorted((folder / "in").iterdir()),

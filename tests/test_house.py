@@ -34,7 +34,7 @@ ALGORITHMS = {
 }  # fmt: skip
 KERNELS = {"stats", "medians", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
 DRIVERS = {
-    "build", "build_darks", "rebuilding.rebuild", "rebuilding.searches", "flats", "darks", "outlier_ifu",
+    "build", "build_darks", "build_merge", "rebuilding.rebuild", "rebuilding.searches", "flats", "darks", "outlier_ifu",
     "outlier_image", "crds",
 }  # fmt: skip
 LIGHT = [

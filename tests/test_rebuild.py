@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import build, build_darks, crds, exposures, params
+from badpix import build, build_darks, build_merge, crds, exposures, params
 from badpix.errors import BadpixError, DataError, UsageError
 from badpix.rebuilding import jobs, plan, rebuild, record, searches, shelf, supervise
 from badpix.rebuilding.rebuild import Outcome
@@ -126,7 +126,7 @@ def test_mask_is_that_of_the_single_commands(site: Site) -> None:
     build.build_flats(flats, job.values["flats"], texts, site.folder / "f.fits")
     build_darks.build_darks(darks, job.values["darks"], texts, site.folder / "d.fits")
     one, two = (site.folder / n for n in ("f.fits", "d.fits"))
-    build.build_merge([one, two], job.values["merge"], texts, site.folder / "m.fits")
+    build_merge.build_merge([one, two], job.values["merge"], texts, site.folder / "m.fits")
     expected = crds.read_mask(site.folder / "m.fits").image
     assert np.count_nonzero(expected) > 100
     assert np.array_equal(site.flags(), expected)

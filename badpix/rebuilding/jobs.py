@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from badpix import crds, detectors, params, params_files
+from badpix import crds_header, detectors, params, params_files
 from badpix.errors import BadpixError, DataError, UsageError
 
 KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
@@ -143,7 +143,7 @@ def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
     for name in SECTIONS:
         content = params_files.resolve_paths(name, _mapping(tree.get(name), f"{where}: {name}"), path.parent)
         values[name], inputs[name] = _section({**tree, name: content}, name, where)
-    values["reference"] = crds.check_texts(values["reference"])
+    values["reference"] = crds_header.check_texts(values["reference"])
     return Job(facts.name, path, _output(tree, path, where), values, inputs, _stages(tree, values, inputs, where))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from badpix import build, build_darks, crds, evidence, exposures, output, selection
+from badpix import build, build_darks, build_merge, crds, evidence, exposures, output, selection
 from badpix.build import Product
 from badpix.errors import BadpixError, DataError
 from badpix.provenance import hash_file
@@ -274,7 +274,7 @@ def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
     texts = job.values["reference"]
     first = [str(crds.read_mask(f).header.get("USEAFTER", "")) for f in files[: max(len(names), 1)]]
     target = place / build.fill_name(Path(Path(job.output).name), {"DATE-OBS": min(first)})  # first exposure's day
-    product = build.build_merge(files, p, texts, target, overwrite=True, with_evidence=job.policy["evidence"])
+    product = build_merge.build_merge(files, p, texts, target, overwrite=True, with_evidence=job.policy["evidence"])
     found = crds.read_mask(product.path).detector
     if found != job.detector:
         raise DataError(f"{job.source}: the masks are of {found}, expected {job.detector}")

@@ -12,7 +12,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from badpix import crds, detectors, dq, params
+from badpix import crds, crds_header, detectors, dq, params
 from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.simulate import make_scene
@@ -27,7 +27,7 @@ from mask_files import SUB64, SUB160, make_image
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
-TEXTS = crds.check_texts(params.defaults(params.section("reference")))
+TEXTS = crds_header.check_texts(params.defaults(params.section("reference")))
 SOURCE = {"DATE-OBS": "2026-01-03", "DATE": "2026-02-03T00:00:00", "READPATT": "NRSRAPID"}
 FLAGS = [flag for flag in dq.FLAGS if flag.use == "mask" and flag.name not in ("REFERENCE_PIXEL", "BAD_REF_PIXEL")]
 
@@ -49,7 +49,9 @@ def every_flag(detector, window=None):
 def write(path, detector, window=None, subarray=None):
     image, window = every_flag(detector, window)
     sources = [{**SOURCE, "SUBARRAY": subarray or "FULL"}]
-    header = crds.make_header(sources, detector, window, TEXTS, crds.Provenance("All flags, for a test."))
+    header = crds_header.make_header(
+        sources, detector, window, TEXTS, crds_header.Provenance("All flags, for a test.")
+    )
     crds.write_mask(path, image, header)
     return path, image
 
