@@ -34,8 +34,8 @@ ALGORITHMS = {
 }  # fmt: skip
 KERNELS = {"stats", "medians", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
 DRIVERS = {
-    "build", "build_darks", "build_merge", "rebuilding.rebuild", "rebuilding.searches", "flats", "darks", "outlier_ifu",
-    "outlier_image", "crds",
+    "build", "build_darks", "build_merge", "rebuilding.rebuild", "rebuilding.searches", "flats", "darks",
+    "outlier_ifu", "outlier_image", "crds",
 }  # fmt: skip
 LIGHT = [
     "badpix/params.py",
