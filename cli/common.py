@@ -42,6 +42,22 @@ class Option(click.Option):
         self.heading = heading
 
 
+def option(*names: str, heading: str = "General", **rest: Any) -> Callable[[F], F]:
+    """An option under its heading."""
+    return click.option(*names, cls=Option, heading=heading, **rest)
+
+
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
 class Command(click.Command):
     """A command with grouped help and with one place where errors become messages and exit codes."""
 
@@ -127,49 +143,32 @@ def _option(p: params.Param, sec: params.Section) -> Callable[[F], F]:
     heading = f"{p.group or sec.title}"
     text = f"{p.help}  [default: {params.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
     if p.kind == "bool":
-        return click.option(f"{flag}/--no-{flag[2:]}", p.name, cls=Option, heading=heading, default=None, help=text)
+        return option(f"{flag}/--no-{flag[2:]}", p.name, heading=heading, default=None, help=text)
     metavar = "|".join(p.choices) if p.kind == "choice" else p.kind.upper().replace("PAIR_", '"A B" ')
-    return click.option(flag, p.name, cls=Option, heading=heading, default=None, metavar=metavar, help=text)
+    return option(flag, p.name, heading=heading, default=None, metavar=metavar, help=text)
 
 
-def shared_options(function: F) -> F:
-    """Options of every command that does work."""
-    general = "General"
-    for decorator in reversed(
-        [
-            click.option("-p", "--params", "params_files", multiple=True, metavar="FILE", cls=Option, heading=general,
-                         help="YAML (or ASDF) with parameters; may be repeated, the later one wins."),
-            click.option("--set", "parameter_set", type=click.Choice(params.SETS), default=None, cls=Option,
-                         heading=general, help="Parameter set to start from.  [default: default]"),
-            click.option("--overwrite", is_flag=True, cls=Option, heading=general, help="Replace existing outputs."),
-            click.option("--workers", type=click.IntRange(1, 1024), default=1, cls=Option, heading=general,
-                         help="Processes to use.  [default: 1]"),
-            click.option("--dask", metavar="ADDRESS", cls=Option, heading=general,
-                         help="Dask scheduler to use instead (extra 'cluster')."),
-            click.option("--max-memory", metavar="SIZE", default=None, cls=Option, heading=general,
-                         help="Memory that a process may use, such as 400M or 2G."),
-            *_talk_options(general),
-        ]
-    ):  # fmt: skip
-        function = decorator(function)
-    return function
+_TALK = (
+    option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout, and nothing else there."),
+    option("-q", "--quiet", is_flag=True, help="Say only notes and errors."),
+    option("-v", "--verbose", is_flag=True, help="Say more."),
+    option("--log-file", metavar="FILE", help="Append the talk to a file."),
+)
 
-
-def talk_options(function: F) -> F:
-    """Options of every command that only answers a question: ``--json``, ``-q``, ``-v``, ``--log-file``."""
-    for decorator in reversed(_talk_options("General")):
-        function = decorator(function)
-    return function
-
-
-def _talk_options(heading: str) -> list[Callable[[F], F]]:
-    return [
-        click.option("--json", "as_json", is_flag=True, cls=Option, heading=heading,
-                     help="Print the summary as JSON on stdout, and nothing else there."),
-        click.option("-q", "--quiet", is_flag=True, cls=Option, heading=heading, help="Say only notes and errors."),
-        click.option("-v", "--verbose", is_flag=True, cls=Option, heading=heading, help="Say more."),
-        click.option("--log-file", metavar="FILE", cls=Option, heading=heading, help="Append the talk to a file."),
-    ]  # fmt: skip
+# Options of every command that only answers a question, and of every command that does work.
+talk_options = stack(*_TALK)
+overwrite_option = option("--overwrite", is_flag=True, help="Replace existing outputs.")
+shared_options = stack(
+    option("-p", "--params", "params_files", multiple=True, metavar="FILE",
+           help="YAML (or ASDF) with parameters; may be repeated, the later one wins."),
+    option("--set", "parameter_set", type=click.Choice(params.SETS), default=None,
+           help="Parameter set to start from.  [default: default]"),
+    overwrite_option,
+    option("--workers", type=click.IntRange(1, 1024), default=1, help="Processes to use.  [default: 1]"),
+    option("--dask", metavar="ADDRESS", help="Dask scheduler to use instead (extra 'cluster')."),
+    option("--max-memory", metavar="SIZE", default=None, help="Memory that a process may use, such as 400M or 2G."),
+    *_TALK,
+)  # fmt: skip
 
 
 # --- parameters from file and command line ---------------------------------------------------------------
@@ -228,6 +227,23 @@ def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> t
         merged = sec[key].kind in params.MERGED and checked
         values[key] = {**values[key], **checked} if merged else checked
     return values, inputs
+
+
+def parse_pair(text: str, name: str) -> tuple[float, float]:
+    """Two positive numbers.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    try:
+        first, second = (float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"{name}: found {text!r}, expected two numbers") from None
+    if not (first > 0 and second > 0):
+        raise UsageError(f"{name}: found {text!r}, expected two positive numbers")
+    return first, second
 
 
 def parse_size(text: str | None, default: str) -> int:

@@ -12,12 +12,14 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
+    overwrite_option,
     parameter_options,
+    parse_pair,
     parse_size,
     shared_options,
     talk_options,
@@ -37,8 +39,8 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @output_dir_option
 @members_option
-@click.option("--plot", metavar="DIR", cls=Option, heading="General",
-              help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
+@option("--plot", metavar="DIR",
+        help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
 @shared_options
 @parameter_options("image")
 @click.pass_context
@@ -128,19 +130,19 @@ _SHEET = "What is simulated"
 
 @click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
 @click.argument("directory")
-@click.option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two"]), default="sw", cls=Option,
-              heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups.  "
+@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two"]), default="sw",
+        heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups.  "
               "[default: sw]")  # fmt: skip
-@click.option("--groups", type=click.IntRange(1, 99999), cls=Option, heading=_SHEET, help="Dithered exposures.")
-@click.option("--size", metavar='"NY NX"', cls=Option, heading=_SHEET,
-              help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
-@click.option("--fwhm", type=click.FloatRange(0.5, 6), cls=Option, heading=_SHEET,
-              help="Width of the PSF, pixels.")  # fmt: skip
-@click.option("--distortion", metavar="FILE", cls=Option, heading=_SHEET,
-              help="ASDF file with a GWCS: its detector-to-V2V3 step is used.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=1, cls=Option, heading=_SHEET,
-              help="Equal seeds give equal data.  [default: 1]")  # fmt: skip
-@click.option("--overwrite", is_flag=True, cls=Option, heading="General", help="Replace existing files.")
+@option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
+@option("--size", metavar='"NY NX"', heading=_SHEET,
+        help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
+@option("--fwhm", type=click.FloatRange(0.5, 6), heading=_SHEET,
+        help="Width of the PSF, pixels.")  # fmt: skip
+@option("--distortion", metavar="FILE", heading=_SHEET,
+        help="ASDF file with a GWCS: its detector-to-V2V3 step is used.")  # fmt: skip
+@option("--seed", type=click.IntRange(0), default=1, heading=_SHEET,
+        help="Equal seeds give equal data.  [default: 1]")  # fmt: skip
+@overwrite_option
 @talk_options
 @click.pass_context
 def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
@@ -159,10 +161,7 @@ def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    try:
-        ny, nx = (int(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise UsageError(f"--size: found {text!r}, expected two whole numbers") from None
+    ny, nx = (int(number) for number in parse_pair(text, "--size"))
     if min(ny, nx) < 64:
         raise UsageError(f"--size: found {text!r}, expected at least 64 pixels an axis")
     return ny, nx

@@ -10,12 +10,14 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
+    overwrite_option,
     parameter_options,
+    parse_pair,
     parse_size,
     shared_options,
     talk_options,
@@ -27,17 +29,12 @@ if TYPE_CHECKING:
     from badpix.ifu.search import Found
 
 
-def output_dir_option(function: Any) -> Any:
-    """``--output-dir``, required: outliers are never flagged in place."""
-    return click.option("-o", "--output-dir", required=True, metavar="DIR", cls=Option, heading="General",
-                        help="Folder for the _crf files; made if it is missing.")(function)  # fmt: skip
-
-
-def members_option(function: Any) -> Any:
-    """``--exptype``: which members of an association are used."""
-    return click.option("--exptype", "exptypes", multiple=True, default=("science",), metavar="TYPE", cls=Option,
-                        heading="General", help="Members of an association to use; may be repeated "
-                        "(such as background).  [default: science]")(function)  # fmt: skip
+# outliers are never flagged in place
+output_dir_option = option("-o", "--output-dir", required=True, metavar="DIR",
+                           help="Folder for the _crf files; made if it is missing.")  # fmt: skip
+members_option = option("--exptype", "exptypes", multiple=True, default=("science",), metavar="TYPE",
+                        help="Members of an association to use; may be repeated (such as background).  "
+                        "[default: science]")  # fmt: skip
 
 
 def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
@@ -65,9 +62,9 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @output_dir_option
 @members_option
-@click.option("--plot", metavar="DIR", cls=Option, heading="General",
-              help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
-@click.option("--report", metavar="FILE", cls=Option, heading="General", help="Write the summary as JSON, with all "
+@option("--plot", metavar="DIR",
+        help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
+@option("--report", metavar="FILE", help="Write the summary as JSON, with all "
               "parameters, the version of the code and the sha256 of each input.")  # fmt: skip
 @shared_options
 @parameter_options("ifu")
@@ -172,94 +169,79 @@ _SHEET = "What is simulated"
 
 @click.command(cls=Command, epilog="Example: outlier simulate-ifu sim --instrument miri --exposures 4 --seed 1")
 @click.argument("directory")
-@click.option(
+@option(
     "--instrument",
     type=click.Choice(["miri", "nirspec"]),
     default="miri",
-    cls=Option,
     heading=_SHEET,
     help="MRS (MIRIFUSHORT, MIRIFULONG) or NIRSpec (NRS1, NRS2).  [default: miri]",
 )
-@click.option(
+@option(
     "--detector",
     "detectors",
     multiple=True,
     metavar="NAME",
-    cls=Option,
     heading=_SHEET,
     help="One of its detectors; may be repeated.  [default: both]",
 )
-@click.option(
+@option(
     "--exposures",
     type=click.IntRange(1, 1000),
     default=4,
-    cls=Option,
     heading=_SHEET,
     help="Exposures of each detector.  [default: 4]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=1,
-    cls=Option,
-    heading=_SHEET,
-    help="Equal seeds give equal data.  [default: 1]",
+@option(
+    "--seed", type=click.IntRange(0), default=1, heading=_SHEET, help="Equal seeds give equal data.  [default: 1]"
 )
-@click.option(
+@option(
     "--scene",
     type=click.Choice(["spectra", "bright", "flat"]),
     default="spectra",
-    cls=Option,
     heading=_SHEET,
     help="Slices with lines and sources; with very bright, sharper sources; or noise on an "
     "even level, without slices.  [default: spectra]",
 )
-@click.option(
+@option(
     "--dither/--no-dither",
     default=True,
-    cls=Option,
     heading=_SHEET,
     help="Whether the exposures are shifted against each other.  [default: dither]",
 )
-@click.option(
+@option(
     "--in-all",
     type=click.FloatRange(0, 0.5),
     default=0.003,
-    cls=Option,
     heading=_SHEET,
     help="Share of pixels that are bad in all exposures.  [default: 0.003]",
 )
-@click.option(
+@option(
     "--in-some",
     type=click.FloatRange(0, 0.5),
     default=0.001,
-    cls=Option,
     heading=_SHEET,
     help="Share of pixels that are bad in some exposures.  [default: 0.001]",
 )
-@click.option(
+@option(
     "--rays",
     type=click.FloatRange(0, 0.5),
     default=0.0005,
-    cls=Option,
     heading=_SHEET,
     help="Cosmic-ray tracks per pixel and exposure.  [default: 0.0005]",
 )
-@click.option(
+@option(
     "--strength",
     metavar='"LOW HIGH"',
-    cls=Option,
     heading=_SHEET,
     help="Range of all defects (sigma, log-uniform) instead of the range of each kind.",
 )
-@click.option(
+@option(
     "--size",
     metavar='"NY NX"',
-    cls=Option,
     heading=_SHEET,
     help="Another size (dispersion, across) than the detector's, for quick tests.",
 )
-@click.option("--overwrite", is_flag=True, cls=Option, heading="General", help="Replace existing files.")
+@overwrite_option
 @talk_options
 @click.pass_context
 def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
@@ -270,9 +252,9 @@ def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  #
     detectors = [name.upper() for name in options["detectors"]] or list(sim.SETS[options["instrument"]])
     defects = sim.Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
     if options["strength"]:
-        defects = sim.with_strength(defects, _pair(options["strength"], "--strength"))
+        defects = sim.with_strength(defects, parse_pair(options["strength"], "--strength"))
     sky = sim.SCENES[options["scene"]]
-    ny_nx = _pair(options["size"], "--size") if options["size"] else None
+    ny_nx = parse_pair(options["size"], "--size") if options["size"] else None
     path = sim.write_association(
         directory,
         detectors=detectors,
@@ -285,16 +267,6 @@ def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  #
         shape=(int(ny_nx[0]), int(ny_nx[1])) if ny_nx else None,
     )
     talk.finish("outlier simulate-ifu", [path], {"detectors": detectors, "seed": options["seed"]})
-
-
-def _pair(text: str, name: str) -> tuple[float, float]:
-    try:
-        first, second = (float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise UsageError(f"{name}: found {text!r}, expected two numbers") from None
-    if not (first > 0 and second > 0):
-        raise UsageError(f"{name}: found {text!r}, expected two positive numbers")
-    return first, second
 
 
 @click.command(cls=Command, epilog="Example: outlier score-ifu sim flagged")

@@ -11,11 +11,11 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
     parameter_options,
     shared_options,
     talk_options,
@@ -29,9 +29,9 @@ from badpix.errors import UsageError
     epilog="Example: badpix prepare 'raw/*_uncal.fits' --output-dir prepared --steps jump.rejection_threshold=5",
 )
 @click.argument("uncals", nargs=-1, metavar="UNCAL...")
-@click.option("--output-dir", metavar="DIR", cls=Option, heading="General", help="Folder for the products.")
-@click.option("--skip-bad", is_flag=True, cls=Option, heading="General",
-              help="Leave out exposures that fail, and say so, instead of ending with an error.")  # fmt: skip
+@option("--output-dir", metavar="DIR", help="Folder for the products.")
+@option("--skip-bad", is_flag=True,
+        help="Leave out exposures that fail, and say so, instead of ending with an error.")  # fmt: skip
 @shared_options
 @parameter_options("prepare")
 @click.pass_context
@@ -90,11 +90,11 @@ def _report(talk: Talk, found: Any) -> None:
     cls=Command, epilog="Example: badpix ramps prepared/jw09001002001_02101_00001_nrcb1_jump.fits --plot pictures"
 )
 @click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--plot", metavar="DIR", cls=Option, heading="Ramps", help="Write pictures into DIR (PNG).")
-@click.option("--pixel", "pixels", nargs=2, type=int, multiple=True, metavar="X Y", cls=Option, heading="Ramps",
-              help="Draw the ramp of a pixel after each step (x, y of the image, from 0); repeatable.")  # fmt: skip
-@click.option("--integration", type=click.IntRange(1), default=1, cls=Option, heading="Ramps",
-              help="Integration that levels and pictures are of.  [default: 1]")  # fmt: skip
+@option("--plot", metavar="DIR", heading="Ramps", help="Write pictures into DIR (PNG).")
+@option("--pixel", "pixels", nargs=2, type=int, multiple=True, metavar="X Y", heading="Ramps",
+        help="Draw the ramp of a pixel after each step (x, y of the image, from 0); repeatable.")  # fmt: skip
+@option("--integration", type=click.IntRange(1), default=1, heading="Ramps",
+        help="Integration that levels and pictures are of.  [default: 1]")  # fmt: skip
 @talk_options
 @click.pass_context
 def ramps(

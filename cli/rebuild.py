@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, Option, Talk, parse_size, talk_options
+from badpix.cli.common import Command, Talk, option, parse_size, stack, talk_options
 from badpix.errors import BadpixError, UsageError
 
 if TYPE_CHECKING:
@@ -21,31 +21,24 @@ if TYPE_CHECKING:
 RUN = "Run"
 
 
-def run_options(function: Any) -> Any:
-    """Options of ``badpix rebuild``: how it runs, never what it makes."""
-    for decorator in reversed(
-        [
-            click.option("--force", is_flag=True, cls=Option, heading=RUN, help="Make everything again."),
-            click.option("--dry-run", is_flag=True, cls=Option, heading=RUN,
-                         help="Say what would be done, and why; write nothing."),
-            click.option("--accept", is_flag=True, cls=Option, heading=RUN,
-                         help="Let a mask pass that was rejected for its jump against the previous one."),
-            click.option("--only", metavar="DETECTOR", multiple=True, cls=Option, heading=RUN,
-                         help="Only this detector of the files; may be repeated."),
-            click.option("--workers", type=click.IntRange(1, 1024), default=1, cls=Option, heading=RUN,
-                         help="Processes to use: detectors first, then bands of rows.  [default: 1]"),
-            click.option("--dask", metavar="ADDRESS", cls=Option, heading=RUN,
-                         help="Dask scheduler for the bands of rows (extra 'cluster')."),
-            click.option("--at-once", type=click.IntRange(1, 64), cls=Option, heading=RUN,
-                         help="Detectors worked on at once.  [default: as many as workers; with --dask: processors]"),
-            click.option("--max-memory", metavar="SIZE", cls=Option, heading=RUN,
-                         help="Memory that a process may use, such as 400M or 2G.  [default: 256M]"),
-            click.option("--status-file", metavar="FILE", cls=Option, heading=RUN,
-                         help="Keep one line for monitoring in FILE: RUNNING, then OK or FAILED with counts."),
-        ]
-    ):  # fmt: skip
-        function = decorator(function)
-    return function
+# how it runs, never what it makes
+run_options = stack(
+    option("--force", is_flag=True, heading=RUN, help="Make everything again."),
+    option("--dry-run", is_flag=True, heading=RUN, help="Say what would be done, and why; write nothing."),
+    option("--accept", is_flag=True, heading=RUN,
+           help="Let a mask pass that was rejected for its jump against the previous one."),
+    option("--only", metavar="DETECTOR", multiple=True, heading=RUN,
+           help="Only this detector of the files; may be repeated."),
+    option("--workers", type=click.IntRange(1, 1024), default=1, heading=RUN,
+           help="Processes to use: detectors first, then bands of rows.  [default: 1]"),
+    option("--dask", metavar="ADDRESS", heading=RUN, help="Dask scheduler for the bands of rows (extra 'cluster')."),
+    option("--at-once", type=click.IntRange(1, 64), heading=RUN,
+           help="Detectors worked on at once.  [default: as many as workers; with --dask: processors]"),
+    option("--max-memory", metavar="SIZE", heading=RUN,
+           help="Memory that a process may use, such as 400M or 2G.  [default: 256M]"),
+    option("--status-file", metavar="FILE", heading=RUN,
+           help="Keep one line for monitoring in FILE: RUNNING, then OK or FAILED with counts."),
+)  # fmt: skip
 
 
 @click.command(
@@ -172,8 +165,8 @@ def _report(
 
 @click.command(cls=Command, epilog="Example: badpix history masks --detector NRCB1 --last 10")
 @click.argument("directory", metavar="DIR")
-@click.option("--detector", metavar="DETECTOR", cls=Option, heading="Choice", help="Only this detector.")
-@click.option("--last", type=click.IntRange(1), cls=Option, heading="Choice", help="Only the newest so many.")
+@option("--detector", metavar="DETECTOR", heading="Choice", help="Only this detector.")
+@option("--last", type=click.IntRange(1), heading="Choice", help="Only the newest so many.")
 @talk_options
 @click.pass_context
 def history(ctx: click.Context, directory: str, detector: str | None, last: int | None, **options: Any) -> None:

@@ -8,11 +8,11 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
     parameter_options,
     parse_size,
     shared_options,
@@ -57,18 +57,16 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
 
 @click.command(cls=Command, epilog="Example: badpix score nrcalong_mask.fits sim/nrcalong_truth.fits --search flats")
 @click.argument("files", nargs=-1, required=True, metavar="MASK TRUTH [MASK TRUTH]...")
-@click.option(
+@option(
     "--search",
     type=click.Choice(["all", "flats", "darks"]),
     default="all",
-    cls=Option,
     heading="Score",
     help="Types to count.  [default: all]",
 )
-@click.option(
+@option(
     "--by-setting",
     is_flag=True,
-    cls=Option,
     heading="Score",
     help="Also where the defects stand: isolated, edge, corner, pair, cluster.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, Option, Talk, collect, load_files, parameter_options, talk_options
+from badpix.cli.common import Command, Talk, collect, load_files, option, parameter_options, talk_options
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from badpix.trust.explain import Explanation
 
 MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
-
-
-def _option(*names: str, heading: str, **rest: Any) -> Any:
-    return click.option(*names, cls=Option, heading=heading, **rest)
 
 
 def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]) -> None:
@@ -52,12 +48,12 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
     epilog="Example: badpix check nrcb1_mask.fits --against nrcb1_mask_2025.fits --pipeline",
 )
 @click.argument("masks", nargs=-1, required=True, metavar="MASK...")
-@_option("--against", metavar="OLD", heading="Check", help="Previous mask: jumps in the number of pixels are errors.")
-@_option("--limits", metavar="FILE", heading="Check",
+@option("--against", metavar="OLD", heading="Check", help="Previous mask: jumps in the number of pixels are errors.")
+@option("--limits", metavar="FILE", heading="Check",
          help="YAML with a section check, and detectors: {NAME: {limit: value}} for single ones.")  # fmt: skip
-@_option("--pipeline", is_flag=True, heading="Check",
+@option("--pipeline", is_flag=True, heading="Check",
          help="Also run the pipeline's DQInitStep with this mask, and crds certify (extra 'pipeline').")  # fmt: skip
-@_option("--exposure", metavar="FILE", heading="Check",
+@option("--exposure", metavar="FILE", heading="Check",
          help="Raw exposure for the pipeline; a synthetic one is made without it.")  # fmt: skip
 @parameter_options("check")
 @talk_options
@@ -152,16 +148,16 @@ def _print_checked(result: Checked, talk: Talk) -> None:
 @click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
 @click.argument("mask")
 @click.argument("pixels", nargs=-1, metavar="[X Y | X,Y | @LIST]...")
-@_option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
-@_option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
+@option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
+@option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
          help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
-@_option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
-@_option("--evidence", "evidence_file", metavar="FILE", heading="Evidence",
+@option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
+@option("--evidence", "evidence_file", metavar="FILE", heading="Evidence",
          help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
-@_option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
+@option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
          help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
-@_option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
-@_option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
+@option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
+@option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
 @talk_options
 @click.pass_context
 def explain(
@@ -263,12 +259,12 @@ def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str |
 
 @click.command(cls=Command, epilog="Example: badpix compare nrcb1_2025.fits nrcb1_2026.fits --output-dir changes")
 @click.argument("masks", nargs=-1, required=True, metavar="OLD NEW [NEWER...]")
-@_option("--regions", multiple=True, metavar="WORD", heading="Compare",
+@option("--regions", multiple=True, metavar="WORD", heading="Compare",
          help="Count by region too: amplifiers, quadrants, or NAME=x0:x1,y0:y1; may be repeated.")  # fmt: skip
-@_option("--output-dir", metavar="DIR", heading="Compare",
+@option("--output-dir", metavar="DIR", heading="Compare",
          help="Write lists and images of what appeared and disappeared into DIR.")  # fmt: skip
-@_option("--top", type=click.IntRange(1), default=20, heading="Compare", help="Transitions to show.  [default: 20]")
-@_option("--overwrite", is_flag=True, heading="Compare", help="Replace existing outputs.")
+@option("--top", type=click.IntRange(1), default=20, heading="Compare", help="Transitions to show.  [default: 20]")
+@option("--overwrite", is_flag=True, heading="Compare", help="Replace existing outputs.")
 @talk_options
 @click.pass_context
 def compare(
@@ -365,14 +361,14 @@ def _print_history(found: History) -> None:
 
 @click.command(cls=Command, epilog="Example: badpix report nrcb1_mask.fits --against old_mask.fits -o report.html")
 @click.argument("mask")
-@_option("-o", "--output", metavar="FILE", required=True, heading="Report", help="HTML page to write.")
-@_option("--against", metavar="OLD", heading="Report", help="Previous mask, shown beside the new numbers.")
-@_option("--evidence", "evidence_file", metavar="FILE", heading="Report",
+@option("-o", "--output", metavar="FILE", required=True, heading="Report", help="HTML page to write.")
+@option("--against", metavar="OLD", heading="Report", help="Previous mask, shown beside the new numbers.")
+@option("--evidence", "evidence_file", metavar="FILE", heading="Report",
          help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
-@_option("--ramps", multiple=True, metavar="FILE", heading="Report",
+@option("--ramps", multiple=True, metavar="FILE", heading="Report",
          help="Exposures with groups (jump or uncal) for examples of ramps per type.")  # fmt: skip
-@_option("--limits", metavar="FILE", heading="Report", help="Limits of the check, as for badpix check.")
-@_option("--overwrite", is_flag=True, heading="Report", help="Replace an existing page.")
+@option("--limits", metavar="FILE", heading="Report", help="Limits of the check, as for badpix check.")
+@option("--overwrite", is_flag=True, heading="Report", help="Replace an existing page.")
 @talk_options
 @click.pass_context
 def report(
@@ -412,13 +408,13 @@ def report(
 
 @click.command(cls=Command, epilog="Example: badpix export nrcb1_mask.fits -o nrcb1_bad.reg --flag HOT --flag RC")
 @click.argument("mask")
-@_option("-o", "--output", metavar="FILE", required=True, heading="Export", help="File to write.")
-@_option("--format", "form", type=click.Choice(["list", "ds9", "fits", "csv"]), default=None, heading="Export",
+@option("-o", "--output", metavar="FILE", required=True, heading="Export", help="File to write.")
+@option("--format", "form", type=click.Choice(["list", "ds9", "fits", "csv"]), default=None, heading="Export",
          help="Form.  [default: by the ending: .txt list, .reg ds9, .fits boolean image, .csv]")  # fmt: skip
-@_option("--flag", "flags", multiple=True, metavar="NAME", heading="Export",
+@option("--flag", "flags", multiple=True, metavar="NAME", heading="Export",
          help="Only these flags; may be repeated.  [default: all; DO_NOT_USE for fits]")  # fmt: skip
-@_option("--one-based", is_flag=True, heading="Export", help="Count x and y of list and csv from 1.")
-@_option("--overwrite", is_flag=True, heading="Export", help="Replace an existing file.")
+@option("--one-based", is_flag=True, heading="Export", help="Count x and y of list and csv from 1.")
+@option("--overwrite", is_flag=True, heading="Export", help="Replace an existing file.")
 @talk_options
 @click.pass_context
 def export(
