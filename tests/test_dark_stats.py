@@ -140,3 +140,22 @@ def test_evidence_is_a_length_and_noise_alone_is_not_enough():
     assert join(3, 4, 0) == 5
     assert join(0, 0, 50) == join(0, 0, scores.LOUD) < 4
     assert join(3, 0, 2) == pytest.approx(np.hypot(3.5, 2))
+
+
+def test_what_all_pixels_share_does_not_make_noisy_pixels_remember():
+    """Slow noise of the whole frame raises everybody's memory; in a pixel of ten times the noise it is lost."""
+    setup, rng, g = scores.Setup(40, 10.0, 8, ()), np.random.default_rng(5), np.arange(40)
+    noise = np.where(np.arange(600) < 100, 50.0, 5.0)[:, None]
+    line = np.stack([np.ones(40), g - g.mean()], axis=1)
+    ramps = noise * rng.normal(size=(8, 600, 40)) + 3 * np.sin(g / 4 + rng.uniform(0, 6, (8, 600, 1)))
+    r = ramps - ramps @ np.linalg.pinv(line).T @ line.T
+    squares = np.sum(r**2, axis=-1)
+    lagged = sum(w * np.sum(r[..., k:] * r[..., :-k], axis=-1) for k, w in enumerate((1.0, 0.7, 0.5), 1))
+    tile = make_tile(n=8, pixels=600)
+    tile.shapes["memory"][:] = lagged / squares
+    tile.shapes["calm"][:] = tile.shapes["residual"][:] = tile.shapes["white"][:] = squares / 38
+    pixels = stats.combine_integrations(tile, min_groups=5, hot_fraction=0.5, drop_sigma=4.5, templates=())
+    found = scores.score_pixels(pixels, setup, scores.measure_population(pixels, setup, 0.01))
+    quiet, noisy = found["correlation_z"][100:], found["correlation_z"][:100]
+    assert abs(np.median(quiet)) < 0.1
+    assert abs(np.median(noisy)) < 0.3

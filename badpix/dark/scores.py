@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.dark.hits import line_memory
 from badpix.dark.ramps import MEMORY
 from badpix.dark.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.stats import median_mad
@@ -44,11 +45,14 @@ class Setup:
 class Population:
     """What all pixels show: ``(median, MAD)`` by name, and single numbers.
 
-    ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s.
+    ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s; ``shot`` the variance of the
+    shot noise of one group; ``common`` the memory that residuals have beyond that of white noise, DN^2; ``kept`` the
+    integrations that residuals were measured in.
     """
 
     rate_spread: float = float("nan")
     shot: float = 0.0
+    common: float = 0.0
     kept: float = 1.0
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -74,7 +78,9 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
     first = Population(rate_spread, float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0)
     spread = {"log_noise": median_mad(np.log(measure_noise(sample, setup, first)))}
     kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
-    population = Population(rate_spread, first.shot, max(kept, 1.0), spread)
+    excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
+    common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
+    population = Population(rate_spread, first.shot, common, max(kept, 1.0), spread)
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
@@ -130,12 +136,23 @@ def measure_contrast(
     return mean.astype(np.float32), middle.astype(np.float32)
 
 
+def white_memory(setup: Setup) -> float:
+    """Memory of the residuals of white noise."""
+    return line_memory(setup.groups, MEMORY) / (setup.groups - 2) if setup.groups > 2 else 0.0
+
+
 def describe_residuals(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
-    """Correlation (0 for white noise), flatness (0.80 for Gaussian) and logarithmic size of residuals."""
-    drift = own_shot(pixels, setup, population) * np.float32(SHOT_SLOPE * setup.groups)
+    """Correlation (that of white noise in good pixels), flatness (0.80 for Gaussian), logarithmic size of residuals.
+
+    What all pixels share, and the shot noise of bright ones, is taken off the memory in DN^2: a noisy pixel has no
+    more of it than others.
+    """
+    shot = own_shot(pixels, setup, population)
+    drift = shot * np.float32(SHOT_SLOPE * setup.groups)
+    brighter = (shot - np.float32(population.shot)) * np.float32(SHOT_SLOPE * setup.groups * sum(MEMORY))
     total = pixels["residual"]
     with np.errstate(divide="ignore", invalid="ignore"):
-        memory = pixels["memory"] * total - drift * np.float32(sum(MEMORY))
+        memory = pixels["memory"] * total - np.float32(population.common) - brighter
         correlation = memory / np.maximum(total - drift, 0.05 * total)
         found = {"correlation": correlation, "flatness": pixels["flatness"], "log_residual": np.log(total) / 2}
     return {name: values.astype(np.float32) for name, values in found.items()}
