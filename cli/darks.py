@@ -9,11 +9,11 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
     parameter_options,
     parse_size,
     shared_options,
@@ -37,12 +37,12 @@ COMPANIONS = ("jump", "fitopt", "uncal")
     epilog="Example: badpix darks 'darks/*_rateints.fits' --workers 2 -o nrcb1_darks_mask.fits",
 )
 @click.argument("rates", nargs=-1, metavar="RATE...")
-@click.option("--jump", multiple=True, metavar="FILE", cls=Option, heading="General",
-              help="Ramps with jumps flagged; beside the rate files (_jump) unless named.")  # fmt: skip
-@click.option("--fitopt", multiple=True, metavar="FILE", cls=Option, heading="General",
-              help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.")  # fmt: skip
-@click.option("--uncal", multiple=True, metavar="FILE", cls=Option, heading="General",
-              help="Raw ramps (documented search of MIRI); beside the rate files (_uncal) unless named.")  # fmt: skip
+@option("--jump", multiple=True, metavar="FILE",
+        help="Ramps with jumps flagged; beside the rate files (_jump) unless named.")  # fmt: skip
+@option("--fitopt", multiple=True, metavar="FILE",
+        help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.")  # fmt: skip
+@option("--uncal", multiple=True, metavar="FILE",
+        help="Raw ramps (documented search of MIRI); beside the rate files (_uncal) unless named.")  # fmt: skip
 @output_option
 @evidence_option
 @input_options

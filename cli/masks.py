@@ -10,14 +10,15 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Option,
     Talk,
     collect,
     load_files,
     make_executor,
+    option,
     parameter_options,
     parse_size,
     shared_options,
+    stack,
 )
 from badpix.errors import UsageError
 
@@ -27,30 +28,15 @@ if TYPE_CHECKING:
 BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-frame images: what is left goes to bands
 
 
-def output_option(function: Any) -> Any:
-    """``-o/--output`` of the commands that write one mask."""
-    return click.option(
-        "-o", "--output", metavar="FILE", cls=Option, heading="General",
-        help="MASK file to write; {instrument}, {detector} and {date} are filled in.",
-    )(function)  # fmt: skip
-
-
-def evidence_option(function: Any) -> Any:
-    """``--evidence`` of the commands that write one mask."""
-    return click.option(
-        "--evidence/--no-evidence", default=False, cls=Option, heading="General",
-        help="Write what each flag was decided on beside the mask.",
-    )(function)  # fmt: skip
-
-
-def input_options(function: Any) -> Any:
-    """``--manual`` and ``--skip-bad``."""
-    skip = click.option(
-        "--skip-bad", is_flag=True, cls=Option, heading="General",
-        help="Leave out files that can't be used, and say so, instead of stopping.",
-    )  # fmt: skip
-    plot = click.option("--plot", metavar="DIR", cls=Option, heading="General", help="Write pictures into DIR (PNG).")
-    return skip(plot(function))
+# of the commands that write one mask
+output_option = option("-o", "--output", metavar="FILE",
+                       help="MASK file to write; {instrument}, {detector} and {date} are filled in.")  # fmt: skip
+evidence_option = option("--evidence/--no-evidence", default=False,
+                         help="Write what each flag was decided on beside the mask.")  # fmt: skip
+input_options = stack(
+    option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping."),
+    option("--plot", metavar="DIR", help="Write pictures into DIR (PNG)."),
+)
 
 
 def choose_output(options: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
@@ -101,7 +87,8 @@ def report(talk: Talk, command: str, product: Product) -> None:
         talk.note(f"rejected: {name}: {why}")
     for note in product.notes:
         talk.note(note)
-    talk.say(f"{len(product.inputs)} inputs, {product.science_pixels:,} science pixels")
+    inputs = len(product.inputs)
+    talk.say(f"{inputs} input{'s' * (inputs != 1)}, {product.science_pixels:,} science pixels")
     n = max(product.science_pixels, 1)
     rows: list[tuple[str, str, int, str]] = [
         ("search", k, v, f"{100 * v / n:.4f}") for k, v in product.searches.items()
@@ -118,9 +105,9 @@ def report(talk: Talk, command: str, product: Product) -> None:
 
 @click.command(cls=Command, epilog="Example: badpix flats 'flats/*_rate.fits' --manual pixels.txt -o nrcb1_mask.fits")
 @click.argument("rates", nargs=-1, metavar="RATE...")
-@click.option("--uncal", multiple=True, metavar="FILE", cls=Option, heading="General", help="Raw flats (flux check).")
-@click.option("--manual", "manual_flag", metavar="FILE", cls=Option, heading="General",
-              help="List of pixels to add (x y flag): the same as --manual-flag-file.")  # fmt: skip
+@option("--uncal", multiple=True, metavar="FILE", help="Raw flats (flux check).")
+@option("--manual", "manual_flag", metavar="FILE",
+        help="List of pixels to add (x y flag): the same as --manual-flag-file.")  # fmt: skip
 @output_option
 @evidence_option
 @input_options
@@ -183,8 +170,8 @@ def _pictures(folder: str | None) -> Any:
 @output_option
 @evidence_option
 @shared_options
-@click.option("--manual", "manual_files", multiple=True, metavar="FILE", cls=Option, heading="General",
-              help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
+@option("--manual", "manual_files", multiple=True, metavar="FILE",
+        help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
 @parameter_options("merge", "reference", without=("manual", "masks"))
 @click.pass_context
 def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:
