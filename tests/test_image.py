@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
-from badpix import outlier_image, params, stats
+from badpix import crf, outlier_image, params, stats
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
@@ -542,6 +542,37 @@ def test_bad_values_are_refused(four, tmp_path):
             flag(four, tmp_path / "out", **bad)
 
 
+@pytest.mark.parametrize("name", ["miriwcs", "nircamwcs", "nrcb1-wcs", "nrcb5-wcs"])
+def test_simulated_images_take_the_optics_of_real_files(real_data, tmp_path, name):
+    real = next(real_data.glob(f"*/{name}.asdf"))
+    table = simulate(tmp_path, Setup(seed=5, groups=2, distortion=str(real), **{**SMALL, "shape": (128, 136)}))
+    cal = crf.read_layout(next(tmp_path.glob("*_cal.fits")))
+    scale = {"miriwcs": 0.11, "nircamwcs": 0.0637, "nrcb1-wcs": 0.0309, "nrcb5-wcs": 0.0642}[name]
+    header = crf.image_hdu(cal, "SCI").header
+    assert header["PIXAR_A2"] == pytest.approx(scale**2, rel=0.02)
+    assert header["VPARITY"] == -1
+    assert header["V3I_YANG"] == pytest.approx(4.7 if name == "miriwcs" else 0.0, abs=1.5)
+    sci = crf.read_rows(cal, "SCI")
+    assert np.nanmax(sci) > 10 * np.nanmedian(sci)  # the detector looks at the field of stars
+    _, summary, _ = flag(table, tmp_path / "out")
+    assert summary["map_error_pixels"] < 1e-6
+    assert np.array(summary["grid"]["shape"]).max() < 220
+    score = score_run(tmp_path, tmp_path / "out")
+    assert score["cr20_covered"] > 0.9
+    assert score["false_per_million"] < 300
+
+
+def test_distortion_of_no_image_is_refused(tmp_path):
+    (tmp_path / "text.asdf").write_text("no ASDF")
+    asdf.AsdfFile({"wcs": 1}).write_to(tmp_path / "none.asdf")
+    for name in ("missing.asdf", "text.asdf", "none.asdf"):
+        with pytest.raises(DataError, match=name):
+            simulate(tmp_path / "sim", Setup(distortion=str(tmp_path / name)))
+    with pytest.raises(UsageError, match="one detector"):
+        simulate(tmp_path / "sim", Setup(distortion="x", detectors=("NRCB1", "NRCB2")))
+    assert not (tmp_path / "sim").exists()
+
+
 def test_unresampled_images_must_have_one_shape(four, tmp_path):
     _, summary, _ = flag(four, tmp_path / "out", resample_data=False)
     assert "not resampled" in summary["search"]
@@ -598,24 +629,46 @@ def test_intermediate_products_carry_the_grid(four, tmp_path):
         assert "BKGLEVEL" not in hdul[0].header
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_leaves_nothing_behind(four, tmp_path, sign):
+INTERRUPTED = """
+import os, sys
+from badpix import outlier_image
+from badpix.cli.main import outlier
+stage, sign = sys.argv.pop(1), int(sys.argv.pop(1))
+real = getattr(outlier_image, stage)
+calls = []
+def stopped(*args, **options):
+    result = real(*args, **options)
+    calls.append(stage)
+    if len(calls) == 2 or stage == "write_planes":
+        os.kill(os.getpid(), sign)
+    return result
+setattr(outlier_image, stage, stopped)
+outlier()
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign", "workers"),
+    [
+        ("drizzle_group", signal.SIGTERM, "1"),
+        ("search_exposure", signal.SIGINT, "1"),
+        ("write_exposure", signal.SIGTERM, "1"),
+        ("write_planes", signal.SIGTERM, "2"),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing_behind(four, tmp_path, stage, sign, workers):
+    """The run sends the signal to itself, after the second group or exposure of a stage."""
     out = tmp_path / "out"
-    code = "from badpix.cli.main import outlier; outlier()"
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, "image", str(four), "--output-dir", str(out)],
-        env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    call = ["image", str(four), "--output-dir", str(out), "--workers", workers]
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, stage, str(int(sign)), *call],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)), capture_output=True, timeout=120, check=False,
     )  # fmt: skip
-    for _ in range(3000):
-        if out.is_dir() and list(out.glob(".badpix-image-*")):
-            break
-        time.sleep(0.02)
-    run.send_signal(sign)
-    assert run.wait(60) != 0
-    run.communicate()
-    assert not list(out.glob(".badpix*"))
+    assert run.returncode == 128 + sign, run.stderr
+    left = sorted(p.name for p in out.iterdir())
+    assert len(left) == (2 if stage == "write_exposure" else 0), left
+    for name in left:  # what was written is whole
+        assert read_flags(out / name).any()
 
 
 def test_planes_on_the_shelf_are_those_of_the_whole_stack(tmp_path):

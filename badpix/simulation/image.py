@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from badpix import dq as flags
 from badpix.image.products import make_asdf_hdu
 from badpix.output import atomic_path, write_text
+from badpix.simulation.image_wcs import ARCSEC, Pointing, count_cover, make_pointings, read_optics
 
-ARCSEC = 1 / 3600.0
 NOTE = "Simulated by badpix; not an observation"
 
 
@@ -61,7 +61,7 @@ class Setup:
     trail: float = 10.0  # peak of the satellite trail in the second group, sigma; 0 = none
     saturation: float = 400.0  # MJy/sr; brighter pixels are NaN, SATURATED and DO_NOT_USE
     filter: str = "F200W"
-    distortion: str = ""  # ASDF file with a GWCS whose detector-to-V2V3 step is used
+    distortion: str = ""  # ASDF file with a GWCS whose detector-to-V2V3 step, and pixel scale, are used
     program: str = "09999"
     target: tuple[float, float] = (53.16, -27.79)
 
@@ -82,31 +82,21 @@ class Scene(NamedTuple):
     galaxies: NDArray  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
 
 
-@dataclass
-class Pointing:
-    """One detector of one group."""
-
-    group: int
-    detector: str
-    wcs: Any
-    roll: float
-    v2v3: tuple[float, float]
-    ref: tuple[float, float]
-    header: dict[str, Any] = field(default_factory=dict)
-
-
 def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) -> Path:
     """Write the exposures, their truth (``truth/``) and the association; gives the path of the association."""
     directory = Path(directory)
-    (directory / "truth").mkdir(parents=True, exist_ok=True)
+    optics = read_optics(setup) if setup.distortion else None
+    if optics is not None:
+        setup = replace(setup, scale=optics.scale)
     rng = np.random.default_rng(setup.seed)
     scene = make_scene(rng, setup)
-    pointings = make_pointings(rng, setup)
+    pointings = make_pointings(rng, setup, optics)
     psf = make_psf(setup)
     fixed = {d: _fixed_pattern(np.random.default_rng([setup.seed, i]), setup) for i, d in enumerate(setup.detectors)}
     skies = setup.sky + (
         rng.normal(0, 0.08 * setup.sky, setup.groups) if setup.sky_differs else np.zeros(setup.groups)
     )
+    (directory / "truth").mkdir(parents=True, exist_ok=True)
     names = []
     for number, pointing in enumerate(pointings):
         own = np.random.default_rng([setup.seed, 1000 + number])
@@ -177,133 +167,6 @@ def make_scene(rng: np.random.Generator, setup: Setup) -> Scene:
         axis=1,
     )
     return Scene(stars, galaxies)
-
-
-def make_pointings(rng: np.random.Generator, setup: Setup) -> list[Pointing]:
-    """All detectors of all groups, each with its GWCS."""
-    out = []
-    width = setup.shape[1] * setup.scale * 1.04
-    for group in range(setup.groups):
-        offset = rng.uniform(-setup.dither, setup.dither, 2) * setup.scale
-        roll = 40.0 + group * setup.roll_step
-        for i, detector in enumerate(setup.detectors):
-            middle = (i - (len(setup.detectors) - 1) / 2) * width
-            v2v3 = (-80.0 + middle, -490.0)
-            # the attitude puts V2V3 = (-80, -490) + offset on the target
-            wcs, ref = build_wcs(setup, v2v3, roll, (-80.0 + offset[0], -490.0 + offset[1]))
-            out.append(Pointing(group, detector, wcs, roll, v2v3, ref))
-    return out
-
-
-def build_wcs(setup: Setup, v2v3: tuple[float, float], roll: float, aim: tuple[float, float]):
-    """The chain detector -> v2v3 -> world of one exposure, and the sky position of its reference pixel.
-
-    Parameters
-    ----------
-    setup : Setup
-    v2v3 : (float, float)
-        V2V3 of the detector's middle, arcsec.
-    roll : float
-        Roll of V3 at the target, degrees.
-    aim : (float, float)
-        V2V3 that looks at the target, arcsec.
-    """
-    import gwcs
-    from astropy import coordinates, units
-    from astropy.modeling.models import RotationSequence3D, Scale
-    from gwcs import coordinate_frames as cf
-    from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
-
-    detector = cf.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
-    v2v3_frame = cf.Frame2D(
-        name="v2v3", axes_order=(0, 1), axes_names=("v2", "v3"), unit=(units.arcsec, units.arcsec)
-    )
-    world = cf.CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg))
-    angles = [-aim[0] * ARCSEC, aim[1] * ARCSEC, -roll, -setup.target[1], setup.target[0]]
-    rotation = RotationSequence3D([-a for a in angles], axes_order="zyxyz")
-    to_sky = (
-        (Scale(ARCSEC) & Scale(ARCSEC))
-        | SphericalToCartesian(wrap_lon_at=180)
-        | rotation
-        | CartesianToSpherical(wrap_lon_at=360)
-    )
-    to_sky.name = "v23tosky"
-    chain = _distortion(setup, v2v3)
-    chain.name = "distortion"
-    ny, nx = setup.shape
-    wcs = gwcs.WCS([(detector, chain), (v2v3_frame, to_sky), (world, None)])
-    wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
-    wcs.array_shape = setup.shape
-    ra, dec = wcs((nx - 1) / 2, (ny - 1) / 2)
-    return wcs, (float(ra), float(dec))
-
-
-def _distortion(setup: Setup, v2v3: tuple[float, float]):
-    """Detector to V2V3: a cubic polynomial with its fitted inverse, or the one of a real file."""
-    from astropy.modeling.models import Mapping, Polynomial2D, Shift
-
-    if setup.distortion:
-        import asdf
-
-        with asdf.open(setup.distortion, lazy_load=False, memmap=False) as af:
-            real = af.tree["wcs"]
-        return real.get_transform(real.available_frames[0], "v2v3")
-    ny, nx = setup.shape
-    s, x0, y0 = setup.scale, (nx - 1) / 2, (ny - 1) / 2
-    terms = {  # x runs against V2 (parity -1); terms of a NIRCam detector, in arcsec
-        "x": {"c1_0": -s * 1.002, "c0_1": s * 8e-4, "c2_0": -1.2e-7, "c1_1": 7.4e-7, "c0_2": 1.0e-7, "c3_0": 3e-12},
-        "y": {"c1_0": s * 6e-4, "c0_1": s * 1.004, "c2_0": 3.1e-7, "c1_1": -2.3e-7, "c0_2": 4.4e-7, "c0_3": 3e-12},
-    }
-    forward = [Polynomial2D(3, **terms[k]) for k in "xy"]
-    u, v = np.meshgrid(np.linspace(-x0 - 5, x0 + 5, 41), np.linspace(-y0 - 5, y0 + 5, 41))
-    fx, fy = forward[0](u, v), forward[1](u, v)
-    inverse = [_fit_polynomial(fx / s, fy / s, target, 5, s) for target in (u, v)]
-    split = Mapping((0, 1, 0, 1))
-    chain = (Shift(-x0) & Shift(-y0)) | split | (forward[0] & forward[1]) | (Shift(v2v3[0]) & Shift(v2v3[1]))
-    back = (Shift(-v2v3[0]) & Shift(-v2v3[1])) | split | (inverse[0] & inverse[1]) | (Shift(x0) & Shift(y0))
-    chain.inverse = back
-    return chain
-
-
-def _fit_polynomial(x: NDArray, y: NDArray, values: NDArray, degree: int, unit: float):
-    """Least-squares polynomial in x, y (given in pixels) for arguments in arcsec."""
-    from astropy.modeling.models import Polynomial2D
-
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    reach = max(np.abs(x).max(), np.abs(y).max())
-    matrix = np.stack([(x / reach).ravel() ** i * (y / reach).ravel() ** j for i, j in powers], axis=1)
-    solution = np.linalg.lstsq(matrix, values.ravel(), rcond=None)[0]
-    scale = reach * unit
-    return Polynomial2D(
-        degree, **{f"c{i}_{j}": c / scale ** (i + j) for (i, j), c in zip(powers, solution, strict=True)}
-    )
-
-
-def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup) -> NDArray:
-    """In how many other groups each pixel was observed, uint8 (ny, nx)."""
-    ny, nx = setup.shape
-    step = 8
-    xs, ys = np.arange(0, nx + step, step, dtype=float), np.arange(0, ny + step, step, dtype=float)
-    ra, dec = pointing.wcs(*np.meshgrid(xs, ys), with_bounding_box=False)
-    seen: dict[int, NDArray] = {}
-    yy, xx = np.mgrid[:ny, :nx]
-    for other in pointings:
-        if other.group == pointing.group:
-            continue
-        ox, oy = other.wcs.invert(ra, dec, with_bounding_box=False)
-        full = [_bilinear(np.asarray(v), xx / step, yy / step) for v in (ox, oy)]
-        inside = (full[0] > 0) & (full[0] < nx - 1) & (full[1] > 0) & (full[1] < ny - 1)
-        seen[other.group] = seen.get(other.group, np.zeros((ny, nx), bool)) | inside
-    out = np.zeros((ny, nx), np.uint8)
-    for inside in seen.values():
-        out += inside
-    return out
-
-
-def _bilinear(values: NDArray, x: NDArray, y: NDArray) -> NDArray:
-    from scipy.ndimage import map_coordinates
-
-    return map_coordinates(values, [y, x], order=1)
 
 
 # --- painting ---------------------------------------------------------------------------------------------
@@ -607,8 +470,8 @@ def _pointing_cards(pointing: Pointing, setup: Setup) -> dict[str, Any]:
         "ROLL_REF": pointing.roll,
         "V2_REF": pointing.v2v3[0],
         "V3_REF": pointing.v2v3[1],
-        "VPARITY": -1,
-        "V3I_YANG": -0.1,
+        "VPARITY": pointing.parity,
+        "V3I_YANG": pointing.yang,
         "VA_SCALE": 1.0,
     }
 
