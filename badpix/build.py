@@ -103,12 +103,14 @@ def build_flats(
         reference = exposures.read_reference_pixels(used[0])
         found = flats.search(used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick)
     listed = set(p["flat_do_not_use"]) or (set(dq.UNUSABLE) if p["do_not_use_policy"] == "all" else set())
+    if look is None and not with_evidence:
+        found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
     image = mask.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
     image = _add_manual(image, rows, listed, reference)
     if look is not None:
         look(found, image)
     if not with_evidence:
-        found.evidence.images.clear()  # nobody asks for them any more: memory for the writing
+        found.evidence.images.clear()
     inputs = hash_inputs([e.path for e in (*used, *raws)] + ([manual] if manual else []))
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
