@@ -56,11 +56,43 @@ class Samples(NamedTuple):
     values: NDArray[np.float32]
 
 
+class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
+    """An image that has values at some pixels, the candidates, and one value elsewhere; it becomes whole where used.
+
+    Parameters
+    ----------
+    index : ndarray of int
+        Flat indices of the pixels.
+    values : ndarray
+        Their values.
+    shape : tuple of int
+        Of the image.
+    empty : float
+        The value elsewhere.
+    """
+
+    def __init__(self, index: NDArray[np.intp], values: NDArray[Any], shape: tuple[int, int], empty: float) -> None:
+        self.index, self.values, self.shape, self.empty = index, values, shape, empty
+        self.dtype = values.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        image = np.full(self.shape, self.empty, self.dtype)
+        image.flat[self.index] = self.values
+        return image if dtype is None else image.astype(dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        whole = [np.asarray(i) if isinstance(i, Sparse) else i for i in inputs]
+        return getattr(ufunc, method)(*whole, **options)
+
+    def __getitem__(self, where: Any) -> Any:
+        return np.asarray(self)[where]
+
+
 @dataclass
 class Evidence:
-    """Images, rules and samples of one or several searches."""
+    """Images (arrays, or :class:`Sparse`), rules and samples of one or several searches."""
 
-    images: dict[str, NDArray[Any]] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
     rules: list[Rule] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
 
@@ -160,8 +192,9 @@ def _primary_hdu(header: Mapping[str, Any]) -> fits.PrimaryHDU:
     return primary
 
 
-def _image_hdu(name: str, image: NDArray[Any]) -> fits.CompImageHDU:
+def _image_hdu(name: str, image: NDArray[Any] | Sparse) -> fits.CompImageHDU:
     """A tile-compressed image without loss; small types stay small."""
+    image = np.asarray(image)
     stored = image.astype(np.float32) if image.dtype == np.float64 else image
     stored = stored.astype(np.uint8) if stored.dtype == bool else stored
     return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0)

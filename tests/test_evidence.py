@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from badpix import evidence
 from badpix.errors import DataError
-from badpix.evidence import Evidence, Rule, Samples, holds, path_beside
+from badpix.evidence import Evidence, Rule, Samples, Sparse, holds, path_beside
 
 
 def example():
@@ -100,6 +100,21 @@ def test_files_are_joined_as_they_are_and_the_first_image_of_a_name_counts(tmp_p
         warnings.simplefilter("error")
         hdus.verify("exception")
         assert [h.name for h in hdus][-1] == "RULES"
+
+
+def test_an_image_of_candidates_is_the_image_that_it_stands_for(tmp_path):
+    rng = np.random.default_rng(3)
+    index = np.sort(rng.choice(2000, 60, replace=False))
+    values = rng.normal(size=60).astype(np.float32)
+    whole = np.full((40, 50), np.nan, np.float32)
+    whole.flat[index] = values
+    made = Sparse(index, values, (40, 50), np.nan)
+    np.testing.assert_array_equal(made, whole)
+    np.testing.assert_array_equal(made > 0.5, whole > 0.5)
+    np.testing.assert_array_equal(made[3:5, 7], whole[3:5, 7])
+    evidence.write(tmp_path / "e.fits", Evidence({"q": made}), {})
+    found = evidence.read(tmp_path / "e.fits")[0].images["q"]
+    np.testing.assert_array_equal(found, whole)
 
 
 def test_images_are_given_up_as_they_are_written(tmp_path):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from badpix.dark.scores import Population
 from badpix.dark.searches import Places
 from badpix.dark.stats import Stats
-from badpix.evidence import Rule, Samples
+from badpix.evidence import Rule, Samples, Sparse
 
 Bool = NDArray[np.bool_]
 MOST_SAMPLES = 200  # integrations up to which samples are kept
@@ -39,9 +39,9 @@ def make_images(
     pixels: Stats,
     scores: Stats,
     decisions: Mapping[str, Decision],
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
     """All images of the frame by name."""
-    images: dict[str, NDArray[Any]] = {f"dark_{name}": image for name, image in maps.items()}
+    images: dict[str, Any] = {f"dark_{name}": image for name, image in maps.items()}
     at = places.index
     images["dark_rate"].flat[at] = pixels["hot_rate"]
     images["dark_noise"].flat[at] = scores["noise"]
@@ -57,11 +57,9 @@ def make_images(
     return images
 
 
-def sparse(places: Places, values: NDArray[Any], empty: float = np.nan) -> NDArray[Any]:
+def sparse(places: Places, values: NDArray[Any], empty: float = np.nan) -> Sparse:
     """An image of the frame with the candidates' values, ``empty`` elsewhere."""
-    image = np.full(places.shape, empty, values.dtype)
-    image.flat[places.index] = values
-    return image
+    return Sparse(places.index, values, places.shape, empty)
 
 
 def make_rules(decisions: Mapping[str, Decision], population: Population, integrations: int, p: Mapping[str, Any]
