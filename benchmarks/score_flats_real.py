@@ -3,8 +3,8 @@
     python benchmarks/score_flats_real.py FOLDER [SET ...]
 
 Simulates raw flats of eight sets (several detectors, full frames, small ones, an interior window), turns them into
-slopes with the jwst package (``tests/reduce.py``; extra ``pipeline``), makes a mask of each and prints what it found and
-what it called wrong, as a Markdown table. What is in FOLDER already is used again.
+slopes with the jwst package (``tests/reduce.py``; extra ``pipeline``), makes a mask of each and prints what it found
+and what it called wrong, as a Markdown table. What is in FOLDER already is used again.
 """
 
 import json

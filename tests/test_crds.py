@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_files import SUB64, SUB160, make_hdus, make_image, make_mask, make_table, write
 
-from badpix import crds, detectors, dq, params, rules
+from badpix import crds, crds_header, detectors, dq, params, rules
 from badpix.crds import read_mask, write_mask
 from badpix.crds_header import Provenance, check_pedigree, check_texts, check_useafter, make_header
 from badpix.detectors import Window
@@ -133,7 +133,7 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 def test_history_has_its_topics_and_every_parameter():
     flats = params.section("flats")
     values = params.check(flats, {"manual_flag_file": "/very/long/" + "x" * 40 + ".txt"}, "test")
-    item = crds.Input(crds.Path("/data/a_rate.fits"), "0" * 64, 5)
+    item = crds_header.Input(crds.Path("/data/a_rate.fits"), "0" * 64, 5)
     rejected = [(crds.Path("b.fits"), "is broken")]
     about = Provenance("What it is.", [(flats, values)], [item], rejected, ["a note"], ["old"])
     header = header_of(about=about, history="one\ntwo", document="JWST-STScI-001", differences="more pixels")
