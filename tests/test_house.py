@@ -29,7 +29,8 @@ ALGORITHMS = {
     "stats", "medians", "flat_field", "illumination", "flats", "mask", "dq", "detectors", "params", "params_text",
     "errors", "build", "workers",
     "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/rank", "ifu/search", "ifu/significance",
-    "image/model", "image/sky", "image/stack", "image/decide", "resample", "simulation/defects", "simulation/fit",
+    "image/chain", "image/decide", "image/grid", "image/model", "image/pixel_map", "image/sky", "image/stack",
+    "image/summary", "image/weights", "resample", "simulation/defects", "simulation/fit",
     "simulate", "simulation/recipe", "score", "provenance",
 }  # fmt: skip
 KERNELS = {"stats", "medians", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}

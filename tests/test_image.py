@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,8 +28,9 @@ from badpix.image import audit as image_audit
 from badpix.image import decide as image_test
 from badpix.image import model as image_model
 from badpix.image import sky as image_sky
+from badpix.image.grid import Window
 from badpix.image.stack import PLANES, Shelf, median_of, middle_of_others, mosaic_name, open_shelf, sort_planes
-from badpix.resample import Window, measure_derivative
+from badpix.resample import measure_derivative
 from badpix.simulation.image import Setup, simulate
 from badpix.simulation.score_image import score_run
 
@@ -529,8 +531,8 @@ def test_pointings_that_do_not_overlap_are_refused(four, tmp_path):
 
 
 def test_a_full_disk_is_told_before_the_work(four, tmp_path, monkeypatch):
-    usage = outlier_image.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(outlier_image.shutil, "disk_usage", lambda p: usage._replace(free=1 << 20))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: usage._replace(free=1 << 20))
     with pytest.raises(DataError, match="MB of disk needed"):
         flag(four, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

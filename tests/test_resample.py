@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from badpix import resample as rs
+from badpix.image import grid as grids
+from badpix.image import pixel_map as maps
+from badpix.image import weights
 from badpix.errors import DataError, UsageError
 
 SCALE = 0.031 / 3600
 
 
 def make_grid(roll=33.0, parity=-1, shape=(200, 230)):
-    return rs.Grid((53.1, -27.8), (101.5, 99.0), SCALE, _pc(roll, parity), shape)
+    return grids.Grid((53.1, -27.8), (101.5, 99.0), SCALE, _pc(roll, parity), shape)
 
 
 def _pc(roll, parity):
@@ -37,15 +40,15 @@ def fits_wcs(grid):
 def test_grid_is_the_fits_tangent_plane(parity):
     grid = make_grid(parity=parity)
     x, y = np.meshgrid(np.linspace(-10, 240, 7), np.linspace(-10, 210, 5))
-    lon, lat = rs.grid_to_sky(grid, x, y)
+    lon, lat = grids.grid_to_sky(grid, x, y)
     expected = fits_wcs(grid).all_pix2world(x, y, 0)
     np.testing.assert_allclose([lon, lat], expected, atol=1e-11)
-    np.testing.assert_allclose(rs.sky_to_grid(grid, lon, lat), [x, y], atol=1e-7)
+    np.testing.assert_allclose(grids.sky_to_grid(grid, lon, lat), [x, y], atol=1e-7)
 
 
 def test_opposite_side_of_the_sky_is_nan():
     grid = make_grid()
-    assert np.isnan(rs.sky_to_grid(grid, np.array([grid.crval[0] + 180]), np.array([27.8]))).all()
+    assert np.isnan(grids.sky_to_grid(grid, np.array([grid.crval[0] + 180]), np.array([27.8]))).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -59,8 +62,8 @@ def test_built_grid_holds_all_regions_from_pixel_zero(roll, parity, ra, dec):
     step = np.array([[0, 0], [40, 0], [40, 30], [0, 30]]) * SCALE
     step[:, 0] /= math.cos(math.radians(dec))
     regions = [np.mod(np.array([ra, dec]) + step, [360, 1e9]), np.mod(np.array([ra, dec]) + 1.5 * step, [360, 1e9])]
-    grid = rs.build_grid(regions, SCALE, roll, 0.0, parity)
-    x, y = rs.sky_to_grid(grid, *np.vstack(regions).T)
+    grid = grids.build_grid(regions, SCALE, roll, 0.0, parity)
+    x, y = grids.sky_to_grid(grid, *np.vstack(regions).T)
     assert min(x) == pytest.approx(0, abs=1e-6)
     assert min(y) == pytest.approx(0, abs=1e-6)
     assert grid.shape == (int(y.max() + 0.5), int(x.max() + 0.5))
@@ -68,12 +71,14 @@ def test_built_grid_holds_all_regions_from_pixel_zero(roll, parity, ra, dec):
 
 def test_regions_of_several_polygons_and_broken_ones():
     one = "POLYGON ICRS  1.0 2.0 1.1 2.0 1.1 2.1 1.0 2.1"
-    assert rs.parse_region(f"{one} {one}").shape == (8, 2)
+    assert grids.parse_region(f"{one} {one}").shape == (8, 2)
     for text in ("", "POLYGON ICRS", "CIRCLE 1 2 3", "POLYGON ICRS 1 2 nan 3 4 5"):
         with pytest.raises(DataError, match="S_REGION"):
-            rs.parse_region(text)
+            grids.parse_region(text)
     with pytest.raises(DataError, match="tangent plane"):
-        rs.build_grid([rs.parse_region(one) + np.array([turn, 0]) for turn in (0, 120, 240)], SCALE, 0.0, 0.0, 1)
+        grids.build_grid(
+            [grids.parse_region(one) + np.array([turn, 0]) for turn in (0, 120, 240)], SCALE, 0.0, 0.0, 1
+        )
 
 
 def distorted(amplitude=3e-6):
@@ -90,13 +95,13 @@ def distorted(amplitude=3e-6):
 def test_fitted_map_is_the_chain_to_a_millionth_of_a_pixel():
     grid, shape = make_grid(roll=50), (120, 150)
     sky = distorted()
-    found = rs.fit_pixel_map(sky, grid, shape, None, stepsize=1, order=1)
+    found = maps.fit_pixel_map(sky, grid, shape, None, stepsize=1, order=1)
     assert found.fit is not None
     y, x = np.indices(shape, dtype=float)
-    exact = np.dstack(rs.sky_to_grid(grid, *sky(x, y)))
-    np.testing.assert_allclose(rs.evaluate_map(found), exact, atol=1e-7)
-    np.testing.assert_array_equal(rs.evaluate_map(found, rows=slice(37, 90)), rs.evaluate_map(found)[37:90])
-    np.testing.assert_allclose(rs.evaluate_map(found, (17, 40)), exact - [17, 40], atol=1e-7)
+    exact = np.dstack(grids.sky_to_grid(grid, *sky(x, y)))
+    np.testing.assert_allclose(maps.evaluate_map(found), exact, atol=1e-7)
+    np.testing.assert_array_equal(maps.evaluate_map(found, rows=slice(37, 90)), maps.evaluate_map(found)[37:90])
+    np.testing.assert_allclose(maps.evaluate_map(found, (17, 40)), exact - [17, 40], atol=1e-7)
 
 
 def test_a_map_that_no_polynomial_fits_is_evaluated_exactly():
@@ -106,38 +111,38 @@ def test_a_map_that_no_polynomial_fits_is_evaluated_exactly():
     def sky(x, y):
         return smooth(x + 0.3 * np.floor(x / 20), y)
 
-    found = rs.fit_pixel_map(sky, grid, shape, None, stepsize=1, order=1)
+    found = maps.fit_pixel_map(sky, grid, shape, None, stepsize=1, order=1)
     assert found.fit is None
     y, x = np.indices(shape, dtype=float)
-    np.testing.assert_array_equal(rs.evaluate_map(found), np.dstack(rs.sky_to_grid(grid, *sky(x, y))))
-    np.testing.assert_array_equal(rs.evaluate_map(found, rows=slice(5, 47)), rs.evaluate_map(found)[5:47])
+    np.testing.assert_array_equal(maps.evaluate_map(found), np.dstack(grids.sky_to_grid(grid, *sky(x, y))))
+    np.testing.assert_array_equal(maps.evaluate_map(found, rows=slice(5, 47)), maps.evaluate_map(found)[5:47])
 
 
 def test_nothing_is_mapped_outside_the_bounding_box():
     bounds = ((3.5, 66.5), (-0.5, 40.2))
-    found = rs.fit_pixel_map(distorted(), make_grid(), (60, 70), bounds, stepsize=1, order=1)
+    found = maps.fit_pixel_map(distorted(), make_grid(), (60, 70), bounds, stepsize=1, order=1)
     inside = np.zeros((60, 70), bool)
     inside[:41, 4:67] = True
-    np.testing.assert_array_equal(np.isfinite(rs.evaluate_map(found)[..., 0]), inside)
+    np.testing.assert_array_equal(np.isfinite(maps.evaluate_map(found)[..., 0]), inside)
     with pytest.raises(DataError, match="bounding box"):
-        rs.fit_pixel_map(distorted(), make_grid(), (60, 70), ((80, 90), (0, 5)), stepsize=1, order=1)
+        maps.fit_pixel_map(distorted(), make_grid(), (60, 70), ((80, 90), (0, 5)), stepsize=1, order=1)
 
 
 @pytest.mark.parametrize("order", [1, 3])
 def test_coarse_map_is_near_the_exact_one_and_travels(order):
-    exact = rs.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=1, order=1)
-    coarse = rs.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=10, order=order)
+    exact = maps.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=1, order=1)
+    coarse = maps.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=10, order=order)
     coarse = pickle.loads(pickle.dumps(coarse))
-    error = np.abs(rs.evaluate_map(coarse) - rs.evaluate_map(exact)).max()
+    error = np.abs(maps.evaluate_map(coarse) - maps.evaluate_map(exact)).max()
     assert 1e-9 < error < 1e-3
 
 
 def test_inverted_map_returns_to_the_pixels():
-    found = rs.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=1, order=1)
+    found = maps.fit_pixel_map(distorted(), make_grid(), (120, 150), None, stepsize=1, order=1)
     x, y = np.array([0.0, 75.3, 149.0, 12.0]), np.array([0.0, 60.1, 119.0, 110.5])
-    grid_x, grid_y = rs.sky_to_grid(make_grid(), *distorted()(x, y))
-    np.testing.assert_allclose(rs.invert_map(found, grid_x, grid_y), [x, y], atol=1e-5)
-    assert np.isnan(rs.invert_map(found, np.array([900.0]), np.array([-50.0]))).all()
+    grid_x, grid_y = grids.sky_to_grid(make_grid(), *distorted()(x, y))
+    np.testing.assert_allclose(maps.invert_map(found, grid_x, grid_y), [x, y], atol=1e-5)
+    assert np.isnan(maps.invert_map(found, np.array([900.0]), np.array([-50.0]))).all()
 
 
 @pytest.mark.parametrize(
@@ -155,12 +160,12 @@ def test_inverted_map_returns_to_the_pixels():
     ],
 )
 def test_good_bits_in_all_documented_forms(text, bad):
-    assert rs.parse_good_bits(text) == bad
+    assert weights.parse_good_bits(text) == bad
 
 
 def test_unknown_flags_and_fill_values_are_refused():
     with pytest.raises(UsageError, match="HOT"):
-        rs.parse_good_bits("~HOTT")
+        weights.parse_good_bits("~HOTT")
     assert rs.parse_fillval("indef") == "NaN"
     assert rs.parse_fillval("-1") == "-1.0"
     with pytest.raises(UsageError, match="fillval"):
@@ -171,10 +176,10 @@ def test_weights_by_variance_or_time_zero_where_unusable():
     dq = np.array([[0, 1, 4, 0]], np.uint32)
     var = np.array([[4, 4, 2, np.nan]], np.float32)
     found = {"shape": (1, 4), "bad_bits": 1, "exposure_time": 30.0}
-    np.testing.assert_array_equal(rs.measure_weight(dq, var, weight_type="ivm", **found), [[0.25, 0, 0.5, 0]])
-    np.testing.assert_array_equal(rs.measure_weight(dq, None, weight_type="ivm", **found), [[1, 0, 1, 1]])
-    np.testing.assert_array_equal(rs.measure_weight(dq, var, weight_type="exptime", **found), [[30, 0, 30, 30]])
-    zero = rs.measure_weight(None, var * 0, weight_type="ivm", **found)
+    np.testing.assert_array_equal(weights.measure_weight(dq, var, weight_type="ivm", **found), [[0.25, 0, 0.5, 0]])
+    np.testing.assert_array_equal(weights.measure_weight(dq, None, weight_type="ivm", **found), [[1, 0, 1, 1]])
+    np.testing.assert_array_equal(weights.measure_weight(dq, var, weight_type="exptime", **found), [[30, 0, 30, 30]])
+    zero = weights.measure_weight(None, var * 0, weight_type="ivm", **found)
     assert not zero.any()
 
 
@@ -185,9 +190,9 @@ def test_clipped_mean_is_that_of_astropy():
     values = rng.normal(100, 5, 5001).astype(np.float32)
     values[:300] = rng.uniform(0, 500, 300)
     expected = np.mean(sigma_clip(values, sigma=3, maxiters=5, masked=False), dtype=float)
-    assert rs.clipped_mean(values, sigma=3, rounds=5) == pytest.approx(expected, rel=1e-7)
-    assert math.isnan(rs.measure_weight_limit(np.zeros((3, 3), np.float32), maskpt=0.7))
-    assert not rs.find_low_weight(np.zeros((3, 3), np.float32), maskpt=0.7).any()
+    assert weights.clipped_mean(values, sigma=3, rounds=5) == pytest.approx(expected, rel=1e-7)
+    assert math.isnan(weights.measure_weight_limit(np.zeros((3, 3), np.float32), maskpt=0.7))
+    assert not weights.find_low_weight(np.zeros((3, 3), np.float32), maskpt=0.7).any()
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,8 +212,8 @@ def test_clipping_the_sorted_tails_is_clipping_all(seed, size, wild, kind):
         "two levels": np.where(rng.random(size) < 0.5, 7000.0, 9000.0),
     }[kind].astype(np.float32)
     values = np.where(rng.random(size) < wild, rng.uniform(0, 1e5, size), values).astype(np.float32)
-    expected = rs._clipped_mean_of_sorted(np.sort(values), 3.0, 5)
-    assert rs.clipped_mean(values, sigma=3.0, rounds=5) == pytest.approx(expected, rel=1e-12)
+    expected = weights._clipped_mean_of_sorted(np.sort(values), 3.0, 5)
+    assert weights.clipped_mean(values, sigma=3.0, rounds=5) == pytest.approx(expected, rel=1e-12)
 
 
 def plain_derivative(image):
@@ -251,13 +256,13 @@ def test_linear_blot_is_bilinear_and_a_window_changes_nothing():
     image[20, 30] = np.nan
     positions = np.stack(np.meshgrid(np.linspace(10.2, 50.7, 31), np.linspace(12.1, 45.4, 29)), axis=-1)
     kept = positions.copy()
-    whole = rs.blot(image, rs.Window(0, 60, 0, 70), positions, interp="linear")
+    whole = rs.blot(image, grids.Window(0, 60, 0, 70), positions, interp="linear")
     np.testing.assert_array_equal(positions, kept)
     np.testing.assert_allclose(whole, plain_bilinear(image, positions), atol=2e-5)
-    window = rs.Window(5, 55, 7, 66)
+    window = grids.Window(5, 55, 7, 66)
     part = rs.blot(image[window.slices], window, positions, interp="linear")
     np.testing.assert_array_equal(part, whole)
-    cubic = rs.blot(image, rs.Window(0, 60, 0, 70), positions, interp="poly3")
+    cubic = rs.blot(image, grids.Window(0, 60, 0, 70), positions, interp="poly3")
     np.testing.assert_array_equal(np.isnan(cubic), np.isnan(whole))
 
 
@@ -269,9 +274,9 @@ def test_drizzle_on_a_window_is_the_drizzle_on_the_grid():
     sci[10, 10] = np.nan
     x, y = np.meshgrid(np.arange(50.0), np.arange(40.0))
     positions = np.stack([0.999 * x + 0.01 * y + 20.37, y - 0.01 * x + 15.61], axis=-1)
-    whole = rs.start_drizzle(rs.Window(0, 90, 0, 95), kernel="square", fillval="NaN")
+    whole = rs.start_drizzle(grids.Window(0, 90, 0, 95), kernel="square", fillval="NaN")
     rs.add_image(whole, sci, weight, positions, None, pixfrac=1.0)
-    window = rs.Window(12, 70, 17, 80)
+    window = grids.Window(12, 70, 17, 80)
     part = rs.start_drizzle(window, kernel="square", fillval="NaN")
     rs.add_image(part, sci, weight, positions - [17, 12], None, pixfrac=1.0)
     np.testing.assert_allclose(part.out_img, whole.out_img[window.slices], rtol=2e-6)
@@ -291,12 +296,12 @@ def test_drizzle_by_bands_is_the_drizzle_of_the_whole_image(kernel, bounds, heig
     if bounds:
         (xa, xb), (ya, yb) = bounds
         positions[(x < xa) | (x > xb) | (y < ya) | (y > yb)] = np.nan
-    window = rs.Window(0, 70, 0, 80)
+    window = grids.Window(0, 70, 0, 80)
     whole = rs.start_drizzle(window, kernel=kernel, fillval="NaN")
     rs.add_image(whole, sci, weight, positions, bounds, pixfrac=0.8)
     monkeypatch.setattr(rs, "DRIZZLE_ROWS", height)
     bands = rs.start_drizzle(window, kernel=kernel, fillval="NaN")
-    fitted = rs.PixelMap((40, 50), rs.inner_span((40, 50), bounds), np.zeros((2, 1, 1)), None, 0.0)
+    fitted = maps.PixelMap((40, 50), maps.inner_span((40, 50), bounds), np.zeros((2, 1, 1)), None, 0.0)
     split = rs.split_rows(bounds, fitted)
     assert len(split) >= 2
     assert [len(rs.split_rows(bounds, dataclasses.replace(fitted, fit=None)))] == [1]
@@ -309,10 +314,10 @@ def test_drizzle_by_bands_is_the_drizzle_of_the_whole_image(kernel, bounds, heig
 
 def test_window_holds_the_footprint_with_a_margin():
     grid = make_grid(shape=(300, 300))
-    found = rs.fit_pixel_map(distorted(), grid, (120, 150), None, stepsize=1, order=1)
-    window = rs.find_window(found, grid)
-    positions = rs.evaluate_map(found)
+    found = maps.fit_pixel_map(distorted(), grid, (120, 150), None, stepsize=1, order=1)
+    window = maps.find_window(found, grid)
+    positions = maps.evaluate_map(found)
     assert window.x0 <= max(0, positions[..., 0].min() - 3)
     assert window.x1 >= min(300, positions[..., 0].max() + 3)
     far = grid._replace(crpix=(1e5, 1e5))
-    assert rs.find_window(rs.fit_pixel_map(distorted(), far, (120, 150), None, stepsize=1, order=1), far) is None
+    assert maps.find_window(maps.fit_pixel_map(distorted(), far, (120, 150), None, stepsize=1, order=1), far) is None

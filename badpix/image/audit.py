@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from badpix import stats
 from badpix.image.model import gather, locate
+from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf
-from badpix.resample import PixelMap, invert_map
 
 TILE = 256  # pixels over which the local noise is measured
 BAND = 1024

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import asdf_meta
-from badpix.resample import Bounds
+from badpix.image.grid import Bounds
 
 _TRANSFORM = "tag:stsci.edu:asdf/transform/"
 _GWCS = "tag:stsci.edu:gwcs/"

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import resample, stats
+from badpix.image.grid import Window
+from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
-from badpix.resample import PixelMap, Window, measure_derivative
+from badpix.resample import measure_derivative
 
 ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
 PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
@@ -162,7 +164,7 @@ def blot_bands(
     filled = None if interp == "linear" else np.nan_to_num(image)
     for top in range(0, ny, ROWS):
         rows = slice(top, min(top + ROWS, ny))
-        positions = resample.evaluate_map(pixel_map, rows=rows)
+        positions = evaluate_map(pixel_map, rows=rows)
         model[rows] = resample.blot(image, window, positions, interp=interp, filled=filled)
         if cover is not None:
             others[rows] = _nearest(cover, window, positions)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.resample import PixelMap, evaluate_map
+from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.stats import median_mad
 
 CELL = 32  # grid pixels

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from badpix.errors import DataError
+from badpix.image.grid import Window
 from badpix.medians import sort_lines
-from badpix.resample import Window
 
 PLANES = ("lo", "mid", "hi")
 _COLUMNS = 1024  # width of a tile

@@ -25,7 +25,8 @@ from badpix import crf
 from badpix.crf import CalFile
 from badpix.errors import DataError
 from badpix.image.chain import Chain, Operation, Unknown, evaluate, read_chain
-from badpix.resample import Bounds, Grid, Sky, build_grid, inner_span, measure_scale, parse_region
+from badpix.image.grid import Bounds, Grid, Sky, build_grid, measure_scale, parse_region
+from badpix.image.pixel_map import inner_span
 
 
 @dataclass(frozen=True)

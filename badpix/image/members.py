@@ -1,0 +1,277 @@
+"""The members of an association: checked, grouped, placed on the grid, with the sky that is taken off each.
+
+1. Headers of all members; they must belong together (:func:`read_members`).
+2. Groups: all detectors of one exposure (:func:`name_groups`).
+3. Grid, pixel maps and windows (:func:`place_images`, :func:`find_windows`).
+4. What fits neither memory nor disk is refused before the work (:func:`check_room`).
+5. Skies: from keywords, or matched between overlapping images (:func:`set_skies`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import associations, crf
+from badpix.associations import Association
+from badpix.crf import CalFile
+from badpix.errors import DataError
+from badpix.image import sky as image_sky
+from badpix.image.grid import Bounds, Grid, Window, join_windows
+from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
+from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry
+from badpix.image.weights import parse_good_bits
+
+EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
+SAME = ("TELESCOP", "INSTRUME", "EXP_TYPE", "FILTER", "PUPIL")  # keywords that the members share
+
+# Memory of a run, measured (bench_image.py): imports, then bytes a pixel of an exposure and of a group's window.
+BASE_MEMORY = 80 << 20
+LIBRARY_MEMORY = 130 << 20  # of the GWCS library, where it had to be taken
+DRIZZLE_BYTES = (0, 20)
+PLAIN_BYTES = (18, 8)  # the documented rule alone
+SEARCH_BYTES = (44, 8)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One exposure of one detector, and where it lies."""
+
+    cal: CalFile
+    exptype: str
+    number: int
+    group: int
+    bounds: Bounds | None
+    pixel_map: PixelMap | None = None  # None: not resampled
+    window: Window | None = None  # None: misses the grid
+    subtract: float = 0.0  # sky, taken off before the drizzle
+    compare: float = 0.0  # background that the documented rule adds to the model
+
+
+@dataclass(frozen=True)
+class Talker:
+    """Where the driver's messages go; silent by default."""
+
+    say: Callable[[str], None] = lambda message: None
+    note: Callable[[str], None] = lambda message: None
+
+
+SILENT = Talker()
+
+
+def run_tasks(executor: Executor | None, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterable[Any]:
+    """Results in the order of the tasks, here or on the executor."""
+    return map(function, tasks) if executor is None else executor.map(function, tasks)
+
+
+def read_members(association: Association) -> list[CalFile]:
+    """Headers of all members, checked to belong together.
+
+    Raises
+    ------
+    DataError
+        At other exposure types, mixed instruments or filters, missing arrays.
+    """
+    cals = [crf.read_layout(path) for path in association.paths]
+    first = cals[0]
+    for cal in cals:
+        kind = cal.keyword("EXP_TYPE")
+        if kind not in EXP_TYPES:
+            hint = "; use 'outlier ifu'" if kind in ("NRS_IFU", "MIR_MRS") else ""
+            raise DataError(f"{cal.path}: EXP_TYPE: found {kind}, expected one of {', '.join(EXP_TYPES)}{hint}")
+        for keyword in SAME:
+            mine, theirs = (str(c.primary.get(keyword, "")).strip().upper() for c in (cal, first))
+            if mine != theirs:
+                raise DataError(f"{cal.path}: {keyword}: found {mine!r}, expected {theirs!r} as in {first.path.name}")
+        for name in ("SCI", "ERR", "DQ"):
+            if crf.image_hdu(cal, name).shape != cal.shape:
+                raise DataError(
+                    f"{cal.path}: {name}: found shape {crf.image_hdu(cal, name).shape}, expected {cal.shape}"
+                )
+    return cals
+
+
+def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
+    """The group id of each member.
+
+    Raises
+    ------
+    DataError
+        If an ASDF extension is not readable.
+    """
+    names = []
+    for i, (cal, member) in enumerate(zip(cals, association.members, strict=True)):
+        try:
+            told = member.group_id or crf.read_meta(cal, "meta.group_id")
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from None
+        names.append(associations.group_id(cal.primary, i, told))
+    return names
+
+
+def place_images(
+    association: Association,
+    cals: Sequence[CalFile],
+    group_names: Sequence[str],
+    p: dict[str, Any],
+    talker: Talker,
+) -> tuple[list[Image], Grid]:
+    """The output grid, and each image with its pixel map and window on it."""
+    order = list(dict.fromkeys(group_names))
+    geometries = [read_geometry(cal) for cal in cals]
+    grid = make_output_grid(cals[0], geometries[0], _read_regions(cals, geometries, talker))
+    images = []
+    for number, (cal, geometry, member) in enumerate(zip(cals, geometries, association.members, strict=True)):
+        try:
+            pixel_map = fit_pixel_map(
+                geometry.sky, grid, cal.shape, geometry.bounds,
+                stepsize=p["pixmap_stepsize"], order=p["pixmap_order"],
+            )  # fmt: skip
+        except DataError as error:
+            raise DataError(f"{cal.path}: {error}") from None
+        window = find_window(pixel_map, grid)
+        subtract, compare = read_background(cal, p["backg"], documented=p["test"] == "documented")
+        group = order.index(group_names[number])
+        images.append(
+            Image(cal, member.exptype, number, group, geometry.bounds, pixel_map, window, subtract, compare)
+        )
+    missing = [i.cal.path.name for i in images if i.window is None]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: its WCS puts no pixel on the output grid that S_REGION of the members outlines"
+        )
+    return images, grid
+
+
+def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker) -> list[NDArray]:
+    regions, untold = [], []
+    for cal, geometry in zip(cals, geometries, strict=True):
+        region, told = measure_region(cal, geometry)
+        regions.append(region)
+        if not told:
+            untold.append(cal.path.name)
+    if untold:
+        talker.note(f"{len(untold)} exposures have no S_REGION ({untold[0]}, ...); taken from their WCS")
+    if any(g.kind == "FITS" for g in geometries):
+        talker.note("exposures without a GWCS: the FITS WCS of their SCI header is used (its distortion terms only)")
+    return regions
+
+
+def read_background(cal: CalFile, backg: float, *, documented: bool) -> tuple[float, float]:
+    """The sky to take off before drizzling, and the background to add to the model when comparing.
+
+    The documented rule adds BKGLEVEL only where BKGSUB is false, not where it is missing; ours adds what it took
+    off.
+    """
+    level = cal.primary.get("BKGLEVEL", crf.image_hdu(cal, "SCI").header.get("BKGLEVEL"))
+    done = cal.primary.get("BKGSUB", crf.image_hdu(cal, "SCI").header.get("BKGSUB"))
+    if not isinstance(level, int | float) or isinstance(level, bool):
+        return 0.0, backg if documented else 0.0
+    subtract = 0.0 if done is True else float(level)
+    if documented:
+        return subtract, float(level) if done is False else backg
+    return subtract, subtract
+
+
+def find_windows(images: Sequence[Image]) -> list[Window]:
+    """The part of the grid that each group touches; checks that groups overlap at all.
+
+    Raises
+    ------
+    DataError
+        If no two groups overlap.
+    """
+    groups = max(i.group for i in images) + 1
+    windows = [join_windows([i.window for i in images if i.group == g and i.window]) for g in range(groups)]
+    for i, a in enumerate(windows):
+        for b in windows[i + 1 :]:
+            if a.y0 < b.y1 and b.y0 < a.y1 and a.x0 < b.x1 and b.x0 < a.x1:
+                return windows
+    raise DataError("no two groups overlap on the sky: nothing can be compared; check the members and their S_REGION")
+
+
+def check_room(
+    images: Sequence[Image],
+    windows: Sequence[Window],
+    grid: Grid,
+    output_dir: Path,
+    max_memory: int,
+    *,
+    plain: bool,
+) -> int:
+    """Rows of a tile of the sort; refuses before work what fits neither memory nor disk.
+
+    Raises
+    ------
+    DataError
+        With the sizes.
+    """
+    pixels = max(i.cal.shape[0] * i.cal.shape[1] for i in images)
+    area = max(w.shape[0] * w.shape[1] for w in windows)
+    base = BASE_MEMORY + (LIBRARY_MEMORY if "gwcs" in sys.modules else 0)
+    stages = DRIZZLE_BYTES, PLAIN_BYTES if plain else SEARCH_BYTES
+    need = base + max(a * pixels + b * area for a, b in stages)
+    ny, nx = grid.shape
+    if need > max_memory:
+        raise DataError(
+            f"output grid of {nx} x {ny} pixels, groups of up to {area / 1e6:.1f} million: "
+            f"{_mb(need)} of memory needed, "
+            f"--max-memory allows {_mb(max_memory)}"
+        )
+    disk = 4 * sum(w.shape[0] * w.shape[1] for w in windows) + 14 * ny * nx + pixels // 8 * len(images)
+    disk += sum(i.cal.path.stat().st_size for i in images)
+    free = shutil.disk_usage(output_dir).free
+    if disk > free:
+        raise DataError(
+            f"{output_dir}: output grid of {nx} x {ny} pixels, {len(windows)} groups: {_mb(disk)} of disk needed for "
+            f"mosaics and outputs, {_mb(free)} free"
+        )
+    band = 14 * nx + 4 * (len(windows) + 8) * min(nx, 1024)
+    return int(np.clip((max_memory - base) // 2 // band, 8, 256))
+
+
+def _mb(size: float) -> str:
+    return f"{size / (1 << 20):,.0f} MB"
+
+
+def set_skies(
+    images: list[Image], grid: Grid, p: dict[str, Any], executor: Executor | None, talker: Talker
+) -> tuple[list[Image], dict[str, Any]]:
+    """The images with the sky that is taken off each: from keywords, or matched."""
+    told = [_has_level(image.cal) for image in images]
+    match = p["sky_match"] == "always" or (p["sky_match"] == "auto" and not all(told))
+    if not match:
+        return images, {"matched": False, "levels": [i.subtract for i in images]}
+    tables = list(run_tasks(executor, measure_sky_cells, [(image, grid.shape[1], p) for image in images]))
+    matched = image_sky.match_levels(tables)
+    talker.say(f"sky levels matched: from {matched.levels.min():.4g} to {matched.levels.max():.4g}")
+    if matched.sets > 1:
+        talker.note(f"{matched.sets} sets of exposures don't overlap each other; skies are matched within each set")
+    levels = [float(v) for v in matched.levels]
+    placed = [replace(i, subtract=level, compare=level) for i, level in zip(images, levels, strict=True)]
+    return placed, {"matched": True, "levels": levels, "sets": matched.sets}
+
+
+def _has_level(cal: CalFile) -> bool:
+    headers = cal.primary, crf.image_hdu(cal, "SCI").header
+    return any(isinstance(h.get("BKGLEVEL"), int | float) for h in headers) or any(
+        h.get("BKGSUB") is True for h in headers
+    )
+
+
+def measure_sky_cells(task: tuple[Image, int, dict[str, Any]]) -> image_sky.Cells:
+    """Task: the cell levels of one image."""
+    image, columns, p = task
+    sci = crf.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
+    bad = np.uint32(parse_good_bits(p["good_bits"]))
+    good = (crf.read_rows(image.cal, "DQ") & bad) == 0
+    assert image.pixel_map is not None
+    return image_sky.measure_cells(sci, good, image.pixel_map, columns)

@@ -1,0 +1,300 @@
+"""The work on one group and on one exposure: tasks that any process can do, given the shelf of mosaics.
+
+1. :func:`drizzle_group`: a group's mosaic, low weights masked, to the shelf.
+2. :func:`search_exposure`: model, noise and test of one exposure; its flags go to the shelf.
+3. :func:`decide_single_coverage`: where no other exposure looked, the stars of all exposures decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import crf, resample
+from badpix.crf import CalFile
+from badpix.image import audit as image_audit
+from badpix.image import products as image_products
+from badpix.image.decide import Sharpness, find_documented, find_hits, find_sharp, measure_sharpness, sharpness_limit
+from badpix.image.grid import Grid, Window
+from badpix.image.members import Image
+from badpix.image.model import (
+    FLAT,
+    STEEP_APPLY,
+    apply_sharpening,
+    blot_bands,
+    build_reference,
+    combine_noise,
+    fit_sharpening,
+    measure_expected_noise,
+    measure_noise_factors,
+    replace_bad_error,
+)
+from badpix.image.pixel_map import evaluate_map
+from badpix.image.stack import Shelf, mosaic_name
+from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
+from badpix.resample import measure_derivative
+from badpix.stats import grow
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all tasks of a run share; small, and picklable."""
+
+    shelf: Shelf
+    grid: Grid
+    windows: list[Window]  # of the groups
+    p: dict[str, Any]
+    pair_sigma: float = 0.0
+    sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
+    products: image_products.Target | None = None
+
+
+@dataclass
+class Found:
+    """What the search found in one exposure; the flags themselves are on the shelf."""
+
+    number: int
+    counts: dict[str, int]
+    noise_factors: list[float] = field(default_factory=list)
+    limited: list[int] = field(default_factory=list)
+    residual_sky: float = 0.0
+    shift: tuple[float, float] | None = None
+    sharpened: bool = False
+    sharpness: Sharpness | None = None
+    losses: list[image_audit.Loss] = field(default_factory=list)
+    sources: int = 0
+    cutouts: list[image_products.Cutout] = field(default_factory=list)
+
+
+# --- drizzle ----------------------------------------------------------------------------------------------
+
+
+def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
+    """Task: drizzle one group, mask low weights, put the mosaic on the shelf; the weight limit."""
+    plan, images = task
+    p, window = plan.p, plan.windows[images[0].group]
+    drizzle = resample.start_drizzle(window, kernel=p["kernel"], fillval=resample.parse_fillval(p["fillval"]))
+    for image in images:
+        assert image.pixel_map is not None
+        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
+            _drizzle_rows(drizzle, image, window, p, rows, inner)
+    mosaic, weight = drizzle.out_img, drizzle.out_wht
+    if plan.products is not None:
+        image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
+    limit = measure_weight_limit(weight, maskpt=p["maskpt"])
+    with np.errstate(invalid="ignore"):
+        mosaic[weight < np.float32(limit)] = np.nan
+    plan.shelf.write(mosaic_name(images[0].group), mosaic)
+    return limit
+
+
+def _drizzle_rows(drizzle: Any, image: Image, window: Window, p: dict[str, Any], rows: slice, inner: slice) -> None:
+    """Add a band of an exposure to its group's drizzle."""
+    sci = crf.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
+    if image.subtract:
+        sci -= np.float32(image.subtract)
+    assert image.pixel_map is not None
+    positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
+    weight = read_weight(image.cal, p, rows)
+    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p["pixfrac"], rows=inner)
+
+
+def read_weight(cal: CalFile, p: dict[str, Any], rows: slice = slice(None)) -> NDArray:
+    """Drizzle weights of rows of one image."""
+    bad_bits = parse_good_bits(p["good_bits"])
+    use_variance = p["weight_type"] == "ivm" and cal.find("VAR_RNOISE") is not None
+    seconds = cal.primary.get("TMEASURE", cal.primary.get("EFFEXPTM", 1.0))
+    start, stop, _ = rows.indices(cal.shape[0])
+    return measure_weight(
+        crf.read_rows(cal, "DQ", start, stop) if bad_bits else None,
+        crf.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
+        shape=(stop - start, cal.shape[1]),
+        weight_type=p["weight_type"],
+        bad_bits=bad_bits,
+        exposure_time=float(seconds),
+    )
+
+
+# --- search -----------------------------------------------------------------------------------------------
+
+
+def search_exposure(task: tuple[Plan, Image]) -> Found:
+    """Task: model, noise and test of one exposure; its flags go to the shelf."""
+    plan, image = task
+    p, window = plan.p, plan.windows[image.group]
+    assert image.pixel_map is not None
+    reference, cover = build_reference(
+        plan.shelf, plan.windows, image.group, plan.grid.shape,
+        others=p["reference"] == "others",
+        agree_sigma=p["agree_sigma"],
+        agree_gradient=p["agree_gradient"],
+        pair_sigma=plan.pair_sigma,
+    )  # fmt: skip
+    plain = is_plain(p)
+    model, others = blot_bands(reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"])
+    del reference, cover
+    if plan.products is not None:
+        image_products.write_blot(plan.products, image.cal, model)
+    if plain:
+        sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+        flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
+        found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
+    else:
+        flagged, found = _search_closely(plan, image, model, others)
+    plan.shelf.write(flags_name(image.number), np.packbits(flagged))
+    return found
+
+
+def is_plain(p: dict[str, Any]) -> bool:
+    """Whether nothing but the documented rule is asked for."""
+    ours = p["sharpen"] or p["noise"] != "exposure" or p["audit"] or p["single_coverage"] != "none"
+    return p["test"] == "documented" and not ours
+
+
+def flags_name(number: int) -> str:
+    """File of an exposure's flags on the shelf."""
+    return f"flags{number:05d}"
+
+
+def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -> tuple[NDArray, Found]:
+    """The better model, noise and test of one exposure."""
+    p = plan.p
+    found = Found(image.number, {})
+    sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+    good = np.isfinite(sci) & ((crf.read_rows(image.cal, "DQ") & crf.DO_NOT_USE) == 0)
+    sci[~good] = np.nan
+    var_rnoise, var_poisson = (_read_optional(image.cal, name) for name in ("VAR_RNOISE", "VAR_POISSON"))
+    sigma = replace_bad_error(err, var_rnoise, var_poisson)
+    raw_err = err if p["test"] == "documented" and p["noise"] == "exposure" else None
+    residual = sci - np.float32(image.compare) - model
+    model, residual = _sharpen(model, residual, sigma, others, p, found)
+    expected = sigma
+    if p["noise"] != "exposure":
+        expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
+    del var_rnoise, var_poisson, err
+    with np.errstate(invalid="ignore"):
+        flat = measure_derivative(model) < FLAT * expected
+    found.residual_sky = _level(residual, flat & (others > 0))
+    residual -= np.float32(found.residual_sky)
+    factors, found.limited = measure_noise_factors(residual, expected, flat, others)
+    found.noise_factors = [round(float(f), 3) for f in factors[1:]]
+    noise = combine_noise(p["noise"], sigma, expected, factors, others)
+    del flat
+    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, found)
+    if p["audit"]:
+        found.losses, found.sources = image_audit.measure_losses(
+            plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
+            audit_loss=p["audit_loss"],
+        )  # fmt: skip
+    found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
+    if p["single_coverage"] == "sharpness":
+        found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
+    found.counts["flagged"] = int(np.count_nonzero(flagged))
+    found.counts["single_coverage_pixels"] = int(np.count_nonzero((others == 0) & good))
+    return flagged, found
+
+
+def _read_optional(cal: CalFile, name: str) -> NDArray | None:
+    hdu = cal.find(name)
+    if hdu is None or hdu.shape != cal.shape:
+        return None
+    return crf.read_rows(cal, name).astype(np.float32, copy=False)
+
+
+def _sharpen(
+    model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: dict[str, Any], found: Found
+) -> tuple[NDArray, NDArray]:
+    """The sharpened model and what is left of the exposure, if there are enough steep pixels to learn from."""
+    if not p["sharpen"]:
+        return model, residual
+    derivative = measure_derivative(model)
+    derivative[others < 2] = 0
+    fit = fit_sharpening(residual, model, sigma, derivative, size=p["sharpen_size"])
+    if fit is None:
+        return model, residual
+    found.sharpened, found.shift = True, fit.shift
+    with np.errstate(invalid="ignore"):
+        steep = grow(derivative > STEEP_APPLY * sigma)
+    sharper = apply_sharpening(model, fit, steep)
+    residual += model
+    residual -= sharper
+    return sharper, residual
+
+
+def _level(residual: NDArray, use: NDArray) -> float:
+    values = residual[::4][use[::4]]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else 0.0
+
+
+def _test(
+    p: dict[str, Any],
+    image: Image,
+    sci: NDArray,
+    raw_err: NDArray | None,
+    sigma: NDArray,
+    model: NDArray,
+    residual: NDArray,
+    noise: NDArray,
+    expected: NDArray,
+    others: NDArray,
+    found: Found,
+) -> NDArray:
+    if p["test"] == "documented":
+        error = noise if raw_err is None else raw_err
+        return find_documented(sci, error, model, image.compare, snr=p["snr"], scale=p["scale"])
+    hits = find_hits(
+        residual, model, noise, expected, others,
+        snr=_product(p["snr"], p["snr_factor"]),
+        scale=_product(p["scale"], p["scale_factor"]),
+        snr_dark=p["snr_dark"],
+        conserve=p["conserve"],
+        protect_sources=p["protect_sources"],
+        stand_out=p["stand_out"],
+        trail_snr=p["trail_snr"],
+    )  # fmt: skip
+    found.counts |= {
+        "bright": int(np.count_nonzero(hits.bright)),
+        "dark": int(np.count_nonzero(hits.dark)),
+        "trail": int(np.count_nonzero(hits.trail)),
+        "guarded": hits.guarded,
+        "common": hits.common,
+    }
+    return hits.bright | hits.dark | hits.trail
+
+
+def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return a[0] * b[0], a[1] * b[1]
+
+
+def decide_single_coverage(
+    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: dict[str, Any]
+) -> float | None:
+    """Step 6: one limit from the stars of all exposures, then the candidates of each."""
+    if p["single_coverage"] != "sharpness":
+        return None
+    stars = [f.sharpness.stars for f in found if f.sharpness is not None]
+    limit = sharpness_limit(np.concatenate(stars)) if stars else None
+    for image, item in zip(images, found, strict=True):
+        item.counts["single_coverage"] = 0
+        if limit is None or item.sharpness is None:
+            continue
+        sharp = find_sharp(item.sharpness, limit, image.cal.shape)
+        number = int(np.count_nonzero(sharp))
+        if number:
+            flagged = read_flags(shelf, image.cal.shape, item.number) | sharp
+            shelf.write(flags_name(item.number), np.packbits(flagged))
+            item.counts["single_coverage"] = number
+            item.counts["flagged"] += number
+    return limit
+
+
+def read_flags(shelf: Shelf, shape: tuple[int, int], number: int) -> NDArray:
+    """An exposure's flags from the shelf, bool (ny, nx)."""
+    pixels = shape[0] * shape[1]
+    packed = shelf.read(flags_name(number), (1, -(-pixels // 8)), slice(None), np.uint8)
+    return np.unpackbits(packed[0], count=pixels).view(bool).reshape(shape)

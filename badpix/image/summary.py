@@ -1,0 +1,96 @@
+"""The summary of a run of the image search, and the notes that a user should not miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from badpix.associations import Association
+from badpix.crf import CalFile
+from badpix.image import audit as image_audit
+from badpix.image.members import Talker
+from badpix.image.search import Found
+
+SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
+
+
+def summarise(
+    association: Association,
+    cals: Sequence[CalFile],
+    groups: Sequence[str],
+    found: Sequence[Found],
+    counts: Sequence[dict[str, int]],
+    facts: dict[str, Any],
+    p: dict[str, Any],
+    talker: Talker,
+) -> dict[str, Any]:
+    """The summary of a run, and the notes that a user should not miss."""
+    hit_in: dict[int, int] = {}
+    for item in found:
+        for row in item.losses:
+            hit_in[row.source] = hit_in.get(row.source, 0) + 1
+    exposures, audit = [], []
+    for cal, group, item, count in zip(cals, groups, found, counts, strict=True):
+        pixels = cal.shape[0] * cal.shape[1]
+        exposures.append(
+            {
+                "input": cal.path.name,
+                "group": group,
+                "pixels": pixels,
+                "percent": round(100 * count["flagged"] / pixels, 4),
+                **item.counts,
+                **count,
+                "noise_factors": item.noise_factors,
+                "residual_sky": item.residual_sky,
+                "sharpened": item.sharpened,
+                "kernel_shift": item.shift,
+                "sources": item.sources,
+            }
+        )
+        for row, verdict in zip(item.losses, image_audit.judge(item.losses, hit_in), strict=True):
+            ra, dec = facts["source_positions"][row.source]
+            audit.append({"exposure": cal.path.name, "ra": ra, "dec": dec, **row._asdict(), "verdict": verdict})
+    facts.pop("source_positions", None)
+    _warn(found, cals, audit, exposures, p, talker)
+    return {
+        "search": p["test"] if p["resample_data"] else "documented, not resampled",
+        "left_out": [str(m.path.name) for m in association.left_out],
+        "exposures": exposures,
+        "audit": audit,
+        "cutouts": [(cal.path.name, c) for cal, item in zip(cals, found, strict=True) for c in item.cutouts],
+        **facts,
+    }
+
+
+def _warn(
+    found: Sequence[Found],
+    cals: Sequence[CalFile],
+    audit: Sequence[dict[str, Any]],
+    exposures: Sequence[dict[str, Any]],
+    p: dict[str, Any],
+    talker: Talker,
+) -> None:
+    doubtful = [row for row in audit if row["verdict"] != "hit"]
+    if doubtful:
+        seen = sum(e["sources"] for e in exposures)
+        talker.note(
+            f"audit: {len(audit)} of {seen} source-exposures lost more than {p['audit_loss']:.0%} of their flux "
+            f"to flags; "
+            f"{len(doubtful)} of them look like the source itself (suspect or repeated)"
+        )
+    blunt = [cal.path.name for cal, item in zip(cals, found, strict=True) if p["sharpen"] and not item.sharpened]
+    if blunt and p["resample_data"]:
+        talker.note(
+            f"{len(blunt)} exposures have too few steep pixels to learn a sharpening kernel from ({blunt[0]})"
+        )
+    for cal, item in zip(cals, found, strict=True):
+        if item.shift is not None and max(map(abs, item.shift)) > SHIFT_LIMIT:
+            x, y = item.shift
+            talker.note(f"{cal.path.name}: lies ({x:+.2f}, {y:+.2f}) pixel beside the others; check its WCS")
+        if item.limited:
+            talker.note(
+                f"{cal.path.name}: the noise does not fit ERR (factor at a limit, 0.7 or 2, for m = {item.limited})"
+            )
+    high = [e for e in exposures if e["percent"] > 5]
+    if high:
+        talker.note(f"{len(high)} exposures have more than 5 % of their pixels flagged (first: {high[0]['input']})")
