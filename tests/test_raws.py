@@ -80,7 +80,7 @@ def site(reduced, tmp_path, monkeypatch):
     real = prepare.prepare_all
     monkeypatch.setattr(prepare, "prepare_all", lambda *a, **k: real(*a, **{**k, "executor": Inline()}))
     monkeypatch.setattr(plan, "versions", lambda: {"badpix": "1.0"})
-    for module in ("crds", "provenance"):
+    for module in ("crds_header", "provenance"):
         monkeypatch.setattr(f"badpix.{module}.code_version", lambda: "1.0")
     return tmp_path, ran
 

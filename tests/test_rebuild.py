@@ -49,7 +49,7 @@ def exposures_of_nrcb1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code's version does not change during a test, even where somebody works on the checkout."""
     monkeypatch.setattr(plan, "versions", lambda: {"badpix": "1.0"})
-    for module in ("crds", "provenance"):
+    for module in ("crds_header", "provenance"):
         monkeypatch.setattr(f"badpix.{module}.code_version", lambda: "1.0")
 
 
