@@ -316,7 +316,7 @@ SECTION = Section(
         ),
         Param(
             "telegraph_threshold",
-            5.0,
+            4.8,
             "TELEGRAPH above this score: memory, flatness and size of the residuals together, each in sigma of all "
             "pixels.",
             unit="sigma",
