@@ -197,7 +197,7 @@ def _image_hdu(name: str, image: NDArray[Any] | Sparse) -> fits.CompImageHDU:
     image = np.asarray(image)
     stored = image.astype(np.float32) if image.dtype == np.float64 else image
     stored = stored.astype(np.uint8) if stored.dtype == bool else stored
-    return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_2", quantize_level=0)
+    return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_1", quantize_level=0)
 
 
 def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:

@@ -341,7 +341,7 @@ class Talk:
             if not shown and time.monotonic() - begun > 1 and done < total:
                 bar.start()
                 shown = True
-            bar.update(task, completed=done, total=total)
+            bar.update(task, description=label if done < total else f"{label}, writing", completed=done, total=total)
 
         try:
             yield tick

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from badpix import resample as rs
+from badpix.errors import DataError, UsageError
 from badpix.image import grid as grids
 from badpix.image import pixel_map as maps
 from badpix.image import weights
-from badpix.errors import DataError, UsageError
 
 SCALE = 0.031 / 3600
 
