@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from badpix.params import Param, Section, as_text, defaults, unit_after
+
+WIDTH = 100  # of comments in YAML
 
 
 def history_lines(sec: Section, values: Mapping[str, Any]) -> list[str]:
@@ -48,7 +51,7 @@ def render_yaml(sec: Section, parameter_set: str = "default") -> str:
         if p.group != group:
             group = p.group
             lines += ["", f"  # --- {group} ---"]
-        lines.append(f"  # {p.help}{_hint(p)}")
+        lines += wrap(f"{p.help}{_hint(p)}", WIDTH, initial_indent="  # ", subsequent_indent="  # ")
         lines.append(f"  {p.name}: {_yaml_value(values[p.name])}")
     return "\n".join(lines) + "\n"
 

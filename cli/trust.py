@@ -31,7 +31,8 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
         if not rows:
             console.print(title, style="bold")
             continue
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        room = (0, 1 if console.width >= 100 else 0)  # names stay whole on narrow terminals
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=room)
         for k, column in enumerate(columns):
             left = k == 0 or any(isinstance(r[k], str) and not r[k][:1].isdigit() and r[k] != "-" for r in rows)
             table.add_column(column, justify="left" if left else "right")
