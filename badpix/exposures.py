@@ -12,12 +12,10 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import tempfile
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq, headers
 from badpix.errors import BadpixError, DataError, UsageError
+from badpix.unpack import first_line, flip_sign, gunzip, is_gzip, need_workdir, unpack_tiles
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def open_fits(source: str | Path, path: str | Path | None = None) -> Iterator[fi
     except BadpixError:
         raise
     except Exception as error:  # a damaged file makes astropy raise nearly anything
-        raise DataError(f"{path}: not readable as FITS: {_first_line(error)}") from None
+        raise DataError(f"{path}: not readable as FITS: {first_line(error)}") from None
 
 
 def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence[str] | None = None) -> Exposure:
@@ -190,8 +189,8 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
     source = path
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if _is_gzip(path):
-        source = _gunzip(path, _need_workdir(path, workdir))
+    if is_gzip(path):
+        source = gunzip(path, need_workdir(path, workdir))
     units = headers.scan(source)
     if units is not None:
         header, arrays = units[0].header, _plain_layouts(path, source, units[1:])
@@ -203,10 +202,6 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
     for name in names or ():
         exposure[name]  # raises where it is missing
     return exposure
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def plain_header(header: fits.Header) -> dict[str, Any]:
@@ -246,7 +241,9 @@ def _layouts(
             continue
         if isinstance(hdu, fits.CompImageHDU):
             if names is None or name in names:
-                layouts[name] = _unpack(path, hdu, _need_workdir(path, workdir))
+                dtype, folder = _memory_type(path, name, hdu.header), need_workdir(path, workdir)
+                unpacked = unpack_tiles(path, hdu, dtype, folder)
+                layouts[name] = Layout(unpacked, 0, dtype, tuple(hdu.shape), _stamp(unpacked))
             continue
         info = hdu.fileinfo()
         if info["datLoc"] + hdu.size > size:
@@ -268,57 +265,6 @@ def _memory_type(path: Path, name: str, header: Mapping[str, Any] | fits.Header)
     if scale == 1 and bitpix in (16, 32) and zero == 2 ** (bitpix - 1):
         return f"u{bitpix // 8}"
     raise DataError(f"{path}: extension {name}: BSCALE = {scale}, BZERO = {zero} with BITPIX = {bitpix} is not read")
-
-
-def _need_workdir(path: Path, workdir: Path | None) -> Path:
-    if workdir is None:
-        raise DataError(f"{path}: compressed, and there is no folder to unpack it in")
-    return workdir
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
-
-
-def _check_space(path: Path, workdir: Path, need: int) -> None:
-    free = shutil.disk_usage(workdir).free
-    if need > free:
-        raise DataError(
-            f"{path}: unpacking needs {need / 1e9:.1f} GB in {workdir}, {free / 1e9:.1f} GB are free; set TMPDIR"
-        )
-
-
-def _gunzip(path: Path, workdir: Path) -> Path:
-    target = Path(tempfile.mkstemp(dir=workdir, prefix=path.stem + "-", suffix=".fits")[1])
-    try:
-        _check_space(path, workdir, 2 * path.stat().st_size)
-        with gzip.open(path) as packed, open(target, "wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: can't be unpacked: {_first_line(error)}") from None
-    return target
-
-
-def _unpack(path: Path, hdu: fits.CompImageHDU, workdir: Path) -> Layout:
-    """Pixels of an fpack-compressed extension, plane by plane into a raw file."""
-    shape = tuple(hdu.shape)
-    dtype = _memory_type(path, hdu.name, hdu.header)
-    native = np.dtype(dtype)
-    _check_space(path, workdir, int(np.prod(shape, dtype=np.int64)) * native.itemsize)
-    target = Path(tempfile.mkstemp(dir=workdir, prefix=f"{path.stem}-{hdu.name}-", suffix=".raw")[1])
-    with open(target, "wb") as stream:
-        for index in np.ndindex(*shape[:-2]):
-            plane = np.asarray(hdu.section[index] if index else hdu.section[:, :]).astype(native)
-            _flip_sign(plane)
-            plane.astype(native.newbyteorder(">")).tofile(stream)
-    return Layout(target, 0, dtype, shape, _stamp(target))
-
-
-def _flip_sign(values: NDArray[Any]) -> None:
-    """Turn stored signed integers into the unsigned ones that BZERO means, or back: flip the highest bit."""
-    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
-        values ^= values.dtype.type(1 << (8 * values.dtype.itemsize - 1))
 
 
 # --- 2. bands --------------------------------------------------------------------------------------------
@@ -387,7 +333,7 @@ def read_band(
         return stored
     if dtype.itemsize > 1:
         np.copyto(out, stored)  # in place, several times as fast as byteswap(inplace=True)
-    _flip_sign(out)
+    flip_sign(out)
     return out
 
 

@@ -20,7 +20,7 @@ from make_files import (
     write_uncal,
 )
 
-from badpix import exposures
+from badpix import unpack
 from badpix.build import check_flat
 from badpix.detectors import Window
 from badpix.errors import BadpixError, DataError, UsageError
@@ -107,7 +107,7 @@ def test_compressed_files_need_a_folder(tmp_path):
 
 def test_unpacking_looks_at_the_free_space(tmp_path, monkeypatch):
     path = pack_gzip(write_rate(tmp_path / "a_rate.fits", IMAGE))
-    monkeypatch.setattr(exposures.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with unpacking() as workdir, pytest.raises(DataError, match=r"a_rate.fits.gz: unpacking needs .* set TMPDIR"):
         open_exposure(path, workdir)
 
