@@ -354,16 +354,19 @@ class Talk:
         if self.quiet or not rows:
             return
         from rich.console import Console
-        from rich.table import Table
 
-        made = Table(title=title, title_justify="left", title_style="bold")
-        for k, column in enumerate(columns):
-            numbers = k > 0 and all(_is_numeric(row[k]) for row in rows)
-            made.add_column(column, justify="right" if numbers else "left")
-        for row in rows:
-            made.add_row(*[_cell(v) for v in row])
-        width = None if sys.stderr.isatty() else 118
-        Console(stderr=True, width=width).print(made)
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 118)
+        free = console.options.update(max_width=10_000)
+        shown = [[_cell(value) for value in row] for row in rows]
+        right = [k > 0 and all(_is_numeric(row[k]) for row in rows) for k in range(len(columns))]
+        made = _make_table(title, columns, shown, right, tight=False)
+        if console.measure(made, options=free).maximum > console.width:  # the ends of long names tell exposures apart
+            made = _make_table(title, columns, shown, right, tight=True)
+            longest = max(len(row[0]) for row in shown)
+            room = max(10, longest - max(0, console.measure(made, options=free).maximum - console.width))
+            cut = [[row[0] if len(row[0]) <= room else "…" + row[0][1 - room :], *row[1:]] for row in shown]
+            made = _make_table(title, columns, cut, right, tight=True)
+        console.print(made)
 
     def finish(self, command: str, outputs: Sequence[str | Path], summary: Mapping[str, Any]) -> None:
         """The result: paths on stdout, or the JSON."""
@@ -391,6 +394,21 @@ class Talk:
         self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
 
 
+def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool
+                ) -> Any:  # fmt: skip
+    """A table with lines around its cells; a tight one has none, and spends one column between them."""
+    from rich import box
+    from rich.table import Table
+
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0} if tight else {}
+    made = Table(title=title, title_justify="left", title_style="bold", **style)
+    for column, numbers in zip(columns, right, strict=True):
+        made.add_column(column, justify="right" if numbers else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
 def _plain(value: Any) -> Any:
     """JSON form of what json does not know: numpy scalars and arrays, paths."""
     if hasattr(value, "tolist"):
@@ -399,7 +417,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_numeric(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, str) and value[:1].isdigit())
+    return isinstance(value, int | float) or (isinstance(value, str) and value.removeprefix("-")[:1].isdigit())
 
 
 def _cell(value: Any) -> str:

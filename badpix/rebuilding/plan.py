@@ -175,7 +175,8 @@ def settle(
     since = dict.fromkeys(young, time.monotonic())
     begun, growing = time.monotonic(), set[str]()
     if young:
-        say(f"{len(young)} inputs changed within the last {p['settle']:g} s: watched for that long")
+        what = "1 input" if len(young) == 1 else f"{len(young)} inputs"
+        say(f"{what} changed within the last {p['settle']:g} s: watched for that long")
     while young and p["settle"] > 0:
         time.sleep(min(0.5, p["settle"] / 4))
         for path in sorted(young):
