@@ -248,6 +248,31 @@ def measure_ipc_of_bright(norm: Float) -> float | None:
     return float(np.clip(center / (1 + 4 * center), 0, 0.05))
 
 
+def measure_pile(norm: Float, *, above: float) -> tuple[int, float]:
+    """Isolated pixels that read the same little, as dead ones do where more charge couples in than was taken out.
+
+    Parameters
+    ----------
+    norm : ndarray
+        (ny, nx) normalised rate, corrected.
+    above : float
+        Normalised rate below which pixels are called DEAD.
+
+    Returns
+    -------
+    int, float
+        Their number and median; 0 where the lowest isolated pixels do not read the same, or are called DEAD.
+    """
+    with np.errstate(invalid="ignore"):
+        y, x = np.nonzero(norm < 0.3)
+        alone = (np.abs(stats.sides_at(norm, y, x, np.nan) - 1) < 0.3).all(axis=0)
+    lowest = np.sort(norm[y, x][alone])
+    if lowest.size < FEW or lowest[0] < above:
+        return 0, float("nan")
+    pile, beyond = np.searchsorted(lowest, lowest[0] + np.array([0.03, 0.06]))
+    return (int(pile), float(np.median(lowest[:pile]))) if pile >= FEW and beyond - pile < pile / 3 else (0, np.nan)
+
+
 def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
     """The normalised rate without the charge that couples in from the side neighbours: (ny, nx).
 

@@ -171,6 +171,7 @@ def search(
     found = find_flat_types(norm, p, detector)
     found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
     found.notes.append(f"interpixel coupling taken as {coupling}")
+    found.notes += _notes_on_pile(norm, p, detector)
     if p["run_dead_flux_check"] and p["dead_search"]:
         _check_flux(found, uncals, region, p["flux_check"], memory)
     _keep_wanted(found, p)
@@ -339,6 +340,18 @@ def _notes_on_samples(samples: Sequence[flat_field.Sample], p: Mapping[str, Any]
     if (n - 1) / np.sqrt(n) < sigma:  # the largest deviation possible among n samples
         return [f"{n} samples: a lone outlier can't be clipped at {sigma:g} sigma; give more flats"]
     return []
+
+
+def _notes_on_pile(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> list[str]:
+    if p["ipc_correction"] != "auto" or p["flat_mean_normalization_method"] == "none":
+        return []
+    number, level = flat_field.measure_pile(norm, above=dead_limit(p, detector))
+    if not number:
+        return []
+    return [
+        f"{number} isolated pixels read the same {level:.1%} of the light, and none less: if they are DEAD, the "
+        f"interpixel coupling is larger by {level / 4:.4f}; give it (ipc_correction given, ipc_coupling)"
+    ]
 
 
 def _notes_on_mean(mean: Float, science: Bool) -> list[str]:

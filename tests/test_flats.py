@@ -278,6 +278,20 @@ def test_coupled_charge_does_not_hide_dead_pixels(tmp_path, alpha):
     same_maps(search(tmp_path, seen, detector=name, window=Window(300, 300, 160, 128)), truth)
 
 
+def test_a_coupling_that_hides_dead_pixels_is_noticed(tmp_path):
+    """Dead pixels would all look like LOW_QE of one level; a spread of levels says nothing."""
+    from test_flat_field import couple
+
+    for spread, noticed in ((0.0, True), (0.3, False)):
+        stack = make_flats(5, (128, 160))
+        places = [(y, x) for y in range(10, 120, 20) for x in range(10, 150, 20)]
+        for k, (y, x) in enumerate(places):
+            stack[:, y, x] *= spread * k / len(places)
+        seen = np.array([couple(image, 0.025) for image in stack], np.float32)
+        notes = search(tmp_path / str(spread), seen).notes
+        assert any("42 isolated pixels read the same 8" in n for n in notes) is noticed
+
+
 def test_miri_has_reference_columns_only(tmp_path):
     """Rows at the bottom and at the top of MIRI are science pixels; reference columns are dark, and not DEAD."""
     stack, truth = make_flats(5, (64, 72), gradient=0.2), no_truth((64, 72))
