@@ -256,7 +256,8 @@ def histograms(mask: Mask, evidence: Evidence | None) -> str:
         for r in rules:
             by_meaning.setdefault(r.meaning, []).append(r.search)
         meaning = "; ".join(f"{', '.join(dict.fromkeys(s))}: {m}" for m, s in by_meaning.items() if m)
-        caption = f"<strong>{html.escape(label)}</strong>. {html.escape(meaning)}"
+        few = " (candidates alone)" if name in readings.CANDIDATES_ONLY else ""
+        caption = f"<strong>{html.escape(label)}</strong>. {html.escape(meaning)}{few}"
         out += f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
     return f'<div class="charts">{out}</div>' if out else "<p>The evidence holds no quantity to show.</p>"
 
