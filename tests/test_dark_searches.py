@@ -126,7 +126,8 @@ def switching(bent=False, **changes):
     """One candidate: found by its score, and in other ways."""
     rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1} | changes
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
-    population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
+    spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
+    population = Population(spread=spread)
     score, otherwise = searches.find_telegraph(
         table, table, Setup(30, 10.0, 6, ()), population, np.array([changes.get("leaked", 0.0)], np.float32),
         np.array([bent]), threshold=5.0, bent_threshold=3.5, min_drops=2,
@@ -141,9 +142,12 @@ def test_switching_shows_in_the_score_in_drops_or_in_a_bent_ramp():
     assert switching(deepest=-9, jump_fraction=0.5) == (False, True)
     assert switching(bent=True) == (False, True)
     assert switching(bent=True, telegraph=3) == (False, False)
+    assert switching(telegraph=5.1, leaked=0.5) == (True, False)
 
 
-@pytest.mark.parametrize("reason", [{"shot": 1e3}, {"leaked": 5.0}, {"cut_fraction": 0.5}])
+@pytest.mark.parametrize(
+    "reason", [{"shot": 1e3}, {"leaked": 5.0}, {"leaked": 0.5, "memory_sigma": 0.04}, {"cut_fraction": 0.5}]
+)
 def test_switching_is_not_claimed_where_something_else_explains_it(reason):
     assert switching(bent=True, telegraph=9, drops=5, **reason) == (False, False)
 

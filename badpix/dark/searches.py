@@ -35,7 +35,7 @@ AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) !=
 IPC_PIXELS = 6  # hot pixels from which on the IPC is measured
 IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
 OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
-TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH
+TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH in any case
 MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
 DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best one
@@ -234,9 +234,9 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
                    threshold: float, bent_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
     """Residuals that remember (slow switching) or sit on two levels (fast switching), or drop again and again.
 
-    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in, or
-    where saturation cuts the ramps short: scores are those of whole ramps. In ``bent`` pixels, whose ramps bend
-    without settling, ``bent_threshold`` is enough.
+    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in (by
+    a sigma of memory: many integrations see faint ones), or where saturation cuts the ramps short: scores are those
+    of whole ramps. In ``bent`` pixels, whose ramps bend without settling, ``bent_threshold`` is enough.
     Two columns: found by the score, and found in the other ways.
     """
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
@@ -245,7 +245,9 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         otherwise |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         otherwise |= bent & (scores["telegraph"] > bent_threshold)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
-        free = ~shot_rules & (leaked <= TELEGRAPH_LEAK * quiet) & (pixels["cut_fraction"] < MOST_CUT)
+        sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
+        leaks = leaked > min(TELEGRAPH_LEAK, sensitive) * quiet
+        free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
         return (scores["telegraph"] > threshold) & free, otherwise & free
 
 
