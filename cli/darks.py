@@ -9,7 +9,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -28,6 +27,7 @@ from badpix.cli.masks import (
     output_option,
     report,
 )
+from badpix.cli.talk import Talk
 
 COMPANIONS = ("jump", "fitopt", "uncal")
 

@@ -12,7 +12,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -25,6 +24,7 @@ from badpix.cli.common import (
     talk_options,
 )
 from badpix.cli.outliers import members_option, output_dir_option, read_members
+from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 MEMORY = "700M"

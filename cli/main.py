@@ -27,7 +27,7 @@ BADPIX = {
     },
     "Look at masks": {
         "check": ("trust:check", "Is a MASK valid and plausible? Exit status 3 if not."),
-        "explain": ("trust:explain", "Why is a pixel flagged, or why not?"),
+        "explain": ("explain:explain", "Why is a pixel flagged, or why not?"),
         "compare": ("trust:compare", "What changed between masks of one detector?"),
         "report": ("trust:report", "Write one self-contained page about a MASK."),
         "export": ("trust:export", "Write a MASK as list, DS9 regions, boolean image or table."),

@@ -10,7 +10,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -20,6 +19,7 @@ from badpix.cli.common import (
     shared_options,
     stack,
 )
+from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:

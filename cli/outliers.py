@@ -10,7 +10,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -22,6 +21,7 @@ from badpix.cli.common import (
     shared_options,
     talk_options,
 )
+from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -21,6 +20,7 @@ from badpix.cli.common import (
     talk_options,
 )
 from badpix.cli.masks import choose_inputs
+from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 

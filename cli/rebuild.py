@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, Talk, option, parse_size, stack, talk_options
+from badpix.cli.common import Command, option, parse_size, stack, talk_options
+from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import click
 
 from badpix.cli.common import (
     Command,
-    Talk,
     collect,
     load_files,
     make_executor,
@@ -18,6 +17,7 @@ from badpix.cli.common import (
     shared_options,
     talk_options,
 )
+from badpix.cli.talk import Talk
 from badpix.errors import DataError, UsageError
 
 

@@ -1,4 +1,4 @@
-"""``badpix check``, ``explain``, ``compare``, ``report``, ``export``: what is in a mask, and can it be trusted?"""
+"""``badpix check``, ``compare``, ``report``, ``export``: what is in a mask, and can it be trusted?"""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, Talk, collect, load_files, option, parameter_options, talk_options
+from badpix.cli.common import Command, collect, load_files, option, parameter_options, talk_options
+from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
     from badpix.trust.check import Checked
     from badpix.trust.compare import Comparison, History
-    from badpix.trust.explain import Explanation
 
 MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
 
@@ -141,118 +141,6 @@ def _print_checked(result: Checked, talk: Talk) -> None:
             for r in result.flags
         ]  # fmt: skip
         _tables([("", columns, rows)])
-
-
-# --- explain ---------------------------------------------------------------------------------------------
-
-
-@click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
-@click.argument("mask")
-@click.argument("pixels", nargs=-1, metavar="[X Y | X,Y | @LIST]...")
-@option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
-@option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
-         help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
-@option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
-@option("--evidence", "evidence_file", metavar="FILE", heading="Evidence",
-         help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
-@option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
-         help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
-@option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
-@option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
-@talk_options
-@click.pass_context
-def explain(
-    ctx: click.Context,
-    mask: str,
-    pixels: tuple[str, ...],
-    flag: str | None,
-    worst: int | None,
-    one_based: bool,
-    evidence_file: str | None,
-    ramps: tuple[str, ...],
-    png: str | None,
-    numbers: bool,
-    **options: Any,
-) -> None:
-    """Why is a pixel flagged, or why not?
-
-    X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats
-    and darks). -v also says why the other searches did not find it.
-    """
-    talk = ctx.obj = Talk(options)
-    from badpix import crds
-    from badpix.selection import expand_inputs
-    from badpix.trust import choose, readings
-    from badpix.trust import explain as explaining
-
-    found = crds.read_mask(mask)
-    if worst and not flag:
-        raise UsageError("--worst needs --flag")
-    files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
-    with readings.open_evidence(found, evidence_file) as (evidence, note):
-        if note:
-            talk.note(note)
-        chosen = choose.parse_pixels(pixels, one_based)
-        chosen += choose.find_worst(found, evidence, flag, worst or 10) if flag else []
-        if not chosen and not flag:
-            raise UsageError("no pixel: give X Y, or --flag NAME --worst N")
-        if flag and not chosen:
-            talk.say(f"no pixel has {flag.upper()}")
-        items = [explaining.explain(found, evidence, x, y) for x, y in chosen]
-    for item in items:
-        if not options["as_json"]:
-            _print_pixel(item, numbers, talk.verbose)
-        if files:
-            _show_ramps(talk, files, item, png, options["as_json"])
-    if options["as_json"]:
-        talk.finish("explain", [], {"mask": mask, **explaining.summarise(items)})
-
-
-def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:
-    """Why it is flagged; why it is not, for a good pixel or with ``-v``."""
-    click.secho(f"({item.x}, {item.y})  {item.title}", bold=True)
-    for sentence in [*item.sentences, *(item.others if verbose or not item.flags else [])]:
-        click.echo(_wrapped(sentence))
-    for search in item.searches if numbers else []:
-        for votes in search.votes:
-            click.echo(
-                f"  {votes.quantity} by integration, as measured: " + " ".join(f"{v:.4g}" for v in votes.values)
-            )
-    if numbers:
-        from badpix.trust.readings import CANDIDATES_ONLY, is_candidate
-
-        hidden = not is_candidate(item.quantities)
-        for name, value in item.quantities.items():
-            shown = "not kept (no candidate)" if hidden and name in CANDIDATES_ONLY else f"{value:.6g}"
-            click.echo(f"    {name:28s} {shown}")
-
-
-def _wrapped(sentence: str) -> str:
-    """Lines of a terminal's width; one line where another program reads."""
-    if not sys.stdout.isatty():
-        return f"  {sentence}"
-    import shutil
-    import textwrap
-
-    width = max(40, shutil.get_terminal_size().columns)
-    return textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    ")
-
-
-def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
-    """Ramps of a pixel in the terminal (stdout), and as a picture if asked."""
-    from badpix.trust import pixel_ramps as reading
-
-    found = reading.read_ramps(files, item.x, item.y)
-    if not quiet:
-        for ramp in found:
-            click.echo(reading.draw_text(ramp))
-    if png:
-        from badpix.output import check_directory
-        from badpix.trust import plots
-
-        plots.require_matplotlib()
-        path = check_directory(png) / f"ramps_x{item.x}_y{item.y}.png"
-        talk.say(f"wrote {plots.draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")
 
 
 # --- compare ---------------------------------------------------------------------------------------------

@@ -1,0 +1,173 @@
+"""What a run says: messages, progress and tables on stderr and in the log file; the result, or JSON, on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from badpix import __version__
+from badpix.workers import peak_memory
+
+
+class Talk:
+    """What a run says: messages and progress on stderr and in the log file, the result on stdout.
+
+    Parameters
+    ----------
+    options : mapping
+        The command's options: ``quiet``, ``verbose``, ``as_json``, ``log_file``.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.quiet = bool(options.get("quiet"))
+        self.verbose = bool(options.get("verbose"))
+        self.as_json = bool(options.get("as_json"))
+        self.log_file = options.get("log_file")
+        self.started = time.monotonic()
+        self.notes: list[str] = []
+
+    def say(self, message: str) -> None:
+        """One line about what is being done."""
+        self._log("info", message)
+        if not self.quiet:
+            click.echo(message, err=True)
+
+    def detail(self, message: str) -> None:
+        """One line for ``-v``."""
+        self._log("debug", message)
+        if self.verbose:
+            click.echo(message, err=True)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know, said once; repeated in the summary."""
+        if message in self.notes:
+            return
+        self.notes.append(message)
+        self._log("warning", message)
+        click.secho(f"note: {message}", fg="yellow", err=True)
+
+    def error(self, message: str) -> None:
+        """Why the run ends."""
+        self._log("error", message)
+        click.secho(f"error: {message}", fg="red", err=True)
+
+    def _log(self, level: str, message: str) -> None:
+        if self.log_file:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            try:
+                with open(self.log_file, "a", encoding="utf-8") as stream:
+                    stream.write(f"{stamp} {level:7s} {os.getpid()} {message}\n")
+            except OSError as error:
+                self.log_file = None
+                click.secho(f"note: --log-file: {error}", fg="yellow", err=True)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """A function ``tick(done, total)``; a bar appears after a second, on a terminal only."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(label, total=None)
+        begun = time.monotonic()
+        shown = False
+
+        def tick(done: int, total: int) -> None:
+            nonlocal shown
+            if not shown and time.monotonic() - begun > 1 and done < total:
+                bar.start()
+                shown = True
+            bar.update(task, description=label if done < total else f"{label}, writing", completed=done, total=total)
+
+        try:
+            yield tick
+        finally:
+            if shown:
+                bar.stop()
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table on stderr; the first column to the left, numbers to the right."""
+        if self.quiet or not rows:
+            return
+        from rich.console import Console
+
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 118)
+        free = console.options.update(max_width=10_000)
+        shown = [[_cell(value) for value in row] for row in rows]
+        right = [k > 0 and all(_is_numeric(row[k]) for row in rows) for k in range(len(columns))]
+        made = _make_table(title, columns, shown, right, tight=False)
+        if console.measure(made, options=free).maximum > console.width:  # the ends of long names tell exposures apart
+            made = _make_table(title, columns, shown, right, tight=True)
+            longest = max(len(row[0]) for row in shown)
+            room = max(10, longest - max(0, console.measure(made, options=free).maximum - console.width))
+            cut = [[row[0] if len(row[0]) <= room else "…" + row[0][1 - room :], *row[1:]] for row in shown]
+            made = _make_table(title, columns, cut, right, tight=True)
+        console.print(made)
+
+    def finish(self, command: str, outputs: Sequence[str | Path], summary: Mapping[str, Any]) -> None:
+        """The result: paths on stdout, or the JSON."""
+        seconds = round(time.monotonic() - self.started, 2)
+        memory = peak_memory()
+        written = ", ".join(str(p) for p in outputs)
+        if not self.as_json:
+            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:.0f} MB")
+            for path in outputs:
+                click.echo(str(path))
+        else:
+            whole = {
+                "command": command,
+                "version": __version__,
+                "status": "done",
+                "outputs": [str(p) for p in outputs],
+                **summary,
+                "notes": self.notes,
+                "seconds": seconds,
+                "peak_memory_mb": round(memory / 1e6, 1),
+            }
+            import json
+
+            click.echo(json.dumps(whole, indent=1, default=_plain))
+        self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
+
+
+def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool
+                ) -> Any:  # fmt: skip
+    """A table with lines around its cells; a tight one has none, and spends one column between them."""
+    from rich import box
+    from rich.table import Table
+
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0} if tight else {}
+    made = Table(title=title, title_justify="left", title_style="bold", **style)
+    for column, numbers in zip(columns, right, strict=True):
+        made.add_column(column, justify="right" if numbers else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of what json does not know: numpy scalars and arrays, paths."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value.removeprefix("-")[:1].isdigit())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
