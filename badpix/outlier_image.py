@@ -42,6 +42,7 @@ from badpix.image.members import (
     read_members,
     run_tasks,
     set_skies,
+    tile_rows,
 )
 from badpix.image.model import build_reference, measure_pair_sigma
 from badpix.image.search import (
@@ -219,10 +220,8 @@ def _search_direct(
         sci = crf.read_rows(cal, "SCI").astype(np.float32, copy=False)
         sci[find_low_weight(read_weight(cal, p), maskpt=p["maskpt"])] = np.nan
         shelf.write(mosaic_name(number), sci)
-    band = 14 * shape[1] + 4 * (len(cals) + 8) * min(shape[1], 1024)
-    write_planes(
-        shelf, windows, shape, rows=int(np.clip((max_memory - BASE_MEMORY) // 2 // band, 8, 256)), others=False
-    )
+    rows = tile_rows(shape[1], len(cals), max_memory - BASE_MEMORY)
+    write_planes(shelf, windows, shape, rows=rows, others=False)
     median, _ = build_reference(
         shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
     )

@@ -39,6 +39,7 @@ LIBRARY_MEMORY = 130 << 20  # of the GWCS library, where it had to be taken
 DRIZZLE_BYTES = (0, 20)
 PLAIN_BYTES = (18, 8)  # the documented rule alone
 SEARCH_BYTES = (44, 8)
+TILE_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,13 @@ def check_room(
             f"{output_dir}: output grid of {nx} x {ny} pixels, {len(windows)} groups: {_mb(disk)} of disk needed for "
             f"mosaics and outputs, {_mb(free)} free"
         )
-    band = 14 * nx + 4 * (len(windows) + 8) * min(nx, 1024)
-    return int(np.clip((max_memory - base) // 2 // band, 8, 256))
+    return tile_rows(nx, len(windows), max_memory - base)
+
+
+def tile_rows(nx: int, groups: int, room: int) -> int:
+    """Rows of a tile of the sort, so that many groups take no more memory than few."""
+    row = 14 * nx + 4 * (groups + 8) * min(nx, 1024)
+    return int(np.clip(min(TILE_MEMORY, room // 2) // row, 8, 256))
 
 
 def _mb(size: float) -> str:
