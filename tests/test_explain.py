@@ -92,6 +92,13 @@ def test_where_a_flag_comes_from_when_no_search_found_it(made):
     assert "no search found it; it comes from a manual list or a mask that was merged" in sentences(made, 26, 10)[0]
 
 
+def test_the_manual_lists_of_merge_are_named(made):
+    mask, found = made
+    mask.history.append("merge.manual = known.txt, new.txt: Manual lists to add.")
+    item = explain.explain(mask, found, 26, 10 + SUB64.ystart - 1)
+    assert "it comes from the manual list known.txt, new.txt, or a mask" in item.sentences[0]
+
+
 def test_a_search_that_found_what_the_mask_does_not_carry(made):
     told = sentences(made, 20, 10)
     assert "The search DEAD found it, but the mask does not carry its flag; HOT wins over DEAD." in told

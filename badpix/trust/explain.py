@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from badpix import dq
@@ -20,7 +19,7 @@ from badpix.crds import Mask
 from badpix.errors import UsageError
 from badpix.evidence import Evidence
 from badpix.trust import words
-from badpix.trust.readings import Search, is_undetermined, read_quantities, read_searches
+from badpix.trust.readings import Search, is_undetermined, manual_lists, read_quantities, read_searches
 
 SIDE_FLAGS = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
 
@@ -144,9 +143,10 @@ def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
     near = [s for s in pixel.searches if flag in s.flags and s.found is None and s.readings]
     if near:
         return f"{flag} ({meaning}): " + "; ".join(words.reason(s, pixel.quantities) for s in near) + "."
-    origin = "a manual list or a mask that was merged"
-    if str(mask.header.get("BPFMANFL", "none")).lower() not in ("none", ""):
-        origin = f"the manual list {Path(str(mask.header['BPFMANFL'])).name}, or a mask that was merged"
+    lists = ", ".join(manual_lists(mask))
+    origin = f"the manual list {lists}, or a mask that was merged" if lists else (
+        "a manual list or a mask that was merged"
+    )  # fmt: skip
     return f"{flag} ({meaning}): no search found it; it comes from {origin}."
 
 

@@ -161,6 +161,16 @@ def flags_of_search(mask: Mask, name: str) -> list[str]:
     return [flag.upper() for flag in mapping.get(name.lower(), own)]
 
 
+def manual_lists(mask: Mask) -> list[str]:
+    """Names of the manual lists that a mask was made with: of flats by their keyword, of merge by its HISTORY."""
+    name = str(mask.header.get("BPFMANFL", "none"))
+    names = [] if name.lower() in ("none", "") else [Path(name).name]
+    for line in join_history(mask.history):
+        found = re.search(r"merge\.manual = (.*?)(?: \[\w+\])?: ", line)
+        names += [word for word in found[1].split(", ") if word != "none"] if found else []
+    return list(dict.fromkeys(names))
+
+
 # --- one pixel -------------------------------------------------------------------------------------------
 
 
