@@ -124,7 +124,8 @@ def test_a_decay_is_told_from_a_current_that_goes_on(tau, rate):
 
 def switching(bent=False, **changes):
     """One candidate: found by its score, and in other ways."""
-    rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1} | changes
+    rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1}
+    rows |= {"residual": 26.0} | changes
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
     population = Population(spread=spread)
@@ -143,6 +144,7 @@ def test_switching_shows_in_the_score_in_drops_or_in_a_bent_ramp():
     assert switching(bent=True) == (False, True)
     assert switching(bent=True, telegraph=3) == (False, False)
     assert switching(telegraph=5.1, leaked=0.5) == (True, False)
+    assert switching(telegraph=5.1, leaked=5.0, residual=900.0) == (True, False)  # its own is far above
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
 OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
 TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH in any case
 MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
+LEAK_EXPLAINS = 5.0  # excess of residual variance, over what leaks in, up to which the leak explains it
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
 DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best one
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
@@ -247,6 +248,7 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
         leaks = leaked > min(TELEGRAPH_LEAK, sensitive) * quiet
+        leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
         return (scores["telegraph"] > threshold) & free, otherwise & free
 
