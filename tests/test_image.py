@@ -317,6 +317,10 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     limit = image_test.sharpness_limit(found.stars)
     assert 0.3 < limit < 0.95
     sharp = image_test.find_sharp(found, limit, sci.shape)
+    sci[150, 29] = np.nan
+    beside = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    assert (150, 30) not in set(zip(beside.ys.tolist(), beside.xs.tolist(), strict=True))
+    sci[150, 29] = 0
     sci[150, 28] = np.nan  # a saturated core ...
     cover[:, :60] = 1
     cover[147:154, 28:31] = 0  # ... and the hole that it left in the others

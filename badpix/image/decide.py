@@ -318,8 +318,9 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
 
 
 def _is_open(sci: NDArray, cover: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
-    """Pixels of a field that nobody else saw, not of the hole that a saturated core leaves in all exposures."""
-    whole = np.isnan(gather(sci, ys, xs, 1)).sum(axis=0) <= 1
+    """Pixels of a field that nobody else saw: not beside a missing pixel, which may be a saturated core, and not in
+    the hole that such a core leaves in the other exposures."""
+    whole = ~np.isnan(gather(sci, ys, xs, 1)).any(axis=0)
     seen = (gather(cover.astype(np.float32), ys, xs, NEAR) > 0).sum(axis=0)
     missing = np.isnan(gather(sci, ys, xs, NEAR)).sum(axis=0) - _beyond(sci.shape, ys, xs, NEAR)
     is_open: NDArray = whole & ((seen <= HOLE_SEEN) | (missing == 0))
