@@ -12,6 +12,7 @@ from make_files import CORNER
 
 from badpix import darks, params
 from badpix.dark import inputs as dark_inputs
+from badpix.dark import plan
 from badpix.errors import DataError, UsageError
 from badpix.evidence import COMPARISONS
 
@@ -62,8 +63,8 @@ def test_ramps_of_fewer_integrations_examined(rates, found):
         np.testing.assert_array_equal(some.maps[name], found.maps[name], err_msg=name)
     assert any("ramps of 6 of 8 integrations are examined" in note for note in some.notes)
     assert not any("examined" in note for note in found.notes)
-    assert darks.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 6)
-    assert darks.choose_evenly(3, 40) == (0, 1, 2)
+    assert plan.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 6)
+    assert plan.choose_evenly(3, 40) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("memory", [1.5e6, 2.9e6])

@@ -298,7 +298,9 @@ def _take_hits_off(
     """Residual variance, flatness and memory beside hits, in ``values``; not of the ``odd`` pixels."""
     first = len(SCALARS) + fit.templates
     values[-1] = values[first]
-    hit = np.setdiff1d(np.flatnonzero(jumps), odd, assume_unique=True)
+    jumped = jumps > 0
+    jumped[odd] = False
+    hit = np.flatnonzero(jumped)
     if not hit.size or len(ramps) <= SHORTEST_RAMP:
         return
     pixels = np.resize(hit, max(hit.size, 2))
