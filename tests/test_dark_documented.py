@@ -65,14 +65,19 @@ def test_fractions_count_as_documented():
         np.testing.assert_array_equal(found[name][0], [False, True])
 
 
-def test_clipping_around_the_mean_is_that_of_scipy():
+@pytest.mark.parametrize(("outliers", "size"), [(40, 500), (1500, 1e5), (2600, 1e7), (1, 9)])
+def test_clipping_around_the_mean_is_that_of_scipy(outliers, size):
     from scipy.stats import sigmaclip
 
     values = np.random.default_rng(0).normal(10, 3, 5000).astype(np.float32)
-    values[:40] += 500
+    values[:outliers] += np.geomspace(5, size, outliers).astype(np.float32)
     kept = sigmaclip(values.astype(np.float64), 3.0, 3.0).clipped
     assert documented.clip_mean(values, 3.0) == pytest.approx((kept.mean(), kept.std()))
+
+
+def test_clipped_mean_of_nothing_and_of_equal_values():
     assert np.isnan(documented.clip_mean(np.full(3, np.nan), 3.0)).all()
+    assert documented.clip_mean(np.full(9, 7.0, np.float32), 3.0) == (7.0, 0.0)
 
 
 def test_noisy_needs_clean_slopes():

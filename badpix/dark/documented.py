@@ -89,23 +89,30 @@ def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
 def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]:
     """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped.
 
-    What lies outside is taken off the sums again, so that no round adds up all values.
+    What lies outside is taken off the sums again, so that no round adds up all values; and once the limits are
+    known roughly, only values far from the mean are looked at.
     """
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan"), float("nan")
-    centre = float(values.mean(dtype=np.float64))
+    centre = float(np.median(values[:: max(1, values.size // CHUNK)]))  # near the mean of what will be kept
     total, bottom, top, dropped = _sum_powers(values, centre), -np.inf, np.inf, 0
-    rest = total
+    rest, far, core = total, values, 0.0
     while True:
         mean = rest[1] / rest[0]
         std = float(np.sqrt(max(rest[2] / rest[0] - mean**2, 0.0)))
         bottom = max(bottom, centre + mean - sigma * std)
         top = min(top, centre + mean + sigma * std)
-        outside = values[(values < bottom) | (values > top)]
+        reach = min(centre - bottom, top - centre)
+        if reach < 1.01 * core:
+            far, core = values, 0.0
+        outside = far[(far < bottom) | (far > top)]
         if outside.size in (dropped, values.size):
             return (centre + mean, std) if outside.size == dropped else (float("nan"), float("nan"))
         dropped, rest = outside.size, total - _sum_powers(outside, centre)
+        if not core and reach > 0:
+            core = 0.7 * reach
+            far = values[np.abs(values - centre) > core]
 
 
 def _sum_powers(values: NDArray[np.floating], centre: float) -> NDArray[np.float64]:
