@@ -110,6 +110,8 @@ def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]
         if outside.size in (dropped, values.size):
             return (centre + mean, std) if outside.size == dropped else (float("nan"), float("nan"))
         dropped, rest = outside.size, total - _sum_powers(outside, centre)
+        if rest[2] < 1e-6 * total[2]:  # the difference of two large numbers: begin again with what is kept
+            return clip_mean(values[(values >= bottom) & (values <= top)], sigma)
         if not core and reach > 0:
             core = 0.7 * reach
             far = values[np.abs(values - centre) > core]
