@@ -173,8 +173,11 @@ def _finish_merge(
 ) -> Product:
     first = masks[0]
     files = [*paths, *(Path(n) for n in p["manual"])]
+    parts = [
+        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(masks), "mask"), (len(p["manual"]), "manual list"))
+    ]
     about = Provenance(
-        f"Bad pixel mask of {first.detector}, merged from {len(masks)} masks and {len(p['manual'])} manual lists.",
+        f"Bad pixel mask of {first.detector}, merged from {' and '.join(parts)}.",
         [(params.section("merge"), p)],
         hash_inputs(files),
         notes=notes,

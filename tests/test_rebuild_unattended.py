@@ -256,10 +256,14 @@ def test_second_run_that_may_not_wait_says_who_is_at_work(site: Site) -> None:
     site.yaml.write_text(YAML.replace("lock_wait: 60", "lock_wait: 0"))
     with site.start("--only", "NRCB1") as first:
         holder = wait_for(lambda: shelf_holder(site, "nrcb1"))
-        code, _, err = site.run("--only", "NRCB1")
+        os.killpg(first.pid, signal.SIGSTOP)  # it holds the lock as long as we need
+        try:
+            code, _, err = site.run("--only", "NRCB1")
+        finally:
+            os.killpg(first.pid, signal.SIGCONT)
         first.communicate(timeout=120)
     assert (first.returncode, code) == (0, 1)
-    assert f"locked by process {holder} on" in err
+    assert f"locked by process {holder} on" in err, err
 
 
 @pytest.mark.parametrize("size", [2_000, 40_000, 120_000])
