@@ -102,9 +102,8 @@ def flag_association(
         note("a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED")
     else:
         for detector, group in groups.items():
-            say(
-                f"{detector}: {len(group)} exposure{'s' if len(group) > 1 else ''}, threshold by {p['threshold_method']}"
-            )
+            word = "exposure" if len(group) == 1 else "exposures"
+            say(f"{detector}: {len(group)} {word}, threshold by {p['threshold_method']}")
             found.append(find_detector(detector, group, p, executor=executor, memory=memory))
             for text in found[-1].notes:
                 note(f"{detector}: {text}")
