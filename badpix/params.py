@@ -10,11 +10,11 @@ describes); they differ in values only. Precedence: declared default < YAML < ex
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from math import isinf
-from pathlib import Path
 from typing import Any
 
 from badpix.errors import UsageError
@@ -269,7 +269,7 @@ def _text(param: Param, value: Any) -> str:
         value = {False: "off" if "off" in param.choices else "no", True: "on"}[value]
     if hasattr(value, "isoformat"):  # YAML reads a bare date as one
         return str(value.isoformat())
-    if not isinstance(value, str | Path | int | float):
+    if not isinstance(value, str | os.PathLike | int | float):
         raise TypeError
     text = str(value)
     same = {c.lower(): c for c in param.choices}

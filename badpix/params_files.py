@@ -5,12 +5,15 @@ Repeated keys and whatever is no mapping are refused. Paths in a file start at t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from badpix.errors import UsageError
 from badpix.params import Section, nearest, section
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -21,6 +24,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
     UsageError
         If it can't be read, is no mapping, or repeats a key.
     """
+    from pathlib import Path
+
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such parameter file")
@@ -108,7 +113,7 @@ def _beside(folder: Path, value: Any) -> Any:
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         return value
     special = ("none", "default")
-    keep = [n in special or Path(n.lstrip("@")).is_absolute() for n in names]
+    keep = [n in special or os.path.isabs(n.lstrip("@")) for n in names]
     return [
         n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
         for n, k in zip(names, keep, strict=True)

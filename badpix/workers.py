@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
@@ -70,9 +69,10 @@ def _leave_after(wait: object) -> None:
 def peak_memory(pid: int | str = "self") -> int:
     """Peak resident memory of a process, bytes (ru_maxrss would include the parent's before exec)."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        with open(f"/proc/{pid}/status") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
     except OSError:
         pass
     if pid != "self":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +27,9 @@ from badpix.cli.masks import (
     report,
 )
 from badpix.cli.talk import Talk
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPANIONS = ("jump", "fitopt", "uncal")
 

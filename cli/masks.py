@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +22,8 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from badpix.build import Product
 
 BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-frame images: what is left goes to bands
@@ -50,6 +51,8 @@ def choose_output(options: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
     name = options.get("output") or tree.get("output")
     if not name:
         raise UsageError("no output: give -o FILE, or output: in the YAML")
+    from pathlib import Path
+
     return Path(name)
 
 

@@ -7,13 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from badpix import __version__
 from badpix.workers import peak_memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Talk:
