@@ -132,7 +132,7 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
     if not found.arrays:
         raise DataError(f"{name}: bias_map holds no image")
     layout = next(iter(found.arrays.values()))
-    image = exposures.read_band(layout, 0, layout.shape[-2], planes=[0])[0].astype(np.float32)
+    image = exposures.read_image(layout).astype(np.float32)
     window = opened.first.window
     shape = (window.ysize, window.xsize)
     if image.shape != shape:

@@ -347,9 +347,9 @@ def _read_into(handle: int, target: NDArray[Any], offset: int, path: Path) -> No
         done += got
 
 
-def read_image(layout: Layout) -> NDArray[Any]:
-    """The whole of a two-dimensional extension: (ny, nx)."""
-    return read_band(layout, 0, layout.shape[-2])[0]
+def read_image(layout: Layout, plane: int = 0) -> NDArray[Any]:
+    """One whole plane of an extension, in file order: (ny, nx)."""
+    return read_band(layout, 0, layout.shape[-2], planes=[plane])[0]
 
 
 def bands(ny: int, height: int) -> list[tuple[int, int]]:
@@ -398,7 +398,7 @@ def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:
             f"{exposure.path}: DQ has {layout.shape[-1]} x {layout.shape[-2]} pixels of type {layout.dtype}, "
             f"expected integers and those of the image, {window.xsize} x {window.ysize}"
         )
-    plane = read_band(layout, 0, layout.shape[-2], planes=[0])[0]
+    plane = read_image(layout)
     flagged = (plane & dq.VALUE["REFERENCE_PIXEL"]) != 0
     if window.ysize != detectors.IRS2_ROWS and flagged.mean() > max(0.1, 2 * border.mean()):
         raise DataError(f"{exposure.path}: DQ calls {flagged.mean():.0%} of the image REFERENCE_PIXEL")

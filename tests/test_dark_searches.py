@@ -101,7 +101,7 @@ def hot_pixels(**changes):
     ],
 )
 def test_hot_pixels_stand_out_and_go_on(changes, want):
-    setup, population = Setup(30, 10.0, 6, ()), Population(rate_spread=0.1)
+    setup, population = Setup(30, 10.0, 6, (), 6), Population(rate_spread=0.1)
     found = searches.find_hot(
         hot_pixels(**changes), setup, population, limit=0.5, own_threshold=3.5, late_fraction=0.5
     )
@@ -111,7 +111,7 @@ def test_hot_pixels_stand_out_and_go_on(changes, want):
 @pytest.mark.parametrize(("tau", "rate"), [(1.0, 0.0), (1.0, 2.0), (6.0, 0.5), (15.0, 0.0), (30.0, 0.0)])
 def test_a_decay_is_told_from_a_current_that_goes_on(tau, rate):
     fit = ramps.ramp_fit(30)
-    setup = Setup(30, 10.0, 6, ramps.contrast_names(fit.templates))
+    setup = Setup(30, 10.0, 6, ramps.contrast_names(fit.templates), 6)
     g = np.arange(30)
     values = fit.weights @ (rate * setup.group_time * g - 800 * np.exp(-g / tau)).astype(np.float32)
     pixels = {"white": np.array([25.0]), "integrations": np.array([6.0])}
@@ -130,7 +130,7 @@ def switching(bent=False, **changes):
     spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
     population = Population(spread=spread)
     score, otherwise = searches.find_telegraph(
-        table, table, Setup(30, 10.0, 6, ()), population, np.array([changes.get("leaked", 0.0)], np.float32),
+        table, table, Setup(30, 10.0, 6, (), 6), population, np.array([changes.get("leaked", 0.0)], np.float32),
         np.array([bent]), threshold=5.0, bent_threshold=3.5, min_drops=2,
     )  # fmt: skip
     return bool(score[0]), bool(otherwise[0])
@@ -163,7 +163,7 @@ def settling(**changes):
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
     found = searches.find_rc(
-        table, table, Setup(30, 10.0, 6, ("c",)), population, sigma=5.5, median_sigma=4.0, sign_fraction=0.75,
+        table, table, Setup(30, 10.0, 6, ("c",), 6), population, sigma=5.5, median_sigma=4.0, sign_fraction=0.75,
         scatter=0.5, linear_fraction=0.1, explained=0.8, rest=2.5,
     )  # fmt: skip
     return tuple(bool(f[0]) for f in found)
@@ -199,7 +199,7 @@ def test_neighbours_of_a_pixel_that_saturates_early_are_not_hot():
 
 @pytest.mark.parametrize(("n", "groups"), [(5, 20), (10, 60), (100, 60), (3, 150)])
 def test_drops_needed_are_rarer_than_two_in_a_million(n, groups):
-    need = searches.count_drops_needed(Setup(groups, 1.0, n, ()), 4.5)
+    need = searches.count_drops_needed(Setup(groups, 1.0, n, (), n), 4.5)
     assert 2 <= need <= n
     rng = np.random.default_rng(n)
     chance = 3 * groups * 3.4e-6

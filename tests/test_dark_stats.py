@@ -115,14 +115,14 @@ def test_integrations_with_few_groups_do_not_count():
 
 def test_scores_do_not_depend_on_the_unit_of_the_data():
     """All limits follow from noise in the same data: ten times the DN gives the same scores."""
-    setup = scores.Setup(20, 10.0, 6, ("contrast_0",))
+    setup = scores.Setup(20, 10.0, 6, ("contrast_0",), 6)
     found = []
     for scale in (1.0, 10.0):
         tile = make_tile(pixels=400, seed=3, scatter=0.1, contrast_0=30.0)
         for name, values in [*tile.shapes.items(), ("rate", tile.rate), ("pedestal", tile.pedestal)]:
             power = 2 if name in ("residual", "calm", "white") else 0 if name in ("flatness", "memory") else 1
             values *= np.float32(scale**power)
-        pixels = stats.combine_integrations(tile, sample=True, **OPTIONS)
+        pixels = stats.combine_integrations(tile, **OPTIONS)
         population = scores.measure_population(pixels, setup, 0.01 * scale)
         found.append(scores.score_pixels(pixels, setup, population))
     for name in ("noise_z", "rc", "telegraph", "contrast_0_z"):
@@ -144,7 +144,7 @@ def test_evidence_is_a_length_and_noise_alone_is_not_enough():
 
 def test_what_all_pixels_share_does_not_make_noisy_pixels_remember():
     """Slow noise of the whole frame raises everybody's memory; in a pixel of ten times the noise it is lost."""
-    setup, rng, g = scores.Setup(40, 10.0, 8, ()), np.random.default_rng(5), np.arange(40)
+    setup, rng, g = scores.Setup(40, 10.0, 8, (), 8), np.random.default_rng(5), np.arange(40)
     noise = np.where(np.arange(600) < 100, 50.0, 5.0)[:, None]
     line = np.stack([np.ones(40), g - g.mean()], axis=1)
     ramps = noise * rng.normal(size=(8, 600, 40)) + 3 * np.sin(g / 4 + rng.uniform(0, 6, (8, 600, 1)))

@@ -207,7 +207,7 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
     """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
-    pixels = _combine(job, found, sample=True)
+    pixels = _combine(job, found)
     spread = [stats.median_mad(line[science])[1] for line in found.rate]
     return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
 
@@ -237,10 +237,10 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     return Band(band.start, images, candidates + band.start * nx, table, samples)
 
 
-def _combine(job: Job, found: Integrations, sample: bool = False) -> Stats:
+def _combine(job: Job, found: Integrations) -> Stats:
     return combine_integrations(
         found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, drop_sigma=job.drop_sigma,
-        templates=job.setup.templates, sample=sample,
+        templates=job.setup.templates,
     )  # fmt: skip
 
 

@@ -31,14 +31,14 @@ NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as i
 class Setup:
     """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts.
 
-    ``examined``: integrations whose ramps are examined for noise and shape (0: all).
+    ``examined``: integrations whose ramps are examined for noise and shape.
     """
 
     groups: int
     group_time: float
     integrations: int
     templates: tuple[str, ...]
-    examined: int = 0
+    examined: int
 
 
 @dataclass(frozen=True)

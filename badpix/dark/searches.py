@@ -259,7 +259,7 @@ def count_drops_needed(setup: Setup, sigma: float) -> int:
     At least 2. The chance of one integration is taken three times as high: noise has tails.
     """
     chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
-    n, below = setup.examined or setup.integrations, 0.0
+    n, below = setup.examined, 0.0
     for k in range(n + 1):
         below += math.comb(n, k) * chance**k * (1 - chance) ** (n - k)
         if k >= 1 and 1 - below < RARE:

@@ -140,7 +140,6 @@ def mad_stack(values: Array, centre: Array) -> Array:
 
 def combine_integrations(
     tile: Integrations, *, min_groups: int, hot_fraction: float, drop_sigma: float, templates: tuple[str, ...],
-    sample: bool = False,
 ) -> Stats:  # fmt: skip
     """What is measured of every pixel: (pixels,) float32 each.
 
@@ -156,8 +155,6 @@ def combine_integrations(
         Depth of a step down that counts, in units of the pixel's own noise of a step.
     templates : tuple of str
         Names of the contrasts.
-    sample : bool
-        Whether the population is to be described: then everything is measured of every pixel.
     """
     n = len(tile.groups)
     usable = tile.groups >= min_groups

@@ -27,7 +27,6 @@ PER_EXPOSURE = 3
 
 # Keywords of one exposure that mean nothing for a mosaic.
 _SINGLE = ("BKGLEVEL", "BKGSUB", "BKGMETH", "FILENAME", "CHECKSUM", "DATASUM", "EXTEND", "NEXTEND")
-_POINTING = ("ROLL_REF", "V2_REF", "V3_REF", "RA_REF", "DEC_REF", "V3I_YANG", "VPARITY", "S_REGION")
 _KEEP_SCI = ("BUNIT", "PHOTMJSR", "PHOTUJA2", "RADESYS")
 
 

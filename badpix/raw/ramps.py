@@ -149,7 +149,7 @@ def read_plane(exposure: Exposure, name: str, integration: int = 0, group: int =
     layout = exposure[name]
     groups = layout.shape[1] if len(layout.shape) == 4 else 1
     group = group % groups
-    plane = exposures.read_band(layout, 0, layout.shape[-2], planes=[integration * groups + group])[0]
+    plane = exposures.read_image(layout, integration * groups + group)
     return plane.astype(np.float32) if plane.dtype == np.uint16 else plane
 
 
