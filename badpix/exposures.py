@@ -313,7 +313,9 @@ def read_band(
     if out is None:
         out = np.empty((len(wanted), len(range(start, stop, step)), nx), dtype)
     plane_bytes, row_bytes = ny * nx * dtype.itemsize, nx * dtype.itemsize
-    runs = [(0, out.shape[1])] if step == 1 else [(k, k + 1) for k in range(out.shape[1])]
+    rows = out.shape[1]
+    runs = [(0, rows)] if step == 1 else [(k, k + 1) for k in range(rows)]
+    room = memoryview(out).cast("B") if out.size else memoryview(b"")  # type: ignore[arg-type]
     try:
         handle = os.open(layout.path, os.O_RDONLY)
         try:
@@ -323,7 +325,8 @@ def read_band(
             for k, plane in enumerate(wanted):
                 first = layout.offset + plane * plane_bytes + start * row_bytes
                 for low, high in runs:
-                    _read_into(handle, out[k, low:high], first + low * step * row_bytes, layout.path)
+                    here = room[(k * rows + low) * row_bytes : (k * rows + high) * row_bytes]
+                    _read_into(handle, here, first + low * step * row_bytes, layout.path)
         finally:
             os.close(handle)
     except OSError as error:
@@ -337,14 +340,12 @@ def read_band(
     return out
 
 
-def _read_into(handle: int, target: NDArray[Any], offset: int, path: Path) -> None:
-    view = memoryview(target).cast("B")  # type: ignore[arg-type]
-    done = 0
-    while done < len(view):
-        got = os.preadv(handle, [view[done:]], offset + done)
+def _read_into(handle: int, target: memoryview, offset: int, path: Path) -> None:
+    while len(target):
+        got = os.preadv(handle, [target], offset)
         if got == 0:
-            raise DataError(f"{path}: truncated during the run at byte {offset + done}")
-        done += got
+            raise DataError(f"{path}: truncated during the run at byte {offset}")
+        target, offset = target[got:], offset + got
 
 
 def read_image(layout: Layout, plane: int = 0) -> NDArray[Any]:

@@ -193,17 +193,21 @@ def test_groups_that_the_whole_frame_lost_are_not_usable():
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (0, 0)
 
 
-def test_slopes_alone_are_those_of_the_whole_measurement():
+def test_counts_of_the_flags_alone_are_those_of_the_whole_measurement():
     y = make(20, seed=8, level=8000)
-    y[12:, 1, 3] = 60000
     flags = np.zeros(y.shape, np.uint8)
     flags[12:, 1, 3] = ramps.SATURATED
+    flags[5, 0, 7] = ramps.DO_NOT_USE
     flags[7, 2, 100:104] = ramps.JUMP_DET
-    fit = ramps.ramp_fit(20)
-    values, counts = ramps.measure_ramps(y.astype(">f4"), flags, fit, CELLS)
-    slopes, same = ramps.measure_slopes(y.astype(">f4"), flags, fit, CELLS)
-    np.testing.assert_array_equal(same, counts)
-    np.testing.assert_allclose(slopes, values[1], atol=1e-3)
+    flags[9, 2, 101] = ramps.JUMP_DET
+    _, expected = ramps.measure_ramps(y.astype(">f4"), flags, ramps.ramp_fit(20), CELLS)
+    counts, jumped, cut = ramps.count_groups(flags.reshape(20, -1))
+    np.testing.assert_array_equal(counts, expected)
+    nx = y.shape[2]
+    assert jumped.tolist() == [2 * nx + x for x in range(100, 104)]
+    assert cut.tolist() == [7, nx + 3]
+    assert counts[:, cut].tolist() == [[19, 12], [0, 0]]
+    assert counts[1, jumped].tolist() == [1, 2, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from astropy.io import fits
-from dark_files import DEFECTS, SATURATED, SHAPE, make_ramps, write_dark, write_darks
+from dark_files import DEFECTS, JUMP, SATURATED, SHAPE, make_ramps, write_dark, write_darks
 from make_files import CORNER
 
 from badpix import darks, params
@@ -65,6 +65,22 @@ def test_ramps_of_fewer_integrations_examined(rates, found):
     assert not any("examined" in note for note in found.notes)
     assert plan.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 6)
     assert plan.choose_evenly(3, 40) == (0, 1, 2)
+
+
+def test_rates_cut_at_jumps_do_not_count_where_no_ramp_was_examined(tmp_path):
+    """The pipeline's rate between false jumps is too high, and 7 of 12 would be HOT; a pixel that never jumps is."""
+    rates = write_darks(tmp_path, exposures=12)
+    for path in rates:
+        with fits.open(path, mode="update") as hdus:
+            hdus["SCI"].data[0, 22, 60:62] = 50.0
+        with fits.open(str(path).replace("_rateints", "_jump"), mode="update") as hdus:
+            hdus["GROUPDQ"].data[0, [5, 9], 22, 60] |= JUMP
+    found = run(rates, examined_integrations=5)
+    assert not found.maps["hot"][22, 60]
+    assert found.maps["hot"][22, 61]
+    np.testing.assert_array_equal(
+        np.argwhere(found.maps["hot"]), sorted([*np.argwhere(truth()["hot"]).tolist(), [22, 61]])
+    )
 
 
 @pytest.mark.parametrize("memory", [1.5e6, 2.9e6])

@@ -84,7 +84,7 @@ class Band:
 
 
 def read_band_stack(job: Job, band: Rows) -> Integrations:
-    """All measured integrations of a band."""
+    """All integrations of a band; of those that are not examined the first usable group alone is read."""
     start, stop = band.start, band.stop
     nx, groups = job.shape[1], job.fit.usable
     stack = _Stack(job, (stop - start) * nx)
@@ -95,8 +95,9 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
         stack.add_poisson(images.pop("poisson"))
         for i in range(dark.integrations):
             planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
-            stored = read_band(dark.jump, start, stop, planes=planes, out=sci, native=False)
             read_band(dark.groupdq, start, stop, planes=planes, out=flags)
+            wanted = planes if stack.examines_next else planes[:1]
+            stored = read_band(dark.jump, start, stop, planes=wanted, out=sci[: len(wanted)], native=False)
             stack.add(stored, flags, {name: image[i] for name, image in images.items()})
     return stack.finish()
 
@@ -137,30 +138,31 @@ class _Stack:
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels :].reshape(len(names), len(chosen), pixels)
         self.counts = np.empty((2, n, pixels), np.uint16)
-        self.saturated = np.empty((n, pixels), bool)
+        self.saturated = np.zeros((n, pixels), bool)
         self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
         self.first_level = np.full(pixels, np.nan, np.float32)
 
+    @property
+    def examines_next(self) -> bool:
+        """Whether the ramps of the next integration are needed."""
+        return self.filled in self.chosen
+
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
-        """Measure one integration."""
-        job, i = self.job, self.filled
-        full = (flags[0] & ramps.SATURATED) != 0
-        self.saturated[i] = full.reshape(-1)
-        if full.any():
-            level = np.where(full, sci[0].astype(np.float32), np.float32(np.nan))
-            self.first_level = np.fmax(self.first_level, level.reshape(-1))
+        """Measure one integration: ``sci`` are its usable groups, or the first of them where it is not examined."""
+        job, i, pixels = self.job, self.filled, flags.reshape(len(flags), -1)
+        full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
+        self.saturated[i, full] = True
+        self.first_level[full] = np.fmax(self.first_level[full], sci[0].reshape(-1)[full])
+        self.rate[i], self.pedestal[i] = images["rate"], images["pedestal"]
         if i in self.chosen:
-            found, self.counts[:, i] = ramps.measure_ramps(
-                sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]]
-            )
-            slope = found[1]
+            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]])
         else:
-            slope, self.counts[:, i] = ramps.measure_slopes(sci, flags, job.fit, job.cells)
-        short = self.counts[0, i] <= 1
-        pipeline = np.where(short, np.float32(np.nan), images["rate"]) if short.any() else images["rate"]
-        # the lower of pipeline rate and slope of the line, DN/s
-        np.fmin(pipeline, slope / np.float32(job.setup.group_time), out=self.rate[i])
-        self.pedestal[i] = images["pedestal"]
+            counts, jumped, _ = ramps.count_groups(pixels)
+            self.rate[i, jumped] = np.nan  # cut at jumps, true or false: only the line would know
+        self.counts[:, i] = counts
+        self.rate[i, np.flatnonzero(counts[0] <= 1)] = np.nan
+        if i in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
+            np.fmin(self.rate[i], found[1] / np.float32(job.setup.group_time), out=self.rate[i])
         self.filled += 1
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:

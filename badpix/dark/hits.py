@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-HITS = 2  # steps up that are taken off at most
 HIT_SIZE = 5.0  # least size of a hit over the mean size of the other steps: 4 sigma of Gaussian noise
+LEAST_NORM = np.float32(0.1)  # of a step beside line and earlier step: below it they hold it already
 
 
 @lru_cache(maxsize=4)
@@ -53,31 +53,42 @@ def measure_hits(r: Array, jumps: NDArray[np.uint16], weights: tuple[float, ...]
         (G, pixels) float32 residuals of the line, every group good, at least 6; overwritten. At least 2 pixels: numpy
         adds up a single column in another order.
     jumps : ndarray
-        (pixels,) number of jumps; with two and more a second step is fitted.
+        (pixels,) number of jumps, 1 at least; with two and more a second step is fitted.
     weights : tuple of float
         Weights of the lags of the memory.
     """
     groups = len(r)
-    templates = step_templates(groups)
     before = line_memory(groups, weights)
-    lost = np.full(r.shape[1], before)
-    fitted = np.zeros(r.shape[1])
-    earlier: list[Array] = []
-    for k in range(HITS):
-        rise = r[1:] - r[:-1]
-        at, highest = rise.argmax(axis=0), rise.max(axis=0)
-        others = (np.abs(rise).sum(axis=0) - highest) / np.float32(groups - 2)
-        step = np.ascontiguousarray(templates[at].T) * ((jumps > k) & (highest > HIT_SIZE * others))
-        for other in earlier:
-            step -= other * np.einsum("gp,gp->p", other, step)
-        norm = np.sqrt(np.einsum("gp,gp->p", step, step))
-        step = np.where(norm > 0.1, step / np.maximum(norm, np.float32(0.1)), np.float32(0))
-        r -= step * np.einsum("gp,gp->p", step, r)
-        lost -= measure_memory(step, weights)
-        fitted += norm > 0.1
-        earlier.append(step)
+    step, fitted = _take_step_off(r)
+    lost = before - measure_memory(step, weights)
+    several = np.flatnonzero(jumps > 1)
+    if several.size:
+        pixels = np.resize(several, max(several.size, 2))
+        rest = r[:, pixels]
+        second, found = _take_step_off(rest, step[:, pixels])
+        r[:, pixels] = rest
+        lost[pixels] -= measure_memory(second, weights)
+        fitted[pixels] += found
     squares = np.einsum("gp,gp->p", r, r)
     flatness = np.abs(r).sum(axis=0) / np.sqrt(squares * np.float32(groups))
     freedom = groups - 2 - fitted
     memory = measure_memory(r, weights) / squares + before / (groups - 2) - lost / freedom
     return (squares / freedom).astype(np.float32), flatness, memory.astype(np.float32)
+
+
+def _take_step_off(r: Array, earlier: Array | None = None) -> tuple[Array, NDArray[np.floating]]:
+    """Fit the largest step up of each pixel of (G, pixels) residuals, and take it off in place.
+
+    Two columns: the steps, without line and ``earlier`` step, of norm 1, 0 where no rise is large enough; and 1 where
+    there is a step, 0 elsewhere.
+    """
+    rise = r[1:] - r[:-1]
+    at, highest = rise.argmax(axis=0), rise.max(axis=0)
+    others = (np.abs(rise).sum(axis=0) - highest) / np.float32(len(r) - 2)
+    step = np.ascontiguousarray(step_templates(len(r))[at].T) * (highest > HIT_SIZE * others)
+    if earlier is not None:
+        step -= earlier * np.einsum("gp,gp->p", earlier, step)
+    norm = np.sqrt(np.einsum("gp,gp->p", step, step))
+    step = np.where(norm > LEAST_NORM, step / np.maximum(norm, LEAST_NORM), np.float32(0))
+    r -= step * np.einsum("gp,gp->p", step, r)
+    return step, (norm > LEAST_NORM).astype(np.float64)

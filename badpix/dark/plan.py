@@ -118,7 +118,7 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
     if setup.examined < n:
         notes.append(
             f"noise, RC and TELEGRAPH: the ramps of {setup.examined} of {n} integrations are examined "
-            "(examined_integrations); rates, pedestals, jumps and saturation come from all"
+            "(examined_integrations); rates of ramps without jumps, pedestals, jumps and saturation come from all"
         )
     limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
     if limit is not None:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.dark.cells import Cells, measure_drift, subtract, subtract_tile, take
+from badpix.dark.cells import Cells, measure_drift, subtract_tile, take
 from badpix.dark.hits import measure_hits
 
 Array = NDArray[np.float32]
@@ -36,6 +36,7 @@ Array = NDArray[np.float32]
 SATURATED = np.uint8(dq.VALUE["SATURATED"])
 DO_NOT_USE = np.uint8(dq.VALUE["DO_NOT_USE"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
+UNUSABLE = SATURATED | DO_NOT_USE
 
 BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
 MAX_TEMPLATES = 4
@@ -190,46 +191,23 @@ def measure_ramps(
     drift = measure_drift(ramps, cells)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         _fit_tiles(ramps, drift, fit, cells, values)
-    counts, odd = _count_groups(flags, values[1])
-    _take_hits_off(ramps, drift, fit, cells, values, counts[1], odd)
+    counts, jumped, cut = count_groups(flags)
+    odd = np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
+    _take_hits_off(ramps, drift, fit, cells, values, counts[1], np.setdiff1d(jumped, odd, assume_unique=True))
     if odd.size:
         values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
     return values, counts
 
 
-def measure_slopes(
-    ramps: Array, groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells
-) -> tuple[Array, NDArray[np.uint16]]:
-    """The slopes alone of what :func:`measure_ramps` gives, (rows * nx,) float32, and the same counts."""
-    groups, rows, nx = ramps.shape
-    flags, slopes = groupdq.reshape(groups, -1), np.empty((1, rows, nx), np.float32)
-    drift = measure_drift(ramps, cells)
-    tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for top in range(0, rows, cells.rows):
-            lines = tile[:, : min(cells.rows, rows - top)]
-            np.copyto(lines, ramps[:, top : top + cells.rows])
-            y, found = lines.reshape(groups, -1), slopes[:, top : top + cells.rows].reshape(1, -1)
-            for x in range(0, y.shape[1], fit.chunk):
-                here = slice(x, x + fit.chunk)
-                np.matmul(fit.weights[1:2], y[:, here], out=found[:, here])
-    subtract(slopes, np.tensordot(fit.weights[1:2], drift, 1), cells)
-    slope = slopes.reshape(-1)
-    counts, odd = _count_groups(flags, slope)
-    if odd.size:
-        fitted, counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
-        slope[odd] = fitted[1]
-    return slope, counts
-
-
-def _count_groups(flags: NDArray[np.uint8], slope: Array) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
-    """Groups used and jumps, as if every group were good, and the pixels where they are not."""
+def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]:
+    """Groups used and jumps of (G, pixels) flags, (2, pixels); pixels that jump; pixels with unusable groups."""
     flagged = np.bitwise_or.reduce(flags, axis=0)
-    counts = np.full((2, len(slope)), len(flags), np.uint16)
-    jumped = np.flatnonzero((flagged & JUMP_DET) != 0)
-    counts[1] = 0
+    counts = np.zeros((2, flags.shape[1]), np.uint16)
+    counts[0] = len(flags)
+    jumped, cut = (np.flatnonzero((flagged & bits) != 0) for bits in (JUMP_DET, UNUSABLE))
     counts[1, jumped] = ((flags[:, jumped] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    return counts, np.flatnonzero(((flagged & (SATURATED | DO_NOT_USE)) != 0) | ~np.isfinite(slope))
+    counts[0, cut] = ((flags[:, cut] & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
+    return counts, jumped, cut
 
 
 def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
@@ -237,24 +215,22 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
     tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
-    size = min(fit.chunk, tile[0].size)
+    residuals, steps = np.empty((groups, tile[0].size), np.float32), np.empty((groups - 1, tile[0].size), np.float32)
     sums = np.empty((len(SUMS), tile[0].size), np.float32)
-    residuals, steps = np.empty((groups, size), np.float32), np.empty((groups - 1, size), np.float32)
     for t, top in enumerate(range(0, rows, cells.rows)):
         lines = tile[:, : min(cells.rows, rows - top)]
         np.copyto(lines, ramps[:, top : top + cells.rows])
         subtract_tile(lines, drift[:, t], cells)
         y = lines.reshape(groups, -1)
-        found, kept = values[:, top * nx : top * nx + y.shape[1]], sums[:, : y.shape[1]]
-        for x in range(0, y.shape[1], size):
-            here = slice(x, x + size)
-            ramp, fitted = y[:, here], found[:linear, here]
-            r, step = residuals[:, : ramp.shape[1]], steps[:, : ramp.shape[1]]
-            np.matmul(fit.weights, ramp, out=fitted)
-            np.matmul(fit.design, fitted[:2], out=r)
-            np.subtract(ramp, r, out=r)
-            _sum_residuals(r, step, kept[:, here])
-        _describe_noise(kept, groups, found[1], found[linear:-1])
+        n = y.shape[1]
+        found, r = values[:, top * nx : top * nx + n], residuals[:, :n]
+        for x in range(0, n, fit.chunk):
+            here = slice(x, x + fit.chunk)
+            np.matmul(fit.weights, y[:, here], out=found[:linear, here])
+            np.matmul(fit.design, found[:2, here], out=r[:, here])
+        np.subtract(y, r, out=r)
+        _sum_residuals(r, steps[:, :n], sums[:, :n])
+        _describe_noise(sums[:, :n], groups, found[1], found[linear:-1])
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
@@ -293,14 +269,11 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
 
 def _take_hits_off(
     ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, jumps: NDArray[np.uint16],
-    odd: NDArray[np.intp],
+    hit: NDArray[np.intp],
 ) -> None:  # fmt: skip
-    """Residual variance, flatness and memory beside hits, in ``values``; not of the ``odd`` pixels."""
+    """Residual variance, flatness and memory beside hits, in ``values``: of pixels ``hit`` whose groups are good."""
     first = len(SCALARS) + fit.templates
     values[-1] = values[first]
-    jumped = jumps > 0
-    jumped[odd] = False
-    hit = np.flatnonzero(jumped)
     if not hit.size or len(ramps) <= SHORTEST_RAMP:
         return
     pixels = np.resize(hit, max(hit.size, 2))
@@ -320,7 +293,7 @@ def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Ar
     if y.shape[1] == 1:  # numpy adds up a single column in another order
         values, counts = _fit_irregular(np.repeat(y, 2, axis=1), np.repeat(flags, 2, axis=1), fit)
         return values[:, :1], counts[:1]
-    good = ((flags & (SATURATED | DO_NOT_USE)) == 0) & np.isfinite(y)
+    good = ((flags & UNUSABLE) == 0) & np.isfinite(y)
     n = good.sum(axis=0)
     d = np.where(good, y, 0).astype(np.float64)
     g = np.arange(len(y), dtype=np.float64)[:, None]

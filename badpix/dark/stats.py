@@ -5,7 +5,7 @@
    means without the lowest and highest fifth (at least one integration at each end).
 3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
    jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
-   of its cell.
+   of its cell. Where no line was fitted it is the pipeline's rate, of ramps without jumps alone.
 4. Size, memory and flatness of the residuals are measured beside hits (:mod:`badpix.dark.hits`): means over the
    integrations, without a tenth of them that has the largest residuals.
 5. Deep steps down are counted: integrations with one below the pixel's own noise.
@@ -26,8 +26,8 @@ Stats = dict[str, NDArray[np.float32]]
 
 MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
-NETWORK_LIMIT = 40  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
-BLOCK = 256  # pixels whose values are turned and sorted together
+NETWORK_LIMIT = 28  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
+BLOCK = 256  # pixels whose values are turned together
 LEFT_OUT = 10  # one integration in so many is left out of the means of residuals
 
 
@@ -73,20 +73,21 @@ def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
     if len(values) <= NETWORK_LIMIT:
         return stats.sort_stack(values)
     n, pixels = values.shape
-    out, count = np.empty_like(values), np.full(pixels, n)
+    turned, count = np.empty((pixels, n), np.float32), np.full(pixels, n)
     lines = np.empty((n, BLOCK + 16), np.float32)  # rows a power of two apart would fall on each other in the cache
     for x in range(0, pixels, BLOCK):
         here = slice(x, min(x + BLOCK, pixels))
         block = lines[:, : here.stop - x]
         block[:] = values[:, here]
-        turned = np.ascontiguousarray(block.T)
-        turned.sort(axis=1)
-        if not np.isfinite(turned[:, [0, -1]]).all():
-            turned[~np.isfinite(turned)] = np.inf
-            turned.sort(axis=1)
-            count[here] = np.isfinite(turned).sum(axis=1)
-        out[:, here] = turned.T
-    return out, count
+        turned[here] = block.T
+    turned.sort(axis=1)
+    odd = np.flatnonzero(~np.isfinite(turned[:, [0, -1]]).all(axis=1))
+    if odd.size:
+        part = turned[odd]
+        part[~np.isfinite(part)] = np.inf
+        part.sort(axis=1)
+        turned[odd], count[odd] = part, np.isfinite(part).sum(axis=1)
+    return turned.T, count
 
 
 def pick(ordered: Array, rank: NDArray[np.intp]) -> Array:
@@ -109,7 +110,8 @@ def trimmed_mean_of(ordered: Array, count: NDArray[np.intp], fraction: float = 0
     """Mean without the lowest and highest ``fraction`` (at least one each from 3 values on); NaN where empty."""
     n = len(ordered)
     cut = _trim(np.asarray(n), fraction)
-    out: Array = ordered[int(cut) : n - int(cut)].mean(axis=0, dtype=np.float64).astype(np.float32)
+    middle = ordered[int(cut) : n - int(cut)].astype(np.float64)
+    out: Array = (np.einsum("np->p", middle) / max(len(middle), 1)).astype(np.float32)
     part = np.flatnonzero(count < n)
     if part.size:
         k, lines = count[part], np.arange(n)[:, None]

@@ -405,9 +405,10 @@ SECTION = Section(
         ),
         Param(
             "examined_integrations",
-            40,
+            32,
             "Integrations whose ramps are examined for noise and shape (noisy, RC, TELEGRAPH), evenly spread over "
-            "all darks; rates, pedestals, jumps and saturation come from every integration.",
+            "all darks. Pedestals, jumps, saturation and rates come from every integration; of ramps that jump, the "
+            "rates of the examined ones alone.",
             "int",
             low=5,
             group=COMMON,
