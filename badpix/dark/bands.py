@@ -153,16 +153,16 @@ class _Stack:
         full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
         self.saturated[i, full] = True
         self.first_level[full] = np.fmax(self.first_level[full], sci[0].reshape(-1)[full])
-        self.rate[i], self.pedestal[i] = images["rate"], images["pedestal"]
-        if i in self.chosen:
-            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]])
-        else:
-            counts, jumped, _ = ramps.count_groups(pixels)
-            self.rate[i, jumped] = np.nan  # cut at jumps, true or false: only the line would know
-        self.counts[:, i] = counts
-        self.rate[i, np.flatnonzero(counts[0] <= 1)] = np.nan
+        rate = self.rate[i]
+        rate[:], self.pedestal[i] = images["rate"], images["pedestal"]
         if i in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
-            np.fmin(self.rate[i], found[1] / np.float32(job.setup.group_time), out=self.rate[i])
+            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]])
+            np.copyto(rate, np.nan, where=counts[0] <= 1)
+            np.fmin(rate, found[1] / np.float32(job.setup.group_time), out=rate)
+        else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
+            counts, _, _ = ramps.count_groups(pixels)
+            np.copyto(rate, np.nan, where=(counts[0] <= 1) | (counts[1] > 0))
+        self.counts[:, i] = counts
         self.filled += 1
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
