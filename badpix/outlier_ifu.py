@@ -23,7 +23,8 @@ from badpix import crf_copy, params
 from badpix.associations import Association
 from badpix.errors import CheckError
 from badpix.ifu import products as ifu_products
-from badpix.ifu.search import THREADS, Exposure, Found, by_detector, find_detector, read_exposures
+from badpix.ifu.inputs import Exposure, by_detector, read_exposures
+from badpix.ifu.search import THREADS, Found, find_detector
 from badpix.output import atomic_path, check_directory, check_target
 
 Say = Callable[[str], None]

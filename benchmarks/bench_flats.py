@@ -47,10 +47,10 @@ def peak_of(pid: int) -> int:
 
 def main(n_files: int = 20, rounds: int = 3) -> None:
     """Simulate, link, run, print."""
-    os.environ["BADPIX_CACHE"] = tempfile.mkdtemp(prefix="bench-cache-")  # only the first round hashes
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
     with tempfile.TemporaryDirectory(prefix="bench-flats-") as folder:
         work = Path(folder)
+        os.environ["BADPIX_CACHE"] = str(work / "cache")  # only the first round hashes
         command = [BADPIX, "simulate", str(work / "sim"), "--detector", "NRCB1", "--flats", "5", "--darks", "0"]
         subprocess.run(command, check=True, capture_output=True)
         made = sorted((work / "sim").rglob("*_rate.fits"))

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from badpix import params
-from badpix.ifu import significance
+from badpix.ifu import noise, significance
 from badpix.ifu.rank import measure_differences, measure_ratio
+from badpix.ifu.residuals import solve_thresholds
 from badpix.simulation import ifu as sim
 from badpix.simulation import score_ifu
 
@@ -61,14 +62,14 @@ CASES = {
 def search(p, usable, errors, axis, dithered):
     """The default search on whole frames."""
     n = len(usable)
-    sigma = [significance.measure_sigma(e, s) for e, s in zip(errors, usable, strict=True)]
-    samples = significance.sample_band(usable, sigma, p["kernel_size"], slice(0, len(usable[0])))
+    sigma = [noise.measure_sigma(e, s) for e, s in zip(errors, usable, strict=True)]
+    samples = noise.sample_band(usable, sigma, p["kernel_size"], slice(0, len(usable[0])))
     names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
     maps, _, _ = significance.find_significant(
         usable,
         sigma,
-        level=significance.measure_level([samples], n),
-        thresholds=significance.solve_thresholds(n, p["false_alarm"]),
+        level=noise.measure_level([samples], n),
+        thresholds=solve_thresholds(n, p["false_alarm"]),
         kernel_size=p["kernel_size"],
         window=p["moved_window"][:: 1 if axis == 1 else -1],
         noise="both",

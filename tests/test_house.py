@@ -28,12 +28,13 @@ IDS = [str(p.relative_to(ROOT)) for p in ALL]
 ALGORITHMS = {
     "stats", "medians", "flat_field", "illumination", "flats", "mask", "dq", "detectors", "params", "params_text",
     "errors", "build", "workers",
-    "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/rank", "ifu/search", "ifu/significance",
+    "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/bands", "ifu/inputs",
+    "ifu/noise", "ifu/protection", "ifu/rank", "ifu/residuals", "ifu/search", "ifu/significance", "neighbours",
     "image/chain", "image/decide", "image/grid", "image/model", "image/pixel_map", "image/sky", "image/stack",
     "image/summary", "image/weights", "resample", "simulation/defects", "simulation/fit",
     "simulate", "simulation/recipe", "score", "provenance",
 }  # fmt: skip
-KERNELS = {"stats", "medians", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
+KERNELS = {"stats", "medians", "neighbours", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
 DRIVERS = {
     "build", "build_darks", "build_merge", "rebuilding.rebuild", "rebuilding.searches", "flats", "darks",
     "outlier_ifu", "outlier_image", "crds",

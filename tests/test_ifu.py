@@ -22,6 +22,8 @@ from badpix import crf, crf_copy, outlier_ifu, params
 from badpix.associations import read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import CheckError, DataError
+from badpix.ifu import bands as ifu_bands
+from badpix.ifu import inputs as ifu_inputs
 from badpix.ifu import search as ifu_search
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.rank import measure_differences, measure_ratio
@@ -102,12 +104,12 @@ def test_documented_search(which, axis, second, request, tmp_path):
 @pytest.mark.parametrize("which", ["mrs", "nirspec"])
 def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeypatch):
     association = request.getfixturevalue(which)
-    exposures = ifu_search.by_detector(ifu_search.read_exposures(read_inputs([association])))
+    exposures = ifu_inputs.by_detector(ifu_inputs.read_exposures(read_inputs([association])))
     detector, group = next(iter(exposures.items()))
-    monkeypatch.setattr(ifu_search, "_ELEMENTS", 1)  # bands of 16 rows
+    monkeypatch.setattr(ifu_bands, "_ELEMENTS", 1)  # bands of 16 rows
     found = ifu_search.find_detector(detector, group, _values())
     plan = found.plan
-    sci, sigma = ifu_search._read_band(plan, 0, SIZE[0] if which == "mrs" else SIZE[1])
+    sci, sigma = ifu_bands._read_band(plan, 0, SIZE[0] if which == "mrs" else SIZE[1])
     whole, untestable, _ = ifu_significance.find_significant(
         sci, sigma, level=plan.level, thresholds=plan.thresholds, kernel_size=plan.kernel, window=plan.window,
         noise=plan.noise, **plan.options
@@ -124,10 +126,10 @@ def test_broken_err_gives_the_same_whatever_the_bands(pair, monkeypatch):
         with fits.open(path, mode="update") as hdus:
             hdus["ERR"].data[20:90:3, 20:90:3] = np.nan
             hdus["ERR"].data[20:90:7, 20:90:5] = 0
-    exposures = ifu_search.read_exposures(read_inputs(pair))
+    exposures = ifu_inputs.read_exposures(read_inputs(pair))
     found = []
     for elements in (1, 1 << 21):
-        monkeypatch.setattr(ifu_search, "_ELEMENTS", elements)
+        monkeypatch.setattr(ifu_bands, "_ELEMENTS", elements)
         found.append(ifu_search.find_detector("MIRIFUSHORT", exposures, _values(protect_structure=0.0)))
     for a, b in zip(found[0].flagged, found[1].flagged, strict=True):
         for reason in a:
@@ -437,27 +439,27 @@ def test_a_killed_run_leaves_whole_files_or_none(pair, tmp_path, delay):
 
 
 def test_pointings_decide_how_structure_is_protected(pair, tmp_path):
-    exposures = ifu_search.read_exposures(read_inputs(pair))
-    assert ifu_search.is_dithered(exposures)
-    assert not ifu_search.is_dithered(exposures[:1])
+    exposures = ifu_inputs.read_exposures(read_inputs(pair))
+    assert ifu_inputs.is_dithered(exposures)
+    assert not ifu_inputs.is_dithered(exposures[:1])
     for path in pair:
         fits.setval(path, "XOFFSET", value=0.1)
         fits.setval(path, "YOFFSET", value=0.2)
-    exposures = ifu_search.read_exposures(read_inputs(pair))
-    assert not ifu_search.is_dithered(exposures)
+    exposures = ifu_inputs.read_exposures(read_inputs(pair))
+    assert not ifu_inputs.is_dithered(exposures)
     found = ifu_search.find_detector("MIRIFUSHORT", exposures, _values())
     assert any("one pointing" in note for note in found.notes)
     assert found.statistics["protect_structure"] == 0.6
     for path, ra in zip(pair, (10.0, 10.001), strict=True):
         fits.setval(path, "RA_V1", ext=1, value=ra)
         fits.setval(path, "DEC_V1", ext=1, value=-5.0)
-    assert ifu_search.is_dithered(ifu_search.read_exposures(read_inputs(pair)))
+    assert ifu_inputs.is_dithered(ifu_inputs.read_exposures(read_inputs(pair)))
     for path in pair:
         for key in ("XOFFSET", "YOFFSET"):
             fits.delval(path, key)
         for key in ("RA_V1", "DEC_V1"):
             fits.delval(path, key, ext=1)
-    assert ifu_search.is_dithered(ifu_search.read_exposures(read_inputs(pair)))  # nobody says
+    assert ifu_inputs.is_dithered(ifu_inputs.read_exposures(read_inputs(pair)))  # nobody says
 
 
 def test_simulation_is_reproducible_and_has_its_truth(tmp_path):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from badpix.ifu import significance as sg
+from badpix.ifu.noise import Level, measure_level, measure_sigma, sample_band
+from badpix.ifu.residuals import _chance, measure_residuals, pad, solve_thresholds
 
 OPTIONS = {
     "kernel_size": (7, 7),
@@ -27,9 +29,9 @@ def _noise(n=4, shape=(90, 100), seed=0):
 
 def _search(sci, false_alarm=1e-5, sigma=None, **options):
     sigma = sigma or [np.ones_like(s) for s in sci]
-    sample = sg.sample_band(sci, sigma, (7, 7), slice(0, len(sci[0])))
-    level = sg.measure_level([sample], len(sci))
-    thresholds = sg.solve_thresholds(len(sci), false_alarm)
+    sample = sample_band(sci, sigma, (7, 7), slice(0, len(sci[0])))
+    level = measure_level([sample], len(sci))
+    thresholds = solve_thresholds(len(sci), false_alarm)
     return sg.find_significant(sci, sigma, level=level, thresholds=thresholds, **(OPTIONS | options))
 
 
@@ -46,27 +48,27 @@ def _search(sci, false_alarm=1e-5, sigma=None, **options):
     ],
 )  # fmt: skip
 def test_thresholds(false_alarm, expected):
-    found = sg.solve_thresholds(6, false_alarm)
+    found = solve_thresholds(6, false_alarm)
     assert {k: round(float(found[k]), 2) for k in expected} == pytest.approx(expected, abs=0.011)
     assert np.isnan(found[3, 2])  # more than there are
     assert np.isnan(found[2, 6])  # a minority
 
 
 def test_many_exposures_need_no_threshold():
-    assert sg.solve_thresholds(30, 1e-3)[30, 30] == 0
+    assert solve_thresholds(30, 1e-3)[30, 30] == 0
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1, 0.1162), (2, 0.01739), (3, 0.001238)])
 def test_chance_of_eta_on_noise(limit, expected):
     rng = np.random.default_rng(int(limit))
-    sci = sg.pad(rng.standard_normal((1200, 1200), dtype="f4"), 2)
-    eta = sg.measure_residuals(sci, np.ones_like(sci)).eta
+    sci = pad(rng.standard_normal((1200, 1200), dtype="f4"), 2)
+    eta = measure_residuals(sci, np.ones_like(sci)).eta
     eta = eta[np.isfinite(eta)]
     for sign in (1, -1):
         found = np.mean(sign * eta > limit)
         # neighbouring values of eta are correlated: a generous 8 standard deviations
         assert found == pytest.approx(expected, abs=8 * np.sqrt(expected / eta.size) + 0.01 * expected)
-    assert sg._chance(np.arange(0, 4, 0.02))[50 * limit] == pytest.approx(expected, rel=0.01)
+    assert _chance(np.arange(0, 4, 0.02))[50 * limit] == pytest.approx(expected, rel=0.01)
 
 
 # --- residuals -------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_residuals_against_a_slow_text():
     sci[rng.random(sci.shape) < 0.4] = np.nan
     sigma = rng.uniform(0.5, 2, sci.shape).astype("f4")
     x, y = (_slow_residual(sci, sigma, axis) for axis in (1, 0))
-    found = sg.measure_residuals(sci, sigma)
+    found = measure_residuals(sci, sigma)
     eta = np.where(x * y > 0, np.sign(x) * np.minimum(np.abs(x), np.abs(y)), 0)
     eta[np.isnan(x) | np.isnan(y)] = np.nan
     np.testing.assert_allclose(found.eta, eta, rtol=2e-5, atol=1e-6)
@@ -103,8 +105,8 @@ def test_residuals_against_a_slow_text():
 def test_straight_structure_gives_nothing():
     y, x = np.mgrid[:40, :40]
     for image in (np.exp(-0.5 * ((x - 20.3) / 1.1) ** 2), np.exp(-0.5 * ((y - 20.3) / 1.1) ** 2)):
-        sci = sg.pad((1000 * image).astype("f4"), 2)
-        eta = sg.measure_residuals(sci, np.ones_like(sci)).eta
+        sci = pad((1000 * image).astype("f4"), 2)
+        eta = measure_residuals(sci, np.ones_like(sci)).eta
         assert np.nanmax(np.abs(eta)) == 0
 
 
@@ -232,7 +234,7 @@ def test_isolated_wrong_err_is_no_detection():
     err = [np.ones_like(s) for s in sci]
     for e in err:
         e[10, 10], e[20, 20], e[30, 30], e[40, 40] = 0, np.nan, -1, np.inf
-    sigma = [sg.measure_sigma(e, s) for e, s in zip(err, sci, strict=True)]
+    sigma = [measure_sigma(e, s) for e, s in zip(err, sci, strict=True)]
     assert all((s == 1).all() for s in sigma)
     assert not _search(sci, sigma=sigma)[0].any()
 
@@ -246,8 +248,8 @@ def test_a_stricter_rate_never_gains_a_pixel():
 
 def test_constant_frames():
     sci = [np.full((30, 30), 5, "f4") for _ in range(3)]
-    samples = sg.sample_band(sci, [np.ones_like(s) for s in sci], (7, 7), slice(0, 30))
-    assert sg.measure_level([samples], 3) is None
+    samples = sample_band(sci, [np.ones_like(s) for s in sci], (7, 7), slice(0, 30))
+    assert measure_level([samples], 3) is None
 
 
 def test_shifting_the_image_shifts_the_map():
@@ -255,8 +257,8 @@ def test_shifting_the_image_shifts_the_map():
     for e, s in enumerate(sci):
         s[50 + e, 60] += 30
         s[70, 40] += 30
-    level = sg.Level(1.0, 0.45)
-    thresholds = sg.solve_thresholds(4, 1e-5)
+    level = Level(1.0, 0.45)
+    thresholds = solve_thresholds(4, 1e-5)
 
     def search(rows, columns):
         cut = [s[rows, columns].copy() for s in sci]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,8 +10,10 @@ import numpy as np
 from astropy.io import fits
 
 from badpix.associations import Association, product_name
+from badpix.ifu.bands import Plan, sample_significance
+from badpix.ifu.inputs import Exposure, axis_across, read_usable
 from badpix.ifu.rank import measure_differences, measure_ratio, odd
-from badpix.ifu.search import Exposure, Found, axis_across, measure_detector, read_usable, sample_significance
+from badpix.ifu.search import Found, measure_detector
 
 COLOURS = {
     "percentile": "tab:red",
@@ -102,7 +105,7 @@ def plot_detector(found: Found, path: Path) -> None:
     if found.plan is None:
         _plot_ratio(right, found)
     else:
-        _plot_significance(right, found)
+        _plot_significance(right, found.plan, found.statistics)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
 
@@ -139,12 +142,12 @@ def _plot_ratio(axes: Any, found: Found) -> None:
     axes.legend()
 
 
-def _plot_significance(axes: Any, found: Found) -> None:
-    values = sample_significance(found)
+def _plot_significance(axes: Any, plan: Plan, statistics: Mapping[str, Any]) -> None:
+    values = sample_significance(plan)
     edges = np.linspace(-15, 15, 301)
     axes.hist(values.clip(-15, 15), bins=edges, color="0.5", label="sample of all exposures")
     for key, colour in (("limit_single", "tab:blue"), ("limit_persistent", "tab:red")):
-        limit = found.statistics[key]
+        limit = statistics[key]
         axes.axvline(limit, color=colour, label=f"{key.replace('_', ': ')} {limit:.2f} (in all: with one sign)")
         axes.axvline(-limit, color=colour)
     axes.set(yscale="log", xlabel="eta (sigma), before protection", ylabel="pixels")

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import stats
-from badpix.image.model import gather, locate
 from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf
+from badpix.neighbours import gather, locate
 
 TILE = 256  # pixels over which the local noise is measured
 BAND = 1024

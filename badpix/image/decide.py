@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.model import gather, locate
+from badpix.neighbours import gather, locate
 from badpix.resample import measure_derivative
 from badpix.stats import grow
 

@@ -23,6 +23,7 @@ from badpix import resample, stats
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
+from badpix.neighbours import gather, locate
 from badpix.resample import measure_derivative
 
 ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
@@ -67,31 +68,6 @@ def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
         fill = (number >= FILL_NEIGHBOURS) & (spread < smooth)
         image[ys[fill], xs[fill]] = mean[fill]
     return image
-
-
-def locate(mask: NDArray) -> tuple[NDArray, NDArray]:
-    """Rows and columns of the true pixels of a map, as ``np.nonzero`` gives them, in a third of its time."""
-    ys, xs = np.divmod(np.flatnonzero(mask), mask.shape[1])
-    return ys, xs
-
-
-def gather(image: NDArray, ys: NDArray, xs: NDArray, reach: int) -> NDArray:
-    """The (2 reach + 1)^2 neighbours of some pixels, [neighbour, pixel]; NaN beyond the frame."""
-    ny, nx = image.shape
-    out = np.full(((2 * reach + 1) ** 2, len(ys)), np.nan, image.dtype)
-    inside = (ys >= reach) & (ys < ny - reach) & (xs >= reach) & (xs < nx - reach)
-    flat = np.ravel(image)
-    at = ys.astype(np.intp) * nx + xs
-    everywhere = inside.all()
-    for k, (dy, dx) in enumerate(np.ndindex(2 * reach + 1, 2 * reach + 1)):
-        step = (dy - reach) * nx + dx - reach
-        if everywhere:
-            np.take(flat, at + step, out=out[k], mode="clip")
-        else:
-            y, x = ys + dy - reach, xs + dx - reach
-            ok = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-            out[k, ok] = flat[(at + step)[ok]]
-    return out
 
 
 def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) -> float:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from badpix.associations import product_name
 from badpix.crf import CalFile, image_hdu
 from badpix.image.grid import Grid, Window, grid_to_sky
-from badpix.image.model import locate
 from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf
+from badpix.neighbours import locate
 from badpix.output import atomic_path
 
 CUTOUT = 10  # pixels to each side

@@ -20,7 +20,7 @@ import numpy as np
 from badpix import crf, dq
 from badpix.associations import root_name
 from badpix.errors import DataError
-from badpix.ifu.search import read_usable
+from badpix.ifu.inputs import read_usable
 from badpix.simulation.ifu import KINDS
 
 _OUTLIER = np.uint32(dq.VALUE["OUTLIER"])

@@ -18,7 +18,7 @@ from scipy.ndimage import maximum_filter
 
 from badpix import crf
 from badpix.crf import DO_NOT_USE, FLAGGED
-from badpix.image.model import gather
+from badpix.neighbours import gather
 from badpix.resample import measure_derivative
 
 TOUCHED = 0.1  # sigma
