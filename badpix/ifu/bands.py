@@ -1,0 +1,195 @@
+"""The tasks of an IFU search: what one band of rows of all exposures gives.
+
+1. A frame is cut into bands, so that memory does not grow with the number of exposures. A task reads its rows, and
+   the neighbouring ones that its windows reach, and gives back small maps or lists of pixels.
+2. Bands are independent and come back in order: the result is the same bytes for any number of workers, and for any
+   height.
+3. The noise level is measured on a sample of bands, evenly spread over the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from badpix import crf
+from badpix.crf import CalFile
+from badpix.exposures import bands
+from badpix.ifu import noise as ifu_noise
+from badpix.ifu import significance as ifu_significance
+from badpix.ifu.inputs import Exposure, axis_across, is_dithered, read_usable
+from badpix.ifu.rank import measure_differences, odd
+from badpix.ifu.residuals import solve_thresholds
+
+_SAMPLES = 1 << 19  # pixels that the noise level is measured on
+_SAMPLE_ROWS = 16
+_USUAL_HALO = 11  # rows that a band reads beyond its own, on each side
+_ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
+_PER_ELEMENT = 60  # bytes that a search needs for each of them
+
+
+def run_bands(executor: Executor | None, task: Callable[[int, int], Any], bands: list[tuple[int, int]]) -> list[Any]:
+    """Results of a task for each band, in order."""
+    starts, stops = zip(*bands, strict=True)
+    return list((map if executor is None else executor.map)(task, starts, stops))
+
+
+def cut_bands(shape: tuple[int, int], exposures: int, memory: int | None = None) -> list[tuple[int, int]]:
+    """Bands of a frame, [(start, stop), ...], of a height at which all exposures stay within ``memory`` bytes."""
+    elements = min(_ELEMENTS, memory // _PER_ELEMENT) if memory else _ELEMENTS
+    return bands(shape[0], int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, 128)))
+
+
+def sample_bands(shape: tuple[int, int], exposures: int) -> list[tuple[int, int]]:
+    """Bands, evenly spread over the frame, that together hold about ``_SAMPLES`` pixels of all exposures."""
+    ny, nx = shape
+    most = -(-ny // _SAMPLE_ROWS)
+    number = int(np.clip(_SAMPLES // (exposures * nx * _SAMPLE_ROWS), min(8, most), most))
+    starts = np.linspace(0, max(0, ny - _SAMPLE_ROWS), number).astype(int)
+    return [(int(s), min(int(s) + _SAMPLE_ROWS, ny)) for s in starts]
+
+
+# --- the documented search -------------------------------------------------------------------------------
+
+
+def measure_smallest(exposures: list[Exposure], axis: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest difference over the exposures, in some rows; and the usable pixels of each exposure.
+
+    Returns
+    -------
+    smallest : ndarray of float64, shape (stop - start, nx)
+    usable : ndarray of int, shape (n,)
+    """
+    ny = exposures[0].cal.shape[0]
+    low, high = (max(start - 1, 0), min(stop + 1, ny)) if axis == 0 else (start, stop)
+    core = slice(start - low, stop - low)
+    smallest = np.full((stop - start, exposures[0].cal.shape[1]), np.nan)
+    usable = np.empty(len(exposures), np.int64)
+    for i, exposure in enumerate(exposures):
+        sci = read_usable(exposure.cal, low, high)
+        usable[i] = np.count_nonzero(np.isfinite(sci[core]))
+        with np.errstate(invalid="ignore"):  # infinite minus infinite
+            np.fmin(smallest, measure_differences(sci, axis)[core], out=smallest)
+    return smallest, usable
+
+
+# --- the significance search -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a band of the significance search needs to know, the same for all bands of a detector."""
+
+    exposures: list[Exposure]
+    kernel: tuple[int, int]
+    window: tuple[int, int]  # rows, columns
+    noise: str
+    options: Mapping[str, Any]
+    thresholds: np.ndarray
+    usual_err: tuple[float, ...]
+    level: ifu_noise.Level | None = None
+
+
+def make_plan(exposures: list[Exposure], p: Mapping[str, Any]) -> Plan:
+    """Parameters of the significance search in the form that bands use."""
+    structure = p["protect_structure"]
+    if structure is None:
+        structure = 0.3 if is_dithered(exposures) else 0.6
+    along, across = odd(p["moved_window"])
+    names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
+    return Plan(
+        exposures=exposures,
+        kernel=odd(p["kernel_size"]),
+        window=(along, across) if axis_across(exposures) == 1 else (across, along),
+        noise=p["noise"],
+        options={name: p[name] for name in names} | {"protect_structure": structure},
+        thresholds=solve_thresholds(len(exposures), p["false_alarm"]),
+        usual_err=tuple(measure_usual_err(e.cal) for e in exposures),
+    )
+
+
+def measure_usual_err(cal: CalFile) -> float:
+    """Median of ERR over some rows, evenly spread; 1 where none of it can be right."""
+    rows = np.unique(np.linspace(0, cal.shape[0] - 1, 24).astype(int))
+    err = np.concatenate([crf.read_rows(cal, "ERR", row, row + 1) for row in rows])
+    err = err[np.isfinite(err) & (err > 0)]
+    return float(np.median(err)) if err.size else 1.0
+
+
+def sample_band(plan: Plan, start: int, stop: int) -> list[np.ndarray]:
+    """Samples of the noise in some rows."""
+    margin = 2 + plan.kernel[0] // 2
+    low, high = max(0, start - margin), min(plan.exposures[0].cal.shape[0], stop + margin)
+    sci, sigma = _read_band(plan, low, high)
+    return ifu_noise.sample_band(sci, sigma, plan.kernel, slice(start - low, stop - low))
+
+
+@dataclass(frozen=True)
+class BandResult:
+    """What one band of rows gives back."""
+
+    start: int
+    pixels: list[np.ndarray]  # flat indices within the frame, for each exposure
+    reasons: list[np.ndarray]
+    usable: list[int]
+    untestable: list[int]
+    noisy: int
+    lit: np.ndarray
+
+
+def search_band(plan: Plan, start: int, stop: int) -> BandResult:
+    """The significance search in some rows."""
+    assert plan.level is not None
+    ny, nx = plan.exposures[0].cal.shape
+    margin = ifu_significance.halo(plan.kernel, plan.window, plan.options["grow_steps"])
+    low, high = max(0, start - margin), min(ny, stop + margin)
+    sci, sigma = _read_band(plan, low, high)
+    maps, untestable, noisy = ifu_significance.find_significant(
+        sci,
+        sigma,
+        level=plan.level,
+        thresholds=plan.thresholds,
+        kernel_size=plan.kernel,
+        window=plan.window,
+        noise=plan.noise,
+        **plan.options,
+    )
+    core = slice(start - low, stop - low)
+    pixels = [np.flatnonzero(m[core]) for m in maps]
+    return BandResult(
+        start=start,
+        pixels=[at + start * nx for at in pixels],
+        reasons=[m[core].reshape(-1)[at] for m, at in zip(maps, pixels, strict=True)],
+        usable=[int(np.count_nonzero(np.isfinite(s[core]))) for s in sci],
+        untestable=[int(np.count_nonzero(u[core])) for u in untestable],
+        noisy=int(np.count_nonzero(noisy[core])),
+        lit=np.logical_or.reduce([np.isfinite(s[core]) for s in sci]),
+    )
+
+
+def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    sci, sigma = [], []
+    for exposure, usual in zip(plan.exposures, plan.usual_err, strict=True):
+        values = read_usable(exposure.cal, low, high).astype(np.float32, copy=False)
+        values[~np.isfinite(values)] = np.nan
+        sci.append(values)
+        if plan.noise == "data":
+            sigma.append(np.ones_like(values))
+        else:
+            err = crf.read_rows(exposure.cal, "ERR", low, high).astype(np.float32, copy=False)
+            sigma.append(ifu_noise.measure_sigma(err, values, usual=usual))
+    return sci, sigma
+
+
+def sample_significance(plan: Plan) -> np.ndarray:
+    """The statistic eta of a sample of bands, in units of the noise, before any protection; for pictures."""
+    assert plan.level is not None
+    values = []
+    for start, stop in sample_bands(plan.exposures[0].cal.shape, len(plan.exposures)):
+        sci, sigma = _read_band(plan, start, stop)
+        values.append(ifu_noise.measure_eta(sci, sigma, plan.level, plan.kernel, plan.noise))
+    return np.concatenate(values)

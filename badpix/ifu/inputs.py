@@ -1,0 +1,123 @@
+"""The exposures of an IFU search: that they belong together, how they were pointed, and their usable pixels.
+
+1. The members of an association must be IFU exposures of one instrument and one size.
+2. Each detector is searched by itself, along the axis across its slices.
+3. Exposures are dithered if their offsets (or their pointings) differ.
+4. Usable is what is finite and not DO_NOT_USE. Rows are read on demand: nothing here holds a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from badpix import crf
+from badpix.associations import Association, Member
+from badpix.crf import CalFile
+from badpix.errors import DataError
+from badpix.ifu.rank import BORDER
+
+# Exposure types, and the axis across the slices (that of the neighbour differences).
+ACROSS = {"MIR_MRS": 1, "NRS_IFU": 0}
+
+_ONE_POINTING = 0.05  # arcsec
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One member of an association, with its headers."""
+
+    cal: CalFile
+    member: Member
+
+
+def read_exposures(association: Association) -> list[Exposure]:
+    """Headers of all members, after making sure that they belong together.
+
+    Raises
+    ------
+    DataError
+        If a member is no IFU exposure, lacks an array, or differs from the first in instrument or size.
+    """
+    exposures = [Exposure(crf.read_layout(member.path), member) for member in association.members]
+    first = exposures[0].cal
+    for exposure in exposures:
+        cal = exposure.cal
+        kind = cal.keyword("EXP_TYPE")
+        if kind not in ACROSS:
+            raise DataError(f"{cal.path}: EXP_TYPE is {kind}, expected an IFU exposure ({' or '.join(ACROSS)})")
+        for keyword in ("EXP_TYPE", "INSTRUME"):
+            if cal.keyword(keyword) != first.keyword(keyword):
+                raise DataError(
+                    f"{cal.path}: {keyword} is {cal.keyword(keyword)}, that of {first.path.name} is "
+                    f"{first.keyword(keyword)}; expected one instrument"
+                )
+        cal.keyword("DETECTOR")
+        for name in ("SCI", "ERR", "DQ"):
+            shape = crf.image_hdu(cal, name).shape
+            if shape != first.shape:
+                raise DataError(
+                    f"{cal.path}: {name} has shape {shape}, expected {first.shape} as in {first.path.name}"
+                )
+    if min(first.shape) <= 2 * BORDER:
+        raise DataError(f"{first.path}: shape {first.shape} is too small; expected more than {2 * BORDER} pixels")
+    return exposures
+
+
+def by_detector(exposures: Iterable[Exposure]) -> dict[str, list[Exposure]]:
+    """Exposures of each detector, detectors in alphabetical order."""
+    groups: dict[str, list[Exposure]] = {}
+    for exposure in exposures:
+        groups.setdefault(exposure.cal.keyword("DETECTOR"), []).append(exposure)
+    return dict(sorted(groups.items()))
+
+
+def axis_across(exposures: list[Exposure]) -> int:
+    """Axis across the slices: 1 (x) for MIRI, 0 (y) for NIRSpec."""
+    return ACROSS[exposures[0].cal.keyword("EXP_TYPE")]
+
+
+# --- pointings -------------------------------------------------------------------------------------------
+
+
+def is_dithered(exposures: list[Exposure]) -> bool:
+    """Whether the exposures of a detector have more than one pointing; True where the headers don't say."""
+    if len(exposures) < 2:
+        return False
+    spreads = [_spread(exposures, *keywords) for keywords in (("XOFFSET", "YOFFSET"), ("RA_V1", "DEC_V1"))]
+    known = [spread for spread in spreads if spread is not None]
+    return not known or max(known) > _ONE_POINTING
+
+
+def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:
+    """Largest difference between pointings, arcsec; None where a header lacks a keyword."""
+    points = []
+    for exposure in exposures:
+        sci = crf.image_hdu(exposure.cal, "SCI").header
+        point = [exposure.cal.primary.get(k, sci.get(k)) for k in (x, y)]
+        if not all(isinstance(v, int | float) for v in point):
+            return None
+        points.append(point)
+    spread = np.ptp(np.array(points, float), axis=0)
+    if x == "RA_V1":
+        spread *= np.array([np.cos(np.radians(points[0][1])), 1]) * 3600
+    return float(spread.max())
+
+
+# --- pixels ----------------------------------------------------------------------------------------------
+
+
+def read_usable(cal: CalFile, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """SCI of some rows, NaN where DO_NOT_USE; values that are not finite become NaN."""
+    sci = crf.read_rows(cal, "SCI", start, stop)
+    unusable = (crf.read_rows(cal, "DQ", start, stop) & crf.DO_NOT_USE).astype(bool)
+    sci[unusable] = np.nan
+    return sci
+
+
+def check_usable(exposures: list[Exposure], usable: Iterable[int]) -> None:
+    for exposure, count in zip(exposures, usable, strict=True):
+        if count == 0:
+            raise DataError(f"{exposure.cal.path}: no usable pixel: SCI is NaN or DQ is DO_NOT_USE everywhere")

@@ -1,0 +1,199 @@
+"""The noise of IFU exposures: ERR gives the pattern, the data give the size.
+
+1. *Sigma* of a pixel is ERR, or a usual value where ERR can't be right.
+2. The *level* ``c`` of a detector is the smallest of three robust scatters, on a sample of bands: of the residuals
+   along x and along y, and of the differences between exposures. Structure only raises them.
+3. The *noise* of a pixel is c; where the smaller residual is locally (median over exposures, then in
+   ``kernel_size``) larger than usual, the noise is that much larger.
+
+It is step 2 of :mod:`badpix.ifu.significance`. A :class:`Band` holds all exposures of a band with a frame of NaN, so
+that neighbours of any pixel can be looked up without asking where the frame ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from badpix.ifu.residuals import Residuals, measure_axes, measure_residuals, pad
+from badpix.medians import local_median, lower_median_along, median_along, median_rows
+from badpix.neighbours import chunks, offsets
+
+REACH = 4  # pixels by which neighbours of neighbours reach over the edge
+
+# Median of the absolute residual along one axis for unit Gaussian noise: 0.6745 * sqrt(1 + 0.298).
+_RESIDUAL_MEDIAN = 0.7680
+# Difference from the lower median of n exposures and from its 24 neighbours, for unit Gaussian noise (simulated,
+# 5e5 pixels an exposure): its 99.9 % quantile over that of a Gaussian; its median, exact zeros left out.
+_STACKS = (2, 3, 4, 5, 6, 8, 12, 20, 40)
+_TAIL_BETWEEN = (1.285, 1.107, 1.123, 1.076, 1.082, 1.062, 1.052, 1.038, 1.034)
+_MEDIAN_BETWEEN = (0.448, 0.633, 0.562, 0.603, 0.597, 0.611, 0.632, 0.653, 0.674)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Noise of one detector: ``scale`` is c, ``usual`` the median over the frame of the local residual."""
+
+    scale: float
+    usual: float
+
+
+def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = None) -> np.ndarray:
+    """Sigma of one exposure: ERR, and a usual value where ERR can't be right.
+
+    Parameters
+    ----------
+    err, sci : ndarray of float32, shape (ny, nx)
+        Pixels that are NaN in ``sci`` don't matter.
+    usual : float, optional
+        What replaces ERR where it is not finite or not positive; the median of the others if not given.
+    """
+    good = np.isfinite(err) & (err > 0)
+    used = np.isfinite(sci)
+    if not (used & ~good).any():
+        return err
+    if usual is None:
+        usual = float(np.median(err[good & used])) if (good & used).any() else 1.0
+    return np.where(good, err, np.float32(usual))
+
+
+# --- between exposures -----------------------------------------------------------------------------------
+
+
+def measure_common(sci: list[np.ndarray]) -> np.ndarray:
+    """What the exposures have in common, for a search for too high values: their lower median.
+
+    NaN where fewer than two are valid. Not the mean of the middle two: a pixel that is too high in 2 of 4 would show
+    half its amplitude in the bad exposures and minus half in the good ones. For too low values, turn the signs.
+    """
+    reference = lower_median_along(sci)
+    valid = np.add.reduce([~np.isnan(s) for s in sci], dtype=np.uint16)
+    reference[valid < 2] = np.nan
+    return reference
+
+
+def stand_out(difference: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Difference between exposures minus its median over the 24 neighbours."""
+    around = offsets(5, 5, difference.shape[1])
+    flat = difference.reshape(-1)
+    out = np.empty(at.size, np.float32)
+    for chunk in chunks(at.size):
+        out[chunk] = flat[at[chunk]] - median_rows(flat[at[chunk, None] + around])
+    return out
+
+
+def tail_between(exposures: int) -> float:
+    """By how much the difference between exposures has wider tails than a Gaussian of its scatter."""
+    return float(np.interp(exposures, _STACKS, _TAIL_BETWEEN))
+
+
+# --- the level -------------------------------------------------------------------------------------------
+
+
+def sample_band(
+    sci: list[np.ndarray], sigma: list[np.ndarray], kernel: tuple[int, int], core: slice
+) -> list[np.ndarray]:
+    """What the noise level is measured on: residuals along x, along y, between exposures; local residuals.
+
+    Parameters
+    ----------
+    sci, sigma : list of ndarray, shape (ny, nx)
+        One band of all exposures, with neighbouring rows.
+    kernel : (int, int)
+        Window of the local median.
+    core : slice
+        The rows that count.
+    """
+    sci = [pad(s, REACH) for s in sci]
+    sigma = [pad(s, REACH) for s in sigma]
+    rows = slice(core.start + REACH, core.stop + REACH)
+    n = len(sci)
+    axes = [[np.abs(r) for r in measure_axes(s, e)] for s, e in zip(sci, sigma, strict=True)]
+    local = median_along([np.minimum(x, y) for x, y in axes])
+    where = np.isfinite(local)
+    where[: rows.start] = where[rows.stop :] = False
+    wide = local_median(local, kernel, outside=np.nan, where=where)
+    between = [np.empty(0, np.float32)]
+    if n >= 3:
+        reference = measure_common(sci)
+        inside = np.zeros(reference.shape, bool)
+        inside[rows, REACH:-REACH] = True
+        for s, e in zip(sci, sigma, strict=True):
+            difference = (s - reference) / e
+            at = np.flatnonzero(inside & np.isfinite(difference))[::7]
+            between.append(np.abs(stand_out(difference, at)))
+    samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
+    samples += [np.concatenate(between), wide.reshape(-1)]
+    return [_measured(v) for v in samples]
+
+
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Without NaN and exact zeros: gaps that were filled with 0 say nothing about the noise."""
+    return values[np.isfinite(values) & (values != 0)]
+
+
+def measure_level(samples: list[list[np.ndarray]], exposures: int) -> Level | None:
+    """The noise level of a detector from the samples of its bands; None where nothing was measured."""
+    x, y, between, local = (np.concatenate(part) for part in zip(*samples, strict=True))
+    sizes = [float(np.median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
+    if exposures >= 3 and between.size:
+        sizes.append(float(np.median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
+    if not sizes or not local.size or min(sizes) == 0:
+        return None
+    return Level(min(sizes), max(float(np.median(local)), 1e-30))
+
+
+# --- a band ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Band:
+    """One band of all exposures of a detector, padded, with everything that the tests need."""
+
+    sci: list[np.ndarray]
+    sigma: list[np.ndarray]
+    residuals: list[Residuals]
+    noise: np.ndarray
+
+    @property
+    def stride(self) -> int:
+        """Distance in memory between rows."""
+        return self.noise.shape[1]
+
+
+def prepare_band(
+    sci: list[np.ndarray], sigma: list[np.ndarray], level: Level, kernel: tuple[int, int], noise: str, width: int
+) -> Band:
+    """Residuals and noise of a band.
+
+    Parameters
+    ----------
+    sci, sigma : list of ndarray of float32, shape (ny, nx)
+        One band of each exposure; NaN where not usable.
+    level : Level
+        Noise of the detector.
+    kernel : (int, int)
+        Window of the local median.
+    noise : str
+        ``err``: sigma is the noise; else the level and the local residuals count, too.
+    width : int
+        Pixels of NaN around the frame.
+    """
+    sci, sigma = [pad(s, width) for s in sci], [pad(s, width) for s in sigma]
+    residuals = [measure_residuals(s, e) for s, e in zip(sci, sigma, strict=True)]
+    if noise == "err":
+        size = np.ones_like(sci[0])
+    else:
+        local = median_along([r.smaller for r in residuals])
+        wide = local_median(local, kernel, outside=np.nan, where=np.isfinite(local))
+        size = np.float32(level.scale) * np.fmax(wide / np.float32(level.usual), np.float32(1))
+    return Band(sci, sigma, residuals, size)
+
+
+def measure_eta(
+    sci: list[np.ndarray], sigma: list[np.ndarray], level: Level, kernel: tuple[int, int], noise: str
+) -> np.ndarray:
+    """All finite values of eta in a band, in units of the noise, exact zeros left out."""
+    band = prepare_band(sci, sigma, level, kernel, noise, REACH)
+    return _measured(np.concatenate([(r.eta / band.noise).reshape(-1) for r in band.residuals]))
