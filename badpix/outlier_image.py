@@ -44,7 +44,7 @@ from badpix.image.members import (
     set_skies,
     tile_rows,
 )
-from badpix.image.model import build_reference, measure_pair_sigma
+from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
     Found,
     Plan,

@@ -30,9 +30,9 @@ ALGORITHMS = {
     "errors", "build", "workers",
     "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/bands", "ifu/inputs",
     "ifu/noise", "ifu/protection", "ifu/rank", "ifu/residuals", "ifu/search", "ifu/significance", "neighbours",
-    "image/chain", "image/decide", "image/grid", "image/model", "image/pixel_map", "image/sky", "image/stack",
-    "image/summary", "image/weights", "resample", "simulation/defects", "simulation/fit",
-    "simulate", "simulation/recipe", "score", "provenance",
+    "image/chain", "image/decide", "image/grid", "image/noise", "image/pixel_map", "image/reference",
+    "image/sharpening", "image/sky", "image/stack", "image/summary", "image/weights", "resample",
+    "simulation/defects", "simulation/fit", "simulate", "simulation/recipe", "score", "provenance",
 }  # fmt: skip
 KERNELS = {"stats", "medians", "neighbours", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
 DRIVERS = {

@@ -26,9 +26,11 @@ from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import decide as image_test
-from badpix.image import model as image_model
 from badpix.image import sky as image_sky
 from badpix.image.grid import Window
+from badpix.image.noise import measure_expected_noise, replace_bad_error
+from badpix.image.reference import combine_others, fill_holes
+from badpix.image.sharpening import apply_sharpening, fit_sharpening
 from badpix.image.stack import PLANES, Shelf, median_of, middle_of_others, mosaic_name, open_shelf, sort_planes
 from badpix.resample import measure_derivative
 from badpix.simulation.image import Setup, simulate
@@ -116,7 +118,7 @@ def test_lower_value_counts_only_where_the_others_disagree():
     a = np.full((9, 9), 1, np.float32)
     b = np.full((9, 9), 1.2, np.float32)
     b[4, 4] = 9
-    found = image_model.combine_others(a, b, limit=0.5, agree_gradient=0.7)
+    found = combine_others(a, b, limit=0.5, agree_gradient=0.7)
     expected = np.full((9, 9), 1.1, np.float32)
     expected[4, 4] = 1
     np.testing.assert_allclose(found, expected)
@@ -126,7 +128,7 @@ def test_holes_are_filled_on_smooth_sky_and_left_in_cores():
     image = np.full((9, 12), 2, np.float32)
     image[4, 3] = image[0, 0] = np.nan
     image[3:6, 8:11] = [[20, 60, 20], [60, np.nan, 60], [20, 60, 20]]
-    found = image_model.fill_holes(image.copy(), smooth=5.0)
+    found = fill_holes(image.copy(), smooth=5.0)
     assert found[4, 3] == 2
     assert np.isnan(found[4, 9])
     assert np.isnan(found[0, 0])  # three neighbours only
@@ -144,12 +146,12 @@ def test_sharpening_learns_the_blur_and_conserves_flux():
     )
     sci = (sharp + rng.normal(0, 1, sharp.shape)).astype(np.float32)
     sigma = np.ones_like(sci)
-    fit = image_model.fit_sharpening(sci - model, model, sigma, measure_derivative(model), size=5)
+    fit = fit_sharpening(sci - model, model, sigma, measure_derivative(model), size=5)
     assert abs(fit.kernel.sum()) < 1e-9
     assert max(map(abs, fit.shift)) < 0.01
-    better = image_model.apply_sharpening(model, fit, np.ones(model.shape, bool))
+    better = apply_sharpening(model, fit, np.ones(model.shape, bool))
     assert np.std(sci - better) < 0.2 * np.std(sci - model)
-    assert image_model.fit_sharpening(sci - model, model, sigma, np.zeros_like(model), size=5) is None
+    assert fit_sharpening(sci - model, model, sigma, np.zeros_like(model), size=5) is None
 
 
 def test_a_hit_does_not_hide_in_its_own_error():
@@ -160,7 +162,7 @@ def test_a_hit_does_not_hide_in_its_own_error():
     poisson[50, 60] += 30
     err = np.sqrt(read + poisson)
     read[7, 7] = np.nan
-    expected = image_model.measure_expected_noise(model, err, read, poisson, np.isfinite(err))
+    expected = measure_expected_noise(model, err, read, poisson, np.isfinite(err))
     plain = np.sqrt(0.04 + model * 0.01)
     assert expected[50, 60] == pytest.approx(plain[50, 60], rel=0.1)
     np.testing.assert_allclose(
@@ -172,8 +174,8 @@ def test_a_hit_does_not_hide_in_its_own_error():
 def test_error_of_zero_or_nan_is_replaced():
     err = np.array([[1, 0, np.nan, -1, 1]], np.float32)
     var = np.array([[0.5, 2, np.nan, 8, 0.5]], np.float32)
-    np.testing.assert_allclose(image_model.replace_bad_error(err, var, var), [[1, 2, 1, 4, 1]])
-    np.testing.assert_allclose(image_model.replace_bad_error(err, None, None), [[1, 1, 1, 1, 1]])
+    np.testing.assert_allclose(replace_bad_error(err, var, var), [[1, 2, 1, 4, 1]])
+    np.testing.assert_allclose(replace_bad_error(err, None, None), [[1, 1, 1, 1, 1]])
 
 
 # --- test -------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The work on one group and on one exposure: tasks that any process can do, given the shelf of mosaics.
 
 1. :func:`drizzle_group`: a group's mosaic, low weights masked, to the shelf.
-2. :func:`search_exposure`: model, noise and test of one exposure; its flags go to the shelf.
+2. :func:`search_exposure`: the model of one exposure (:mod:`badpix.image.reference`, :mod:`badpix.image.sharpening`),
+   its noise (:mod:`badpix.image.noise`) and the test (:mod:`badpix.image.decide`); its flags go to the shelf.
 3. :func:`decide_single_coverage`: where no other exposure looked, the stars of all exposures decide.
 """
 
@@ -21,19 +22,16 @@ from badpix.image import products as image_products
 from badpix.image.decide import Sharpness, find_documented, find_hits, find_sharp, measure_sharpness, sharpness_limit
 from badpix.image.grid import Grid, Window
 from badpix.image.members import Image
-from badpix.image.model import (
+from badpix.image.noise import (
     FLAT,
-    STEEP_APPLY,
-    apply_sharpening,
-    blot_bands,
-    build_reference,
     combine_noise,
-    fit_sharpening,
     measure_expected_noise,
     measure_noise_factors,
     replace_bad_error,
 )
 from badpix.image.pixel_map import evaluate_map
+from badpix.image.reference import blot_bands, build_reference
+from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.stack import Shelf, mosaic_name
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.resample import measure_derivative

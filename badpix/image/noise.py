@@ -1,0 +1,158 @@
+"""The noise of the comparison of an exposure with its model.
+
+1. ERR that is not finite and positive is replaced, from the variances where they are there.
+2. Expected noise: v0 = VAR_RNOISE + P(b) with P the median VAR_POISSON in bins of the model b; s0^2 = min(ERR^2,
+   v0). A hit raises its own ERR and would hide in it.
+3. Noise of the model: the factor f_m = 1.4826 MAD of (SCI - sky - b)/s0 over flat pixels, for each number m of other
+   groups.
+4. The noise of the difference is made of ERR, s0 and f_m as the parameter ``noise`` says.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import stats
+
+FLAT = 2.0  # sigma a pixel below which a pixel is flat
+_ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
+_MIN_FLAT = 50
+_MAX_COVER = 8  # larger numbers of other groups share one noise factor
+_FACTOR_RANGE = (0.7, 2.0)
+
+
+def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDArray | None) -> NDArray:
+    """ERR where it is finite and positive; else from the variances; else the image's median (float32)."""
+    out = err.astype(np.float32, copy=True)
+    bad = ~(np.isfinite(out) & (out > 0))
+    if not bad.any():
+        return out
+    sample = out[::4][~bad[::4]] if not bad[::4].all() else out[~bad]
+    usual = float(np.median(sample)) if sample.size else np.nan
+    out[bad] = usual
+    if var_rnoise is not None and var_poisson is not None:
+        with np.errstate(invalid="ignore"):
+            variance = (var_rnoise + var_poisson)[bad]
+            out[bad] = np.where(variance > 0, np.sqrt(np.abs(variance)), usual)
+    return out
+
+
+# --- 2. expected noise ------------------------------------------------------------------------------------
+
+
+def measure_expected_noise(
+    model: NDArray, err: NDArray, var_rnoise: NDArray | None, var_poisson: NDArray | None, good: NDArray
+) -> NDArray:
+    """Noise of a pixel without a hit, float32 (ny, nx): never above ERR, which must be positive.
+
+    ERR where there is no VAR_POISSON, or no model.
+    """
+    if var_poisson is None:
+        return err
+    table = _poisson_table(model, var_poisson, good)
+    if table is None:
+        return err
+    usual = _usual_read_noise(var_rnoise)
+    out = np.empty_like(err)
+    for top in range(0, len(model), _ROWS):  # in bands: the interpolation is in float64
+        rows = slice(top, top + _ROWS)
+        with np.errstate(invalid="ignore"):
+            read = usual if var_rnoise is None else np.where(var_rnoise[rows] > 0, var_rnoise[rows], usual)
+            expected = np.sqrt(read + _look_up(model[rows], *table))
+            out[rows] = np.where(expected > 0, np.minimum(err[rows], expected), err[rows])
+    return out
+
+
+def _usual_read_noise(var_rnoise: NDArray | None) -> np.float32:
+    """Median of the positive read-noise variances; 0 where there are none."""
+    if var_rnoise is None:
+        return np.float32(0)
+    sample = var_rnoise[::4]
+    sample = sample[np.isfinite(sample) & (sample > 0)]
+    return np.float32(np.median(sample)) if sample.size else np.float32(0)
+
+
+def _look_up(model: NDArray, levels: NDArray, variances: NDArray, slope: float) -> NDArray:
+    """Photon noise (variance, float32) at the model's values, linear between the levels and beyond the last."""
+    poisson = np.interp(model, levels, variances).astype(np.float32)
+    beyond = model > levels[-1]
+    poisson[beyond] = variances[-1] + slope * (model[beyond] - levels[-1])
+    return poisson
+
+
+def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple[NDArray, NDArray, float] | None:
+    """Median VAR_POISSON in bins of the model: levels, variances, slope beyond the last."""
+    use = good & np.isfinite(model) & np.isfinite(var_poisson)
+    step = max(1, int(np.sqrt(use.size / 200_000)))
+    sample = np.zeros_like(use)
+    sample[::step, ::step] = True
+    bright = np.nanquantile(model[::3, ::3], 0.98) if np.isfinite(model[::3, ::3]).any() else np.nan
+    with np.errstate(invalid="ignore"):
+        use &= sample | (model > bright)
+    values, variance = model[use], var_poisson[use]
+    if len(values) < 200:
+        return None
+    everyone = np.sort(model[sample & np.isfinite(model)])
+    order = np.argsort(values, kind="stable")
+    values, variance = values[order], variance[order]
+    edges = np.concatenate([np.linspace(0, 0.98, 13), [0.99, 0.995, 0.998, 0.9995, 1.0]])
+    limits = np.searchsorted(values, np.quantile(everyone, edges[1:-1]), "right")
+    parts = [slice(a, b) for a, b in zip([0, *limits], [*limits, len(values)], strict=True) if b - a >= 20]
+    levels = np.array([np.median(values[s]) for s in parts], float)
+    noise = np.array([np.median(variance[s]) for s in parts], float)
+    rising = np.concatenate([[True], np.diff(levels) > 0])
+    levels, noise = levels[rising], np.maximum.accumulate(noise[rising])
+    if len(levels) < 2:
+        return None
+    slope = float((noise[-1] - noise[-2]) / (levels[-1] - levels[-2]))
+    return levels, noise, slope
+
+
+# --- 3. and 4. the model's noise --------------------------------------------------------------------------
+
+
+def measure_noise_factors(
+    residual: NDArray, expected: NDArray, flat: NDArray, cover: NDArray
+) -> tuple[NDArray, list[int]]:
+    """f_m for m = 0 ... 8 (the last for all above), and the m at which it ran into its limits.
+
+    Parameters
+    ----------
+    residual, expected : float32 (ny, nx)
+        SCI - sky - model, and s0.
+    flat : bool (ny, nx)
+        Pixels where the model is flat.
+    cover : uint8 (ny, nx)
+        m.
+    """
+    factors = np.full(_MAX_COVER + 1, np.nan)
+    use = flat[::3] & np.isfinite(residual[::3])
+    values = residual[::3][use] / expected[::3][use]
+    which = np.minimum(cover[::3][use], _MAX_COVER)
+    for m in range(1, _MAX_COVER + 1):
+        part = values[which == m]
+        if len(part) >= _MIN_FLAT:
+            factors[m] = stats.median_mad(part)[1]
+    known = np.flatnonzero(np.isfinite(factors))
+    if not len(known):
+        return np.ones(_MAX_COVER + 1), []
+    for m in range(_MAX_COVER + 1):
+        if not np.isfinite(factors[m]):
+            factors[m] = factors[known[np.argmin(np.abs(known - m))]]
+    low, high = _FACTOR_RANGE
+    limited = [int(m) for m in known if not low <= factors[m] <= high]
+    return np.clip(factors, low, high), limited
+
+
+def combine_noise(mode: str, err: NDArray, expected: NDArray, factors: NDArray, cover: NDArray) -> NDArray:
+    """The noise st of a difference, float32: see the parameter ``noise``."""
+    factor = factors.astype(np.float32)[np.minimum(cover, _MAX_COVER)]
+    if mode == "exposure":
+        return err
+    if mode == "median":
+        return factor * np.float32(np.median(expected[::3, ::3]))
+    if mode == "both":
+        return np.sqrt(err * err + np.maximum(factor * factor - 1, 0) * expected * expected)
+    factor *= expected
+    return factor

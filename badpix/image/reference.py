@@ -1,0 +1,143 @@
+"""What an exposure is compared with: the other groups, on the grid and at the exposure's pixels.
+
+1. Reference on the grid: the two middle values (a, b) of the *other* groups; their mean where they agree, the
+   lower one where they don't (b - a > agree_sigma * s_d + agree_gradient * D(a): the higher one is a hit in
+   another group). s_d is the noise of the difference of two mosaics.
+2. Holes of a pixel or two are filled from their 3x3 neighbours, so that interpolation doesn't widen them.
+3. Blot to the exposure's pixels; m = number of other groups there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import resample, stats
+from badpix.image.grid import Window
+from badpix.image.pixel_map import PixelMap, evaluate_map
+from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
+from badpix.neighbours import gather, locate
+from badpix.resample import measure_derivative
+
+_ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
+_PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
+_FILL_NEIGHBOURS = 4  # of 9 that a hole must have to be filled
+_FILL_SMOOTH = 10.0  # sigma of a pair of mosaics by which these may differ
+
+
+def combine_others(a: NDArray, b: NDArray, *, limit: float, agree_gradient: float) -> NDArray:
+    """Mean of the two middle values where they agree, the lower one where not (float32 images)."""
+    with np.errstate(invalid="ignore"):
+        apart = b - a > limit + agree_gradient * measure_derivative(a)
+        return np.where(apart, a, (a + b) / np.float32(2))
+
+
+def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
+    """NaN pixels replaced by the mean of their 3x3, twice; in place.
+
+    Only where at least 4 of the 9 exist and differ by less than ``smooth``: a hole in the core of a star can't be
+    told from its neighbours.
+    """
+    for _ in range(2):
+        ys, xs = locate(np.isnan(image))
+        if not len(ys):
+            return image
+        values = gather(image, ys, xs, 1)
+        number = np.isfinite(values).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.nansum(values, axis=0, dtype=float) / number
+            spread = np.fmax.reduce(values) - np.fmin.reduce(values)
+        fill = (number >= _FILL_NEIGHBOURS) & (spread < smooth)
+        image[ys[fill], xs[fill]] = mean[fill]
+    return image
+
+
+def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) -> float:
+    """1.4826 MAD of the difference of two mosaics, median over pairs of successive groups; 0 without overlap."""
+    found = []
+    for g in range(min(len(windows) - 1, pairs)):
+        one, two = windows[g], windows[g + 1]
+        y0, y1 = max(one.y0, two.y0), min(one.y1, two.y1)
+        x0, x1 = max(one.x0, two.x0), min(one.x1, two.x1)
+        if y1 <= y0 or x1 <= x0:
+            continue
+        parts = []
+        step = max(1, (y1 - y0) // _PAIR_ROWS)
+        for group, w in ((g, one), (g + 1, two)):
+            rows = [
+                shelf.read(mosaic_name(group), w.shape, slice(y - w.y0, y - w.y0 + 1)) for y in range(y0, y1, step)
+            ]
+            parts.append(np.concatenate(rows)[:, x0 - w.x0 : x1 - w.x0 : 3])
+        found.append(stats.median_mad(parts[0] - parts[1])[1])
+    found = [s for s in found if np.isfinite(s)]
+    return float(np.median(found)) if found else 0.0
+
+
+def build_reference(
+    shelf: Shelf,
+    windows: list[Window],
+    group: int,
+    shape: tuple[int, int],
+    *,
+    others: bool,
+    agree_sigma: float,
+    agree_gradient: float,
+    pair_sigma: float,
+) -> tuple[NDArray, NDArray]:
+    """The image a group is compared with, on its window, and the number m of other groups (uint16).
+
+    With ``others`` false the median of all groups, holes left as they are.
+    """
+    window = windows[group]
+    out = np.empty(window.shape, np.float32)
+    cover = np.empty(window.shape, np.uint16)
+    halo = 3 if others else 0
+    for top in range(0, window.shape[0], _ROWS):
+        bottom = min(top + _ROWS, window.shape[0])
+        y0, y1 = max(0, top - halo), min(window.shape[0], bottom + halo)
+        part = Window(window.y0 + y0, window.y0 + y1, window.x0, window.x1)
+        own = shelf.read(mosaic_name(group), window.shape, slice(y0, y1))
+        if others:
+            a, b, m = middle_of_others(*read_planes(shelf, shape, part), own)
+            image = combine_others(a, b, limit=agree_sigma * pair_sigma, agree_gradient=agree_gradient)
+            image = fill_holes(image, smooth=_FILL_SMOOTH * pair_sigma)
+        else:
+            image = read_window(shelf, "median", shape, part)
+            m = read_window(shelf, "count", shape, part, np.uint16) - np.isfinite(own)
+        inner = slice(top - y0, bottom - y0)
+        out[top:bottom], cover[top:bottom] = image[inner], m[inner]
+    return out, cover
+
+
+# --- 3. blot ----------------------------------------------------------------------------------------------
+
+
+def blot_bands(
+    image: NDArray, cover: NDArray | None, window: Window, pixel_map: PixelMap, *, interp: str
+) -> tuple[NDArray, NDArray]:
+    """The reference at an exposure's pixels (float32), and m there (uint8, at most 255), band by band."""
+    ny, nx = pixel_map.shape
+    model = np.empty((ny, nx), np.float32)
+    others = np.zeros((ny, nx), np.uint8)
+    filled = None if interp == "linear" else np.nan_to_num(image)
+    for top in range(0, ny, _ROWS):
+        rows = slice(top, min(top + _ROWS, ny))
+        positions = evaluate_map(pixel_map, rows=rows)
+        model[rows] = resample.blot(image, window, positions, interp=interp, filled=filled)
+        if cover is not None:
+            others[rows] = _nearest(cover, window, positions)
+    return model, others
+
+
+def _nearest(cover: NDArray, window: Window, positions: NDArray) -> NDArray:
+    """Values at the nearest grid pixel, 0 outside."""
+    ny, nx = window.shape
+    x, y = np.rint(positions[..., 0]) - window.x0, np.rint(positions[..., 1]) - window.y0
+    with np.errstate(invalid="ignore"):  # NaN is outside
+        outside = ~((x >= 0) & (x < nx) & (y >= 0) & (y < ny))
+    y *= nx
+    y += x
+    y[outside] = 0
+    values = np.minimum(np.take(cover.reshape(-1), y.astype(np.intp)), 255).astype(np.uint8)
+    values[outside] = 0
+    return values
