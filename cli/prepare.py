@@ -116,21 +116,22 @@ def ramps(
         raise UsageError("--pixel draws pictures: give --plot DIR as well")
     from badpix import exposures, selection
     from badpix.output import check_directory
-    from badpix.raw import ramps as looking
+    from badpix.raw.products import SUFFIXES, find_products, open_products
+    from badpix.raw.ramps import look, table_rows
     from badpix.trust import plots
 
     if plot:
         plots.require_matplotlib()
         check_directory(plot)
-    found = looking.find_products(selection.expand_inputs(files, [f"_{s}" for s in looking.SUFFIXES]))
+    found = find_products(selection.expand_inputs(files, [f"_{s}" for s in SUFFIXES]))
     summary, pictures = [], []
     with exposures.unpacking() as workdir:
         for root, paths in found.items():
-            opened = looking.open_products(paths, workdir)
-            steps = looking.look(opened, integration - 1)
+            opened = open_products(paths, workdir)
+            steps = look(opened, integration - 1)
             summary.append({"exposure": root, "products": list(paths), "steps": {s.name: s.numbers for s in steps}})
             if not talk.as_json:
-                _print_steps(root, looking.table_rows(steps))
+                _print_steps(root, table_rows(steps))
             if plot:
                 from badpix.raw import plots_ramps
 

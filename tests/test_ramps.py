@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from badpix import dq, exposures, params
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
-from badpix.raw import ramps
+from badpix.raw import products, ramps
+from badpix.raw.plots_ramps import choose_examples
 from badpix.simulation.files import simulate
 
 SAT, JUMP, DNU = dq.VALUE["SATURATED"], dq.VALUE["JUMP_DET"], dq.VALUE["DO_NOT_USE"]
@@ -67,9 +68,9 @@ def exposure(tmp_path):
 
 
 def look(path):
-    (found,) = ramps.find_products([path]).values()
+    (found,) = products.find_products([path]).values()
     with exposures.unpacking() as workdir:
-        return {s.name: s.numbers for s in ramps.look(ramps.open_products(found, workdir))}
+        return {s.name: s.numbers for s in ramps.look(products.open_products(found, workdir))}
 
 
 def test_flags_are_counted(exposure):
@@ -137,12 +138,12 @@ def test_any_set_of_products_will_do(exposure):
 
 
 def test_names(tmp_path):
-    assert ramps.split_name(tmp_path / "jw1_nrcb5_1_ramp_fit.fits") == ("jw1_nrcb5", "rateints")
-    assert ramps.split_name(tmp_path / "jw1_nrcb5_refpix_nosides.fits.gz") == ("jw1_nrcb5", "refpix_nosides")
+    assert products.split_name(tmp_path / "jw1_nrcb5_1_ramp_fit.fits") == ("jw1_nrcb5", "rateints")
+    assert products.split_name(tmp_path / "jw1_nrcb5_refpix_nosides.fits.gz") == ("jw1_nrcb5", "refpix_nosides")
     with pytest.raises(DataError, match="tells no product"):
-        ramps.split_name(tmp_path / "jw1_nrcb5_cal.fits")
+        products.split_name(tmp_path / "jw1_nrcb5_cal.fits")
     with pytest.raises(UsageError, match="no files"):
-        ramps.find_products([])
+        products.find_products([])
 
 
 def test_products_of_two_detectors_do_not_mix(exposure):
@@ -155,12 +156,12 @@ def test_products_of_two_detectors_do_not_mix(exposure):
 def test_examples_are_spread_and_stable():
     where = np.zeros((30, 30), bool)
     where[::3, ::3] = True
-    chosen = ramps.choose_examples(where, 9)
+    chosen = choose_examples(where, 9)
     assert len(chosen) == len(set(chosen)) == 9
     assert all(where[y, x] for x, y in chosen)
-    assert chosen == ramps.choose_examples(where, 9)
+    assert chosen == choose_examples(where, 9)
     assert (chosen[0], chosen[-1]) == ((0, 0), (27, 27))
-    assert ramps.choose_examples(np.zeros((4, 4), bool), 9) == []
+    assert choose_examples(np.zeros((4, 4), bool), 9) == []
 
 
 def test_command_table_json_and_pictures(exposure, tmp_path):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from badpix.errors import UsageError
 from badpix.exposures import Exposure
-from badpix.raw import ramps
+from badpix.raw import flags as ramp_flags
+from badpix.raw.products import chain, latest_flags, read_plane, read_ramp, split_name, step_before
 from badpix.trust.pixel_ramps import Ramp, fit_segments
 from badpix.trust.plots import draw_flags, draw_ramp, make_figure, save_figure
 
@@ -58,11 +59,9 @@ def write_ramps(
 
     made = []
     if "dq_init" in products:
-        made.append(
-            draw_flags(ramps.read_plane(products["dq_init"], "PIXELDQ"), "flags after dq_init", name("flags"))
-        )
+        made.append(draw_flags(read_plane(products["dq_init"], "PIXELDQ"), "flags after dq_init", name("flags")))
     for step in ("superbias", "refpix"):
-        before = ramps.step_before(products, step) if step in products else None
+        before = step_before(products, step) if step in products else None
         if before:
             made.append(draw_step(products[before], products[step], integration, name(step)))
     if {"refpix", "refpix_nosides"} <= set(products):
@@ -93,11 +92,11 @@ def _check(products: Mapping[str, Exposure], pixels: Sequence[tuple[int, int]], 
 def draw_step(before: Exposure, after: Exposure, integration: int, path: Path) -> Path:
     """The first group before and after a step, and a corner of both."""
     figure = make_figure(11, 10)
-    figure.suptitle(f"{ramps.split_name(after.path)[1]}: before and after, first group")
+    figure.suptitle(f"{split_name(after.path)[1]}: before and after, first group")
     for row, part in enumerate((np.s_[:, :], np.s_[-CORNER:, :CORNER])):
         for column, exposure in enumerate((before, after)):
-            image = ramps.read_plane(exposure, "SCI", integration, 0)[part]
-            title = ramps.split_name(exposure.path)[1] + (", upper left corner" if row else "")
+            image = read_plane(exposure, "SCI", integration, 0)[part]
+            title = split_name(exposure.path)[1] + (", upper left corner" if row else "")
             first = image.shape[0] if row else 0
             total = exposure["SCI"].shape[-2]
             show(figure.add_subplot(2, 2, 2 * row + column + 1), image, title, total - first if row else 0)
@@ -107,8 +106,7 @@ def draw_step(before: Exposure, after: Exposure, integration: int, path: Path) -
 def draw_sides(without: Exposure, with_sides: Exposure, integration: int, path: Path) -> Path:
     """The change from the first to the second group without and with the side pixels, and their difference."""
     changes = [
-        ramps.read_plane(e, "SCI", integration, 1) - ramps.read_plane(e, "SCI", integration, 0)
-        for e in (without, with_sides)
+        read_plane(e, "SCI", integration, 1) - read_plane(e, "SCI", integration, 0) for e in (without, with_sides)
     ]
     figure = make_figure(15, 5)
     figure.suptitle("reference pixels: second group minus first, without and with the side pixels")
@@ -121,7 +119,7 @@ def draw_sides(without: Exposure, with_sides: Exposure, integration: int, path: 
 
 def draw_slopes(rate: Exposure, path: Path) -> Path:
     """The slope image; pixels without a slope are marked."""
-    slope = ramps.read_plane(rate, "SCI")
+    slope = read_plane(rate, "SCI")
     figure = make_figure(9, 7)
     axes = figure.add_subplot()
     show(axes, slope, "slopes (DN/s); red: zero or NaN")
@@ -151,34 +149,43 @@ def show(axes: Axes, image: NDArray[Any], title: str, first_row: int = 0) -> Non
 def draw_examples(products: Mapping[str, Exposure], integration: int, name: Any) -> list[Path]:
     """Ramps that saturate, ramps before and after linearity, ramps with jumps."""
     made = []
-    flagged = next((products[p] for p in reversed(ramps.chain(products)) if "GROUPDQ" in products[p].arrays), None)
+    flagged = latest_flags(products)
     if flagged is None:
         return []
-    flags = ramps.count_ramp_flags(flagged)
-    saturating = ramps.choose_examples(flags.partly > 0, EXAMPLES)
+    flags = ramp_flags.count_ramp_flags(flagged)
+    saturating = choose_examples(flags.partly > 0, EXAMPLES)
     if saturating:
         title = "ramps that saturate on the way"
         made.append(draw_grid(flagged, saturating, integration, title, name("saturation")))
-    before = ramps.step_before(products, "linearity") if "linearity" in products else None
+    before = step_before(products, "linearity") if "linearity" in products else None
     if before:
-        high = ramps.read_plane(products[before], "SCI", integration, -1)
-        exposed = ramps.choose_examples(high > min(WELL_EXPOSED, np.nanpercentile(high, 99.9)), 4)
+        high = read_plane(products[before], "SCI", integration, -1)
+        exposed = choose_examples(high > min(WELL_EXPOSED, np.nanpercentile(high, 99.9)), 4)
         made.append(draw_pairs(products[before], products["linearity"], exposed, integration, name("linearity")))
     if "jump" in products:
-        hit = ramps.choose_examples((flags.hit > 0) & (flags.fully == 0), EXAMPLES)
+        hit = choose_examples((flags.hit > 0) & (flags.fully == 0), EXAMPLES)
         if hit:
             made.append(draw_grid(products["jump"], hit, integration, "ramps with jumps, and fit", name("jumps")))
     return made
 
 
+def choose_examples(where: NDArray[np.bool_], number: int) -> list[tuple[int, int]]:
+    """Some pixels (x, y) of a map, evenly spread over those that it holds, always the same ones."""
+    y, x = np.nonzero(where)
+    if not len(y):
+        return []
+    at = np.unique(np.linspace(0, len(y) - 1, min(number, len(y))).round().astype(int))
+    return [(int(x[k]), int(y[k])) for k in at]
+
+
 def make_ramp(exposure: Exposure, x: int, y: int, integration: int, label: str) -> Ramp:
     """One ramp with its flags and a fit with a level of its own between jumps."""
-    signal = ramps.read_ramp(exposure, "SCI", x, y, integration).astype(np.float64)
+    signal = read_ramp(exposure, "SCI", x, y, integration).astype(np.float64)
     flags = np.zeros(signal.shape, np.uint32)
     if "GROUPDQ" in exposure.arrays:
-        flags = ramps.read_ramp(exposure, "GROUPDQ", x, y, integration).astype(np.uint32)
-    jumps, saturated = (flags & ramps.JUMP_DET) != 0, (flags & ramps.SATURATED) != 0
-    unusable = saturated | ((flags & ramps.DO_NOT_USE) != 0) | ~np.isfinite(signal)
+        flags = read_ramp(exposure, "GROUPDQ", x, y, integration).astype(np.uint32)
+    jumps, saturated = (flags & ramp_flags.JUMP_DET) != 0, (flags & ramp_flags.SATURATED) != 0
+    unusable = saturated | ((flags & ramp_flags.DO_NOT_USE) != 0) | ~np.isfinite(signal)
     slope, fit = fit_segments(signal, jumps, unusable, None)
     seconds = float(exposure.header.get("TGROUP") or 1.0)
     return Ramp(label, signal, jumps, saturated, fit, float(slope) / seconds, "DN/s")
@@ -205,7 +212,7 @@ def draw_pairs(
     figure = make_figure(10, 3 * max(len(pixels), 1) + 0.6)
     figure.suptitle("linearity: bright pixels before and after, and the correction")
     for k, (x, y) in enumerate(pixels):
-        one, two = (ramps.read_ramp(e, "SCI", x, y, integration) for e in (before, after))
+        one, two = (read_ramp(e, "SCI", x, y, integration) for e in (before, after))
         axes = figure.add_subplot(len(pixels), 2, 2 * k + 1)
         axes.plot(one, ".", color="#000000", label="before")
         axes.plot(two, "-", color="#0072B2", label="after")
@@ -221,7 +228,7 @@ def draw_pairs(
 
 def draw_pixel(products: Mapping[str, Exposure], x: int, y: int, integration: int, path: Path) -> Path:
     """The ramp of one pixel after each step."""
-    order = [p for p in ramps.chain(products) if p != "dq_init"]
+    order = [p for p in chain(products) if p != "dq_init"]
     figure = make_figure(13, 3 * (-(-len(order) // 3)) + 0.6)
     figure.suptitle(f"pixel ({x}, {y}) after each step")
     for k, product in enumerate(order, 1):
