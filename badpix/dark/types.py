@@ -143,9 +143,11 @@ def find_bright(
     if limit is None:
         return np.zeros(len(table.places.index), bool)
     pixels = dict(table.pixels)
-    if rc.any():
-        decay = searches.decay_rate(pixels, setup)
-        pixels["hot_rate"] = pixels["hot_rate"] - np.where(rc, np.maximum(decay, 0), 0)
+    settling = np.flatnonzero(rc & (pixels["hot_rate"] > limit))
+    if settling.size:
+        decay = searches.decay_rate({name: column[settling] for name, column in pixels.items()}, setup)
+        pixels["hot_rate"] = pixels["hot_rate"].copy()
+        pixels["hot_rate"][settling] -= np.maximum(decay, 0)
     overrun = searches.find_overrun(pixels, table.places, fraction=p["hot_overrun_fraction"])
     return ~overrun & searches.find_hot(
         pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
