@@ -157,7 +157,7 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
     """
     mean, std = pedestals
     first = (flags[0] & SATURATED) != 0
-    many, early = _judge_jumps(flags, rules)
+    many, early, clean = _judge_jumps(flags, rules)
     with np.errstate(invalid="ignore"):
         votes = {
             "saturated": first & (fitted == 0),
@@ -166,19 +166,20 @@ def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: N
             "early_jumps": early,
             "many_jumps": many,
         }
-    return votes, (np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) == 0
+    return votes, clean
 
 
-def _judge_jumps(flags: NDArray[np.uint8], rules: Rules) -> tuple[Bool, Bool]:
-    """Where a ramp has many jumps, and where most of these are early: (rows, nx) each."""
+def _judge_jumps(flags: NDArray[np.uint8], rules: Rules) -> tuple[Bool, Bool, Bool]:
+    """Where a ramp has many jumps, where most of these are early, and where it has none: (rows, nx) each."""
     many, soon = np.zeros((2, *flags.shape[1:]), bool)
-    y, x = np.nonzero((np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) != 0)
+    clean = (np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) == 0
+    y, x = np.nonzero(~clean)
     jumps = (flags[:, y, x] & JUMP_DET) != 0
     early = jumps[: rules.early].sum(axis=0) / rules.early
     late = jumps[rules.late :].sum(axis=0) / (rules.groups - rules.late)
     many[y, x] = jumps.sum(axis=0) >= rules.max_jumps
     soon[y, x] = many[y, x] & (early / np.where(late == 0, 1e-6, late) >= rules.jump_ratio)
-    return many, soon
+    return many, soon, clean
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,13 @@ def measure_votes(darks: tuple[Dark, ...], limits: tuple[Limits, ...], rules: Ru
     nx = darks[0].jump.shape[-1]
     counts = {name: np.zeros((stop - start, nx), np.uint16) for name in VOTES}
     slopes = np.full((sum(d.integrations for d in darks), stop - start, nx), np.nan, np.float32)
+    flags = np.empty((rules.groups, stop - start, nx), np.uint8)
     done = 0
     for dark, means in zip(darks, limits, strict=True):
         rates = read_band(dark.rate, start, stop)
         for i in range(dark.integrations):
             planes = range(i * rules.groups, (i + 1) * rules.groups)
-            flags = read_band(dark.groupdq, start, stop, planes=planes)
+            read_band(dark.groupdq, start, stop, planes=planes, out=flags)
             fitted, judged = read_pedestal(dark, i, start, stop, bias)
             votes, clean = count_votes(flags, fitted, judged, means[i], rules)
             for name, vote in votes.items():
