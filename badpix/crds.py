@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError
-from badpix.exposures import open_fits, plain_header
+from badpix.layout import open_fits, plain_header
 from badpix.mask import standard_bits
 from badpix.output import atomic_path, check_target, table_hdu, write_hdus
 

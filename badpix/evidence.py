@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from badpix.crf import read_layout
 from badpix.errors import DataError
-from badpix.exposures import open_fits
+from badpix.layout import open_fits
 from badpix.output import pack_hdu, table_hdu
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

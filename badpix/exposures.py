@@ -1,8 +1,7 @@
 """Reading exposures: headers and layout once, pixels in bands of rows.
 
 1. A file is opened once: primary header, and for each image extension its place, type and shape
-   (:mod:`badpix.headers`; astropy where a file is not plain). The layout must fit the size of the file, so a
-   truncated copy is found before any work starts.
+   (:mod:`badpix.layout`).
 2. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
    byte order in place: no memory maps (a file truncated during the run would kill the process) and no copies. Each
    read compares size and time of the file with those at opening: a file that changed is an error, not bad data.
@@ -15,51 +14,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from badpix import detectors, dq, headers
-from badpix.errors import BadpixError, DataError, UsageError
-from badpix.unpack import first_line, flip_sign, gunzip, is_gzip, need_workdir, unpack_tiles
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where and how the pixels of one image extension lie in a file.
-
-    Attributes
-    ----------
-    path : Path
-        File that holds the pixels (the exposure itself, or its unpacked copy).
-    offset : int
-        First byte.
-    dtype : str
-        Type in memory: native, unsigned where BZERO says so.
-    shape : tuple of int
-        Numpy order, (..., ny, nx).
-    stamp : tuple of int
-        Size and modification time when the file was opened.
-    """
-
-    path: Path
-    offset: int
-    dtype: str
-    shape: tuple[int, ...]
-    stamp: tuple[int, int]
-
-    @property
-    def planes(self) -> int:
-        """Number of (ny, nx) planes."""
-        return int(np.prod(self.shape[:-2], dtype=np.int64))
+from badpix import detectors, dq
+from badpix.errors import DataError, UsageError
+from badpix.layout import Layout, read_layouts
+from badpix.unpack import flip_sign, gunzip, is_gzip, need_workdir
 
 
 @dataclass(frozen=True)
@@ -145,29 +112,6 @@ def unpacking() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def open_fits(source: str | Path, path: str | Path | None = None) -> Iterator[fits.HDUList]:
-    """The HDUs of a file for reading, without astropy's warnings; all that goes wrong with them is one message.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, no FITS, or damaged; it names ``path``, where ``source`` is its unpacked copy.
-    """
-    path = path or source
-    if not Path(source).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
-                yield hdus
-    except BadpixError:
-        raise
-    except Exception as error:  # a damaged file makes astropy raise nearly anything
-        raise DataError(f"{path}: not readable as FITS: {first_line(error)}") from None
-
-
 def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence[str] | None = None) -> Exposure:
     """Header and layout of one FITS file.
 
@@ -191,80 +135,10 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
         raise DataError(f"{path}: no such file")
     if is_gzip(path):
         source = gunzip(path, need_workdir(path, workdir))
-    units = headers.scan(source)
-    if units is not None:
-        header, arrays = units[0].header, _plain_layouts(path, source, units[1:])
-    else:
-        with open_fits(source, path) as hdus:
-            header = plain_header(hdus[0].header)
-            arrays = _layouts(path, source, hdus, workdir, names)
-    exposure = Exposure(path, header, arrays)
+    exposure = Exposure(path, *read_layouts(path, source, workdir, names))
     for name in names or ():
         exposure[name]  # raises where it is missing
     return exposure
-
-
-def plain_header(header: fits.Header) -> dict[str, Any]:
-    """Keywords with a value, texts without blanks around them; no comments and history."""
-    skip = ("HISTORY", "COMMENT", "")
-    plain = {}
-    for card in header.cards:
-        if card.keyword not in skip and not isinstance(card.value, fits.card.Undefined):
-            plain[card.keyword] = card.value.strip() if isinstance(card.value, str) else card.value
-    return plain
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _plain_layouts(path: Path, source: Path, units: Sequence[headers.Unit]) -> dict[str, Layout]:
-    layouts: dict[str, Layout] = {}
-    stamp = _stamp(source)
-    for unit in units:
-        is_image = unit.header["XTENSION"] == "IMAGE" and unit.header["NAXIS"] >= 2
-        if is_image and unit.name not in ("", "PRIMARY", "ASDF", *layouts):
-            dtype = _memory_type(path, unit.name, unit.header)
-            layouts[unit.name] = Layout(source, unit.offset, dtype, unit.shape, stamp)
-    return layouts
-
-
-def _layouts(
-    path: Path, source: Path, hdus: fits.HDUList, workdir: Path | None, names: Sequence[str] | None
-) -> dict[str, Layout]:
-    layouts: dict[str, Layout] = {}
-    size = source.stat().st_size
-    for hdu in hdus:
-        name = hdu.name.upper()
-        if name in layouts or name in ("", "PRIMARY", "ASDF"):
-            continue
-        if isinstance(hdu, fits.CompImageHDU):
-            if names is None or name in names:
-                dtype, folder = _memory_type(path, name, hdu.header), need_workdir(path, workdir)
-                unpacked = unpack_tiles(path, hdu, dtype, folder)
-                layouts[name] = Layout(unpacked, 0, dtype, tuple(hdu.shape), _stamp(unpacked))
-            continue
-        info = hdu.fileinfo()
-        if info["datLoc"] + hdu.size > size:
-            raise DataError(
-                f"{path}: truncated: extension {name} ends at byte {info['datLoc'] + hdu.size}, the file at {size}"
-            )
-        if isinstance(hdu, fits.ImageHDU) and len(hdu.shape) >= 2:
-            dtype = _memory_type(path, name, hdu.header)
-            layouts[name] = Layout(source, info["datLoc"], dtype, tuple(hdu.shape), _stamp(source))
-    return layouts
-
-
-def _memory_type(path: Path, name: str, header: Mapping[str, Any] | fits.Header) -> str:
-    bitpix = header["BITPIX"]
-    scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
-    signed = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}[bitpix]
-    if scale == 1 and zero == 0:
-        return signed
-    if scale == 1 and bitpix in (16, 32) and zero == 2 ** (bitpix - 1):
-        return f"u{bitpix // 8}"
-    raise DataError(f"{path}: extension {name}: BSCALE = {scale}, BZERO = {zero} with BITPIX = {bitpix} is not read")
 
 
 # --- 2. bands --------------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from badpix import stats
 from badpix.errors import DataError
-from badpix.exposures import Exposure, Layout, band_height, bands, read_band
+from badpix.exposures import Exposure, band_height, bands, read_band
 from badpix.illumination import measure_coarse, measure_illumination
+from badpix.layout import Layout
 
 BRIGHT = 4.0  # normalised rate of pixels that show the coupling
 FEW = 10  # of them are too few

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from make_files import make_hdus, write_rate
 
 from badpix import headers
-from badpix.exposures import open_exposure, plain_header
+from badpix.exposures import open_exposure
+from badpix.layout import plain_header
 
 DATA = ROOT.parent / "shared" / "data"
 REAL = sorted(DATA.rglob("*.fits")) if DATA.is_dir() else []
