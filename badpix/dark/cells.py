@@ -134,6 +134,6 @@ def take(values: Array, pixels: NDArray[np.intp], medians: Array, cells: Cells) 
     for k, columns in enumerate(cells.columns):
         of_column[columns] = k
     cell, tile = of_column[pixels % nx], pixels // (nx * cells.rows)
-    out = values.reshape(len(values), -1)[:, pixels].astype(np.float32)
+    out = np.take(values.reshape(len(values), -1), pixels, axis=1).astype(np.float32)
     out -= np.where(cell >= 0, medians[:, tile, cell], np.float32(0))
     return out

@@ -173,12 +173,12 @@ def _judge_jumps(flags: NDArray[np.uint8], rules: Rules) -> tuple[Bool, Bool, Bo
     """Where a ramp has many jumps, where most of these are early, and where it has none: (rows, nx) each."""
     many, soon = np.zeros((2, *flags.shape[1:]), bool)
     clean = (np.bitwise_or.reduce(flags, axis=0) & JUMP_DET) == 0
-    y, x = np.nonzero(~clean)
-    jumps = (flags[:, y, x] & JUMP_DET) != 0
+    at = np.flatnonzero(~clean)
+    jumps = (np.take(flags.reshape(len(flags), -1), at, axis=1) & JUMP_DET) != 0
     early = jumps[: rules.early].sum(axis=0) / rules.early
     late = jumps[rules.late :].sum(axis=0) / (rules.groups - rules.late)
-    many[y, x] = jumps.sum(axis=0) >= rules.max_jumps
-    soon[y, x] = many[y, x] & (early / np.where(late == 0, 1e-6, late) >= rules.jump_ratio)
+    many.flat[at] = jumps.sum(axis=0) >= rules.max_jumps
+    soon.flat[at] = many.flat[at] & (early / np.where(late == 0, 1e-6, late) >= rules.jump_ratio)
     return many, soon, clean
 
 

@@ -205,8 +205,8 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     counts = np.zeros((2, flags.shape[1]), np.uint16)
     counts[0] = len(flags)
     jumped, cut = (np.flatnonzero((flagged & bits) != 0) for bits in (JUMP_DET, UNUSABLE))
-    counts[1, jumped] = ((flags[:, jumped] & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    counts[0, cut] = ((flags[:, cut] & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
+    counts[1, jumped] = ((np.take(flags, jumped, axis=1) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
+    counts[0, cut] = ((np.take(flags, cut, axis=1) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
     return counts, jumped, cut
 
 
