@@ -100,9 +100,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.output import check_directory
-    from badpix.trust import plots_darks
+    from badpix.figures import picture_folder
+    from badpix.trust.plots_darks import write_darks
 
-    plots_darks.require_matplotlib()
-    place = check_directory(folder)
-    return lambda found, opened, image: plots_darks.write_darks(found, opened, image, place)
+    place = picture_folder(folder)
+    return lambda found, opened, image: write_darks(found, opened, image, place)

@@ -118,9 +118,8 @@ def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str |
         for ramp in found:
             click.echo(reading.draw_text(ramp))
     if png:
-        from badpix.output import check_directory
-        from badpix.trust import plots
+        from badpix.figures import picture_folder
+        from badpix.trust.plots import draw_ramps
 
-        plots.require_matplotlib()
-        path = check_directory(png) / f"ramps_x{item.x}_y{item.y}.png"
-        talk.say(f"wrote {plots.draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")
+        path = picture_folder(png) / f"ramps_x{item.x}_y{item.y}.png"
+        talk.say(f"wrote {draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")

@@ -82,12 +82,10 @@ def _pictures(folder: str | None) -> Any:
     """What draws the cut-outs, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.ifu.products import require_matplotlib
+    from badpix.figures import picture_folder
     from badpix.image.pictures import draw_cutouts
-    from badpix.output import check_directory
 
-    require_matplotlib()
-    place = check_directory(folder)
+    place = picture_folder(folder)
     return lambda cutouts: draw_cutouts(cutouts, place)
 
 

@@ -158,12 +158,11 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.output import check_directory
-    from badpix.trust import plots
+    from badpix.figures import picture_folder
+    from badpix.trust.plots import write_flats
 
-    plots.require_matplotlib()
-    place = check_directory(folder)
-    return lambda found, image: plots.write_flats(found, image, place)
+    place = picture_folder(folder)
+    return lambda found, image: write_flats(found, image, place)
 
 
 @click.command(

@@ -125,18 +125,11 @@ def _pictures(folder: str | None) -> Callable[[Found], None] | None:
     if not folder:
         return None
     from badpix.associations import root_name
-    from badpix.ifu.products import plot_detector, require_matplotlib
-    from badpix.output import atomic_path, check_directory
+    from badpix.figures import picture_folder
+    from badpix.ifu.products import plot_detector
 
-    require_matplotlib()
-    place = check_directory(folder)
-
-    def look(found: Found) -> None:
-        name = f"{root_name(found.exposures[0].cal.path)}_outliers.png"
-        with atomic_path(place / name, overwrite=True) as path:
-            plot_detector(found, path)
-
-    return look
+    place = picture_folder(folder)
+    return lambda found: plot_detector(found, place / f"{root_name(found.exposures[0].cal.path)}_outliers.png")
 
 
 def _tell(talk: Talk, summary: dict[str, Any]) -> None:

@@ -115,14 +115,12 @@ def ramps(
     if pixels and not plot:
         raise UsageError("--pixel draws pictures: give --plot DIR as well")
     from badpix import exposures, selection
-    from badpix.output import check_directory
+    from badpix.figures import picture_folder
     from badpix.raw.products import SUFFIXES, find_products, open_products
     from badpix.raw.ramps import look, table_rows
-    from badpix.trust import plots
 
     if plot:
-        plots.require_matplotlib()
-        check_directory(plot)
+        picture_folder(plot)
     found = find_products(selection.expand_inputs(files, [f"_{s}" for s in SUFFIXES]))
     summary, pictures = [], []
     with exposures.unpacking() as workdir:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from badpix import dq
+from badpix import dq, figures
 from badpix.errors import UsageError
 from badpix.evidence import Detection, Evidence, Rule
 from badpix.trust import plots
@@ -51,9 +51,9 @@ def test_nothing_measured_is_an_empty_histogram():
 
 
 def test_a_missing_matplotlib_is_named(monkeypatch):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'badpix\[plots\]'"):
-        plots.require_matplotlib()
+        figures.require_matplotlib()
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),

@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 
 from badpix.associations import Association, product_name
+from badpix.figures import make_figure, save_figure
 from badpix.ifu.bands import Plan, sample_significance
 from badpix.ifu.inputs import Exposure, axis_across, read_usable
 from badpix.ifu.rank import measure_differences, measure_ratio, odd
@@ -82,15 +83,9 @@ def _write_image(out: BinaryIO, extension: str, shape: tuple[int, ...], planes: 
 
 
 def plot_detector(found: Found, path: Path) -> None:
-    """A picture of one detector: flagged pixels on its first exposure, and the statistic with its limits.
-
-    Raises
-    ------
-    UsageError
-        If matplotlib is not installed.
-    """
-    plt = require_matplotlib()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(15, 7), width_ratios=(1.2, 1), layout="constrained")
+    """A picture of one detector: flagged pixels on its first exposure, and the statistic with its limits."""
+    figure = make_figure(15, 7)
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     sci = read_usable(found.exposures[0].cal)
     low, high = np.nanpercentile(sci, [1, 99.5])
     left.imshow(sci, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
@@ -106,28 +101,7 @@ def plot_detector(found: Found, path: Path) -> None:
         _plot_ratio(right, found)
     else:
         _plot_significance(right, found.plan, found.statistics)
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
-
-
-def require_matplotlib() -> Any:
-    """matplotlib.pyplot, drawing to files.
-
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    """
-    from badpix.errors import UsageError
-
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("--plot needs matplotlib: pip install 'badpix[plots]'") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    save_figure(figure, path, dpi=110)
 
 
 def _plot_ratio(axes: Any, found: Found) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from badpix.associations import root_name
+from badpix.figures import make_figure, save_figure
 from badpix.image.products import CUTOUT, Cutout
-from badpix.output import atomic_path
 
 
 def draw_cutouts(cutouts: Sequence[tuple[str, Cutout]], folder: Path) -> list[str]:
@@ -20,26 +20,19 @@ def draw_cutouts(cutouts: Sequence[tuple[str, Cutout]], folder: Path) -> list[st
         by_exposure.setdefault(exposure, []).append(cutout)
     paths = []
     for exposure, pieces in by_exposure.items():
-        path = folder / f"{root_name(exposure)}_outliers.png"
-        with atomic_path(path, overwrite=True) as temporary:
-            _draw(exposure, pieces, temporary)
-        paths.append(str(path))
+        paths.append(str(_draw(exposure, pieces, folder / f"{root_name(exposure)}_outliers.png")))
     return paths
 
 
-def _draw(exposure: str, pieces: Sequence[Cutout], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.9 * len(pieces) + 0.4, 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
+def _draw(exposure: str, pieces: Sequence[Cutout], path: Path) -> Path:
+    figure = make_figure(1.9 * len(pieces) + 0.4, 6.2)
     axes = figure.subplots(3, len(pieces), squeeze=False)
     for column, piece in zip(axes.T, pieces, strict=True):
         _draw_column(column, piece)
     for axis, label in zip(axes[:, 0], ("exposure", "model", "flags"), strict=True):
         axis.set_ylabel(label)
     figure.suptitle(exposure, fontsize=9)
-    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    return save_figure(figure, path, dpi=110)
 
 
 def _draw_column(column: Any, piece: Cutout) -> None:

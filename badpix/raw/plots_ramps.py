@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from badpix.errors import UsageError
 from badpix.exposures import Exposure
+from badpix.figures import make_figure, save_figure
 from badpix.raw import flags as ramp_flags
 from badpix.raw.products import chain, latest_flags, read_plane, read_ramp, split_name, step_before
 from badpix.trust.pixel_ramps import Ramp, fit_segments
-from badpix.trust.plots import draw_flags, draw_ramp, make_figure, save_figure
+from badpix.trust.plots import draw_flags, draw_ramp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

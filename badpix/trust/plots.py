@@ -1,12 +1,8 @@
-"""Pictures (PNG) of masks, flats, ramps and changes. Needs matplotlib (extra ``plots``).
-
-Figures are made without pyplot: no window system, no state shared between threads, equal bytes for equal data.
-"""
+"""Pictures (PNG) of masks, flats, ramps and changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.errors import UsageError
 from badpix.evidence import Detection, Evidence, Rule
-from badpix.output import atomic_path
+from badpix.figures import make_figure, save_figure
 from badpix.trust.export import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from badpix.trust.compare import Comparison
     from badpix.trust.pixel_ramps import Ramp
@@ -29,35 +23,6 @@ if TYPE_CHECKING:
 SHOWN = 200_000  # pixels of one type that are drawn at the most
 BINS = 200
 DOTS = 1100  # of a picture of an image, in its longer direction
-
-
-def require_matplotlib() -> None:
-    """Make sure that pictures can be drawn.
-
-    Raises
-    ------
-    UsageError
-        If matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib: pip install 'badpix[plots]'")
-
-
-def make_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, bound to no window system."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all."""
-    with atomic_path(path, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-    return path
 
 
 # --- flats -----------------------------------------------------------------------------------------------

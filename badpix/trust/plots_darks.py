@@ -1,7 +1,4 @@
-"""Pictures (PNG) of what ``badpix darks`` saw: histograms with limits, maps, example ramps of each type.
-
-Needs matplotlib (extra ``plots``).
-"""
+"""Pictures (PNG) of what ``badpix darks`` saw: histograms with limits, maps, example ramps of each type."""
 
 from __future__ import annotations
 
@@ -15,8 +12,6 @@ from badpix.dark.inputs import DarkSet
 from badpix.evidence import Detection
 from badpix.trust import plots
 from badpix.trust.pixel_ramps import Ramp, read_ramps
-
-require_matplotlib = plots.require_matplotlib
 
 HISTOGRAMS = {
     "dark_rate": "dark rate over its surroundings, DN/s",
