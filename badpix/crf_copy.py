@@ -8,13 +8,14 @@ A copy keeps all HDUs of its exposure in order:
    gets DO_NOT_USE and NaN in all of them. No DQ bit is ever cleared; an array of another shape is left alone;
 3. the primary header and the metadata in the ASDF tree say what was done.
 
-The copy is written under a temporary name and renamed at the end: it is whole or absent.
+The copy is written under a temporary name, and published by the caller (:func:`badpix.output.atomic_path`): it is
+whole or absent, alone or together with others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -26,62 +27,13 @@ from badpix import asdf_meta
 from badpix.associations import Association, crf_name
 from badpix.crf import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, read_asdf, read_stored, to_native, to_stored
 from badpix.errors import DataError, UsageError
-from badpix.output import atomic_path
+from badpix.exposures import bands
 
 # Arrays that are NaN together (those that exist and have the shape of SCI).
 MATCHED = ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT")
 
 _BAND = 256  # rows of one array that are in memory while a copy is written
 _CHUNK = 1 << 22  # bytes
-
-
-def write_crf(
-    cal: CalFile,
-    target: str | Path,
-    *,
-    flagged: np.ndarray | None,
-    association: Association,
-    status: str,
-    history: list[str],
-    overwrite: bool,
-    exptype: str = "science",
-) -> dict[str, int]:
-    """Write the flagged copy of an exposure, whole or not at all.
-
-    Parameters
-    ----------
-    cal : CalFile
-        The exposure; never changed.
-    target : path
-        The `_crf` file.
-    overwrite : bool
-        Whether an existing file may be replaced.
-    **others
-        As for :func:`write_copy`.
-
-    Returns
-    -------
-    dict
-        As for :func:`write_copy`.
-
-    Raises
-    ------
-    UsageError
-        If the target is the input itself or exists.
-    """
-    target = Path(target)
-    check_not_input(target, cal)
-    with atomic_path(target, overwrite=overwrite) as temporary:
-        return write_copy(
-            cal,
-            temporary,
-            target.name,
-            flagged=flagged,
-            association=association,
-            status=status,
-            history=history,
-            exptype=exptype,
-        )
 
 
 def write_copy(
@@ -257,7 +209,7 @@ def _write_matched(
     out.flush()
     counts = {"flagged": int(np.count_nonzero(flagged)), "newly_unusable": 0, "unusable": 0}
     hdus = {name: image_hdu(cal, name) for name in places}
-    for start, stop in _bands(cal.shape[0]):
+    for start, stop in bands(cal.shape[0], _BAND):
         arrays = {n: to_native(read_stored(source, cal, h, start, stop), h) for n, h in hdus.items()}
         was_finite = np.isfinite(arrays["SCI"])
         bad = match(arrays, flagged[start:stop])
@@ -294,8 +246,3 @@ def match(arrays: dict[str, np.ndarray], flagged: np.ndarray) -> np.ndarray:
         else:
             values[bad] = np.nan
     return bad
-
-
-def _bands(rows: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, rows, _BAND):
-        yield start, min(start + _BAND, rows)

@@ -59,7 +59,7 @@ from badpix.image.search import (
 from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes
 from badpix.image.summary import summarise
 from badpix.image.weights import find_low_weight, parse_good_bits
-from badpix.output import check_directory, check_target
+from badpix.output import atomic_path, check_directory, check_target
 
 DEFAULT_MEMORY = 700 << 20
 
@@ -101,7 +101,10 @@ def flag_images(
     output_dir = check_directory(output_dir)
     _check_values(p)
     cals = read_members(association)
-    targets = [check_target(crf_copy.crf_path(output_dir, cal, association), overwrite) for cal in cals]
+    targets = [crf_copy.crf_path(output_dir, cal, association) for cal in cals]
+    for cal, target in zip(cals, targets, strict=True):
+        crf_copy.check_not_input(target, cal)
+        check_target(target, overwrite)
     groups = name_groups(association, cals)
     talker.say(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
@@ -148,10 +151,11 @@ def _copy_all(
     """One group: nothing to compare with; the exposures are copied and marked as skipped."""
     talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
     for cal, target, member in zip(cals, targets, association.members, strict=True):
-        crf_copy.write_crf(
-            cal, target, flagged=None, association=association, status="SKIPPED", history=history(p),
-            overwrite=overwrite, exptype=member.exptype,
-        )  # fmt: skip
+        with atomic_path(target, overwrite) as temporary:
+            crf_copy.write_copy(
+                cal, temporary, target.name, flagged=None, association=association, status="SKIPPED",
+                history=history(p), exptype=member.exptype,
+            )  # fmt: skip
     return list(targets), {"search": "skipped", "exposures": [{"input": str(cal.path)} for cal in cals]}
 
 
@@ -256,14 +260,10 @@ class WriteTask:
 
 
 def write_exposure(task: WriteTask) -> dict[str, int]:
-    """Task: write one flagged copy; the counts of :func:`badpix.crf_copy.write_crf`."""
-    return crf_copy.write_crf(
-        task.cal,
-        task.target,
-        flagged=read_flags(task.shelf, task.cal.shape, task.number),
-        association=task.association,
-        status="COMPLETE",
-        history=task.history,
-        overwrite=task.overwrite,
-        exptype=task.exptype,
-    )
+    """Task: write one flagged copy; the counts of :func:`badpix.crf_copy.write_copy`."""
+    flagged = read_flags(task.shelf, task.cal.shape, task.number)
+    with atomic_path(task.target, task.overwrite) as temporary:
+        return crf_copy.write_copy(
+            task.cal, temporary, task.target.name, flagged=flagged, association=task.association, status="COMPLETE",
+            history=task.history, exptype=task.exptype,
+        )  # fmt: skip

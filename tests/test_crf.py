@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 
 import asdf
 import numpy as np
@@ -12,6 +11,7 @@ from astropy.io import fits
 from badpix import asdf_meta, crf, crf_copy
 from badpix.associations import Association, Member
 from badpix.errors import DataError, UsageError
+from badpix.output import atomic_path
 
 SHAPE = (70, 33)
 
@@ -58,8 +58,9 @@ def _asn(path, **more):
 
 
 def _write(path, target, flagged, **more):
-    options = {"association": _asn(path), "status": "COMPLETE", "history": ["said so"], "overwrite": False}
-    return crf_copy.write_crf(crf.read_layout(path), target, flagged=flagged, **(options | more))
+    options = {"association": _asn(path), "status": "COMPLETE", "history": ["said so"]}
+    with atomic_path(target) as temporary:
+        return crf_copy.write_copy(crf.read_layout(path), temporary, target.name, flagged=flagged, **(options | more))
 
 
 def test_rows_are_read_as_astropy_reads_them(cal_path):
@@ -129,18 +130,13 @@ def test_skipped_exposures_keep_their_pixels(cal_path, tmp_path):
         assert new[0].header["S_OUTLIR"] == "SKIPPED"
 
 
-def test_outputs_are_not_replaced_unasked_and_inputs_never(cal_path, tmp_path):
-    target = tmp_path / "x_crf.fits"
-    _write(cal_path, target, None)
-    with pytest.raises(UsageError, match="exists"):
-        _write(cal_path, target, None)
-    _write(cal_path, target, None, overwrite=True)
-    with pytest.raises(UsageError, match="input itself"):
-        _write(cal_path, cal_path, None, overwrite=True)
+def test_inputs_are_no_targets(cal_path, tmp_path):
+    cal = crf.read_layout(cal_path)
+    crf_copy.check_not_input(tmp_path / "x_crf.fits", cal)
     (tmp_path / "link.fits").symlink_to(cal_path)
-    with pytest.raises(UsageError, match="input itself"):
-        _write(cal_path, tmp_path / "link.fits", None, overwrite=True)
-    assert sorted(os.listdir(tmp_path)) == ["link.fits", "x_cal.fits", "x_crf.fits"]
+    for target in (cal_path, tmp_path / "link.fits"):
+        with pytest.raises(UsageError, match="input itself"):
+            crf_copy.check_not_input(target, cal)
 
 
 def test_broken_files(cal_path, tmp_path):
