@@ -50,6 +50,16 @@ class Window(NamedTuple):
         """The window as an index of a grid image."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def within(self, outer: Window) -> tuple[slice, slice]:
+        """The window as an index of the image of another one that holds it."""
+        return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)
+
+    def overlap(self, other: Window) -> Window | None:
+        """What two windows have in common; None where that is nothing."""
+        y0, y1 = max(self.y0, other.y0), min(self.y1, other.y1)
+        x0, x1 = max(self.x0, other.x0), min(self.x1, other.x1)
+        return Window(y0, y1, x0, x1) if y0 < y1 and x0 < x1 else None
+
 
 def parse_region(text: str) -> NDArray:
     """Vertices of an S_REGION of one or several polygons, shape (n, 2), degrees.

@@ -56,18 +56,19 @@ def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) 
     """1.4826 MAD of the difference of two mosaics, median over pairs of successive groups; 0 without overlap."""
     found = []
     for g in range(min(len(windows) - 1, pairs)):
-        one, two = windows[g], windows[g + 1]
-        y0, y1 = max(one.y0, two.y0), min(one.y1, two.y1)
-        x0, x1 = max(one.x0, two.x0), min(one.x1, two.x1)
-        if y1 <= y0 or x1 <= x0:
+        both = windows[g].overlap(windows[g + 1])
+        if both is None:
             continue
         parts = []
-        step = max(1, (y1 - y0) // _PAIR_ROWS)
-        for group, w in ((g, one), (g + 1, two)):
-            rows = [
-                shelf.read(mosaic_name(group), w.shape, slice(y - w.y0, y - w.y0 + 1)) for y in range(y0, y1, step)
+        step = max(1, both.shape[0] // _PAIR_ROWS)
+        for group in (g, g + 1):
+            window = windows[group]
+            rows, columns = both.within(window)
+            lines = [
+                shelf.read(mosaic_name(group), window.shape, slice(y, y + 1))
+                for y in range(rows.start, rows.stop, step)
             ]
-            parts.append(np.concatenate(rows)[:, x0 - w.x0 : x1 - w.x0 : 3])
+            parts.append(np.concatenate(lines)[:, columns][:, ::3])
         found.append(stats.median_mad(parts[0] - parts[1])[1])
     found = [s for s in found if np.isfinite(s)]
     return float(np.median(found)) if found else 0.0

@@ -206,20 +206,14 @@ def write_planes(shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int]
 
 def _read_tile(shelf: Shelf, windows: Sequence[Window], tile: Window) -> NDArray | None:
     """The mosaics that touch a tile, [n, rows, columns]; None where there are none."""
-    touching = [(g, w) for g, w in enumerate(windows) if _overlap(w, tile)]
+    touching = [(g, w, both) for g, w in enumerate(windows) if (both := w.overlap(tile)) is not None]
     if not touching:
         return None
     stack = np.full((len(touching), *tile.shape), np.nan, np.float32)
-    for image, (group, window) in zip(stack, touching, strict=True):
-        y0, y1 = max(tile.y0, window.y0), min(tile.y1, window.y1)
-        x0, x1 = max(tile.x0, window.x0), min(tile.x1, window.x1)
-        part = shelf.read(mosaic_name(group), window.shape, slice(y0 - window.y0, y1 - window.y0))
-        image[y0 - tile.y0 : y1 - tile.y0, x0 - tile.x0 : x1 - tile.x0] = part[:, x0 - window.x0 : x1 - window.x0]
+    for image, (group, window, both) in zip(stack, touching, strict=True):
+        rows, columns = both.within(window)
+        image[both.within(tile)] = shelf.read(mosaic_name(group), window.shape, rows)[:, columns]
     return stack
-
-
-def _overlap(a: Window, b: Window) -> bool:
-    return a.y0 < b.y1 and b.y0 < a.y1 and a.x0 < b.x1 and b.x0 < a.x1
 
 
 def read_planes(shelf: Shelf, shape: tuple[int, int], window: Window) -> tuple[NDArray, NDArray, NDArray, NDArray]:
