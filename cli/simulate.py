@@ -80,12 +80,13 @@ def score(ctx: click.Context, files: tuple[str, ...], search: str, by_setting: b
     talk = ctx.obj = Talk(options)
     if len(files) % 2:
         raise UsageError(f"files come in pairs MASK TRUTH; found {len(files)}")
+    from badpix import crds
     from badpix import score as scoring
-    from badpix.simulation.files import read_flags, read_truth
+    from badpix.simulation.files import read_truth
 
     masks = []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):
-        flags = read_flags(mask)
+        flags = crds.read_mask(mask).image
         header, truth, defects = read_truth(truth_file)
         if flags.shape != truth.shape:
             raise DataError(f"{mask}: image is {flags.shape[1]} x {flags.shape[0]}, expected "

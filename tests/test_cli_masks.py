@@ -27,7 +27,7 @@ from mask_files import SUB64, make_mask
 from badpix import crds, dq, evidence, params, params_files, rules
 from badpix.cli.main import badpix, outlier
 from badpix.detectors import Window
-from badpix.simulation.files import read_flags, simulate
+from badpix.simulation.files import read_truth, simulate
 
 V = dq.VALUE
 DNU = V["DO_NOT_USE"]
@@ -374,7 +374,7 @@ def test_simulated_flats_of_a_small_detector(tmp_path):
     run("flats", *written["flats"], "-o", tmp_path / "m.fits", "--reference-subarray", "auto")
     image = crds.read_mask(tmp_path / "m.fits").image
     (truth_file,) = (tmp_path / "sim").glob("*truth*.fits")
-    truth = read_flags(truth_file)
+    _, truth, _ = read_truth(truth_file)
     for name in ("DEAD", "LOW_QE", "OPEN"):
         wanted, found = truth & V[name] != 0, image & V[name] != 0
         assert wanted.sum() > 5

@@ -31,7 +31,6 @@ from badpix.simulation import reduce as quick
 from badpix.simulation.defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
 from badpix.simulation.files import (
     make_recipe,
-    read_flags,
     read_parameters,
     read_truth,
     simulate,
@@ -495,18 +494,6 @@ def test_truth_is_read_back(tmp_path):
     np.testing.assert_array_equal(truth, measure_truth(scene.defects, scene.reference))
     np.testing.assert_array_equal(rows, scene.defects.rows)
     np.testing.assert_array_equal(fits.getdata(path, "GOOD"), truth == 0)
-
-
-def test_flags_are_decoded_through_their_table(tmp_path):
-    packed = np.array([[1, 2, 3, 0, 4]], np.uint32)
-    table = fits.BinTableHDU.from_columns([
-        fits.Column("BIT", "J", array=[0, 1, 2]), fits.Column("VALUE", "J", array=[1, 2, 4]),
-        fits.Column("NAME", "40A", array=["HOT", "DEAD", "UNKNOWN"]),
-        fits.Column("DESCRIPTION", "8A", array=[""] * 3),
-    ], name="DQ_DEF")  # fmt: skip
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(packed, name="DQ"), table]).writeto(tmp_path / "m.fits")
-    hot, dead = dq.VALUE["HOT"], dq.VALUE["DEAD"]
-    assert read_flags(tmp_path / "m.fits").tolist() == [[hot, dead, hot | dead, 0, 0]]
 
 
 # --- bad input -------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq, params
 from badpix.errors import DataError, UsageError
+from badpix.layout import open_fits
 from badpix.output import atomic_path, check_target, write_hdus, write_text
 from badpix.simulate import Scene, make_scene, prepare_exposure
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
@@ -87,11 +88,8 @@ def read_map(path: str | Path | None) -> tuple[bytes, tuple[int, int]] | None:
     """
     if path is None:
         return None
-    try:
-        with fits.open(path) as hdus:
-            images = [hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None and hdu.data.ndim == 2]
-    except OSError as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
+    with open_fits(path) as hdus:
+        images = [hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None and hdu.data.ndim == 2]
     if not images:
         raise DataError(f"{path}: no 2-D image found")
     bad = np.nan_to_num(images[0]) != 0
@@ -302,43 +300,14 @@ def read_truth(path: str | Path) -> tuple[fits.Header, NDArray[np.uint32], NDArr
     DataError
         If it is no truth file.
     """
-    try:
-        with fits.open(path) as hdus:
-            names = {hdu.name for hdu in hdus}
-            if not {"DQ", "DEFECTS"} <= names:
-                raise DataError(f"{path}: extensions DQ and DEFECTS expected, as `badpix simulate` writes them")
-            table = hdus["DEFECTS"].data
-            rows = np.empty(len(table), DEFECT)
-            for name in DEFECT.names or ():
-                rows[name] = table[name.upper()]
-            return hdus[0].header.copy(), hdus["DQ"].data.astype(np.uint32), rows
-    except OSError as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
-
-
-def read_flags(path: str | Path) -> NDArray[np.uint32]:
-    """The DQ image of a mask in standard bits, decoded through its DQ_DEF table if it has one.
-
-    Raises
-    ------
-    DataError
-        If there is no DQ image.
-    """
-    try:
-        with fits.open(path) as hdus:
-            names = [hdu.name for hdu in hdus]
-            if "DQ" not in names or hdus["DQ"].data is None:
-                raise DataError(f"{path}: extension DQ is missing; found {', '.join(names)}")
-            found = hdus["DQ"].data.astype(np.uint32)
-            if "DQ_DEF" not in names:
-                return found
-            out = np.zeros_like(found)
-            for row in hdus["DQ_DEF"].data:
-                standard = dq.VALUE.get(str(row["NAME"]).strip(), 0)
-                out |= np.where(found & np.uint32(row["VALUE"]), np.uint32(standard), np.uint32(0))
-            return out
-    except OSError as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
+    with open_fits(path) as hdus:
+        if not {"DQ", "DEFECTS"} <= {hdu.name for hdu in hdus}:
+            raise DataError(f"{path}: extensions DQ and DEFECTS expected, as `badpix simulate` writes them")
+        table = hdus["DEFECTS"].data
+        rows = np.empty(len(table), DEFECT)
+        for name in DEFECT.names or ():
+            rows[name] = table[name.upper()]
+        return hdus[0].header.copy(), hdus["DQ"].data.astype(np.uint32), rows
 
 
 def _defect_table(rows: NDArray[Any]) -> fits.BinTableHDU:
