@@ -214,15 +214,12 @@ def local_median(
     ndarray, shape (ny, nx)
         NaN where it was not wanted.
     """
-    rows, columns = size
-    frame = np.pad(image, ((rows // 2,) * 2, (columns // 2,) * 2), constant_values=outside)
-    windows = np.lib.stride_tricks.sliding_window_view(frame, size)
+    windows = _windows(image, size, outside)
     out = np.full(image.shape, np.nan, image.dtype)
 
     def fill(start: int) -> None:
         band = slice(start, start + 8)
-        chosen = windows[band][where[band]].reshape(-1, rows * columns)
-        out[band][where[band]] = median_rows(chosen)
+        out[band][where[band]] = median_rows(windows[band][where[band]].reshape(-1, size[0] * size[1]))
 
     list((map if threads is None else threads.map)(fill, range(0, len(image), 8)))
     return out
@@ -245,11 +242,15 @@ def median_at(image: np.ndarray, size: tuple[int, int], y: np.ndarray, x: np.nda
     ndarray, shape (n,)
         NaN where a window holds nothing else.
     """
-    rows, columns = size
-    frame = np.pad(image, ((rows // 2,) * 2, (columns // 2,) * 2), constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(frame, size)
+    windows = _windows(image, size, np.nan)
     out = np.empty(len(y), image.dtype)
     for start in range(0, len(y), 2048):
         some = slice(start, start + 2048)
-        out[some] = median_rows(windows[y[some], x[some]].reshape(-1, rows * columns))
+        out[some] = median_rows(windows[y[some], x[some]].reshape(-1, size[0] * size[1]))
     return out
+
+
+def _windows(image: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
+    """The window around each pixel, (ny, nx, rows, columns): a view."""
+    frame = np.pad(image, [(length // 2, length // 2) for length in size], constant_values=outside)
+    return np.lib.stride_tricks.sliding_window_view(frame, size)

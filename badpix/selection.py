@@ -18,7 +18,9 @@ from badpix.errors import DataError, UsageError
 if TYPE_CHECKING:
     from badpix.exposures import Exposure
 
-SUFFIXES = ("_rate", "_rateints", "_0_ramp_fit", "_1_ramp_fit", "_ramp_fit_0", "_ramp_fit_1")
+# Slope files as documented programs call them: suffix -> product.
+OLD_NAMES = {"0_ramp_fit": "rate", "1_ramp_fit": "rateints", "ramp_fit_0": "rate", "ramp_fit_1": "rateints"}
+SUFFIXES = ("_rate", "_rateints", *(f"_{name}" for name in OLD_NAMES))
 FITS_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fit.gz")
 SAME_KEYWORDS = ("INSTRUME", "DETECTOR", "SUBARRAY", "READPATT")
 

@@ -23,8 +23,7 @@ from badpix.exposures import Exposure
 NEAR_INFRARED = ("uncal", "dq_init", "saturation", "superbias", "refpix", "linearity", "dark_current", "jump")
 MIRI = ("uncal", "dq_init", "saturation", "linearity", "dark_current", "refpix", "jump")
 OTHERS = ("refpix_nosides", "rate", "rateints", "fitopt")
-OLD_NAMES = {"0_ramp_fit": "rate", "1_ramp_fit": "rateints", "ramp_fit_0": "rate", "ramp_fit_1": "rateints"}
-SUFFIXES = {**OLD_NAMES, **{name: name for name in (*NEAR_INFRARED, *OTHERS)}}
+SUFFIXES = {**selection.OLD_NAMES, **{name: name for name in (*NEAR_INFRARED, *OTHERS)}}
 
 
 def split_name(path: Path) -> tuple[str, str]:
