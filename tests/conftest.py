@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,18 @@ from badpix.trust import clients  # noqa: E402 (badpix is complete by now)
 from badpix.trust.clients import Answer  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
+
+
+class Inline(Executor):
+    """Runs a task when it is submitted."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 @pytest.fixture(autouse=True)

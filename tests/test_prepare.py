@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import Inline
 
 from badpix import params
 from badpix.cli.main import badpix
@@ -20,18 +20,6 @@ from badpix.exposures import open_exposure
 from badpix.raw import prepare, prepare_worker, records, tasks
 from badpix.raw.prepare_worker import Outcome
 from badpix.simulation.files import simulate
-
-
-class Inline(Executor):
-    """Runs a task when it is submitted."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
+from conftest import Inline
 
 from badpix import params
 from badpix.errors import DataError, UsageError
@@ -25,18 +25,6 @@ output: "masks/nrcb1_mask.fits"
 check: {max_percent: {OPEN: 20, ADJ_OPEN: 20, LOW_QE: 20}, max_unusable_percent: 60, min_jump_percent: 5}
 rebuild: {settle: 0, report: false, evidence: false}
 """
-
-
-class Inline(Executor):
-    """Runs a task when it is submitted."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture(scope="module")
