@@ -17,7 +17,8 @@ from badpix import stats
 from badpix.dark import cells, ramps
 from badpix.dark.scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.dark.stats import Integrations, Stats, combine_integrations, examine_pixels, join
-from badpix.exposures import Layout, read_band
+from badpix.exposures import read_band
+from badpix.layout import Layout
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
