@@ -15,31 +15,34 @@ from badpix import params
 from badpix.ifu import noise, significance
 from badpix.ifu.rank import measure_differences, measure_ratio
 from badpix.ifu.residuals import solve_thresholds
-from badpix.simulation import ifu as sim
 from badpix.simulation import score_ifu
+from badpix.simulation.ifu import simulate
+from badpix.simulation.ifu_defects import Defects
+from badpix.simulation.ifu_optics import DETECTORS
+from badpix.simulation.ifu_scene import BRIGHT, FLAT, Sky, without_dither
 
-NONE = sim.Defects(in_all=0, in_some=0, cosmic_rays=0, known=0, negative=0)
+NONE = Defects(in_all=0, in_some=0, cosmic_rays=0, known=0, negative=0)
 TEN, FIFTY = (10.0, 10.01), (50.0, 50.01)
 
 
 def case(detector, exposures, sky=None, defects=None, *, slices=True, **changed):
     """A row of the table."""
-    return detector, exposures, sky or sim.Sky(), defects or sim.Defects(), slices, changed
+    return detector, exposures, sky or Sky(), defects or Defects(), slices, changed
 
 
-FLAT = {"sky": sim.FLAT, "slices": False}
+EVEN = {"sky": FLAT, "slices": False}
 CASES = {
     "flat": {
-        "even noise, no defects": case("MIRIFUSHORT", 4, defects=NONE, **FLAT),
+        "even noise, no defects": case("MIRIFUSHORT", 4, defects=NONE, **EVEN),
         **{
             f"50 sigma in all, {100 * share:g} %": case(
-                "MIRIFUSHORT", 4, defects=replace(NONE, in_all=share, range_all=FIFTY), **FLAT
+                "MIRIFUSHORT", 4, defects=replace(NONE, in_all=share, range_all=FIFTY), **EVEN
             )
             for share in (0.0005, 0.003, 0.009, 0.02)
         },
         **{
             f"10 sigma in one of {n}": case(
-                "MIRIFUSHORT", n, defects=replace(NONE, in_some=0.0005, range_some=TEN, most=1), **FLAT
+                "MIRIFUSHORT", n, defects=replace(NONE, in_some=0.0005, range_some=TEN, most=1), **EVEN
             )
             for n in (2, 3, 4)
         },
@@ -52,9 +55,9 @@ CASES = {
         "NRS1, 4": case("NRS1", 4),
     },
     "harsh": {
-        "bright sharp sources, 4": case("MIRIFUSHORT", 4, sim.BRIGHT),
-        "the same, no dither": case("MIRIFUSHORT", 4, sim.without_dither(sim.BRIGHT)),
-        "the same, one exposure": case("MIRIFUSHORT", 1, sim.BRIGHT, lone_exposure=True),
+        "bright sharp sources, 4": case("MIRIFUSHORT", 4, BRIGHT),
+        "the same, no dither": case("MIRIFUSHORT", 4, without_dither(BRIGHT)),
+        "the same, one exposure": case("MIRIFUSHORT", 1, BRIGHT, lone_exposure=True),
     },
 }
 
@@ -89,13 +92,13 @@ def search_documented(usable, axis):
 
 def run(detector, exposures, sky, defects, slices, changed, seed, totals):
     """One seed of one case, added to the totals of both rules."""
-    made = sim.simulate(detector, exposures, seed, sky=sky, defects=defects, slices=slices)
+    made = simulate(detector, exposures, seed, sky=sky, defects=defects, slices=slices)
     usable = []
     for exposure in made:
         sci = exposure.arrays["SCI"].copy()
         sci[exposure.arrays["DQ"] & 1 > 0] = np.nan
         usable.append(sci)
-    axis = 0 if sim.DETECTORS[detector].transposed else 1
+    axis = 0 if DETECTORS[detector].transposed else 1
     p = params.defaults(params.section("ifu")) | changed
     dithered = sky.dither > 0 and exposures > 1
     rules = {

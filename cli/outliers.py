@@ -240,21 +240,24 @@ _SHEET = "What is simulated"
 def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
     """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
-    from badpix.simulation import ifu as sim
+    from badpix.simulation.ifu_defects import Defects, with_strength
+    from badpix.simulation.ifu_files import write_association
+    from badpix.simulation.ifu_optics import SETS
+    from badpix.simulation.ifu_scene import SCENES, without_dither
 
-    detectors = [name.upper() for name in options["detectors"]] or list(sim.SETS[options["instrument"]])
-    defects = sim.Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
+    detectors = [name.upper() for name in options["detectors"]] or list(SETS[options["instrument"]])
+    defects = Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
     if options["strength"]:
-        defects = sim.with_strength(defects, parse_pair(options["strength"], "--strength"))
-    sky = sim.SCENES[options["scene"]]
+        defects = with_strength(defects, parse_pair(options["strength"], "--strength"))
+    sky = SCENES[options["scene"]]
     ny_nx = parse_pair(options["size"], "--size") if options["size"] else None
-    path = sim.write_association(
+    path = write_association(
         directory,
         detectors=detectors,
         exposures=options["exposures"],
         seed=options["seed"],
         overwrite=options["overwrite"],
-        sky=sky if options["dither"] else sim.without_dither(sky),
+        sky=sky if options["dither"] else without_dither(sky),
         defects=defects,
         slices=options["scene"] != "flat",
         shape=(int(ny_nx[0]), int(ny_nx[1])) if ny_nx else None,

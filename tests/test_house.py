@@ -32,7 +32,8 @@ ALGORITHMS = {
     "ifu/noise", "ifu/protection", "ifu/rank", "ifu/residuals", "ifu/search", "ifu/significance", "neighbours",
     "image/chain", "image/decide", "image/grid", "image/noise", "image/pixel_map", "image/reference",
     "image/sharpening", "image/sky", "image/stack", "image/summary", "image/weights", "resample",
-    "simulation/defects", "simulation/fit", "simulate", "simulation/recipe", "score", "provenance",
+    "simulation/defects", "simulation/fit", "simulation/ifu", "simulation/ifu_defects", "simulation/ifu_optics",
+    "simulation/ifu_scene", "simulate", "simulation/recipe", "score", "provenance",
 }  # fmt: skip
 KERNELS = {"stats", "medians", "neighbours", "dq", "detectors", "params", "errors", "dark/stats", "simulation/fit"}
 DRIVERS = {

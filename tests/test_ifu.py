@@ -27,13 +27,16 @@ from badpix.ifu import inputs as ifu_inputs
 from badpix.ifu import search as ifu_search
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.rank import measure_differences, measure_ratio
-from badpix.simulation import ifu as sim
+from badpix.simulation.ifu import simulate
+from badpix.simulation.ifu_defects import KINDS, Defects
+from badpix.simulation.ifu_files import write_association
+from badpix.simulation.ifu_scene import FLAT
 
 SIZE = (120, 130)
 
 
 def _simulate(folder, detectors, exposures=3, seed=7, **options):
-    return sim.write_association(folder, detectors=detectors, exposures=exposures, seed=seed, shape=SIZE, **options)
+    return write_association(folder, detectors=detectors, exposures=exposures, seed=seed, shape=SIZE, **options)
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +153,9 @@ def test_executors_give_the_same_bytes(mrs, tmp_path):
 
 
 def test_significance_search_finds_what_was_injected(tmp_path):
-    defects = sim.Defects(in_all=0.004, in_some=0.002, cosmic_rays=0, known=0.003, range_all=(30, 60),
-                          range_some=(30, 60), negative=0)  # fmt: skip
-    association = _simulate(tmp_path / "sim", ["MIRIFUSHORT"], 4, sky=sim.FLAT, slices=False, defects=defects)
+    defects = Defects(in_all=0.004, in_some=0.002, cosmic_rays=0, known=0.003, range_all=(30, 60),
+                      range_some=(30, 60), negative=0)  # fmt: skip
+    association = _simulate(tmp_path / "sim", ["MIRIFUSHORT"], 4, sky=FLAT, slices=False, defects=defects)
     result = _call("ifu", association, "--output-dir", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
     scored = json.loads(_call("score-ifu", tmp_path / "sim", tmp_path / "out", "--json").stdout)["score"]
@@ -463,18 +466,18 @@ def test_pointings_decide_how_structure_is_protected(pair, tmp_path):
 
 
 def test_simulation_is_reproducible_and_has_its_truth(tmp_path):
-    one, two = (sim.simulate("NRS2", 2, 5, shape=(60, 70)) for _ in range(2))
-    other = sim.simulate("NRS2", 2, 6, shape=(60, 70))
+    one, two = (simulate("NRS2", 2, 5, shape=(60, 70)) for _ in range(2))
+    other = simulate("NRS2", 2, 6, shape=(60, 70))
     for a, b, c in zip(one, two, other, strict=True):
         np.testing.assert_array_equal(a.arrays["SCI"], b.arrays["SCI"])
         assert not np.array_equal(a.arrays["SCI"], c.arrays["SCI"], equal_nan=True)
         assert a.arrays["SCI"].shape == (70, 60)
         assert a.arrays["DQ"].dtype == np.uint32
-        gap = a.kind & sim.KINDS["in_slice"] == 0
+        gap = a.kind & KINDS["in_slice"] == 0
         assert np.isnan(a.arrays["SCI"][gap]).all()
         assert (a.arrays["DQ"][gap] & 1).all()
-    quiet = replace(sim.Defects(), in_all=0, in_some=0, cosmic_rays=0, known=0)
-    clean = sim.simulate("MIRIFULONG", 1, 5, shape=(60, 70), defects=quiet)[0]
+    quiet = replace(Defects(), in_all=0, in_some=0, cosmic_rays=0, known=0)
+    clean = simulate("MIRIFULONG", 1, 5, shape=(60, 70), defects=quiet)[0]
     assert not clean.amplitude.any()
     result = _call("simulate-ifu", tmp_path / "s", "--size", "60 70", "--detector", "nrs1", "--exposures", "2",
                    "--strength", "5 9", "--no-dither", "--scene", "bright", "-q")  # fmt: skip

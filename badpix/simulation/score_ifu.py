@@ -21,7 +21,7 @@ from badpix import crf, dq
 from badpix.associations import root_name
 from badpix.errors import DataError
 from badpix.ifu.inputs import read_usable
-from badpix.simulation.ifu import KINDS
+from badpix.simulation.ifu_defects import KINDS
 
 _OUTLIER = np.uint32(dq.VALUE["OUTLIER"])
 
@@ -37,7 +37,7 @@ def count(usable: np.ndarray, flagged: np.ndarray, amplitude: np.ndarray, kind: 
     amplitude : ndarray of float32, shape (ny, nx)
         Injected strength, sigma.
     kind : ndarray of uint8, shape (ny, nx)
-        Bits of :data:`badpix.simulation.ifu.KINDS`.
+        Bits of :data:`badpix.simulation.ifu_defects.KINDS`.
     """
     inside = usable & (kind & KINDS["in_slice"] > 0)
     size = np.abs(amplitude)

@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from badpix import outlier_ifu, params
 from badpix.associations import read_inputs
-from badpix.simulation import ifu as sim
+from badpix.simulation.ifu_files import write_association
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
@@ -79,7 +79,7 @@ def _spoil(path):
     ],
 )
 def test_equal_to_the_pipeline(tmp_path, monkeypatch, detectors, exposures, options):
-    table = sim.write_association(tmp_path / "in", detectors=detectors, exposures=exposures, seed=3, shape=SIZE)
+    table = write_association(tmp_path / "in", detectors=detectors, exposures=exposures, seed=3, shape=SIZE)
     for path in table.parent.glob("*_cal.fits"):
         _spoil(path)
     _peer(str(table), tmp_path / "peer", monkeypatch, **options)
@@ -88,7 +88,7 @@ def test_equal_to_the_pipeline(tmp_path, monkeypatch, detectors, exposures, opti
 
 
 def test_intermediate_product_equal_to_the_pipeline(tmp_path, monkeypatch):
-    table = sim.write_association(tmp_path / "in", detectors=["NRS1", "NRS2"], exposures=2, seed=4, shape=SIZE)
+    table = write_association(tmp_path / "in", detectors=["NRS1", "NRS2"], exposures=2, seed=4, shape=SIZE)
     for path in table.parent.glob("*_cal.fits"):
         _spoil(path)
     _peer(str(table), tmp_path / "peer", monkeypatch, save_intermediate_results=True)
@@ -111,7 +111,7 @@ def test_intermediate_product_equal_to_the_pipeline(tmp_path, monkeypatch):
 def test_the_pipelines_models_open_our_files(tmp_path):
     from stdatamodels.jwst import datamodels
 
-    table = sim.write_association(tmp_path / "in", detectors=["MIRIFUSHORT"], exposures=2, seed=5, shape=SIZE)
+    table = write_association(tmp_path / "in", detectors=["MIRIFUSHORT"], exposures=2, seed=5, shape=SIZE)
     _ours([table], tmp_path / "out")
     for path in (tmp_path / "out").iterdir():
         source = table.parent / path.name.replace("_a3001_crf", "_cal")
@@ -165,7 +165,7 @@ def test_cube_build_takes_our_files(tmp_path, detector, instrument):
     from jwst.cube_build import data_types, file_table
     from jwst.datamodels import ModelContainer
 
-    table = sim.write_association(tmp_path / "in", detectors=[detector], exposures=2, seed=6, shape=SIZE)
+    table = write_association(tmp_path / "in", detectors=[detector], exposures=2, seed=6, shape=SIZE)
     _ours([table], tmp_path / "out")
     models = ModelContainer([str(p) for p in sorted((tmp_path / "out").iterdir())])
     types = data_types.DataTypes(models, None, None)
