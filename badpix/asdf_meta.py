@@ -1,4 +1,4 @@
-"""Changes single values in the metadata of an ASDF tree without reading the rest of it.
+"""ASDF trees as bytes: written alike each time, and single values changed without reading the rest.
 
 The ASDF extension of a JWST product holds YAML text (metadata, the GWCS) followed by binary blocks. A program
 that only has to note "outlier detection: complete" needs no GWCS objects for it (importing them takes longer
@@ -12,6 +12,7 @@ than the search), and every byte that it does not touch stays as it was. So:
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,23 @@ _END_OF_TREE = re.compile(rb"\r?\n\.\.\.\r?\n")
 _BLOCK_INDEX = b"#ASDF BLOCK INDEX"
 _PLAIN = re.compile(r"^[A-Za-z_][\w./+-]*$")
 _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+_EXTENSION = re.compile(r"  - !core/extension_metadata.*\n(?:    .*\n)*")
+_EXTENSIONS = re.compile(rf"(?:{_EXTENSION.pattern})+")
+
+
+def write(tree: Mapping[str, Any]) -> bytes:
+    """An ASDF file of a tree, the same bytes each time.
+
+    The package lists the extensions that it used in the order of a set, another one in each process; here they are
+    sorted.
+    """
+    import asdf
+
+    buffer = io.BytesIO()
+    asdf.AsdfFile(dict(tree)).write_to(buffer)
+    text, rest = split(buffer.getvalue())
+    text = _EXTENSIONS.sub(lambda found: "".join(sorted(_EXTENSION.findall(found[0]))), text, count=1)
+    return text.encode("utf-8") + rest
 
 
 def split(content: bytes) -> tuple[str, bytes]:

@@ -2,11 +2,15 @@
 
 import hashlib
 import io
+import re
 
 import asdf
+import astropy.units as u
 import numpy as np
 import pytest
+from astropy import coordinates
 from astropy.io import fits
+from astropy.modeling import models
 
 from badpix import asdf_meta, crf, crf_copy
 from badpix.associations import Association, Member
@@ -196,3 +200,15 @@ def test_tree_values_are_replaced_or_added_in_any_style(tree):
 def test_no_asdf():
     with pytest.raises(ValueError):
         asdf_meta.split(b"nothing")
+
+
+def test_trees_are_written_alike_in_every_process():
+    """The package lists the extensions it used in the order of a set; here they are sorted, and the file opens."""
+    model = models.Shift(2.0) & models.Shift(3.0) | models.Pix2Sky_TAN()
+    content = asdf_meta.write({"meta": {"model": model, "frame": coordinates.ICRS(), "unit": u.DN, "value": 3}})
+    used = re.findall(r"extension_uri: (\S+)", asdf_meta.split(content)[0])
+    assert len(used) >= 4
+    assert used == sorted(used)
+    with asdf.open(io.BytesIO(content), lazy_load=False) as file:
+        assert file["meta"]["value"] == 3
+        assert file["meta"]["model"].n_submodels == 3

@@ -5,7 +5,6 @@ keywords that hold for single exposures only (SIP terms, pointing, background) a
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from badpix import asdf_meta
 from badpix.associations import product_name
 from badpix.crf import CalFile, image_hdu
 from badpix.image.grid import Grid, Window, grid_to_sky
@@ -141,11 +141,7 @@ def make_gwcs(grid: Grid):
 
 def make_asdf_hdu(tree: dict[str, Any]) -> fits.BinTableHDU:
     """The ASDF extension of a FITS file: an ASDF file as one table cell."""
-    import asdf
-
-    buffer = io.BytesIO()
-    asdf.AsdfFile(tree).write_to(buffer)
-    content = np.frombuffer(buffer.getvalue(), np.uint8)[None]
+    content = np.frombuffer(asdf_meta.write(tree), np.uint8)[None]
     column = fits.Column(name="ASDF_METADATA", format=f"{content.shape[1]}B", array=content)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 

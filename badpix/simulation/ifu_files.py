@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from badpix import asdf_meta
 from badpix.errors import UsageError
 from badpix.output import atomic_path, check_directory, write_hdus, write_text
 from badpix.simulation.ifu import Exposure, simulate
@@ -135,8 +135,6 @@ def _asdf_content(
     name: str, header: Mapping[str, Any], det: Detector, shape: tuple[int, ...], shift: tuple[float, float]
 ) -> bytes:
     """Metadata and GWCS as the pipeline stores them, with the arrays as references to the HDUs."""
-    import asdf
-
     meta = {
         "filename": name,
         "model_type": "IFUImageModel",
@@ -147,9 +145,7 @@ def _asdf_content(
         "dither": {"x_offset": header["XOFFSET"], "y_offset": header["YOFFSET"]},
         "wcs": _make_wcs(det, shape, shift),
     }
-    buffer = io.BytesIO()
-    asdf.AsdfFile({"meta": meta}).write_to(buffer)
-    head, tail = buffer.getvalue().split(b"\nmeta:", 1)
+    head, tail = asdf_meta.write({"meta": meta}).split(b"\nmeta:", 1)
     lines = ""
     for key, extension in _IN_TREE.items():
         kind = "uint32" if key == "dq" else "float32"
