@@ -1,11 +1,13 @@
 """The noise of the comparison of an exposure with its model.
 
 1. ERR that is not finite and positive is replaced, from the variances where they are there.
-2. Expected noise: v0 = VAR_RNOISE + P(b) with P the median VAR_POISSON in bins of the model b; s0^2 = min(ERR^2,
+2. Scatter: 1.4826 MAD of (SCI - sky - b)/ERR, at least 1. Where the exposure is deeper than the others, the noise of
+   the model is the larger one, and decides what is flat and what is steep enough to learn from.
+3. Expected noise: v0 = VAR_RNOISE + P(b) with P the median VAR_POISSON in bins of the model b; s0^2 = min(ERR^2,
    v0). A hit raises its own ERR and would hide in it.
-3. Noise of the model: the factor f_m = 1.4826 MAD of (SCI - sky - b)/s0 over flat pixels, for each number m of other
+4. Noise of the model: the factor f_m = 1.4826 MAD of (SCI - sky - b)/s0 over flat pixels, for each number m of other
    groups.
-4. The noise of the difference is made of ERR, s0 and f_m as the parameter ``noise`` says.
+5. The noise of the difference is made of ERR, s0 and f_m as the parameter ``noise`` says.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ FLAT = 2.0  # sigma a pixel below which a pixel is flat
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
 _MIN_FLAT = 50
 _MAX_COVER = 8  # larger numbers of other groups share one noise factor
-_FACTOR_RANGE = (0.7, 2.0)
+_FACTOR_RANGE = (0.4, 10.0)
+FACTOR_USUAL = (0.7, 2.0)  # beyond these ERR is off, or the exposure is not as deep as the others
 
 
 def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDArray | None) -> NDArray:
@@ -38,7 +41,16 @@ def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDA
     return out
 
 
-# --- 2. expected noise ------------------------------------------------------------------------------------
+# --- 2. scatter -------------------------------------------------------------------------------------------
+
+
+def measure_scatter(residual: NDArray, sigma: NDArray) -> float:
+    """Scatter of SCI - sky - model in units of the exposure's own noise, at least 1 (1 where nothing is compared)."""
+    scatter = stats.median_mad(residual[::4, ::4] / sigma[::4, ::4])[1]
+    return max(1.0, scatter)
+
+
+# --- 3. expected noise ------------------------------------------------------------------------------------
 
 
 def measure_expected_noise(
@@ -109,13 +121,13 @@ def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple
     return levels, noise, slope
 
 
-# --- 3. and 4. the model's noise --------------------------------------------------------------------------
+# --- 4. and 5. the model's noise --------------------------------------------------------------------------
 
 
 def measure_noise_factors(
     residual: NDArray, expected: NDArray, flat: NDArray, cover: NDArray
 ) -> tuple[NDArray, list[int]]:
-    """f_m for m = 0 ... 8 (the last for all above), and the m at which it ran into its limits.
+    """f_m for m = 0 ... 8 (the last for all above), and the m at which it is unusual.
 
     Parameters
     ----------
@@ -140,9 +152,9 @@ def measure_noise_factors(
     for m in range(_MAX_COVER + 1):
         if not np.isfinite(factors[m]):
             factors[m] = factors[known[np.argmin(np.abs(known - m))]]
-    low, high = _FACTOR_RANGE
-    limited = [int(m) for m in known if not low <= factors[m] <= high]
-    return np.clip(factors, low, high), limited
+    low, high = FACTOR_USUAL
+    unusual = [int(m) for m in known if not low <= factors[m] <= high]
+    return np.clip(factors, *_FACTOR_RANGE), unusual
 
 
 def combine_noise(mode: str, err: NDArray, expected: NDArray, factors: NDArray, cover: NDArray) -> NDArray:

@@ -27,6 +27,7 @@ from badpix.image.noise import (
     combine_noise,
     measure_expected_noise,
     measure_noise_factors,
+    measure_scatter,
     replace_bad_error,
 )
 from badpix.image.pixel_map import evaluate_map
@@ -58,7 +59,7 @@ class Found:
     number: int
     counts: dict[str, int]
     noise_factors: list[float] = field(default_factory=list)
-    limited: list[int] = field(default_factory=list)
+    unusual: list[int] = field(default_factory=list)
     residual_sky: float = 0.0
     shift: tuple[float, float] | None = None
     sharpened: bool = False
@@ -169,16 +170,17 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
     sigma = replace_bad_error(err, var_rnoise, var_poisson)
     raw_err = err if p["test"] == "documented" and p["noise"] == "exposure" else None
     residual = sci - np.float32(image.compare) - model
-    model, residual = _sharpen(model, residual, sigma, others, p, found)
+    scatter = np.float32(measure_scatter(residual, sigma))
+    model, residual = _sharpen(model, residual, sigma * scatter, others, p, found)
     expected = sigma
     if p["noise"] != "exposure":
         expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
     del var_rnoise, var_poisson, err
     with np.errstate(invalid="ignore"):
-        flat = measure_derivative(model) < FLAT * expected
+        flat = measure_derivative(model) < FLAT * scatter * expected
     found.residual_sky = _level(residual, flat & (others > 0))
     residual -= np.float32(found.residual_sky)
-    factors, found.limited = measure_noise_factors(residual, expected, flat, others)
+    factors, found.unusual = measure_noise_factors(residual, expected, flat, others)
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p["noise"], sigma, expected, factors, others)
     del flat

@@ -87,9 +87,11 @@ def _warn(
         if item.shift is not None and max(map(abs, item.shift)) > SHIFT_LIMIT:
             x, y = item.shift
             talker.note(f"{cal.path.name}: lies ({x:+.2f}, {y:+.2f}) pixel beside the others; check its WCS")
-        if item.limited:
+        if item.unusual:
+            factors = ", ".join(f"{item.noise_factors[m - 1]:.2g}" for m in item.unusual)
             talker.note(
-                f"{cal.path.name}: the noise does not fit ERR (factor at a limit, 0.7 or 2, for m = {item.limited})"
+                f"{cal.path.name}: differs from the others by {factors} times the noise that ERR tells "
+                f"(usual: 0.7 to 2): ERR is off, or the others are not as deep"
             )
     high = [e for e in exposures if e["percent"] > 5]
     if high:

@@ -1,0 +1,75 @@
+"""The image outlier search on exposures that are not alike: deeper or shallower than the rest."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from badpix import outlier_image, params
+from badpix.associations import read_inputs
+from badpix.image.noise import measure_noise_factors, measure_scatter
+from badpix.simulation.image import Setup, simulate
+from badpix.simulation.score_image import score_run
+
+DEGRADED = 4.0  # the noise of the sky is that many times larger in the copies
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory):
+    """Four groups of one depth."""
+    setup = Setup(seed=61, shape=(320, 320), stars=9000.0, dither=8.0)
+    return simulate(tmp_path_factory.mktemp("equal"), setup).parent
+
+
+def copy_unequal(source, target, shallow):
+    """The set with noise added to the exposures of these numbers; its directory."""
+    (target / "truth").mkdir(parents=True)
+    for truth in (source / "truth").iterdir():
+        (target / "truth" / truth.name).symlink_to(truth)
+    rng = np.random.default_rng(62)
+    for number, path in enumerate(sorted(source.glob("*_cal.fits"))):
+        with fits.open(path) as hdul:
+            if number in shallow:
+                sci, err = hdul["SCI"].data, hdul["ERR"].data
+                added = np.float32((DEGRADED**2 - 1) * np.nanmedian(err) ** 2)
+                sci += rng.normal(0, np.sqrt(added), sci.shape).astype(np.float32)
+                hdul["VAR_RNOISE"].data += added
+                np.sqrt(err**2 + added, out=err)
+            hdul.writeto(target / path.name)
+    return target
+
+
+def flag(folder, output, parameter_set="default", **options):
+    notes = []
+    p = params.check(params.section("image"), options, "test", parameter_set)
+    _, summary = outlier_image.flag_images(
+        read_inputs(sorted(folder.glob("*_cal.fits"))), output, p, talker=outlier_image.Talker(note=notes.append)
+    )
+    return summary, notes, score_run(folder, output)
+
+
+def test_scatter_is_that_of_the_noisier_one_of_exposure_and_model():
+    rng = np.random.default_rng(1)
+    sigma = np.full((200, 200), 2, np.float32)
+    assert measure_scatter(rng.normal(0, 10, sigma.shape).astype(np.float32), sigma) == pytest.approx(5, rel=0.05)
+    assert measure_scatter(rng.normal(0, 1, sigma.shape).astype(np.float32), sigma) == 1
+    assert measure_scatter(np.full_like(sigma, np.nan), sigma) == 1
+
+
+@pytest.mark.parametrize(
+    ("noise", "factor", "unusual"), [(1.2, 1.2, []), (5, 5, [3]), (0.5, 0.5, [3]), (30, 10, [3])]
+)
+def test_noise_factors_are_told_where_they_are_unusual(noise, factor, unusual):
+    residual = np.random.default_rng(2).normal(0, noise, (300, 300)).astype(np.float32)
+    flat, cover = np.ones(residual.shape, bool), np.full(residual.shape, 3, np.uint8)
+    factors, found = measure_noise_factors(residual, np.ones_like(residual), flat, cover)
+    assert factors[3] == pytest.approx(factor, rel=0.05)
+    assert found == unusual
+
+
+def test_an_exposure_deeper_than_the_others_keeps_its_stars(equal, tmp_path):
+    folder = copy_unequal(equal, tmp_path / "deep", shallow=(1, 2, 3))
+    summary, notes, score = flag(folder, tmp_path / "out")
+    assert score["sources_damaged"] < 0.01
+    assert score["false_per_million"] < 100  # steep pixels made of the others' noise: 280
+    assert summary["exposures"][0]["noise_factors"][0] > 2
+    assert any("00001_nrcb1_cal.fits: differs from the others by" in note for note in notes)
