@@ -36,6 +36,7 @@ from badpix.image.members import (
     SILENT,
     Talker,
     check_room,
+    find_shallow,
     find_windows,
     name_groups,
     place_images,
@@ -175,19 +176,22 @@ def _search_resampled(
 ) -> tuple[list[Found], dict[str, Any]]:
     """Steps 1 to 6; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p, talker)
+    names = list(dict.fromkeys(group_names))
     windows = find_windows(images)
     rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
     images, sky = set_skies(images, grid, p, executor, talker)
     products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
-    plan = Plan(shelf, grid, windows, p, products=products)
+    shallow = find_shallow(images, p, executor, talker)
+    plan = Plan(shelf, grid, windows, p, shallow, products=products)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_tasks(executor, drizzle_group, [(plan, members) for members in by_group]))
     write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
     sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p["audit_snr"]) if p["audit"] else plan.sources
-    pair_sigma = measure_pair_sigma(shelf, windows) if p["reference"] == "others" else 0.0
-    plan = Plan(shelf, grid, windows, p, pair_sigma, sources, products)
+    deep = [g for g in range(len(windows)) if g not in shallow]
+    pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
+    plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, sources, products)
     found = list(run_tasks(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p)
     facts = {
@@ -195,6 +199,7 @@ def _search_resampled(
         "map_error_pixels": max((i.pixel_map.error for i in images if i.pixel_map), default=0.0),
         "weight_limits": limits,
         "sky": sky,
+        "shallow_groups": [names[g] for g in sorted(shallow)],
         "sources": len(sources),
         "source_positions": np.stack(grid_to_sky(grid, *sources.T), axis=1).round(7).tolist(),
         "sharpness_limit": limit,

@@ -10,8 +10,6 @@ from badpix.image.noise import measure_noise_factors, measure_scatter
 from badpix.simulation.image import Setup, simulate
 from badpix.simulation.score_image import score_run
 
-DEGRADED = 4.0  # the noise of the sky is that many times larger in the copies
-
 
 @pytest.fixture(scope="module")
 def equal(tmp_path_factory):
@@ -20,8 +18,8 @@ def equal(tmp_path_factory):
     return simulate(tmp_path_factory.mktemp("equal"), setup).parent
 
 
-def copy_unequal(source, target, shallow):
-    """The set with noise added to the exposures of these numbers; its directory."""
+def copy_unequal(source, target, shallow, times):
+    """The set, with noise added to the exposures of these numbers until their sky has ``times`` as much."""
     (target / "truth").mkdir(parents=True)
     for truth in (source / "truth").iterdir():
         (target / "truth" / truth.name).symlink_to(truth)
@@ -30,7 +28,7 @@ def copy_unequal(source, target, shallow):
         with fits.open(path) as hdul:
             if number in shallow:
                 sci, err = hdul["SCI"].data, hdul["ERR"].data
-                added = np.float32((DEGRADED**2 - 1) * np.nanmedian(err) ** 2)
+                added = np.float32((times**2 - 1) * np.nanmedian(err) ** 2)
                 sci += rng.normal(0, np.sqrt(added), sci.shape).astype(np.float32)
                 hdul["VAR_RNOISE"].data += added
                 np.sqrt(err**2 + added, out=err)
@@ -67,9 +65,31 @@ def test_noise_factors_are_told_where_they_are_unusual(noise, factor, unusual):
 
 
 def test_an_exposure_deeper_than_the_others_keeps_its_stars(equal, tmp_path):
-    folder = copy_unequal(equal, tmp_path / "deep", shallow=(1, 2, 3))
+    folder = copy_unequal(equal, tmp_path / "deep", shallow=(1, 2, 3), times=4)
     summary, notes, score = flag(folder, tmp_path / "out")
     assert score["sources_damaged"] < 0.01
     assert score["false_per_million"] < 100  # steep pixels made of the others' noise: 280
     assert summary["exposures"][0]["noise_factors"][0] > 2
     assert any("00001_nrcb1_cal.fits: differs from the others by" in note for note in notes)
+
+
+def test_an_exposure_shallower_than_the_others_is_no_reference_for_them(equal, tmp_path):
+    folder = copy_unequal(equal, tmp_path / "shallow", shallow=(1,), times=9)
+    summary, notes, score = flag(folder, tmp_path / "out")
+    all_in, _, all_score = flag(folder, tmp_path / "all", reference_noise=None)
+    assert score["false_per_million"] < 100
+    assert all_score["false_per_million"] > 300
+    assert len(summary["shallow_groups"]) == 1
+    assert not all_in["shallow_groups"]
+    assert any("00002_nrcb1_cal.fits: 9.0 times as noisy" in note for note in notes)
+    assert [e["single_coverage_pixels"] > 0 for e in summary["exposures"]] == [True, False, True, True]
+    assert summary["exposures"][1]["bright"] > 50  # it is searched itself
+
+
+def test_two_exposures_stay_each_other_s_reference(equal, tmp_path):
+    folder = copy_unequal(equal, tmp_path / "two", shallow=(0,), times=4)
+    for path in sorted(folder.glob("*_cal.fits"))[2:]:
+        path.unlink()
+    summary, notes, _ = flag(folder, tmp_path / "out")
+    assert summary["shallow_groups"] == []
+    assert not any("as noisy" in note for note in notes)

@@ -5,6 +5,7 @@
 3. Grid, pixel maps and windows (:func:`place_images`, :func:`find_windows`).
 4. What fits neither memory nor disk is refused before the work (:func:`check_room`).
 5. Skies: from keywords, or matched between overlapping images (:func:`set_skies`).
+6. Groups much noisier than the others are no reference for these (:func:`find_shallow`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import associations, crf
+from badpix import associations, crf, stats
 from badpix.associations import Association
 from badpix.crf import CalFile
 from badpix.errors import DataError
@@ -264,6 +265,34 @@ def set_skies(
     levels = [float(v) for v in matched.levels]
     placed = [replace(i, subtract=level, compare=level) for i, level in zip(images, levels, strict=True)]
     return placed, {"matched": True, "levels": levels, "sets": matched.sets}
+
+
+def find_shallow(
+    images: Sequence[Image], p: dict[str, Any], executor: Executor | None, talker: Talker
+) -> frozenset[int]:
+    """Groups whose median ERR exceeds ``reference_noise`` times the median over groups.
+
+    Where the median of the others is the mean of two, or the lower one of them, one shallow exposure sets its noise.
+    """
+    groups = max(i.group for i in images) + 1
+    if p["reference_noise"] is None or p["reference"] != "others" or groups < 3:
+        return frozenset()
+    levels = np.array(list(run_tasks(executor, measure_noise_level, [i.cal for i in images])))
+    members = np.array([i.group for i in images])
+    noise = np.array([np.median(levels[members == g]) for g in range(groups)])
+    ratio = noise / stats.median_mad(noise)[0]
+    shallow = np.flatnonzero(ratio > p["reference_noise"])
+    for g in shallow:
+        first = images[int(np.argmax(members == g))].cal.path.name
+        talker.note(f"{first}: {ratio[g]:.1f} times as noisy as the others, which are compared without its group")
+    return frozenset(int(g) for g in shallow)
+
+
+def measure_noise_level(cal: CalFile) -> float:
+    """Task: median of the positive ERR of one image, NaN where there is none."""
+    err = crf.read_rows(cal, "ERR")[::4, ::4]
+    err = err[np.isfinite(err) & (err > 0)]
+    return float(np.median(err)) if err.size else np.nan
 
 
 def _has_level(cal: CalFile) -> bool:

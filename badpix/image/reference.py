@@ -2,12 +2,16 @@
 
 1. Reference on the grid: the two middle values (a, b) of the *other* groups; their mean where they agree, the
    lower one where they don't (b - a > agree_sigma * s_d + agree_gradient * D(a): the higher one is a hit in
-   another group). s_d is the noise of the difference of two mosaics.
+   another group). s_d is the noise of the difference of two mosaics. Groups that are too shallow
+   (``reference_noise``) are not among the others.
 2. Holes of a pixel or two are filled from their 3x3 neighbours, so that interpolation doesn't widen them.
 3. Blot to the exposure's pixels; m = number of other groups there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +56,16 @@ def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
     return image
 
 
-def measure_pair_sigma(shelf: Shelf, windows: list[Window], *, pairs: int = 12) -> float:
-    """1.4826 MAD of the difference of two mosaics, median over pairs of successive groups; 0 without overlap."""
+def measure_pair_sigma(shelf: Shelf, windows: list[Window], groups: Sequence[int], *, pairs: int = 12) -> float:
+    """1.4826 MAD of the difference of two mosaics, median over successive pairs of ``groups``; 0 without overlap."""
     found = []
-    for g in range(min(len(windows) - 1, pairs)):
-        both = windows[g].overlap(windows[g + 1])
+    for pair in pairwise(groups[: pairs + 1]):
+        both = windows[pair[0]].overlap(windows[pair[1]])
         if both is None:
             continue
         parts = []
         step = max(1, both.shape[0] // _PAIR_ROWS)
-        for group in (g, g + 1):
+        for group in pair:
             window = windows[group]
             rows, columns = both.within(window)
             lines = [

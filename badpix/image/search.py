@@ -47,6 +47,7 @@ class Plan:
     grid: Grid
     windows: list[Window]  # of the groups
     p: dict[str, Any]
+    shallow: frozenset[int] = frozenset()  # groups that are no reference
     pair_sigma: float = 0.0
     sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
@@ -73,7 +74,10 @@ class Found:
 
 
 def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
-    """Task: drizzle one group, mask low weights, put the mosaic on the shelf; the weight limit."""
+    """Task: drizzle one group, mask low weights, put the mosaic on the shelf; the weight limit.
+
+    A group that is no reference for the others leaves an empty mosaic.
+    """
     plan, images = task
     p, window = plan.p, plan.windows[images[0].group]
     drizzle = resample.start_drizzle(window, kernel=p["kernel"], fillval=resample.parse_fillval(p["fillval"]))
@@ -87,6 +91,8 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     limit = measure_weight_limit(weight, maskpt=p["maskpt"])
     with np.errstate(invalid="ignore"):
         mosaic[weight < np.float32(limit)] = np.nan
+    if images[0].group in plan.shallow:
+        mosaic[:] = np.nan
     plan.shelf.write(mosaic_name(images[0].group), mosaic)
     return limit
 

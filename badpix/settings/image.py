@@ -84,6 +84,16 @@ SECTION = Section(
         ),
         Param("reference", "others", "Compare an exposure with the median of the other groups, or of all.",
               "choice", choices=("others", "all"), documented="all", group=MODEL),
+        Param(
+            "reference_noise",
+            2.0,
+            "A group whose median ERR exceeds this many times the median over the groups is no reference for the "
+            "others (reference others, more than two groups); it is searched itself. none = all are.",
+            low=1.0,
+            optional=True,
+            documented=None,
+            group=MODEL,
+        ),
         Param("agree_sigma", 3.0, "The two middle values of the others agree within this many sigma ...",
               unit="sigma", low=0.0, group=MODEL),
         Param("agree_gradient", 0.7, "... plus this fraction of the local derivative; else the lower one counts.",
