@@ -164,7 +164,7 @@ def _primary_header(header: fits.Header, values: Mapping[str, str], history: lis
     header = _without_checksum(header)
     for key, value in values.items():
         if key in header:
-            header[key] = value
+            set_text(header, key, value)
         else:
             steps = [k for k in header if k.startswith("S_")] if key == "S_OUTLIR" else []
             card = (key, value, _COMMENTS.get(key, ""))
@@ -172,6 +172,13 @@ def _primary_header(header: fits.Header, values: Mapping[str, str], history: lis
     for line in history:
         header.add_history(line)
     return header.tostring().encode("ascii")
+
+
+def set_text(header: fits.Header, key: str, value: str) -> None:
+    """Change a keyword that holds text; its comment is dropped where it would not fit on the card any more."""
+    comment = header.comments[key]
+    used = len(fits.Card(key, value).image.rstrip()) + len(" / ")
+    header[key] = (value, comment if used + len(comment) <= fits.Card.length else "")
 
 
 def _without_checksum(header: fits.Header) -> fits.Header:

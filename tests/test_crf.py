@@ -126,6 +126,15 @@ def test_primary_header_and_tree_say_what_was_done(cal_path, tmp_path):
     assert crf.read_meta(crf.read_layout(target), "meta.group_id") is None
 
 
+@pytest.mark.parametrize(("letters", "comment"), [(20, "Name of the file"), (52, ""), (75, "")])
+def test_a_comment_that_does_not_fit_is_dropped(cal_path, tmp_path, letters, comment):
+    fits.setval(cal_path, "FILENAME", value="x_cal.fits", comment="Name of the file")
+    target = tmp_path / ("x" * (letters - len("_crf.fits")) + "_crf.fits")
+    _write(cal_path, target, np.zeros(SHAPE, bool))  # warnings are errors
+    header = fits.getheader(target)
+    assert (header["FILENAME"], header.comments["FILENAME"]) == (target.name, comment)
+
+
 def test_skipped_exposures_keep_their_pixels(cal_path, tmp_path):
     assert _write(cal_path, tmp_path / "x_crf.fits", None, status="SKIPPED") == {}
     with fits.open(cal_path) as old, fits.open(tmp_path / "x_crf.fits") as new:

@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 
 from badpix.associations import Association, product_name
+from badpix.crf_copy import set_text
 from badpix.figures import make_figure, save_figure
 from badpix.ifu.bands import Plan, sample_significance
 from badpix.ifu.inputs import Exposure, axis_across, read_usable
@@ -54,7 +55,9 @@ def write_differences(path: Path, final: str, first: Exposure, exposures: list[E
         smallest, kernel_size=p["kernel_size"], threshold_percent=p["threshold_percent"], everywhere=True
     )
     header = first.cal.primary.copy()
-    header["FILENAME"], header["DATAMODL"] = final, "OutlierIFUOutputModel"
+    header.setdefault("FILENAME", "")
+    set_text(header, "FILENAME", final)
+    header["DATAMODL"] = "OutlierIFUOutputModel"
     rows, columns = odd(p["kernel_size"])
     header["KERNXSZ"] = (rows, "outlier detection kernel x size")
     header["KERNYSZ"] = (columns, "outlier detection kernel y size")
