@@ -210,12 +210,14 @@ LIMITS = {
 }  # fmt: skip
 
 
-def hits(residual, model=None, cover=3, **changes):
+def hits(residual, model=None, cover=3, saturated=False, **changes):
     residual = residual.astype(np.float32)
     model = np.zeros_like(residual) if model is None else model.astype(np.float32)
     one = np.ones_like(residual)
-    cover = np.full(residual.shape, cover, np.uint8)
-    return image_test.find_hits(residual, model, one, one, cover, **{**LIMITS, **changes})
+    cover, saturated = (
+        np.broadcast_to(v, residual.shape).astype(kind) for v, kind in ((cover, "u1"), (saturated, bool))
+    )
+    return image_test.find_hits(residual, model, one, one, cover, saturated, **{**LIMITS, **changes})
 
 
 def test_hits_with_their_neighbours_on_flat_sky_edges_included():
@@ -260,6 +262,35 @@ def test_flux_that_moved_within_a_star_is_no_hit_and_added_charge_is():
     guarded = hits(added, model)
     assert not guarded.bright.any()
     assert guarded.guarded == 1
+
+
+def test_the_only_valid_core_of_a_star_is_kept():
+    model = np.zeros((15, 15))
+    model[7, 7], model[7, 6], model[7, 8] = 100, 40, 40
+    residual = np.zeros_like(model)
+    residual[7, 7] = 150
+    beside_hole = np.full(model.shape, 3)
+    beside_hole[6, 7] = 1  # saturated in two of the others
+    assert not hits(residual, model, cover=beside_hole, saturated=True).bright.any()
+    assert hits(residual, model, cover=beside_hole).bright[7, 7]
+    assert hits(residual, model, saturated=True).bright[7, 7]
+    assert hits(residual, model * 0, cover=beside_hole, saturated=True).bright[7, 7]  # no core: a hit that saturated
+    assert hits(residual, model, cover=beside_hole, saturated=True, protect_sources=0.0).bright[7, 7]
+
+
+def test_faint_stars_have_phases_too():
+    model = np.zeros((15, 15))
+    model[7, 7] = 2.0  # not steep, but tilted
+    faint, moved, hit = (np.zeros_like(model) for _ in range(3))
+    faint[7, 7] = hit[7, 7] = 5.0  # below hypot(4.5, 0.9 (1 + 1/3) 2) = 5.1
+    moved[7, 7], moved[7, 6], moved[7, 8] = 5.5, -1, -1
+    assert not hits(faint, model).bright.any()
+    assert not hits(moved, model).bright.any()
+    assert hits(moved, model, conserve=0.6).bright.any()
+    hit[7, 7] = 5.2
+    assert hits(hit, model).bright.sum() == 1
+    assert hits(faint, model / 2).bright.sum() == 1  # as on flat sky
+    assert hits(1e30 * hit, 1e30 * model).bright.sum() == 1
 
 
 def test_flags_on_steep_pixels_must_stand_out_unless_in_company():
@@ -333,6 +364,9 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     assert (150, 30) in set(zip(lone.ys.tolist(), lone.xs.tolist(), strict=True))
     assert sharp[150, 30]
     assert sharp.sum() == 1
+    sci[155, 34] = 8000  # a bright star: what is sharp beside it is its diffraction
+    ring = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    assert (150, 30) not in set(zip(ring.ys.tolist(), ring.xs.tolist(), strict=True))
     assert image_test.sharpness_limit(found.stars[:99]) is None
 
 

@@ -77,12 +77,10 @@ def test_an_exposure_shallower_than_the_others_is_no_reference_for_them(equal, t
     folder = copy_unequal(equal, tmp_path / "shallow", shallow=(1,), times=9)
     summary, notes, score = flag(folder, tmp_path / "out")
     all_in, _, all_score = flag(folder, tmp_path / "all", reference_noise=None)
-    assert score["false_per_million"] < 100
-    assert all_score["false_per_million"] > 300
+    assert score["false_per_million"] < 0.5 * all_score["false_per_million"]
     assert len(summary["shallow_groups"]) == 1
     assert not all_in["shallow_groups"]
     assert any("00002_nrcb1_cal.fits: 9.0 times as noisy" in note for note in notes)
-    assert [e["single_coverage_pixels"] > 0 for e in summary["exposures"]] == [True, False, True, True]
     assert summary["exposures"][1]["bright"] > 50  # it is searched itself
 
 

@@ -4,20 +4,23 @@ Documented rule (:func:`find_documented`): two passes on |SCI - model - backgrou
 and derivative, the second one on the neighbours of the first.
 
 Better test (:func:`find_hits`), with r = SCI - sky - model, z = r / st, D = derivative of the model, m = number
-of other groups, S3 = sum of r over 3x3, steep = D > 3 st:
+of other groups, S3 = sum of r over 3x3, tilted = D > 1.5 st, steep = D > 3 st:
 
-1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on steep pixels S3 > conserve * r: a hit only adds charge,
-   another sub-pixel phase of a star moves it from the neighbours to the peak;
+1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on tilted pixels S3 > conserve * r: a hit only adds charge,
+   another sub-pixel phase of a star moves it from the neighbours to the peak. What the phase may do adds to the
+   noise there: z > hypot(snr1, p), p = 0.9 (1 + 1/m) D/st but at most 6;
 2. grow, twice: neighbours of what is flagged with the second pair of limits and the same condition;
 3. dark: z < -snr_dark, -r > 1.125 (1 + 1/m) D, m >= 2 (with one other exposure a dark pixel is a hit in that
    one);
 4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources
-   (1 + 1/m) D;
+   (1 + 1/m) D. Never where the pixel is SATURATED (in later groups) and others have lost it: m falls beside it. Then
+   this exposure has the only valid core;
 5. stand-out: on steep pixels |r|/D must exceed stand_out times the largest |r|/D of the unflagged steep pixels in
    7x7, unless 3 more pixels of its 5x5 are flagged: where the model is off all around (speckles, saturated stars),
    one pixel that is off tells nothing, while a track comes in company;
 6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
-7. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`).
+7. single coverage (m = 0): pixels sharper than the stars seen elsewhere (:func:`measure_sharpness`), and brighter
+   than 5 % of the brightest pixel in 15x15, whose diffraction ring they might be.
 
 All limits are exceeded strictly.
 """
@@ -29,12 +32,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.neighbours import gather, locate
+from badpix.neighbours import chunks, gather, locate
 from badpix.resample import measure_derivative
 from badpix.stats import grow
 
 ROWS = 64  # of a band
 STEEP = 3.0  # sigma a pixel
+TILTED = 1.5
+PHASE = 0.9  # local derivatives by which another sub-pixel phase may change a pixel ...
+PHASE_MOST = 6.0  # ... and the most that this counts, sigma: above, the limits on the derivative decide
 NEAR = 3  # pixels to each side, over which a flag on a steep pixel is compared with its surroundings
 COMPANY = 3  # other flagged pixels in 5x5 that make it a track
 CORE_FRACTION = 0.03
@@ -47,6 +53,7 @@ SEEN_ELSEWHERE = 0.5
 ALONE = 7  # pixels around a yardstick without a brighter one ...
 ALONE_MISSING = 4  # ... and with so many missing ones at most
 SHARP_SIGMA = 10.0
+RING = 0.05  # of the brightest pixel around, below which a sharp pixel may be its diffraction ring
 SHARP_MARGIN = 3.0
 SHARP_QUANTILE = 0.99
 SHARP_OFFSET = 0.05
@@ -95,12 +102,25 @@ class Hits(NamedTuple):
     common: int  # let go because their surroundings are as far off
 
 
+class _Scene(NamedTuple):
+    """What the pixels of an exposure are judged by."""
+
+    model: NDArray
+    derivative: NDArray
+    flat: NDArray
+    noise: NDArray
+    expected: NDArray
+    cover: NDArray
+    saturated: NDArray
+
+
 def find_hits(
     residual: NDArray,
     model: NDArray,
     noise: NDArray,
     expected: NDArray,
     cover: NDArray,
+    saturated: NDArray,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
@@ -122,21 +142,23 @@ def find_hits(
         st and s0.
     cover : uint8 (ny, nx)
         m.
+    saturated : bool (ny, nx)
+        DQ has SATURATED.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         z = residual / noise
         derivative = measure_derivative(model)
         flat = derivative < STEEP * noise
+        scene = _Scene(model, derivative, flat, noise, expected, cover, saturated)
         bright, guarded = _find_signed(
-            z, residual, derivative, flat, cover, model, expected,
-            snr=snr, scale=scale, conserve=conserve, protect_sources=protect_sources,
-        )  # fmt: skip
+            z, residual, scene, snr=snr, scale=scale, conserve=conserve, protect_sources=protect_sources
+        )
         dark = np.zeros_like(bright)
         if snr_dark:
             usable = -z
             usable[cover < 2] = 0
             dark, saved = _find_signed(
-                usable, -residual, derivative, flat, cover, model, expected,
+                usable, -residual, scene,
                 snr=(snr_dark, np.inf), scale=(1.125, 1.125), conserve=conserve, protect_sources=protect_sources,
             )  # fmt: skip
             guarded += saved
@@ -172,11 +194,7 @@ def find_common(
 def _find_signed(
     z: NDArray,
     r: NDArray,
-    derivative: NDArray,
-    flat: NDArray,
-    cover: NDArray,
-    model: NDArray,
-    expected: NDArray,
+    scene: _Scene,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
@@ -185,17 +203,18 @@ def _find_signed(
 ) -> tuple[NDArray, int]:
     """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at."""
     found = np.zeros(z.shape, bool)
-    ys, xs = locate((z > min(snr)) & (cover > 0))
+    ys, xs = locate((z > min(snr)) & (scene.cover > 0))
     if not len(ys):
         return found, 0
-    value, slope = r[ys, xs], derivative[ys, xs]
-    few = 1 + 1 / cover[ys, xs].astype(np.float32)
-    steep = ~flat[ys, xs]
+    value, slope = r[ys, xs], scene.derivative[ys, xs]
+    few = 1 + 1 / scene.cover[ys, xs].astype(np.float32)
+    tilt = slope / scene.noise[ys, xs]
+    tilted = tilt > TILTED
     kept = np.ones(len(ys), bool)
-    kept[steep] = np.nansum(gather(r, ys[steep], xs[steep], 1), axis=0) > conserve * value[steep]
-    bold = _is_bold(value, slope, few, steep, ys, xs, model, expected, protect_sources)
+    kept[tilted] = np.nansum(gather(r, ys[tilted], xs[tilted], 1), axis=0) > conserve * value[tilted]
+    phase = np.where(tilted, np.minimum(PHASE * few * tilt, PHASE_MOST), 0)
     above = z[ys, xs]
-    seed = kept & (above > snr[0]) & (value > scale[0] * few * slope)
+    seed = kept & (above > np.hypot(snr[0], phase)) & (value > scale[0] * few * slope)
     next_to = kept & (above > snr[1]) & (value > scale[1] * few * slope)
     found[ys[seed], xs[seed]] = True
     if next_to.any():
@@ -204,31 +223,39 @@ def _find_signed(
         for _ in range(2):
             found |= grow(found) & eligible
     before = int(np.count_nonzero(found))
+    bold = _is_bold(value, few * slope, ys, xs, scene, protect_sources)
     found[ys[~bold], xs[~bold]] = False
     return found, before - int(np.count_nonzero(found))
 
 
 def _is_bold(
-    value: NDArray,
-    slope: NDArray,
-    few: NDArray,
-    steep: NDArray,
-    ys: NDArray,
-    xs: NDArray,
-    model: NDArray,
-    expected: NDArray,
-    protect_sources: float,
+    value: NDArray, phase: NDArray, ys: NDArray, xs: NDArray, scene: _Scene, protect_sources: float
 ) -> NDArray:
-    """False where a flag would cost a source more than it could gain: a phase error on a core."""
+    """False where a flag would cost a source more than it could gain: a phase error on a core, or its only valid one.
+
+    ``phase`` is (1 + 1/m) D, in the units of ``value``.
+    """
     bold = np.ones(len(ys), bool)
-    doubt = steep & (value < protect_sources * few * slope)
-    if protect_sources and doubt.any():
+    if not protect_sources:
+        return bold
+    doubt = ~scene.flat[ys, xs] & (value < protect_sources * phase)
+    doubt |= ~scene.flat[ys, xs] & _is_lost_elsewhere(scene, ys, xs)
+    if doubt.any():
         y, x = ys[doubt], xs[doubt]
-        net = np.maximum(gather(model, y, x, 2) - np.float32(np.nanmedian(model[::5, ::5])), 0)
+        net = np.maximum(gather(scene.model, y, x, 2) - np.float32(np.nanmedian(scene.model[::5, ::5])), 0)
         total = np.nansum(net, axis=0)
-        core = (net[12] > CORE_FRACTION * total) & (total > CORE_SIGMA * expected[y, x])
+        core = (net[12] > CORE_FRACTION * total) & (total > CORE_SIGMA * scene.expected[y, x])
         bold[np.flatnonzero(doubt)[core]] = False
     return bold
+
+
+def _is_lost_elsewhere(scene: _Scene, ys: NDArray, xs: NDArray) -> NDArray:
+    """SATURATED pixels beside which fewer of the others are valid than around: there the core is lost."""
+    lost = scene.saturated[ys, xs]
+    if lost.any():
+        near, around = (gather(scene.cover.astype(np.float32), ys[lost], xs[lost], reach) for reach in (1, NEAR))
+        lost[lost] = np.fmin.reduce(near) < np.fmax.reduce(around)
+    return lost
 
 
 # --- trails -----------------------------------------------------------------------------------------------
@@ -314,6 +341,7 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     v, t = _sharpness_at(sci, ys, xs)
     height = v / err[ys, xs]
     keep = (height > SHARP_SIGMA) & _is_open(sci, cover, ys, xs)
+    keep[keep] = v[keep] > RING * (_brightest(sci, ys[keep], xs[keep]) - level)
     return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
 
 
@@ -325,6 +353,14 @@ def _is_open(sci: NDArray, cover: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
     missing = np.isnan(gather(sci, ys, xs, NEAR)).sum(axis=0) - _beyond(sci.shape, ys, xs, NEAR)
     is_open: NDArray = whole & ((seen <= HOLE_SEEN) | (missing == 0))
     return is_open
+
+
+def _brightest(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+    """The largest value in 15x15 pixels around each."""
+    largest = np.empty(len(ys), sci.dtype)
+    for part in chunks(len(ys)):
+        largest[part] = np.fmax.reduce(gather(sci, ys[part], xs[part], ALONE), axis=0)
+    return largest
 
 
 def _beyond(shape: tuple[int, int], ys: NDArray, xs: NDArray, reach: int) -> NDArray:

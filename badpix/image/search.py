@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import crf, resample
+from badpix import dq as flags
 from badpix.crf import CalFile
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
@@ -37,6 +38,8 @@ from badpix.image.stack import Shelf, mosaic_name
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.resample import measure_derivative
 from badpix.stats import grow
+
+_SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,10 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
     p = plan.p
     found = Found(image.number, {})
     sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
-    good = np.isfinite(sci) & ((crf.read_rows(image.cal, "DQ") & crf.DO_NOT_USE) == 0)
+    dq = crf.read_rows(image.cal, "DQ")
+    good = np.isfinite(sci) & ((dq & crf.DO_NOT_USE) == 0)
+    saturated = (dq & _SATURATED) != 0
+    del dq
     sci[~good] = np.nan
     var_rnoise, var_poisson = (_read_optional(image.cal, name) for name in ("VAR_RNOISE", "VAR_POISSON"))
     sigma = replace_bad_error(err, var_rnoise, var_poisson)
@@ -190,7 +196,7 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p["noise"], sigma, expected, factors, others)
     del flat
-    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, found)
+    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, found)
     if p["audit"]:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
@@ -248,13 +254,14 @@ def _test(
     noise: NDArray,
     expected: NDArray,
     others: NDArray,
+    saturated: NDArray,
     found: Found,
 ) -> NDArray:
     if p["test"] == "documented":
         error = noise if raw_err is None else raw_err
         return find_documented(sci, error, model, image.compare, snr=p["snr"], scale=p["scale"])
     hits = find_hits(
-        residual, model, noise, expected, others,
+        residual, model, noise, expected, others, saturated,
         snr=_product(p["snr"], p["snr_factor"]),
         scale=_product(p["scale"], p["scale_factor"]),
         snr_dark=p["snr_dark"],
