@@ -185,6 +185,40 @@ def test_lines_on_a_dithered_source_are_left_alone():
     assert np.count_nonzero(_search(sci, sigma=sigma)[0]) == 0
 
 
+def _add_source(s, x0):
+    """A sharp source with lines, which hides what lies under it."""
+    y, x = np.mgrid[: s.shape[0], : s.shape[1]]
+    lines = sum(np.exp(-0.5 * ((y - c) / 1.1) ** 2) for c in range(8, 90, 12))
+    s += (600 * np.exp(-0.5 * ((x - x0) / 1.1) ** 2) * (0.2 + lines)).astype("f4")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("covered", "expected"), [(1, sg.PERSISTENT), (2, sg.PERSISTENT), (3, 0)])
+def test_a_source_in_some_exposures_does_not_hide_a_persistent_pixel(sign, covered, expected):
+    sci, truth = _noise(seed=17), np.zeros((4, 90, 100), np.uint8)
+    pixels = [(31, 50), (58, 51), (66, 50)]
+    for e, s in enumerate(sci):
+        _add_source(s, 50 if e < covered else 10 + 8 * e)
+    sigma = [np.sqrt(1 + 0.05 * np.maximum(s - 20, 0)).astype("f4") for s in sci]
+    for y, x in pixels:
+        truth[:, y, x] = expected
+        for s in sci:
+            s[y, x] += sign * 15
+    found = _search(sci, sigma=sigma, single=False, noise="err")[0]
+    np.testing.assert_array_equal(found, truth)
+
+
+def test_half_of_the_exposures_must_show_a_pixel_that_sources_hide_in_the_others():
+    table = np.array([[9, 9, 9, 3, -9], [9, 9, 0, 9, -9], [0, 0, 0, 0, 9], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]], "f4")
+    hidden = np.zeros((5, 5), bool)
+    hidden[2:4] = True
+    finite = np.ones((5, 5), bool)
+    finite[4, [0, 2, 3, 4]] = False  # the second pixel: 2 of 5 show it, in 3 it is hidden
+    hidden[4, 1] = True
+    found = sg._find_partly_hidden(table, finite, hidden, solve_thresholds(5, 1e-5))
+    assert found.tolist() == [True, False, False, False, True]
+
+
 def test_gaps_and_what_cannot_be_tested():
     sci = _noise(seed=5)
     for s in sci:

@@ -12,7 +12,9 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
 3. *Protection*: where the 8 neighbours of a pixel don't fit the noise either, its significance is lowered in
    proportion (by ``protect`` for their eta, by ``protect_structure`` for the larger of their residuals).
 4. *Persistent*: in all m exposures that measure the pixel, one sign, each beyond the threshold t(m, m) at which
-   Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures.
+   Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures. A source that covers the
+   pixel in some exposures hides it there (step 3 with strength 1 divides by more than 3). The c others, 2 or more and
+   at least half of m, then do alone, if each is beyond t(c, c), ``min_sigma`` and 3.5.
 5. *Partial*: the same for k of m exposures, k a majority; flagged where it exceeds ``partial_sigma``.
 6. *Single*: beyond t(1, 1) both in eta and against the lower median of all exposures (too low values: against the
    upper one), unless other exposures have something as significant close by (a line of a dithered source is at the
@@ -33,6 +35,9 @@ from badpix.neighbours import offsets
 # Reasons, in order of precedence.
 REASONS = ("persistent", "partial", "single", "grown")
 PERSISTENT, PARTIAL, SINGLE, GROWN = 1, 2, 3, 4
+
+_HIDDEN = 3.0  # divisor by structure, at strength 1, above which a source hides a pixel
+_SHOWN_SIGMA = 3.5  # lowest threshold where only some exposures show the pixel
 
 
 def find_significant(
@@ -133,15 +138,9 @@ def _flag_repeated(
 ) -> None:
     """Tests for persistent and partly persistent pixels (steps 4 and 5), into ``reasons``."""
     n = len(found)
-    times = np.zeros(band.noise.size, np.uint16)
-    for at, _ in found:
-        times[at] += 1
-    pixels = np.flatnonzero(times >= 2)
-    table = np.zeros((n, pixels.size), np.float32)
-    for e, (at, value) in enumerate(found):
-        mine = times[at] >= 2
-        table[e, np.searchsorted(pixels, at[mine])] = value[mine]
-    measured = np.add.reduce([np.isfinite(r.eta.reshape(-1)[pixels]) for r in band.residuals], dtype=np.intp)
+    pixels, table = _tabulate(found, band.noise.size)
+    finite = np.stack([np.isfinite(r.eta.reshape(-1)[pixels]) for r in band.residuals])
+    measured = finite.sum(axis=0)
     limits = np.maximum(thresholds, min_sigma)
     for sign in (1, -1):
         signed = sign * table
@@ -154,6 +153,41 @@ def _flag_repeated(
                     on = pixels[hit & (signed[e] > partial_sigma)]
                     reasons[e, on] = PARTIAL
             reasons[:, pixels[of_m & (ranked[m - 1] > limits[m, m])]] = PERSISTENT
+    reasons[:, pixels[_find_partly_hidden(table, finite, _find_hidden(band, pixels), limits)]] = PERSISTENT
+
+
+def _tabulate(found: list[tuple[np.ndarray, np.ndarray]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of 2 or more exposures (flat indices), and their significance in each exposure, else 0."""
+    times = np.zeros(size, np.uint16)
+    for at, _ in found:
+        times[at] += 1
+    pixels = np.flatnonzero(times >= 2)
+    table = np.zeros((len(found), pixels.size), np.float32)
+    for e, (at, value) in enumerate(found):
+        mine = times[at] >= 2
+        table[e, np.searchsorted(pixels, at[mine])] = value[mine]
+    return pixels, table
+
+
+def _find_hidden(band: Band, pixels: np.ndarray) -> np.ndarray:
+    """In which exposures a source hides which of the pixels, shape (n, pixels)."""
+    around, size = offsets(3, 3, band.stride), band.noise.reshape(-1)
+    divisors = [
+        measure_structure(r.larger.reshape(-1), size, pixels, around, strength=1.0, noise=NOISE_LARGER)
+        for r in band.residuals
+    ]
+    return np.stack(divisors) > _HIDDEN
+
+
+def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Pixels that a source hides in up to half of the exposures, and that stand out in all others, with one sign."""
+    shown = finite & ~hidden
+    count = shown.sum(axis=0)
+    limit = np.maximum(limits.diagonal()[count], _SHOWN_SIGMA)
+    high, low = (np.where(shown, sign * table, np.inf).min(axis=0) for sign in (1, -1))
+    measured = finite.sum(axis=0)
+    enough = (count < measured) & (count >= 2) & (2 * count >= measured)
+    return enough & (np.maximum(high, low) > limit)
 
 
 def _flag_single(
