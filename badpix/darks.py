@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix import medians
 from badpix.dark import documented, plan, searches, types
 from badpix.dark.bands import (
     EVIDENCE_MAPS,
@@ -39,6 +40,7 @@ from badpix.dark.inputs import DarkSet
 from badpix.dark.scores import Population, measure_population
 from badpix.dark.stats import join
 from badpix.dark.types import Candidates
+from badpix.errors import DataError
 from badpix.evidence import Detection, Rule
 from badpix.exposures import band_height
 from badpix.settings.darks import KEYS
@@ -258,7 +260,10 @@ def describe(
     """The population of pixels from a sample of rows."""
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
     found = list(gather(partial(measure_sample, job), tiles, executor, quiet))
-    spread = float(np.median(np.median([s for _, s in found], axis=0)))
+    known = medians.median_along([spread for _, spread in found])  # of each integration; some may hold nothing
+    if not np.isfinite(known).any():
+        raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
+    spread = float(np.median(known[np.isfinite(known)]))
     with np.errstate(invalid="ignore"):
         return measure_population(join([pixels for pixels, _ in found]), job.setup, spread)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.dark import cells, ramps
+from badpix.dark import cells, ramps, stats
 
 CELLS = cells.Cells(2, (slice(0, 64), slice(64, 128)))
 
@@ -191,6 +191,31 @@ def test_groups_that_the_whole_frame_lost_are_not_usable():
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (1, 9)
     flags[:] = ramps.DO_NOT_USE
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (0, 0)
+
+
+@pytest.mark.parametrize(("groups", "tolerance"), [(6, 0.08), (10, 0.03), (20, 0.02), (60, 0.02)])
+def test_the_mean_white_variance_of_gaussian_ramps_is_theirs(groups, tolerance):
+    """The trimmed mean over integrations of what few steps give is too low, and put right."""
+    rng = np.random.default_rng(groups)
+    fit, white = ramps.ramp_fit(groups), []
+    flags = np.zeros((groups, 32, 128), np.uint8)
+    for _ in range(8):
+        y = rng.normal(0, 3, flags.shape).astype(np.float32)
+        values, _ = ramps.measure_ramps(y, flags, fit, CELLS)
+        white.append(values[fit.names.index("white")])
+    mean = stats.trimmed_mean_of(*stats.sort_stack(np.array(white))).mean() / (1 - stats.WHITE_LOSS / groups**2)
+    assert mean == pytest.approx(9, rel=tolerance)
+
+
+def test_pixels_of_a_mask_in_use_are_looked_at_all_the_same():
+    flags = np.zeros((8, 5), np.uint8)
+    flags[:, 1] = ramps.DO_NOT_USE | ramps.JUMP_DET
+    flags[0:4, 2] = ramps.DO_NOT_USE
+    flags[:, 3] = ramps.SATURATED
+    before = flags.copy()
+    assert ramps.clear_masked(flags).tolist() == [1]
+    before[:, 1] = ramps.JUMP_DET
+    np.testing.assert_array_equal(flags, before)
 
 
 def test_counts_of_the_flags_alone_are_those_of_the_whole_measurement():

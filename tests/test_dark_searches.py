@@ -114,7 +114,7 @@ def test_a_decay_is_told_from_a_current_that_goes_on(tau, rate):
     setup = Setup(30, 10.0, 6, ramps.contrast_names(fit.templates), 6)
     g = np.arange(30)
     values = fit.weights @ (rate * setup.group_time * g - 800 * np.exp(-g / tau)).astype(np.float32)
-    pixels = {"white": np.array([25.0]), "integrations": np.array([6.0])}
+    pixels = {"white": np.array([25.0]), "examined": np.array([6.0])}
     pixels |= {t + "_median": values[3 + k : 4 + k] for k, t in enumerate(setup.templates)}
     left = values[1] / setup.group_time - searches.decay_rate(pixels, setup)[0]
     assert left < rate + 0.2
@@ -158,13 +158,13 @@ def settling(**changes):
     """One candidate that bends by 40 sigma: whether it settles, and whether it bends at all."""
     rows = {
         "c": 200.0, "c_median": 200.0, "c_z": 40.0, "c_median_z": 30.0, "c_sign": 1.0, "c_scatter": 40.0,
-        "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "shot": 0.1, **changes,
+        "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "white": 25.0, "shot": 0.1, **changes,
     }  # fmt: skip
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
     found = searches.find_rc(
         table, table, Setup(30, 10.0, 6, ("c",), 6), population, sigma=5.5, median_sigma=4.0, sign_fraction=0.75,
-        scatter=0.5, linear_fraction=0.1, explained=0.8, rest=2.5,
+        scatter=0.5, linear_fraction=0.1, explained=0.8, rest=2.5, own_rest=1.2,
     )  # fmt: skip
     return tuple(bool(f[0]) for f in found)
 
@@ -175,6 +175,8 @@ def test_ramps_settle_alike_and_the_decay_explains_them():
     assert settling(c_sign=0.6) == (False, True)
     assert settling(share=0.5) == (True, True)  # the rest is quiet
     assert settling(share=0.5, rest=400.0) == (False, True)
+    assert settling(share=0.5, rest=400.0, white=390.0) == (True, True)  # as quiet as its own noise lets it be
+    assert settling(c_scatter=110.0, white=1e4) == (True, True)  # scatters by its noise alone
     assert settling(share=0.5, rest=400.0, c_scatter=8.0) == (True, True)  # nothing else repeats so well
     assert settling(slope=100.0) == (False, False)
     assert settling(c_median_z=2.0) == (False, False)
@@ -192,9 +194,26 @@ def test_neighbours_of_a_pixel_that_saturates_early_are_not_hot():
     pixels = {
         "cut_fraction": np.array([1, 1, 1, 1, 1], np.float32),
         "hot_rate": np.array([140, 7000, 900, 9, 140], np.float32),
+        "groups": np.full(5, 3, np.float32),
     }
-    overrun = searches.find_overrun(pixels, places, fraction=0.1)
-    assert overrun.tolist() == [True, False, False, True, False]
+    limits = {"min_groups": 5, "fraction": 0.1, "late_fraction": 0.015}
+    assert searches.find_overrun(pixels, places, **limits).tolist() == [True, False, False, True, False]
+    pixels["groups"][:] = 12  # enough to know the rate
+    assert searches.find_overrun(pixels, places, **limits).tolist() == [False, False, False, True, False]
+
+
+def test_what_the_correction_leaves_around_a_very_hot_pixel_is_not_hot():
+    places = searches.Places(np.array([34, 44, 45, 77]), (10, 10))
+    pixels = {"hot_rate": np.array([1.0, 500.0, 2.0, 1.0], np.float32)}
+    assert searches.find_leaked(pixels, places, fraction=0.003).tolist() == [True, False, False, False]
+
+
+def test_a_switching_pixel_has_no_better_mean_pedestal_with_more_integrations():
+    pixels = {k: np.array([v, v]) for k, v in (("residual", 625.0), ("white", 25.0), ("integrations", 100.0))}
+    error = searches.pedestal_error(
+        pixels, np.array([False, True]), Population(spread={"log_noise": (np.log(5.0), 0.1)})
+    )
+    assert error[1] == pytest.approx(10 * error[0])
 
 
 @pytest.mark.parametrize(("n", "groups"), [(5, 20), (10, 60), (100, 60), (3, 150)])

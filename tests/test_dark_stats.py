@@ -58,11 +58,11 @@ def make_tile(n=6, pixels=50, seed=0, scatter=0.01, **values):
     return stats.Integrations(
         made.pop("rate"), made.pop("pedestal"), made, np.arange(n), np.full((n, pixels), 20, np.uint16),
         np.zeros((n, pixels), np.uint16), np.zeros((n, pixels), bool), np.zeros(pixels, np.float32),
-        np.full(pixels, np.nan, np.float32),
+        np.full(pixels, np.nan, np.float32), np.zeros(pixels, bool),
     )  # fmt: skip
 
 
-OPTIONS = {"min_groups": 5, "hot_fraction": 0.5, "drop_sigma": 4.5, "templates": ("contrast_0",)}
+OPTIONS = {"groups": 1000, "min_groups": 5, "hot_fraction": 0.5, "drop_sigma": 4.5, "templates": ("contrast_0",)}
 
 
 @pytest.mark.parametrize(("votes", "high"), [(2, False), (3, True), (4, True)])
@@ -90,11 +90,11 @@ def test_residuals_are_means_without_the_tenth_that_is_largest():
     assert found["residual"][1] == pytest.approx(25, abs=0.1)
 
 
-def test_three_integrations_are_all_needed():
-    tile = make_tile(n=3, flatness=np.array([0.7, 0.8, 0.9]))
-    found = stats.combine_integrations(tile, **OPTIONS)
-    assert found["kept"][0] == 3
-    assert found["flatness"][0] == pytest.approx(0.8, abs=0.02)
+def test_one_of_three_integrations_is_left_out_and_none_of_two():
+    for n, kept in ((3, 2), (2, 2)):
+        found = stats.combine_integrations(make_tile(n=n, calm=np.arange(25.0, 25 + n)), **OPTIONS)
+        assert found["kept"][0] == kept
+        assert found["residual"][0] == pytest.approx(25.5)
 
 
 def test_deep_steps_down_are_counted_in_units_of_own_noise():
@@ -154,7 +154,7 @@ def test_what_all_pixels_share_does_not_make_noisy_pixels_remember():
     tile = make_tile(n=8, pixels=600)
     tile.shapes["memory"][:] = lagged / squares
     tile.shapes["calm"][:] = tile.shapes["residual"][:] = tile.shapes["white"][:] = squares / 38
-    pixels = stats.combine_integrations(tile, min_groups=5, hot_fraction=0.5, drop_sigma=4.5, templates=())
+    pixels = stats.combine_integrations(tile, **{**OPTIONS, "templates": ()})
     found = scores.score_pixels(pixels, setup, scores.measure_population(pixels, setup, 0.01))
     quiet, noisy = found["correlation_z"][100:], found["correlation_z"][:100]
     assert abs(np.median(quiet)) < 0.1

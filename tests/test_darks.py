@@ -63,8 +63,9 @@ def test_ramps_of_fewer_integrations_examined(rates, found):
         np.testing.assert_array_equal(some.maps[name], found.maps[name], err_msg=name)
     assert any("ramps of 6 of 8 integrations are examined" in note for note in some.notes)
     assert not any("examined" in note for note in found.notes)
-    assert plan.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 6)
+    assert plan.choose_evenly(8, 6) == (0, 1, 2, 4, 5, 7)
     assert plan.choose_evenly(3, 40) == (0, 1, 2)
+    assert {k % 2 for k in plan.choose_evenly(64, 32)} == {0, 1}  # not the first of two integrations each time
 
 
 def test_rates_cut_at_jumps_do_not_count_where_no_ramp_was_examined(tmp_path):
@@ -81,6 +82,59 @@ def test_rates_cut_at_jumps_do_not_count_where_no_ramp_was_examined(tmp_path):
     np.testing.assert_array_equal(
         np.argwhere(found.maps["hot"]), sorted([*np.argwhere(truth()["hot"]).tolist(), [22, 61]])
     )
+
+
+def edit(rate, suffix, **images):
+    """Change images of one product of an exposure: a function of each image."""
+    with fits.open(str(rate).replace("_rateints", suffix), mode="update") as hdus:
+        for name, change in images.items():
+            change(hdus[name].data)
+
+
+def test_rows_that_one_exposure_lost_do_not_turn_a_search_off(tmp_path):
+    rates = write_darks(tmp_path, exposures=6)
+
+    def lose(image):
+        image[..., 4:12, :] = 1 if image.dtype.kind == "u" else np.nan
+
+    edit(rates[2], "_jump", GROUPDQ=lose)
+    edit(rates[2], "_rateints", SCI=lose)
+    found = run(rates)
+    assert not any("nan" in note for note in found.notes)
+    np.testing.assert_array_equal(np.argwhere(found.maps["hot"]), np.argwhere(truth()["hot"]))
+
+
+def test_defects_that_a_mask_in_use_holds_are_found_again(tmp_path):
+    """The pipeline puts the mask's DO_NOT_USE into every group, and fits neither slopes nor pedestals there."""
+    rates = write_darks(tmp_path, exposures=8)
+    held = [DEFECTS[kind][0] for kind in ("hot", "rc", "noisy", "telegraph")]
+
+    def hold(image):
+        for y, x in held:
+            image[..., y, x] = image[..., y, x] | 1 if image.dtype.kind == "u" else 0
+
+    for rate in rates:
+        edit(rate, "_jump", GROUPDQ=hold)
+        edit(rate, "_rateints", SCI=hold, VAR_POISSON=hold)
+        edit(rate, "_fitopt", PEDESTAL=hold)
+    found = run(rates)
+    assert any("DO_NOT_USE in every group: a mask was in use" in note for note in found.notes)
+    for name in ("hot", "rc", "noisy", "telegraph", "low_pedestal"):
+        np.testing.assert_array_equal(np.argwhere(found.maps[name]), np.argwhere(truth()[name]), err_msg=name)
+
+
+def test_segments_of_a_long_exposure_hold_part_of_its_integrations(tmp_path):
+    rates = write_darks(tmp_path, exposures=2, integrations=4)
+    for rate, first in zip(rates, (1, 5), strict=True):
+        for suffix in ("_rateints", "_jump", "_fitopt"):
+            with fits.open(str(rate).replace("_rateints", suffix), mode="update") as hdus:
+                hdus[0].header.update(NINTS=8, INTSTART=first, INTEND=first + 3)
+    assert dark_inputs.open_darks(rates, {}, skip_bad=False).integrations == 8
+    fits.setval(rates[0], "INTEND", value=5)
+    fits.setval(str(rates[0]).replace("_rateints", "_jump"), "INTEND", value=5)
+    fits.setval(str(rates[0]).replace("_rateints", "_fitopt"), "INTEND", value=5)
+    with pytest.raises(DataError, match=r"INTSTART = 1, INTEND = 5, but .*holds 4 integrations"):
+        dark_inputs.open_darks(rates, {}, skip_bad=False)
 
 
 @pytest.mark.parametrize("memory", [1.5e6, 2.9e6])

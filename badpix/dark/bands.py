@@ -139,7 +139,7 @@ class _Stack:
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels :].reshape(len(names), len(chosen), pixels)
         self.counts = np.empty((2, n, pixels), np.uint16)
-        self.saturated = np.zeros((n, pixels), bool)
+        self.saturated, self.masked = np.zeros((n, pixels), bool), np.zeros(pixels, bool)
         self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
         self.first_level = np.full(pixels, np.nan, np.float32)
 
@@ -151,11 +151,14 @@ class _Stack:
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
         """Measure one integration: ``sci`` are its usable groups, or the first of them where it is not examined."""
         job, i, pixels = self.job, self.filled, flags.reshape(len(flags), -1)
+        masked = ramps.clear_masked(pixels)
+        self.masked[masked] = True
         full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
         self.saturated[i, full] = True
         self.first_level[full] = np.fmax(self.first_level[full], sci[0].reshape(-1)[full])
         rate = self.rate[i]
         rate[:], self.pedestal[i] = images["rate"], images["pedestal"]
+        rate[masked] = self.pedestal[i, masked] = np.nan  # the pipeline fitted nothing there
         if i in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
             found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]])
             np.copyto(rate, np.nan, where=counts[0] <= 1)
@@ -179,7 +182,7 @@ class _Stack:
             poisson = (self.poisson / self.measured).astype(np.float32)
         return Integrations(
             self.rate, self.pedestal, shapes, np.array(self.job.examined), self.counts[0], self.counts[1],
-            self.saturated, poisson, self.first_level,
+            self.saturated, poisson, self.first_level, self.masked,
         )  # fmt: skip
 
 
@@ -189,6 +192,7 @@ def cut(stack: Integrations, pixels: slice) -> Integrations:
     return Integrations(
         stack.rate[:, pixels], stack.pedestal[:, pixels], shapes, stack.examined, stack.groups[:, pixels],
         stack.jumps[:, pixels], stack.saturated[:, pixels], stack.poisson[pixels], stack.first_level[pixels],
+        stack.masked[pixels],
     )  # fmt: skip
 
 
@@ -242,8 +246,8 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
 
 def _combine(job: Job, found: Integrations) -> Stats:
     return combine_integrations(
-        found, min_groups=job.min_groups, hot_fraction=job.hot_fraction, drop_sigma=job.drop_sigma,
-        templates=job.setup.templates,
+        found, groups=job.fit.usable, min_groups=job.min_groups, hot_fraction=job.hot_fraction,
+        drop_sigma=job.drop_sigma, templates=job.setup.templates,
     )  # fmt: skip
 
 

@@ -84,7 +84,10 @@ def _take_step_off(r: Array, earlier: Array | None = None) -> tuple[Array, NDArr
     """
     rise = r[1:] - r[:-1]
     at, highest = rise.argmax(axis=0), rise.max(axis=0)
-    others = (np.abs(rise).sum(axis=0) - highest) / np.float32(len(r) - 2)
+    tilt = (rise.sum(axis=0) - highest) / np.float32(len(r) - 2)  # of the other steps: the hit bent the line
+    rise -= tilt
+    highest -= tilt
+    others = (np.abs(rise).sum(axis=0) - np.abs(highest)) / np.float32(len(r) - 2)
     step = np.ascontiguousarray(step_templates(len(r))[at].T) * (highest > HIT_SIZE * others)
     if earlier is not None:
         step -= earlier * np.einsum("gp,gp->p", earlier, step)

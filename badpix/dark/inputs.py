@@ -34,7 +34,7 @@ NEEDED = {
 }
 SAME_EXPOSURE = (
     "INSTRUME DETECTOR SUBARRAY READPATT NINTS NGROUPS PROGRAM OBSERVTN VISIT VISITGRP SEQ_ID ACT_ID EXPOSURE "
-    "DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
+    "EXSEGNUM INTSTART INTEND TGROUP DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
 ).split()
 SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
 
@@ -224,11 +224,21 @@ def _check_exposure(files: DarkFiles) -> None:
     _same_shape(fitopt, "PEDESTAL", fitopt["PEDESTAL"].shape, slopes, jump.path.name)
     if files.uncal is not None:
         _same_shape(files.uncal, "SCI", files.uncal["SCI"].shape, shape, jump.path.name)
-    for keyword, count in (("NINTS", shape[0]), ("NGROUPS", shape[1])):
-        if rate.number(keyword) != count:
-            raise DataError(f"{rate.path}: {keyword} = {rate.number(keyword)}, but {jump.path.name} holds {count}")
+    if rate.number("NGROUPS") != shape[1]:
+        raise DataError(f"{rate.path}: NGROUPS = {rate.number('NGROUPS')}, but {jump.path.name} holds {shape[1]}")
+    words, integrations = _integrations_of(rate)
+    if integrations != shape[0]:
+        raise DataError(f"{rate.path}: {words}, but {jump.path.name} holds {shape[0]} integrations")
     if shape[1] < 2:
         raise DataError(f"{jump.path}: NGROUPS = {shape[1]}, expected at least 2: there is no slope")
+
+
+def _integrations_of(exposure: Exposure) -> tuple[str, int]:
+    """What the header says of the integrations in this file, and how many: a long exposure comes in segments."""
+    first, last = exposure.header.get("INTSTART"), exposure.header.get("INTEND")
+    if isinstance(first, int) and isinstance(last, int):
+        return f"INTSTART = {first}, INTEND = {last}", last - first + 1
+    return f"NINTS = {exposure.number('NINTS')}", exposure.number("NINTS")
 
 
 def _same_shape(exposure: Exposure, name: str, found: Any, want: Any, other: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,13 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
 
 
 def choose_evenly(n: int, most: int) -> tuple[int, ...]:
-    """At most ``most`` of the numbers 0 to n - 1, evenly spread."""
+    """At most ``most`` of the numbers 0 to n - 1, evenly spread: one of each of equal runs.
+
+    Not always the first of a run: that might be the first integration of an exposure each time.
+    """
     m = min(n, most)
-    return tuple(k * n // m for k in range(m))
+    edges = [k * n // m for k in range(m + 1)]
+    return tuple(a + k % (b - a) for k, (a, b) in enumerate(pairwise(edges)))
 
 
 def make_cuts(p: Mapping[str, Any]) -> Cuts:
@@ -119,6 +124,11 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
         notes.append(
             f"noise, RC and TELEGRAPH: the ramps of {setup.examined} of {n} integrations are examined "
             "(examined_integrations); rates of ramps without jumps, pedestals, jumps and saturation come from all"
+        )
+    if population.masked:
+        notes.append(
+            f"{population.masked:.2%} of the pixels are DO_NOT_USE in every group: a mask was in use. Their ramps "
+            "are searched, but they have no slopes and no pedestals; `badpix prepare` takes such flags off"
         )
     limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
     if limit is not None:

@@ -199,6 +199,17 @@ def measure_ramps(
     return values, counts
 
 
+def clear_masked(flags: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Take DO_NOT_USE off pixels of (G, pixels) flags that have it in every group, in place; which these are.
+
+    A mask in use says so of a pixel, and nothing of its ramp.
+    """
+    masked = np.flatnonzero((flags[0] & DO_NOT_USE) != 0)
+    masked = masked[(np.bitwise_and.reduce(np.take(flags, masked, axis=1), axis=0) & DO_NOT_USE) != 0]
+    flags[:, masked] &= ~DO_NOT_USE
+    return masked
+
+
 def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]:
     """Groups used and jumps of (G, pixels) flags, (2, pixels); pixels that jump; pixels with unusable groups."""
     flagged = np.bitwise_or.reduce(flags, axis=0)

@@ -11,7 +11,7 @@ Definitions and measured limits: docs/darks.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,15 @@ class Population:
     """What all pixels show: ``(median, MAD)`` by name, and single numbers.
 
     ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s; ``shot`` the variance of the
-    shot noise of one group; ``common`` the memory that residuals have beyond that of white noise, DN^2; ``kept`` the
-    integrations that residuals were measured in.
+    shot noise of one group, ``shot_of_rate`` that of bright pixels over their rate; ``masked`` the part of pixels
+    that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond that of white noise, DN^2;
+    ``kept`` the integrations that residuals were measured in.
     """
 
     rate_spread: float = float("nan")
     shot: float = 0.0
+    shot_of_rate: float = 0.0
+    masked: float = 0.0
     common: float = 0.0
     kept: float = 1.0
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -75,12 +78,18 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
         Scatter of the rate of one integration, DN/s.
     """
     shot = measure_shot(sample, setup)
-    first = Population(rate_spread, float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0)
-    spread = {"log_noise": median_mad(np.log(measure_noise(sample, setup, first)))}
+    bright = (sample["hot_rate"] > 5 * rate_spread) & np.isfinite(shot)
+    first = Population(
+        rate_spread,
+        float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0,
+        float(np.median(shot[bright] / sample["hot_rate"][bright])) if bright.any() else 0.0,
+        float(sample["masked"].mean()) if sample["masked"].size else 0.0,
+    )
+    spread = {"log_noise": median_upper(np.log(measure_noise(sample, setup, first)))}
     kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
     excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
     common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
-    population = Population(rate_spread, first.shot, common, max(kept, 1.0), spread)
+    population = replace(first, common=common, kept=max(kept, 1.0), spread=spread)
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
@@ -101,13 +110,18 @@ def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
-    """Variance of the shot noise of one group, DN^2, from the pipeline's variance of the rate."""
-    return pixels["poisson"] * np.float32(setup.group_time**2 * max(setup.groups - 1, 1))
+    """Variance of the shot noise of one group, DN^2, from the pipeline's variance of the rate; NaN without one."""
+    known = np.where(pixels["masked"] > 0, np.float32(np.nan), pixels["poisson"])
+    return known * np.float32(setup.group_time**2 * max(setup.groups - 1, 1))
 
 
 def own_shot(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
-    """Shot noise of each pixel: its own where its rate stands out, else the population's."""
+    """Shot noise of each pixel: its own where its rate stands out, else the population's.
+
+    Where the pipeline gave none (a mask was in use), a bright pixel has that of others with its rate.
+    """
     shot = measure_shot(pixels, setup)
+    shot = np.where(np.isfinite(shot), shot, np.float32(population.shot_of_rate) * pixels["hot_rate"])
     bright = (pixels["hot_rate"] > 5 * population.rate_spread) & np.isfinite(shot)
     return np.where(bright, shot, np.float32(population.shot)).astype(np.float32)
 

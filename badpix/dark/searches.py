@@ -159,7 +159,7 @@ def decay_rate(pixels: Stats, setup: Setup) -> Float:
     size = np.sum(shapes**2, axis=1)
     amplitude = shapes @ measured / size[:, None]
     missed = np.sum(measured**2, axis=0) - amplitude**2 * size[:, None]
-    error = (MEDIAN_ERROR**2 * pixels["white"] / np.maximum(pixels["integrations"], 1)).astype(np.float64)
+    error = (MEDIAN_ERROR**2 * pixels["white"] / np.maximum(pixels["examined"], 1)).astype(np.float64)
     with np.errstate(invalid="ignore"):
         fits = missed <= missed.min(axis=0) + DECAY_FITS * error
     slowest = len(fits) - 1 - np.argmax(fits[::-1], axis=0)
@@ -182,16 +182,27 @@ def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: floa
         return (rate > limit) & (rate > own_threshold * own) & goes_on
 
 
-def find_overrun(pixels: Stats, places: Places, *, fraction: float) -> Bool:
+def find_leaked(pixels: Stats, places: Places, *, fraction: float) -> Bool:
+    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbours: what one number for the charge
+    that leaks to all four sides, and none for the corners, leaves."""
+    rate = np.nan_to_num(pixels["hot_rate"], nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):
+        leaked: Bool = pixels["hot_rate"] < fraction * places.neighbours(rate, AROUND, 0.0).max(axis=0)
+    return leaked
+
+
+def find_overrun(pixels: Stats, places: Places, *, min_groups: int, fraction: float, late_fraction: float) -> Bool:
     """Pixels cut short by the growth of a neighbour's saturation flag, not by their own charge.
 
-    Their few groups hold what leaked in from that neighbour: below ``fraction`` of its rate.
+    Their few groups hold what leaked in from that neighbour: below ``fraction`` of its rate. With ``min_groups``
+    groups left their own rate is known better: ``late_fraction``.
     """
     cut = pixels["cut_fraction"] >= 0.5
     rate = np.where(cut & np.isfinite(pixels["hot_rate"]), pixels["hot_rate"], -np.inf)
     brightest = places.neighbours(rate.astype(np.float32), AROUND, -np.inf).max(axis=0, initial=-np.inf)
     with np.errstate(invalid="ignore"):
-        overrun: Bool = cut & (pixels["hot_rate"] < fraction * brightest)
+        part = np.where(pixels["groups"] < min_groups, np.float32(fraction), np.float32(late_fraction))
+        overrun: Bool = cut & (pixels["hot_rate"] < part * brightest)
     return overrun
 
 
@@ -208,6 +219,7 @@ def find_rc(
     linear_fraction: float,
     explained: float,
     rest: float,
+    own_rest: float,
 ) -> tuple[Bool, Bool]:
     """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 10. Limits themselves do not count.
 
@@ -224,10 +236,12 @@ def find_rc(
         bent = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
         bent &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
         bent &= pixels["cut_fraction"] < 0.5
-        settles = (of_best("_sign") >= sign_fraction) & (of_best("_scatter") < scatter * middle)
+        allowed = np.sqrt((scatter * middle) ** 2 + pixels["white"])  # noise scatters a contrast, too
+        settles = (of_best("_sign") >= sign_fraction) & (of_best("_scatter") < allowed)
         limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
         alike = of_best("_scatter") < REPEATS * scatter * middle
-        settles &= (pixels["share"] > explained) | (pixels["rest"] < limit) | alike
+        quiet_beside = (pixels["rest"] < limit) | (pixels["rest"] < own_rest * pixels["white"])
+        settles &= (pixels["share"] > explained) | quiet_beside | alike
         return bent & settles, bent
 
 
@@ -273,7 +287,8 @@ def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Flo
     median = np.exp(population.spread["log_noise"][0])
     with np.errstate(invalid="ignore"):
         loud = (scores["noise_z"] > sigma) & (scores["noise"] > min_ratio * median)
-        loud |= (scores["log_residual_z"] > sigma) & (pixels["residual"] > (min_ratio * median) ** 2)
+        whole = pixels["cut_fraction"] < MOST_CUT  # hits are not taken off ramps that are cut short
+        loud |= (scores["log_residual_z"] > sigma) & (pixels["residual"] > (min_ratio * median) ** 2) & whole
         return loud & ~(leaked > NOISY_LEAK * pixels["residual"])
 
 
@@ -304,10 +319,14 @@ def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: f
         return scaled < -sigma, scaled
 
 
-def pedestal_error(pixels: Stats, population: Population) -> Float:
-    """What a pixel's noise above the median pixel's adds to the error of its mean pedestal, DN."""
+def pedestal_error(pixels: Stats, switching: Bool, population: Population) -> Float:
+    """What a pixel's noise above the median pixel's adds to the error of its mean pedestal, DN.
+
+    The mean of a pixel that switches is that of neither level, however many integrations there are.
+    """
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
         excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
-        error = TRIMMED_ERROR * np.sqrt(excess / np.maximum(pixels["integrations"], 1))
+        number = np.where(switching, np.float32(1), np.maximum(pixels["integrations"], 1))
+        error = TRIMMED_ERROR * np.sqrt(excess / number)
     return error.astype(np.float32)

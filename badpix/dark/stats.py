@@ -28,6 +28,7 @@ MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
 TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
 NETWORK_LIMIT = 28  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
 BLOCK = 256  # pixels whose values are turned together
+WHITE_LOSS = 12.5  # a trimmed mean of white variances of Gaussian ramps of G groups is 1 - 12.5 / G^2 of the true one
 LEFT_OUT = 10  # one integration in so many is left out of the means of residuals
 
 
@@ -52,6 +53,8 @@ class Integrations:
         (pixels,) float32: mean variance of the rate from shot noise, (DN/s)^2.
     first_level : ndarray
         (pixels,) float32: highest value of the first usable group, DN.
+    masked : ndarray
+        (pixels,) bool: DO_NOT_USE in every group of an integration.
     """
 
     rate: Array
@@ -63,6 +66,7 @@ class Integrations:
     saturated: NDArray[np.bool_]
     poisson: Array
     first_level: Array
+    masked: NDArray[np.bool_]
 
 
 # --- order statistics ----------------------------------------------------------------------------------
@@ -141,7 +145,8 @@ def mad_stack(values: Array, centre: Array) -> Array:
 
 
 def combine_integrations(
-    tile: Integrations, *, min_groups: int, hot_fraction: float, drop_sigma: float, templates: tuple[str, ...],
+    tile: Integrations, *, groups: int, min_groups: int, hot_fraction: float, drop_sigma: float,
+    templates: tuple[str, ...],
 ) -> Stats:  # fmt: skip
     """What is measured of every pixel: (pixels,) float32 each.
 
@@ -149,6 +154,8 @@ def combine_integrations(
     ----------
     tile : Integrations
         All integrations of some pixels.
+    groups : int
+        Groups of a whole ramp.
     min_groups : int
         Usable groups that an integration must have.
     hot_fraction : float
@@ -168,6 +175,7 @@ def combine_integrations(
         "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
         "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
         "first_level": tile.first_level,
+        "masked": tile.masked.astype(np.float32),
         "jumps": tile.jumps.sum(axis=0, dtype=np.float32) / np.float32(n),
     }
     ordered, count = sort_stack(tile.rate)
@@ -176,12 +184,13 @@ def combine_integrations(
     out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
     out["poisson"] = tile.poisson
     ignored = _ignore(used)
-    out["white"] = trimmed_mean_of(*sort_stack(_masked(tile.shapes["white"], ignored)))
+    out["white"] = trimmed_mean_of(*sort_stack(_without(tile.shapes["white"], ignored)))
+    out["white"] /= np.float32(1 - WHITE_LOSS / max(groups, 5) ** 2)
     for name in templates:
-        ordered, count = sort_stack(_masked(tile.shapes[name], ignored))
+        ordered, count = sort_stack(_without(tile.shapes[name], ignored))
         out[name] = trimmed_mean_of(ordered, count)
         out[name + "_median"] = median_of(ordered, count)
-    ordered, count = sort_stack(_masked(tile.pedestal, _ignore(usable)))
+    ordered, count = sort_stack(_without(tile.pedestal, _ignore(usable)))
     out["pedestal"] = trimmed_mean_of(ordered, count)
     out.update(average_residuals(tile.shapes, used))
     with np.errstate(invalid="ignore"):
@@ -198,20 +207,20 @@ def _ignore(used: NDArray[np.bool_]) -> Array | None:
     return None if used.all() else np.where(used, np.float32(0), np.float32(np.nan))
 
 
-def _masked(values: Array, ignored: Array | None) -> Array:
+def _without(values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else values + ignored
 
 
 def average_residuals(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
     """Means of residual variance, flatness and memory beside hits, and in how many integrations: ``kept``.
 
-    From 4 integrations on a tenth, at least one, is left out: those of the largest residuals, which a hit too small
+    From 3 integrations on a tenth, at least one, is left out: those of the largest residuals, which a hit too small
     for a jump flag, or many hits, may have made.
     """
     ok = used & np.isfinite(shapes["flatness"])
     size = np.where(ok, shapes["calm"], np.float32(np.nan))
     ordered, count = sort_stack(size)
-    drop = np.where(count >= 4, np.maximum(1, count // LEFT_OUT), 0)
+    drop = np.where(count >= 3, np.maximum(1, count // LEFT_OUT), 0)
     with np.errstate(invalid="ignore"):
         ok = size <= pick(ordered, np.maximum(count - drop - 1, 0))
     kept = ok.sum(axis=0)

@@ -99,7 +99,7 @@ def find_types(
     hot = saturated if p["saturated_search_type"] == "level" else np.zeros_like(saturated)
     for name, limit in limits.items():
         if limit is not None:
-            bright = find_bright(table, setup, population, settling, limit, p)
+            bright = find_bright(table, setup, population, ipc, settling, limit, p)
             found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
             decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
     found.setdefault("hot", hot)
@@ -133,12 +133,14 @@ def find_bent(table: Candidates, setup: Setup, population: Population, p: Mappin
         table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
         median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
         linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
+        own_rest=p["rc_own_rest_limit"],
     )  # fmt: skip
 
 
 def find_bright(
-    table: Candidates, setup: Setup, population: Population, rc: Bool, limit: float | None, p: Mapping[str, Any]
-) -> Bool:
+    table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
+    p: Mapping[str, Any],
+) -> Bool:  # fmt: skip
     """HOT or WARM by the dark rate; that of an RC pixel counts without its decay."""
     if limit is None:
         return np.zeros(len(table.places.index), bool)
@@ -148,8 +150,12 @@ def find_bright(
         decay = searches.decay_rate({name: column[settling] for name, column in pixels.items()}, setup)
         pixels["hot_rate"] = pixels["hot_rate"].copy()
         pixels["hot_rate"][settling] -= np.maximum(decay, 0)
-    overrun = searches.find_overrun(pixels, table.places, fraction=p["hot_overrun_fraction"])
-    return ~overrun & searches.find_hot(
+    overrun = searches.find_overrun(
+        pixels, table.places, min_groups=p["min_groups"], fraction=p["hot_overrun_fraction"],
+        late_fraction=p["hot_late_overrun_fraction"],
+    )  # fmt: skip
+    leaked = searches.find_leaked(pixels, table.places, fraction=p["hot_leak_fraction"] * ipc)
+    return ~(overrun | leaked) & searches.find_hot(
         pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
         late_fraction=p["hot_late_fraction"],
     )  # fmt: skip
@@ -193,7 +199,8 @@ def find_low(
 ) -> None:
     """Low pedestals, added to the outcome."""
     own = np.zeros(pedestal.shape, np.float32)
-    own.flat[table.places.index] = searches.pedestal_error(table.pixels, population)
+    switching = result.detection.maps.get("telegraph", np.zeros(pedestal.shape, bool)).flat[table.places.index]
+    own.flat[table.places.index] = searches.pedestal_error(table.pixels, switching, population)
     if p["low_pedestal_search_type"] != "mean":
         return
     found, result.pedestal_sigma = searches.find_low_pedestal(

@@ -123,6 +123,23 @@ SECTION = Section(
             group=HOT,
         ),
         Param(
+            "hot_late_overrun_fraction",
+            0.02,
+            "The same where min_groups groups and more are left: the pixel's own rate is known better.",
+            low=0.0,
+            high=1.0,
+            group=HOT,
+        ),
+        Param(
+            "hot_leak_fraction",
+            0.2,
+            "A pixel is HOT only above this part of the IPC (ipc) times the rate of its brightest neighbour: the "
+            "correction leaves that much at sides and corners.",
+            low=0.0,
+            high=1.0,
+            group=HOT,
+        ),
+        Param(
             "warm_sigma_threshold",
             None,
             "WARM above this many sigma and not HOT; none: not searched.",
@@ -303,6 +320,13 @@ SECTION = Section(
             "rc_rest_limit",
             2.5,
             "Residual variance without the decay, in units of the median pixel's, up to which the rest is quiet.",
+            low=0.0,
+            group=RC,
+        ),
+        Param(
+            "rc_own_rest_limit",
+            1.2,
+            "The same in units of the pixel's own white noise: a noisy pixel may settle, too.",
             low=0.0,
             group=RC,
         ),
