@@ -177,7 +177,7 @@ def _search_resampled(
     """Steps 1 to 6; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p, talker)
     names = list(dict.fromkeys(group_names))
-    windows = find_windows(images)
+    windows = find_windows(images, talker)
     rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
     images, sky = set_skies(images, grid, p, executor, talker)
     products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None

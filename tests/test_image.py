@@ -515,6 +515,9 @@ BROKEN = {
     "wcs": (lambda h: (h.__delitem__("ASDF"), h["SCI"].header.update({"CTYPE1": "X", "CTYPE2": "Y"})), "WCS"),
     "region": (lambda h: h["SCI"].header.set("S_REGION", "POLYGON ICRS x"), "S_REGION"),
     "array": (lambda h: h.__delitem__("ERR"), "ERR"),
+    "unit": (lambda h: h["SCI"].header.set("BUNIT", "DN/s"), "BUNIT of SCI: found 'DN/s', expected 'MJy/sr'"),
+    "nan": (lambda h: h["SCI"].data.fill(np.nan), "no usable pixel"),
+    "unusable": (lambda h: np.bitwise_or(h["DQ"].data, 1, out=h["DQ"].data), "no usable pixel"),
     "asdf": (lambda h: h["ASDF"].data["ASDF_METADATA"].__setitem__((0, slice(0, 5)), 0), "ASDF"),
 }  # fmt: skip
 
@@ -540,11 +543,12 @@ def test_one_group_is_copied_as_skipped(four, tmp_path):
         np.testing.assert_array_equal(a["DQ"].data, b["DQ"].data)
 
 
-def test_images_of_nan_only_and_of_no_weight_pass(four, tmp_path):
+def test_images_of_hardly_a_pixel_and_of_no_weight_pass(four, tmp_path):
     def blank(hdul):
         for name in ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT"):
-            hdul[name].data[:] = np.nan
-        hdul["DQ"].data[:] |= 1
+            hdul[name].data[:-1] = np.nan
+        hdul["DQ"].data[:-1] |= 1
+        hdul["DQ"].data[-1, ::2] = 0
 
     def weightless(hdul):
         hdul["VAR_RNOISE"].data[:] = 0
@@ -555,9 +559,28 @@ def test_images_of_nan_only_and_of_no_weight_pass(four, tmp_path):
     for parameter_set in ("default", "documented"):
         outputs, _, _ = flag(paths, tmp_path / parameter_set, parameter_set)
         with fits.open(outputs[0]) as hdul:
-            assert (hdul["DQ"].data & 1).all()
-            assert not (hdul["DQ"].data & 16).any()
+            assert (hdul["DQ"].data[:-1] & 1).all()
+            assert not (hdul["DQ"].data[:-1] & 16).any()
         assert read_flags(outputs[2]).sum() > 50
+
+
+def test_an_exposure_beside_all_others_is_told(four, tmp_path):
+    aside = simulate(tmp_path / "aside", Setup(seed=53, target=(53.166, -27.79), groups=1, program="08888", **SMALL))
+    paths = sorted(four.parent.glob("*_cal.fits"))[:2] + sorted(aside.parent.glob("*_cal.fits"))
+    for parameter_set in ("default", "documented"):
+        _, _, notes = flag(paths, tmp_path / parameter_set, parameter_set)
+        assert [n for n in notes if "overlaps" in n] == [
+            f"{paths[2].name}: no exposure of another group overlaps; nothing to compare with"
+        ]
+
+
+def test_two_groups_are_not_told_to_lack_steep_pixels(four, tmp_path):
+    _, summary, notes = flag(sorted(four.parent.glob("*_cal.fits"))[:2], tmp_path / "two")
+    assert not any("steep" in n for n in notes)
+    assert not any(e["sharpened"] for e in summary["exposures"])
+    empty = simulate(tmp_path / "empty", Setup(seed=54, **{**SMALL, "stars": 0.0, "galaxies": 0.0}))
+    _, _, notes = flag(empty, tmp_path / "out")
+    assert any("4 exposures have too few steep pixels" in n for n in notes)
 
 
 def test_pointings_that_do_not_overlap_are_refused(four, tmp_path):

@@ -80,7 +80,7 @@ def read_members(association: Association) -> list[CalFile]:
     Raises
     ------
     DataError
-        At other exposure types, mixed instruments or filters, missing arrays.
+        At other exposure types, mixed instruments, filters or units, missing arrays, and where no pixel is usable.
     """
     cals = [crf.read_layout(path) for path in association.paths]
     first = cals[0]
@@ -98,7 +98,29 @@ def read_members(association: Association) -> list[CalFile]:
                 raise DataError(
                     f"{cal.path}: {name}: found shape {crf.image_hdu(cal, name).shape}, expected {cal.shape}"
                 )
+        if not _has_usable_pixel(cal):
+            raise DataError(f"{cal.path}: no usable pixel: SCI is NaN or DQ is DO_NOT_USE everywhere")
+    _check_units(cals)
     return cals
+
+
+def _check_units(cals: Sequence[CalFile]) -> None:
+    """One BUNIT in all members that tell it."""
+    units = [(cal.path, str(crf.image_hdu(cal, "SCI").header.get("BUNIT", "")).strip()) for cal in cals]
+    told = [(path, unit) for path, unit in units if unit]
+    for path, unit in told:
+        if unit != told[0][1]:
+            raise DataError(f"{path}: BUNIT of SCI: found {unit!r}, expected {told[0][1]!r} as in {told[0][0].name}")
+
+
+def _has_usable_pixel(cal: CalFile, rows: int = 64) -> bool:
+    """In bands of rows: nearly always the first one tells."""
+    for top in range(0, cal.shape[0], rows):
+        bottom = min(top + rows, cal.shape[0])
+        use = (crf.read_rows(cal, "DQ", top, bottom) & crf.DO_NOT_USE) == 0
+        if (use & np.isfinite(crf.read_rows(cal, "SCI", top, bottom))).any():
+            return True
+    return False
 
 
 def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
@@ -183,8 +205,8 @@ def read_background(cal: CalFile, backg: float, *, documented: bool) -> tuple[fl
     return subtract, subtract
 
 
-def find_windows(images: Sequence[Image]) -> list[Window]:
-    """The part of the grid that each group touches; checks that groups overlap at all.
+def find_windows(images: Sequence[Image], talker: Talker) -> list[Window]:
+    """The part of the grid that each group touches; checks that groups overlap at all, and notes images that don't.
 
     Raises
     ------
@@ -193,11 +215,18 @@ def find_windows(images: Sequence[Image]) -> list[Window]:
     """
     groups = max(i.group for i in images) + 1
     windows = [join_windows([i.window for i in images if i.group == g and i.window]) for g in range(groups)]
-    for i, a in enumerate(windows):
-        for b in windows[i + 1 :]:
-            if a.y0 < b.y1 and b.y0 < a.y1 and a.x0 < b.x1 and b.x0 < a.x1:
-                return windows
-    raise DataError("no two groups overlap on the sky: nothing can be compared; check the members and their S_REGION")
+    lonely = [
+        i.cal.path.name
+        for i in images
+        if i.window and not any(i.window.overlap(w) for g, w in enumerate(windows) if g != i.group)
+    ]
+    if len(lonely) == len(images):
+        raise DataError(
+            "no two groups overlap on the sky: nothing can be compared; check the members and their S_REGION"
+        )
+    if lonely:
+        talker.note(f"{', '.join(lonely)}: no exposure of another group overlaps; nothing to compare with")
+    return windows
 
 
 def check_room(

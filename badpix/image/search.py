@@ -67,6 +67,7 @@ class Found:
     residual_sky: float = 0.0
     shift: tuple[float, float] | None = None
     sharpened: bool = False
+    blunt: bool = False  # should be sharpened, but nothing to learn from
     sharpness: Sharpness | None = None
     losses: list[image_audit.Loss] = field(default_factory=list)
     sources: int = 0
@@ -221,12 +222,13 @@ def _sharpen(
     model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: dict[str, Any], found: Found
 ) -> tuple[NDArray, NDArray]:
     """The sharpened model and what is left of the exposure, if there are enough steep pixels to learn from."""
-    if not p["sharpen"]:
+    if not p["sharpen"] or not (others >= 2).any():
         return model, residual
     derivative = measure_derivative(model)
     derivative[others < 2] = 0
     fit = fit_sharpening(residual, model, sigma, derivative, size=p["sharpen_size"])
     if fit is None:
+        found.blunt = True
         return model, residual
     found.sharpened, found.shift = True, fit.shift
     with np.errstate(invalid="ignore"):

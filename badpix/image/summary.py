@@ -78,8 +78,8 @@ def _warn(
             f"to flags; "
             f"{len(doubtful)} of them look like the source itself (suspect or repeated)"
         )
-    blunt = [cal.path.name for cal, item in zip(cals, found, strict=True) if p["sharpen"] and not item.sharpened]
-    if blunt and p["resample_data"]:
+    blunt = [cal.path.name for cal, item in zip(cals, found, strict=True) if item.blunt]
+    if blunt:
         talker.note(
             f"{len(blunt)} exposures have too few steep pixels to learn a sharpening kernel from ({blunt[0]})"
         )
