@@ -2,7 +2,7 @@
 
 1. An association is the pipeline's JSON: ``products[0].members``, in their order, each with ``expname`` (relative
    to the association's folder) and ``exptype``. Only ``science`` members are used unless others are asked for:
-   the stage-3 pipelines drop the background members before the outlier step.
+   the stage-3 pipelines drop the background members before the outlier step. Further products are left out, too.
 2. A list of files has no association ID, pool or table; every file is a science member, in the order given.
 3. Output names follow the pipeline: the root of the file name without its product suffix, the association ID if
    there is one, the new suffix.
@@ -54,6 +54,7 @@ class Association:
     table_name: str | None = None
     product_name: str | None = None
     left_out: tuple[Member, ...] = ()
+    remarks: tuple[str, ...] = ()  # what the user should know
 
     @property
     def paths(self) -> list[Path]:
@@ -99,15 +100,10 @@ def read_association(path: str | Path, exptypes: Iterable[str] = SCIENCE) -> Ass
     """
     path = Path(path)
     table = _load_json(path)
-    try:
-        product = table["products"][0]
-        entries = [(str(m["expname"]), str(m["exptype"]), m.get("group_id")) for m in product["members"]]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not an association: found no {error}, expected products[0].members with expname, exptype"
-        ) from None
+    products = _require(path, "products", table.get("products"), list)
+    product = _require(path, "products[0]", products[0], dict)
     wanted = {word.strip().lower() for word in exptypes}
-    members = [Member(path.parent / name, kind.strip().lower(), group) for name, kind, group in entries]
+    members = _read_entries(path, _require(path, "products[0].members", product.get("members"), list))
     used = tuple(m for m in members if m.exptype in wanted)
     if not used:
         kinds = ", ".join(sorted({m.exptype for m in members})) or "none"
@@ -119,7 +115,32 @@ def read_association(path: str | Path, exptypes: Iterable[str] = SCIENCE) -> Ass
         table_name=path.name,
         product_name=_text(product.get("name")),
         left_out=tuple(m for m in members if m.exptype not in wanted),
+        remarks=_remark_products(path, products),
     )
+
+
+def _require(path: Path, place: str, value: Any, kind: type) -> Any:
+    """The value at a place such as ``products[0].members``, which must be of this kind and not be empty."""
+    if isinstance(value, kind) and value:
+        return value
+    found = "nothing" if value is None else type(value).__name__ if value else repr(value)
+    raise DataError(f"{path}: not an association: {place}: found {found}, expected a {kind.__name__} with content")
+
+
+def _read_entries(path: Path, entries: Sequence[Any]) -> list[Member]:
+    members = []
+    for i, entry in enumerate(entries):
+        place = f"products[0].members[{i}]"
+        _require(path, place, entry, dict)
+        name, kind = (_require(path, f"{place}.{key}", entry.get(key), str) for key in ("expname", "exptype"))
+        members.append(Member(path.parent / name, kind.strip().lower(), entry.get("group_id")))
+    return members
+
+
+def _remark_products(path: Path, products: Sequence[Any]) -> tuple[str, ...]:
+    if len(products) == 1:
+        return ()
+    return (f"{path.name}: {len(products)} products; only the members of the first, products[0], are used",)
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
@@ -198,3 +219,27 @@ def group_id(header: Mapping[str, Any], index: int, named: str | None = None) ->
         return f"exposure{index + 1:04d}"
     program, observation, visit, *rest, exposure = (str(value).strip() for value in found)
     return f"jw{program}{observation}{visit}_{''.join(rest)}_{exposure}"
+
+
+def list_repeated(exposures: Iterable[tuple[Path, str, str]]) -> list[str]:
+    """Remarks on files of one detector and one group: they claim to be the same exposure.
+
+    Parameters
+    ----------
+    exposures : iterable of (path, detector, group)
+        Of all members; the group from :func:`group_id`.
+    """
+    files: dict[tuple[str, str], list[str]] = {}
+    for path, detector, group in exposures:
+        files.setdefault((detector, group), []).append(path.name)
+    return [
+        f"{name_some(names)}: one {detector} and one group, {group}: {', '.join(GROUP_KEYWORDS)} are equal"
+        for (detector, group), names in files.items()
+        if len(names) > 1
+    ]
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first two names, and how many more there are."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more

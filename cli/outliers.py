@@ -48,6 +48,8 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
     found = read_inputs(tables or expand_inputs(inputs, ("_cal",)), exptypes)
     if tables and len(inputs) > 1:
         raise UsageError(f"{tables[0]}: an association is the only input of a run; found {len(inputs)} inputs")
+    for text in found.remarks:
+        talk.note(text)
     if found.left_out:
         kinds = ", ".join(sorted({member.exptype for member in found.left_out}))
         talk.note(f"{len(found.left_out)} members of exptype {kinds} are left out (see --exptype)")

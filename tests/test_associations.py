@@ -1,6 +1,7 @@
 """Associations and file lists: members, order, names, groups, and clear errors."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -43,9 +44,22 @@ def test_file_list_has_no_association(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("products"), "not an association"),
-        (lambda t: t["products"][0].update(members=[{"expname": "x"}]), "exptype"),
-        (lambda t: t["products"][0].update(members=[]), "no science members"),
+        (
+            lambda t: t.pop("products"),
+            r"jw1_spec3_asn.json: not an association: products: found nothing, expected a list",
+        ),
+        (lambda t: t.update(products=[]), r": products: found \[\], expected a list with content"),
+        (lambda t: t.update(products={"a": 1}), r": products: found dict, expected a list"),
+        (lambda t: t.update(products=["x"]), r"products\[0\]: found str, expected a dict"),
+        (lambda t: t["products"][0].pop("members"), r"products\[0\].members: found nothing, expected a list"),
+        (lambda t: t["products"][0].update(members=[]), r"products\[0\].members: found \[\]"),
+        (
+            lambda t: t["products"][0]["members"][1].pop("exptype"),
+            r"members\[1\].exptype: found nothing, expected a str",
+        ),
+        (lambda t: t["products"][0]["members"][2].update(expname=""), r"members\[2\].expname: found ''"),
+        (lambda t: t["products"][0]["members"].append("x"), r"members\[3\]: found str, expected a dict"),
+        (lambda t: [m.update(exptype="target") for m in t["products"][0]["members"]], "no science members"),
         (lambda t: t["products"][0]["members"][0].update(expname="gone_cal.fits"), "gone_cal.fits: no such file"),
     ],
 )
@@ -55,6 +69,16 @@ def test_broken_associations(table, change, message):
     table.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         asn.read_inputs([table])
+
+
+def test_further_products_are_left_out_and_said(table):
+    assert asn.read_inputs([table]).remarks == ()
+    content = json.loads(table.read_text())
+    content["products"].append({"name": "second", "members": []})
+    table.write_text(json.dumps(content))
+    found = asn.read_inputs([table])
+    assert found.product_name == "out"
+    assert found.remarks == (f"{table.name}: 2 products; only the members of the first, products[0], are used",)
 
 
 def test_not_json(tmp_path):
@@ -94,6 +118,16 @@ def test_twice_and_mixed(table, tmp_path):
 )
 def test_output_names(name, asn_id, expected):
     assert asn.crf_name(name, asn_id) == expected
+
+
+def test_files_of_one_detector_and_group_are_said():
+    keys = [(Path(f"{n}_cal.fits"), d, g) for n, d, g in (
+        ("a", "NRCA1", "g1"), ("b", "NRCA2", "g1"), ("c", "NRCA1", "g1"), ("d", "NRCA1", "g2"), ("e", "NRCA1", "g1"),
+    )]  # fmt: skip
+    (found,) = asn.list_repeated(keys)
+    assert found.startswith("a_cal.fits, c_cal.fits and 1 more: one NRCA1 and one group, g1")
+    assert "ACT_ID, EXPOSURE are equal" in found
+    assert asn.list_repeated(keys[:2]) == []
 
 
 def test_group_names():
