@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from badpix import asdf_meta, dq
+from badpix.associations import name_some
 from badpix.errors import DataError
 
 DO_NOT_USE = np.uint32(dq.VALUE["DO_NOT_USE"])
@@ -77,6 +79,14 @@ class CalFile:
         """Shape (ny, nx) of SCI."""
         ny, nx = image_hdu(self, "SCI").shape
         return ny, nx
+
+
+def list_flagged(cals: Iterable[CalFile]) -> list[str]:
+    """A remark if outliers have been flagged in some of the files before (their S_OUTLIR is COMPLETE)."""
+    names = [cal.path.name for cal in cals if str(cal.primary.get("S_OUTLIR", "")).strip().upper() == "COMPLETE"]
+    if not names:
+        return []
+    return [f"{name_some(names)}: S_OUTLIR is COMPLETE: outliers were flagged before; these pixels stay flagged"]
 
 
 # --- reading ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from badpix import crf_copy, params
 from badpix.associations import Association
 from badpix.errors import CheckError
 from badpix.ifu import products as ifu_products
-from badpix.ifu.inputs import Exposure, by_detector, read_exposures
+from badpix.ifu.inputs import Exposure, by_detector, list_remarks, read_exposures
 from badpix.ifu.search import THREADS, Found, find_detector
 from badpix.output import atomic_path, check_directory, check_target
 
@@ -87,6 +87,8 @@ def flag_association(
         If more than ``max_flagged`` percent of an exposure would be flagged; nothing is written.
     """
     exposures = read_exposures(association)
+    for text in list_remarks(exposures):
+        note(text)
     directory = check_directory(output_dir)
     targets = {e.cal.path: crf_copy.crf_path(directory, e.cal, association) for e in exposures}
     groups = by_detector(exposures)

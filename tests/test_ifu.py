@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import badpix
 from badpix import crf, crf_copy, outlier_ifu, params
-from badpix.associations import read_inputs
+from badpix.associations import GROUP_KEYWORDS, read_inputs
 from badpix.cli.main import outlier
 from badpix.errors import CheckError, DataError
 from badpix.ifu import bands as ifu_bands
@@ -334,6 +334,10 @@ def _without(name):
         (_without("ERR"), "no ERR extension"),
         (_without("SCI"), "no SCI extension"),
         (_smaller, "has shape"),
+        (
+            lambda p: fits.setval(p, "BUNIT", ext=1, value="mJy/arcsec^2"),
+            "BUNIT of SCI: found mJy/arcsec.2, expected MJy/sr",
+        ),
         (_set_all_nan, "no usable pixel"),
         (_cut, "cut short"),
         (_cut_in_a_header, "cut short"),
@@ -347,6 +351,51 @@ def test_data_at_fault(pair, tmp_path, spoil, message, method):
         _run(pair, tmp_path / "out", threshold_method=method)
     assert pair[1].name in str(caught.value)
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_missing_unit_is_a_note(pair, tmp_path):
+    assert "BUNIT" not in _call("ifu", *pair, "-o", tmp_path / "a").stderr
+    fits.delval(pair[0], "BUNIT", ext=1)
+    result = _call("ifu", *pair, "-o", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert f"note: {pair[0].name}: no BUNIT in SCI; taken to be MJy/sr" in result.stderr
+    fits.delval(pair[1], "BUNIT", ext=1)
+    assert "BUNIT" not in _call("ifu", *pair, "-o", tmp_path / "c").stderr
+
+
+def test_an_exposure_given_twice_is_a_note(pair, tmp_path):
+    values = dict(zip(GROUP_KEYWORDS, ("01234", "001", "002", "03", "1", "04", "00005"), strict=True))
+    for path in pair:
+        for key, value in values.items():
+            fits.setval(path, key, value=value)
+    result = _call("ifu", *pair, "-o", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert (
+        f"note: {pair[0].name}, {pair[1].name}: one MIRIFUSHORT and one group, jw01234001002_03104_00005"
+        in result.stderr
+    )
+    fits.setval(pair[1], "EXPOSURE", value="00006")
+    assert "one group" not in _call("ifu", *pair, "-o", tmp_path / "b").stderr
+
+
+def test_flagged_copies_as_inputs_are_a_note(pair, tmp_path):
+    assert "S_OUTLIR" not in _call("ifu", *pair, "-o", tmp_path / "a").stderr
+    copies = sorted((tmp_path / "a").iterdir())
+    result = _call("ifu", *copies, "-o", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert f"note: {copies[0].name}, {copies[1].name}: S_OUTLIR is COMPLETE" in result.stderr
+
+
+def test_a_second_product_is_a_note(mrs, tmp_path):
+    table = json.loads(mrs.read_text())
+    for member in table["products"][0]["members"]:
+        member["expname"] = str(mrs.parent / member["expname"])
+    table["products"] *= 2
+    path = tmp_path / "two_asn.json"
+    path.write_text(json.dumps(table))
+    result = _call("ifu", path, "-o", tmp_path / "out", "--set", "documented")
+    assert result.exit_code == 0, result.output
+    assert "note: two_asn.json: 2 products; only the members of the first" in result.stderr
 
 
 def test_calls_at_fault(pair, tmp_path):
@@ -462,7 +511,13 @@ def test_pointings_decide_how_structure_is_protected(pair, tmp_path):
             fits.delval(path, key)
         for key in ("RA_V1", "DEC_V1"):
             fits.delval(path, key, ext=1)
-    assert ifu_inputs.is_dithered(ifu_inputs.read_exposures(read_inputs(pair)))  # nobody says
+    exposures = ifu_inputs.read_exposures(read_inputs(pair))
+    assert ifu_inputs.is_dithered(exposures)  # nobody says
+    assert "they are taken as dithered" in "".join(
+        ifu_search.find_detector("MIRIFUSHORT", exposures, _values()).notes
+    )
+    told = ifu_search.find_detector("MIRIFUSHORT", exposures, _values(protect_structure=0.3))
+    assert not told.notes
 
 
 def test_simulation_is_reproducible_and_has_its_truth(tmp_path):

@@ -1,8 +1,8 @@
 """The exposures of an IFU search: that they belong together, how they were pointed, and their usable pixels.
 
-1. The members of an association must be IFU exposures of one instrument and one size.
+1. The members of an association must be IFU exposures of one instrument, one unit and one size.
 2. Each detector is searched by itself, along the axis across its slices.
-3. Exposures are dithered if their offsets (or their pointings) differ.
+3. Exposures are dithered if their offsets (or their pointings) differ, or if their headers don't say.
 4. Usable is what is finite and not DO_NOT_USE. Rows are read on demand: nothing here holds a frame.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from badpix import crf
-from badpix.associations import Association, Member
+from badpix.associations import Association, Member, group_id, list_repeated, name_some
 from badpix.crf import CalFile
 from badpix.errors import DataError
 from badpix.ifu.rank import BORDER
@@ -39,7 +39,7 @@ def read_exposures(association: Association) -> list[Exposure]:
     Raises
     ------
     DataError
-        If a member is no IFU exposure, lacks an array, or differs from the first in instrument or size.
+        If a member is no IFU exposure, lacks an array, or differs from the first in instrument, size or unit.
     """
     exposures = [Exposure(crf.read_layout(member.path), member) for member in association.members]
     first = exposures[0].cal
@@ -63,7 +63,36 @@ def read_exposures(association: Association) -> list[Exposure]:
                 )
     if min(first.shape) <= 2 * BORDER:
         raise DataError(f"{first.path}: shape {first.shape} is too small; expected more than {2 * BORDER} pixels")
+    _check_units(exposures)
     return exposures
+
+
+def _unit(exposure: Exposure) -> str:
+    """BUNIT of SCI; empty where there is none."""
+    return str(crf.image_hdu(exposure.cal, "SCI").header.get("BUNIT", "")).strip()
+
+
+def _check_units(exposures: list[Exposure]) -> None:
+    """Values in different units can't be compared. A missing unit is no contradiction."""
+    first = next((e for e in exposures if _unit(e)), exposures[0])
+    for exposure in exposures:
+        if _unit(exposure) not in ("", _unit(first)):
+            raise DataError(
+                f"{exposure.cal.path}: BUNIT of SCI: found {_unit(exposure)}, expected {_unit(first)} "
+                f"as in {first.cal.path.name}"
+            )
+
+
+def list_remarks(exposures: list[Exposure]) -> list[str]:
+    """What the headers of exposures say that the user should know, a line each."""
+    remarks = crf.list_flagged(e.cal for e in exposures)
+    unit = next((_unit(e) for e in exposures if _unit(e)), "")
+    without = [e.cal.path.name for e in exposures if not _unit(e)]
+    if unit and without:
+        remarks.append(f"{name_some(without)}: no BUNIT in SCI; taken to be {unit} as in the other exposures")
+    keys = [(e.cal.path, e.cal.keyword("DETECTOR"), group_id(e.cal.primary, i)) for i, e in enumerate(exposures)]
+    remarks += [f"{text}; is it one exposure given twice? Each counts" for text in list_repeated(keys)]
+    return remarks
 
 
 def by_detector(exposures: Iterable[Exposure]) -> dict[str, list[Exposure]]:
@@ -86,9 +115,18 @@ def is_dithered(exposures: list[Exposure]) -> bool:
     """Whether the exposures of a detector have more than one pointing; True where the headers don't say."""
     if len(exposures) < 2:
         return False
-    spreads = [_spread(exposures, *keywords) for keywords in (("XOFFSET", "YOFFSET"), ("RA_V1", "DEC_V1"))]
-    known = [spread for spread in spreads if spread is not None]
+    known = _known_spreads(exposures)
     return not known or max(known) > _ONE_POINTING
+
+
+def has_pointings(exposures: list[Exposure]) -> bool:
+    """Whether the headers of all exposures of a detector say how it was pointed."""
+    return bool(_known_spreads(exposures))
+
+
+def _known_spreads(exposures: list[Exposure]) -> list[float]:
+    spreads = [_spread(exposures, *keywords) for keywords in (("XOFFSET", "YOFFSET"), ("RA_V1", "DEC_V1"))]
+    return [spread for spread in spreads if spread is not None]
 
 
 def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:

@@ -30,7 +30,7 @@ from badpix.ifu.bands import (
     sample_bands,
     search_band,
 )
-from badpix.ifu.inputs import Exposure, axis_across, check_usable, is_dithered, read_usable
+from badpix.ifu.inputs import Exposure, axis_across, check_usable, has_pointings, is_dithered, read_usable
 from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
@@ -190,5 +190,10 @@ def _remarks(exposures: list[Exposure], plan: Plan, p: Mapping[str, Any]) -> lis
             "all exposures have one pointing: lines and sources stand still like bad pixels do; "
             f"structure is protected with {plan.options['protect_structure']:g}; "
             "expect more false flags on bright sources than in dithered exposures"
+        )
+    elif not has_pointings(exposures) and p["protect_structure"] is None:
+        notes.append(
+            "not all exposures have XOFFSET and YOFFSET, or RA_V1 and DEC_V1: they are taken as dithered; "
+            "if they have one pointing, protect_structure 0.6 is safer"
         )
     return notes
