@@ -22,6 +22,7 @@ from badpix.dark import inputs as dark_inputs
 from badpix.dark.inputs import DarkSet
 from badpix.errors import DataError
 from badpix.evidence import Detection
+from badpix.layout import open_fits
 from badpix.provenance import Input, hash_inputs
 
 HASHED = 256 << 20  # bytes up to which a file is hashed as a whole
@@ -128,18 +129,19 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
     """
     if not name:
         return None
-    found = exposures.open_exposure(name)
-    if not found.arrays:
-        raise DataError(f"{name}: bias_map holds no image")
-    layout = next(iter(found.arrays.values()))
-    image = exposures.read_image(layout).astype(np.float32)
+    with open_fits(name) as hdus:
+        images = (hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
+        if (hdu := next(images, None)) is None:
+            raise DataError(f"{name}: bias_map holds no image")
+        image = hdu.data.reshape(-1, *hdu.shape[-2:])[0].astype(np.float32)
+    found = image.shape
     window = opened.first.window
     shape = (window.ysize, window.xsize)
     if image.shape != shape:
         y, x = window.ystart - 1, window.xstart - 1
         image = image[y : y + shape[0], x : x + shape[1]]
     if image.shape != shape:
-        raise DataError(f"{name}: bias_map has {layout.shape[-2:]} pixels, expected {shape} or a full frame")
+        raise DataError(f"{name}: bias_map has {found} pixels, expected {shape} or a full frame")
     return np.ascontiguousarray(image)
 
 

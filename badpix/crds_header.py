@@ -212,18 +212,24 @@ def _match_keywords(
     sources: Sequence[Mapping[str, Any]], facts: detectors.Detector, window: Window, texts: Mapping[str, Any]
 ) -> list[tuple[str, Any, str]]:
     """SUBARRAY, and what CRDS matches besides: READPATT (NIRSpec), EXP_TYPE (FGS)."""
+    from badpix.rules import known_words
+
     own = _single(sources, "SUBARRAY")
     full = (window.ysize, window.xsize) == facts.shape or window.ysize == detectors.IRS2_ROWS
-    subarray = texts["reference_subarray"]
+    subarray, says, mend = texts["reference_subarray"], "reference_subarray", ""
     if subarray.lower() == "auto":
-        subarray = "GENERIC" if full else own
+        subarray, says, mend = "GENERIC" if full else own, "SUBARRAY of the inputs", "; give --reference-subarray"
     if full and subarray not in ("GENERIC", "FULL"):
-        raise UsageError(f"reference_subarray: {subarray!r} with a full-frame image; expected GENERIC or FULL")
+        raise UsageError(f"{says}: {subarray!r} with a full-frame image; expected GENERIC or FULL")
     if not full and subarray in (None, "GENERIC", "FULL"):
         raise UsageError(
-            f"reference_subarray: {subarray!r} for a window of {window.xsize} x {window.ysize} pixels; "
-            "expected the name of the subarray"
+            f"{says}: {subarray!r} for a window of {window.xsize} x {window.ysize} pixels; "
+            f"expected the name of the subarray{mend}"
         )
+    known = known_words()["all"] + known_words()[facts.instrument]
+    if subarray not in known:
+        near = params.nearest(subarray, known)
+        raise UsageError(f"{says}: {subarray!r} is no subarray of {facts.instrument} that CRDS knows{near}{mend}")
     rows = [("SUBARRAY", subarray, "subarray; GENERIC serves all")]
     if facts.instrument == "NIRSPEC":
         rows.append(_pattern("READPATT", "P_READPA", texts["reference_readpatt"], _readpatts(sources, window)))

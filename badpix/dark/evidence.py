@@ -98,8 +98,8 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
 
 
 WITHHELD = {
-    "hot": "own scatter, slope that stops, a decay, or a neighbour that saturates explains the rate",
-    "warm": "HOT, own scatter, slope that stops, a decay, or a neighbour that saturates explains the rate",
+    "hot": "own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
+    "warm": "HOT, own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
     "saturated": "only the neighbour of a saturated pixel",
     "rc": "too different between integrations, too small beside the signal, or the ramp shows something else",
     "telegraph": "RC, saturated, ruled by shot noise, or leaked from a neighbour",

@@ -30,8 +30,8 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, len(examined))
     if setup.integrations < p["min_integrations"]:
         raise DataError(
-            f"{darks.first.path}: {setup.integrations} integrations in {len(darks.files)} darks, expected at least "
-            f"{p['min_integrations']} (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
+            f"{darks.first.path}: {setup.integrations} integration(s) in {len(darks.files)} dark(s), expected "
+            f"{p['min_integrations']} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
         )
     return Job(
         tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
