@@ -118,6 +118,13 @@ def test_subarray_and_size_must_fit(window, subarray, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("own", ["SUBX", "FULL"])
+def test_a_subarray_of_the_inputs_that_crds_does_not_know(own):
+    with pytest.raises(UsageError, match=f"SUBARRAY of the inputs: '{own}'.*give --reference-subarray"):
+        header_of(window=SUB160, sources=[{**SOURCE, "SUBARRAY": own}])
+    assert header_of(window=SUB160, sources=[{**SOURCE, "SUBARRAY": own}], reference_subarray="SUB160")
+
+
 def test_full_on_request():
     assert header_of(reference_subarray="FULL")["SUBARRAY"] == "FULL"
 

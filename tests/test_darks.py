@@ -10,7 +10,7 @@ from astropy.io import fits
 from dark_files import DEFECTS, JUMP, SATURATED, SHAPE, make_ramps, write_dark, write_darks
 from make_files import CORNER
 
-from badpix import darks, params
+from badpix import build_darks, darks, params
 from badpix.dark import inputs as dark_inputs
 from badpix.dark import plan
 from badpix.errors import DataError, UsageError
@@ -391,6 +391,12 @@ def test_a_bias_map_shows_low_pedestals_under_a_bias_that_scatters(tmp_path):
     p = params.check(SECTION, {"bias_map": "given"}, "test")
     found = darks.search(opened, p, bias=bias).maps["low_pedestal"]
     assert [tuple(q) for q in np.argwhere(found)] == DEFECTS["low_pedestal"]
+    for name, hdus in (("a", [fits.PrimaryHDU(bias)]), ("b", [fits.PrimaryHDU(), fits.ImageHDU(bias)])):
+        fits.HDUList(hdus).writeto(tmp_path / f"{name}.fits")
+        np.testing.assert_array_equal(build_darks.read_bias(str(tmp_path / f"{name}.fits"), opened), bias)
+    fits.PrimaryHDU().writeto(tmp_path / "c.fits")
+    with pytest.raises(DataError, match="holds no image"):
+        build_darks.read_bias(str(tmp_path / "c.fits"), opened)
 
 
 def test_a_limit_below_the_noise_is_raised_and_that_is_said(rates):
