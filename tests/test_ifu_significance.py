@@ -219,6 +219,14 @@ def test_half_of_the_exposures_must_show_a_pixel_that_sources_hide_in_the_others
     assert found.tolist() == [True, False, False, False, True]
 
 
+def test_four_exposures_that_show_a_pixel_are_enough():
+    table, hidden = np.zeros((12, 2), "f4"), np.ones((12, 2), bool)
+    for pixel, shown in enumerate((3, 4)):
+        table[:shown, pixel], hidden[:shown, pixel] = 4, False
+    found = sg._find_partly_hidden(table, np.ones((12, 2), bool), hidden, solve_thresholds(12, 1e-5))
+    assert found.tolist() == [False, True]
+
+
 def test_gaps_and_what_cannot_be_tested():
     sci = _noise(seed=5)
     for s in sci:

@@ -13,8 +13,8 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
    proportion (by ``protect`` for their eta, by ``protect_structure`` for the larger of their residuals).
 4. *Persistent*: in all m exposures that measure the pixel, one sign, each beyond the threshold t(m, m) at which
    Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures. A source that covers the
-   pixel in some exposures hides it there (step 3 with strength 1 divides by more than 3). The c others, 2 or more and
-   at least half of m, then do alone, if each is beyond t(c, c), ``min_sigma`` and 3.5.
+   pixel in some exposures hides it there (step 3 with strength 1 divides by more than 3). The c others (half of m, at
+   least 2; 4 are always enough) then do alone, if each is beyond t(c, c), ``min_sigma`` and 3.5.
 5. *Partial*: the same for k of m exposures, k a majority; flagged where it exceeds ``partial_sigma``.
 6. *Single*: beyond t(1, 1) both in eta and against the lower median of all exposures (too low values: against the
    upper one), unless other exposures have something as significant close by (a line of a dithered source is at the
@@ -37,6 +37,7 @@ REASONS = ("persistent", "partial", "single", "grown")
 PERSISTENT, PARTIAL, SINGLE, GROWN = 1, 2, 3, 4
 
 _HIDDEN = 3.0  # divisor by structure, at strength 1, above which a source hides a pixel
+_SHOWN = (2, 4)  # half of the exposures must show it then: at least 2, and 4 are always enough
 _SHOWN_SIGMA = 3.5  # lowest threshold where only some exposures show the pixel
 
 
@@ -180,13 +181,13 @@ def _find_hidden(band: Band, pixels: np.ndarray) -> np.ndarray:
 
 
 def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Pixels that a source hides in up to half of the exposures, and that stand out in all others, with one sign."""
+    """Pixels that a source hides in some exposures, and that stand out in all others (enough), with one sign."""
     shown = finite & ~hidden
     count = shown.sum(axis=0)
     limit = np.maximum(limits.diagonal()[count], _SHOWN_SIGMA)
     high, low = (np.where(shown, sign * table, np.inf).min(axis=0) for sign in (1, -1))
     measured = finite.sum(axis=0)
-    enough = (count < measured) & (count >= 2) & (2 * count >= measured)
+    enough = (count < measured) & (count >= np.clip((measured + 1) // 2, *_SHOWN))
     return enough & (np.maximum(high, low) > limit)
 
 
