@@ -213,7 +213,8 @@ def test_pixels_of_a_mask_in_use_are_looked_at_all_the_same():
     flags[0:4, 2] = ramps.DO_NOT_USE
     flags[:, 3] = ramps.SATURATED
     before = flags.copy()
-    assert ramps.clear_masked(flags).tolist() == [1]
+    assert ramps.clear_masked(flags, np.array([3, 4])).tolist() == []
+    assert ramps.clear_masked(flags, np.array([1, 2, 3])).tolist() == [1]
     before[:, 1] = ramps.JUMP_DET
     np.testing.assert_array_equal(flags, before)
 

@@ -88,7 +88,7 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
     """All integrations of a band; of those that are not examined the first usable group alone is read."""
     start, stop = band.start, band.stop
     nx, groups = job.shape[1], job.fit.usable
-    stack = _Stack(job, (stop - start) * nx)
+    stack = _Stack(job, (stop - start) * nx, _find_held(job, start, stop))
     sci = np.empty((groups, stop - start, nx), np.float32)
     flags = np.empty((groups, stop - start, nx), np.uint8)
     for dark in job.darks:
@@ -101,6 +101,12 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
             stored = read_band(dark.jump, start, stop, planes=wanted, out=sci[: len(wanted)], native=False)
             stack.add(stored, flags, {name: image[i] for name, image in images.items()})
     return stack.finish()
+
+
+def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
+    """Pixels that are DO_NOT_USE in the first usable group of all darks: by a mask in use, not for want of data."""
+    first = [read_band(dark.groupdq, start, stop, planes=[job.fit.start])[0] for dark in job.darks]
+    return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
 
 
 def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
@@ -132,14 +138,15 @@ def leave_room() -> None:
 class _Stack:
     """Integrations of a band as they come in."""
 
-    def __init__(self, job: Job, pixels: int) -> None:
+    def __init__(self, job: Job, pixels: int, held: NDArray[np.intp]) -> None:
         n, chosen, names = job.setup.integrations, job.examined, job.fit.names
         room = take_room(pixels * (2 * n + len(names) * len(chosen)))
         self.job, self.filled, self.chosen = job, 0, dict(zip(chosen, range(len(chosen)), strict=True))
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels :].reshape(len(names), len(chosen), pixels)
         self.counts = np.empty((2, n, pixels), np.uint16)
-        self.saturated, self.masked = np.zeros((n, pixels), bool), np.zeros(pixels, bool)
+        self.saturated = np.zeros((n, pixels), bool)
+        self.held, self.masked = held, np.zeros(pixels, bool)
         self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
         self.first_level = np.full(pixels, np.nan, np.float32)
 
@@ -151,7 +158,7 @@ class _Stack:
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
         """Measure one integration: ``sci`` are its usable groups, or the first of them where it is not examined."""
         job, i, pixels = self.job, self.filled, flags.reshape(len(flags), -1)
-        masked = ramps.clear_masked(pixels)
+        masked = ramps.clear_masked(pixels, self.held)
         self.masked[masked] = True
         full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
         self.saturated[i, full] = True

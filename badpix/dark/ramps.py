@@ -199,13 +199,12 @@ def measure_ramps(
     return values, counts
 
 
-def clear_masked(flags: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Take DO_NOT_USE off pixels of (G, pixels) flags that have it in every group, in place; which these are.
+def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Take DO_NOT_USE off those of the ``held`` pixels of (G, pixels) flags that have it in every group, in place.
 
-    A mask in use says so of a pixel, and nothing of its ramp.
+    A mask in use says so of a pixel, and nothing of its ramp. Returned are the pixels.
     """
-    masked = np.flatnonzero((flags[0] & DO_NOT_USE) != 0)
-    masked = masked[(np.bitwise_and.reduce(np.take(flags, masked, axis=1), axis=0) & DO_NOT_USE) != 0]
+    masked = held[(np.bitwise_and.reduce(np.take(flags, held, axis=1), axis=0) & DO_NOT_USE) != 0]
     flags[:, masked] &= ~DO_NOT_USE
     return masked
 

@@ -183,8 +183,10 @@ def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: floa
 
 
 def find_leaked(pixels: Stats, places: Places, *, fraction: float) -> Bool:
-    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbours: what one number for the charge
-    that leaks to all four sides, and none for the corners, leaves."""
+    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbours.
+
+    One number for the charge that leaks to all four sides, and none for the corners, leaves that much.
+    """
     rate = np.nan_to_num(pixels["hot_rate"], nan=0.0, posinf=0.0, neginf=0.0)
     with np.errstate(invalid="ignore"):
         leaked: Bool = pixels["hot_rate"] < fraction * places.neighbours(rate, AROUND, 0.0).max(axis=0)
