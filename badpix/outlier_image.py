@@ -2,14 +2,18 @@
 
 1. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
 2. Sky: keywords, or levels matched between overlapping images (``sky_match``).
-3. Each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
+3. Mosaic: each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
    private directory beside the outputs.
-4. The stack of mosaics is sorted once, in tiles.
-5. Each exposure is compared with the model that the other groups (documented: all groups) give, and its flags
-   are kept.
-6. Where no other exposure looked, the sharpness of the stars found in step 5 decides.
-7. The `_crf` files are written, with the documented rules for DQ, NaN, headers and names.
+4. Stack: the mosaics are sorted once, in tiles.
+5. Model of an exposure: the other groups but the shallow ones (documented: all groups), blotted to its pixels.
+6. Sharpening of the model by a kernel learned in the exposure.
+7. Noise that the pixels would have without a hit.
+8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
+11. Single coverage: where no other exposure looked, the sharpness of the stars that several exposures see decides.
+12. Audit: the sources that lost flux to flags.
+13. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
 
+Steps 5 to 10 are those of :mod:`badpix.image.search`; docs/outlier-image.md has the same numbers.
 Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures.
 """
 
@@ -174,7 +178,7 @@ def _search_resampled(
     executor: Executor | None,
     talker: Talker,
 ) -> tuple[list[Found], dict[str, Any]]:
-    """Steps 1 to 6; the flags of each exposure are on the shelf afterwards."""
+    """Steps 1 to 12; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p, talker)
     names = list(dict.fromkeys(group_names))
     windows = find_windows(images, talker)

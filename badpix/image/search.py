@@ -289,7 +289,7 @@ def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, flo
 def decide_single_coverage(
     images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: dict[str, Any]
 ) -> float | None:
-    """Step 6: one limit from the stars of all exposures, then the candidates of each."""
+    """Step 11: one limit from the stars of all exposures, then the candidates of each."""
     if p["single_coverage"] != "sharpness":
         return None
     stars = [f.sharpness.stars for f in found if f.sharpness is not None]
