@@ -6,7 +6,10 @@ from astropy.io import fits
 
 from badpix import outlier_image, params
 from badpix.associations import read_inputs
+from badpix.image.grid import Window
 from badpix.image.noise import measure_noise_factors, measure_scatter
+from badpix.image.reference import measure_pair_sigma
+from badpix.image.stack import Shelf, mosaic_name
 from badpix.simulation.image import Setup, simulate
 from badpix.simulation.score_image import score_run
 
@@ -82,6 +85,16 @@ def test_an_exposure_shallower_than_the_others_is_no_reference_for_them(equal, t
     assert not all_in["shallow_groups"]
     assert any("00002_nrcb1_cal.fits: 9.0 times as noisy" in note for note in notes)
     assert summary["exposures"][1]["bright"] > 50  # it is searched itself
+
+
+def test_mosaics_are_compared_past_a_group_that_is_no_reference(tmp_path):
+    rng = np.random.default_rng(3)
+    shelf, windows = Shelf(tmp_path), [Window(0, 90, 0, 120)] * 3
+    for group in (0, 2):
+        shelf.write(mosaic_name(group), rng.normal(0, 1, (90, 120)).astype(np.float32))
+    shelf.write(mosaic_name(1), np.full((90, 120), np.nan, np.float32))
+    assert measure_pair_sigma(shelf, windows, [0, 2]) == pytest.approx(np.sqrt(2), rel=0.1)
+    assert measure_pair_sigma(shelf, windows, [0, 1, 2]) == 0
 
 
 def test_two_exposures_stay_each_other_s_reference(equal, tmp_path):
