@@ -42,6 +42,7 @@ from badpix.image.members import (
     check_room,
     find_shallow,
     find_windows,
+    list_remarks,
     name_groups,
     place_images,
     read_members,
@@ -111,6 +112,8 @@ def flag_images(
         crf_copy.check_not_input(target, cal)
         check_target(target, overwrite)
     groups = name_groups(association, cals)
+    for remark in list_remarks(cals, groups):
+        talker.note(remark)
     talker.say(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
         return _copy_all(association, cals, targets, overwrite, talker, p)

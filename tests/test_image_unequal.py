@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from badpix import outlier_image, params
-from badpix.associations import read_inputs
+from badpix.associations import GROUP_KEYWORDS, read_inputs
 from badpix.image.grid import Window
 from badpix.image.noise import measure_noise_factors, measure_scatter
 from badpix.image.reference import measure_pair_sigma
@@ -46,6 +46,17 @@ def flag(folder, output, parameter_set="default", **options):
         read_inputs(sorted(folder.glob("*_cal.fits"))), output, p, talker=outlier_image.Talker(note=notes.append)
     )
     return summary, notes, score_run(folder, output)
+
+
+def test_exposures_given_twice_and_flagged_before_are_told(equal, tmp_path):
+    copy_unequal(equal, tmp_path, (), 1)
+    paths = sorted(tmp_path.glob("*_cal.fits"))
+    with fits.open(paths[0]) as first, fits.open(paths[1], mode="update") as second:
+        second[0].header.update({k: first[0].header[k] for k in GROUP_KEYWORDS if k in first[0].header})
+    fits.setval(paths[2], "S_OUTLIR", value="COMPLETE")
+    _, notes, _ = flag(tmp_path, tmp_path / "out")
+    assert any(paths[2].name in note and "S_OUTLIR is COMPLETE" in note for note in notes)
+    assert any(paths[1].name in note and note.endswith("they count as one exposure") for note in notes)
 
 
 def test_scatter_is_that_of_the_noisier_one_of_exposure_and_model():

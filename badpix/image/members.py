@@ -141,6 +141,13 @@ def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
     return names
 
 
+def list_remarks(cals: Sequence[CalFile], groups: Sequence[str]) -> list[str]:
+    """What the headers say that the user should know: outliers flagged before, exposures that seem to be one."""
+    keys = [(cal.path, cal.keyword("DETECTOR"), group) for cal, group in zip(cals, groups, strict=True)]
+    repeated = [f"{text}; they count as one exposure" for text in associations.list_repeated(keys)]
+    return [*crf.list_flagged(cals), *repeated]
+
+
 def place_images(
     association: Association,
     cals: Sequence[CalFile],
