@@ -31,7 +31,7 @@ ALGORITHMS = {
     "dark/ramps", "dark/scores", "dark/searches", "dark/stats", "darks", "ifu/bands", "ifu/inputs",
     "ifu/noise", "ifu/protection", "ifu/rank", "ifu/residuals", "ifu/search", "ifu/significance", "neighbours",
     "image/chain", "image/decide", "image/grid", "image/noise", "image/pixel_map", "image/reference",
-    "image/sharpening", "image/sky", "image/stack", "image/summary", "image/weights", "resample",
+    "image/sharpening", "image/single", "image/sky", "image/stack", "image/summary", "image/weights", "resample",
     "simulation/defects", "simulation/fit", "simulation/ifu", "simulation/ifu_defects", "simulation/ifu_optics",
     "simulation/ifu_scene", "simulate", "simulation/recipe", "score", "provenance",
 }  # fmt: skip

@@ -26,6 +26,7 @@ from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import decide as image_test
+from badpix.image import single
 from badpix.image import sky as image_sky
 from badpix.image.grid import Window
 from badpix.image.noise import measure_expected_noise, replace_bad_error
@@ -346,28 +347,28 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     sci[rng.integers(10, 290, 30), rng.integers(70, 290, 30)] += 200  # hits that the test missed are no yardstick
     sci[150, 30] += 300
     flagged = np.zeros(sci.shape, bool)
-    found = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
-    limit = image_test.sharpness_limit(found.stars)
+    found = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    limit = single.sharpness_limit(found.stars)
     assert 0.3 < limit < 0.95
-    sharp = image_test.find_sharp(found, limit, sci.shape)
+    sharp = single.find_sharp(found, limit, sci.shape)
     sci[150, 29] = np.nan
-    beside = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    beside = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(beside.ys.tolist(), beside.xs.tolist(), strict=True))
     sci[150, 29] = 0
     sci[150, 28] = np.nan  # a saturated core ...
     cover[:, :60] = 1
     cover[147:154, 28:31] = 0  # ... and the hole that it left in the others
-    hole = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    hole = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(hole.ys.tolist(), hole.xs.tolist(), strict=True))
     sci[150, 28] = 0
-    lone = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    lone = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) in set(zip(lone.ys.tolist(), lone.xs.tolist(), strict=True))
     assert sharp[150, 30]
     assert sharp.sum() == 1
     sci[155, 34] = 8000  # a bright star: what is sharp beside it is its diffraction
-    ring = image_test.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    ring = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(ring.ys.tolist(), ring.xs.tolist(), strict=True))
-    assert image_test.sharpness_limit(found.stars[:99]) is None
+    assert single.sharpness_limit(found.stars[:99]) is None
 
 
 # --- sky and audit ----------------------------------------------------------------------------------------

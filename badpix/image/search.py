@@ -20,7 +20,7 @@ from badpix import dq as flags
 from badpix.crf import CalFile
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
-from badpix.image.decide import Sharpness, find_documented, find_hits, find_sharp, measure_sharpness, sharpness_limit
+from badpix.image.decide import find_documented, find_hits
 from badpix.image.grid import Grid, Window
 from badpix.image.members import Image
 from badpix.image.noise import (
@@ -34,6 +34,7 @@ from badpix.image.noise import (
 from badpix.image.pixel_map import evaluate_map
 from badpix.image.reference import blot_bands, build_reference
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
+from badpix.image.single import Sharpness, find_sharp, measure_sharpness, sharpness_limit
 from badpix.image.stack import Shelf, mosaic_name
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.resample import measure_derivative
