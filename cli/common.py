@@ -44,6 +44,12 @@ def option(*names: str, heading: str = "General", **rest: Any) -> Callable[[F], 
     return click.option(*names, cls=Option, heading=heading, **rest)
 
 
+def evidence_option(heading: str) -> Callable[[F], F]:
+    """Where the evidence of a mask lies, if not beside it."""
+    return option("--evidence", "evidence_file", metavar="FILE", heading=heading,
+                  help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+
+
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Several options as one decorator, in the order in which help shows them."""
 

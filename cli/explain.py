@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, option, talk_options
+from badpix.cli.common import Command, evidence_option, option, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 @option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
          help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
 @option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
-@option("--evidence", "evidence_file", metavar="FILE", heading="Evidence",
-         help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+@evidence_option("Evidence")
 @option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
          help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
 @option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")

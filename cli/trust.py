@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, collect, load_files, option, parameter_options, talk_options
+from badpix.cli.common import (
+    Command,
+    collect,
+    evidence_option,
+    load_files,
+    option,
+    parameter_options,
+    talk_options,
+)
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
@@ -252,8 +260,7 @@ def _print_history(found: History) -> None:
 @click.argument("mask")
 @option("-o", "--output", metavar="FILE", required=True, heading="Report", help="HTML page to write.")
 @option("--against", metavar="OLD", heading="Report", help="Previous mask, shown beside the new numbers.")
-@option("--evidence", "evidence_file", metavar="FILE", heading="Report",
-         help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+@evidence_option("Report")
 @option("--ramps", multiple=True, metavar="FILE", heading="Report",
          help="Exposures with groups (jump or uncal) for examples of ramps per type.")  # fmt: skip
 @option("--limits", metavar="FILE", heading="Report", help="Limits of the check, as for badpix check.")
