@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.errors import DataError
-from badpix.params import nearest
+from badpix.errors import DataError, nearest
 
 ALIASES = {"NRCA5": "NRCALONG", "NRCB5": "NRCBLONG"}
 IRS2_ROWS = 3200  # rows of a NIRSpec frame read with interleaved reference pixels

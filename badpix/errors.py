@@ -4,6 +4,10 @@ A message names the file, the keyword, what was found and what was expected. Any
 :class:`BadpixError` is a fault of ours and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class BadpixError(Exception):
     """Base of all errors that are shown as one message, without a traceback."""
@@ -27,3 +31,12 @@ class CheckError(BadpixError):
     """A check failed: the product is not good enough to be used."""
 
     exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End of a message: the nearest known name, or all of them."""
+    from difflib import get_close_matches
+
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from badpix.simulation.image import Setup, simulate
+from badpix.simulation.image import simulate
+from badpix.simulation.image_setup import Setup
 
 CASES = {
     "4x1024": Setup(seed=701, groups=4, shape=(1024, 1024), program="07001"),

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from badpix import params, provenance
+from badpix.io import provenance
+from badpix.settings import param
 from badpix.simulation.files import simulate
 
 # columns and rows, flats, darks, groups
@@ -45,7 +46,7 @@ rebuild: {settle: 0}
 def make(place: Path, detector: str, size: int, flats: int, darks: int, groups: int) -> None:
     """Simulated exposures of one detector."""
     given = {"detector": detector, "size": (size, size), "flats": flats, "darks": darks, "dark_groups": groups}
-    simulate(place / detector.lower(), params.check(params.section("simulate"), given, "bench"))
+    simulate(place / detector.lower(), param.check(param.section("simulate"), given, "bench"))
 
 
 def processor() -> float:

@@ -3,8 +3,8 @@
     python benchmarks/score_flats_real.py FOLDER [SET ...]
 
 Simulates raw flats of eight sets (several detectors, full frames, small ones, an interior window), turns them into
-slopes with the jwst package (``tests/reduce.py``; extra ``pipeline``), makes a mask of each and prints what it found
-and what it called wrong, as a Markdown table. What is in FOLDER already is used again.
+slopes with the jwst package (``tests/helpers/reduce.py``; extra ``pipeline``), makes a mask of each and prints what
+it found and what it called wrong, as a Markdown table. What is in FOLDER already is used again.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 BADPIX = str(Path(sys.executable).parent / "badpix")
-REDUCE = str(Path(__file__).resolve().parent.parent / "tests" / "reduce.py")
+REDUCE = str(Path(__file__).resolve().parent.parent / "tests" / "helpers" / "reduce.py")
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
 SETS = {
     "NRCB1, 512": ["--detector", "NRCB1", "--size", "512 512", "--seed", "301"],

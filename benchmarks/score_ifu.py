@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from badpix import params
 from badpix.ifu import noise, significance
 from badpix.ifu.rank import measure_differences, measure_ratio
 from badpix.ifu.residuals import solve_thresholds
+from badpix.settings import param
 from badpix.simulation import score_ifu
 from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import Defects
@@ -99,7 +99,7 @@ def run(detector, exposures, sky, defects, slices, changed, seed, totals):
         sci[exposure.arrays["DQ"] & 1 > 0] = np.nan
         usable.append(sci)
     axis = 0 if DETECTORS[detector].transposed else 1
-    p = params.defaults(params.section("ifu")) | changed
+    p = param.defaults(param.section("ifu")) | changed
     dithered = sky.dither > 0 and exposures > 1
     rules = {
         "documented": search_documented(usable, axis),

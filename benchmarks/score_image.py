@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from badpix import outlier_image, params
-from badpix.associations import read_inputs
-from badpix.simulation.image import PRESETS, Setup, simulate
+from badpix.image import driver as image_driver
+from badpix.io.associations import read_inputs
+from badpix.settings import param
+from badpix.simulation.image import simulate
+from badpix.simulation.image_setup import PRESETS, Setup
 from badpix.simulation.score_image import score_run
 
 LW = PRESETS["lw"]
@@ -55,16 +57,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2011, help="of the first set; the others follow")
     parser.add_argument("--vary", nargs="+", metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    section = params.section("image")
+    section = param.section("image")
     print(" | ".join(["set", "search", *COLUMNS]))
     for name in options.sets:
         seed = options.seed + list(SETS).index(name)
         folder = options.workdir / f"{name}{seed}"
         table = next(folder.glob("*_asn.json"), None) or simulate(folder, Setup(seed=seed, **SETS[name]))
         for label, parameter_set, values in choices(options.vary):
-            p = params.check(section, values, "score_image", parameter_set)
+            p = param.check(section, values, "score_image", parameter_set)
             with tempfile.TemporaryDirectory(dir=options.workdir) as out:
-                outlier_image.flag_images(read_inputs([table]), out, p)
+                image_driver.flag_images(read_inputs([table]), out, p)
                 found = score_run(folder, Path(out))
             row = [form.format(found[key]) for key, form in COLUMNS.items()]
             print(" | ".join([name, label, *row]), flush=True)

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import click
 
-from badpix import params, params_files
+from badpix import errors
 from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
-from badpix.workers import make_executor
+from badpix.io.workers import make_executor
+from badpix.settings import files as settings_files
+from badpix.settings import param as settings_param
 
 __all__ = ["make_executor"]  # commands take it from here with the rest of the frame
 
@@ -133,7 +135,7 @@ def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Calla
 
     def decorate(function: F) -> F:
         for name in reversed(section_names):
-            sec = params.section(name)
+            sec = settings_param.section(name)
             for p in reversed(sec.params):
                 function = function if p.name in without else _option(p, sec)(function)
         return function
@@ -141,10 +143,10 @@ def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Calla
     return decorate
 
 
-def _option(p: params.Param, sec: params.Section) -> Callable[[F], F]:
+def _option(p: settings_param.Param, sec: settings_param.Section) -> Callable[[F], F]:
     flag = "--" + p.name.replace("_", "-")
     heading = f"{p.group or sec.title}"
-    text = f"{p.help}  [default: {params.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
+    text = f"{p.help}  [default: {settings_param.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
     if p.kind == "bool":
         return option(f"{flag}/--no-{flag[2:]}", p.name, heading=heading, default=None, help=text)
     metavar = "|".join(p.choices) if p.kind == "choice" else p.kind.upper().replace("PAIR_", '"A B" ')
@@ -164,7 +166,7 @@ overwrite_option = option("--overwrite", is_flag=True, help="Replace existing ou
 shared_options = stack(
     option("-p", "--params", "params_files", multiple=True, metavar="FILE",
            help="YAML (or ASDF) with parameters; may be repeated, the later one wins."),
-    option("--set", "parameter_set", type=click.Choice(params.SETS), default=None,
+    option("--set", "parameter_set", type=click.Choice(settings_param.SETS), default=None,
            help="Parameter set to start from.  [default: default]"),
     overwrite_option,
     option("--workers", type=click.IntRange(1, 1024), default=1, help="Processes to use.  [default: 1]"),
@@ -189,12 +191,12 @@ def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
 
     tree: dict[str, Any] = {}
     for name in options.get("params_files") or ():
-        found = params_files.load_file(name)
+        found = settings_files.load_file(name)
         for key, value in found.items():
             if key not in FILE_KEYS:
-                raise UsageError(f"{name}: unknown section {key!r}{params.nearest(key, FILE_KEYS)}")
+                raise UsageError(f"{name}: unknown section {key!r}{errors.nearest(key, FILE_KEYS)}")
             if isinstance(value, Mapping):
-                value = params_files.resolve_paths(key, value, Path(name).parent)
+                value = settings_files.resolve_paths(key, value, Path(name).parent)
                 tree[key] = {**tree.get(key, {}), **value}
             elif key == "output" and not isinstance(value, str):
                 raise UsageError(f"{name}: output: found {value!r}, expected the name of a file")
@@ -220,16 +222,16 @@ def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> t
     values, inputs : dict
         Complete parameter values; inputs by role as the YAML names them.
     """
-    sec = params.section(name)
+    sec = settings_param.section(name)
     source = ", ".join(options.get("params_files") or ()) or "command line"
-    from_file, inputs = params_files.section_values(tree, sec, source)
+    from_file, inputs = settings_files.section_values(tree, sec, source)
     parameter_set = options.get("parameter_set") or from_file.pop("set", None) or tree.get("set") or "default"
     from_file.pop("set", None)
-    values = params.check(sec, from_file, source, parameter_set)
+    values = settings_param.check(sec, from_file, source, parameter_set)
     given = {p.name: options[p.name] for p in sec.params if options.get(p.name) is not None}
     for key, value in given.items():
-        checked = params.check_value(sec[key], value, f"--{key.replace('_', '-')}")
-        merged = sec[key].kind in params.MERGED and checked
+        checked = settings_param.check_value(sec[key], value, f"--{key.replace('_', '-')}")
+        merged = sec[key].kind in settings_param.MERGED and checked
         values[key] = {**values[key], **checked} if merged else checked
     return values, inputs
 

@@ -64,13 +64,14 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
     room = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
-    from badpix import build_darks, crds_header
+    from badpix.darks import build as darks_build
+    from badpix.mask import header as mask_header
 
-    texts = crds_header.check_texts(reference)
+    texts = mask_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
     talk.say(f"darks: {len(files)} exposures")
     with make_executor(options["workers"], options["dask"]) as executor, talk.progress("darks") as tick:
-        product = build_darks.build_darks(
+        product = darks_build.build_darks(
             files,
             p,
             texts,
@@ -100,8 +101,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.figures import picture_folder
-    from badpix.trust.plots_darks import write_darks
+    from badpix.io.figure import picture_folder
+    from badpix.review.plots_darks import write_darks
 
     place = picture_folder(folder)
     return lambda found, opened, image: write_darks(found, opened, image, place)

@@ -14,7 +14,7 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
-    from badpix.trust.explain import Explanation
+    from badpix.review.explain import Explanation
 
 
 @click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
@@ -50,12 +50,12 @@ def explain(
     and darks). -v also says why the other searches did not find it.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import crds
-    from badpix.selection import expand_inputs
-    from badpix.trust import choose, readings
-    from badpix.trust import explain as explaining
+    from badpix.io.selection import expand_inputs
+    from badpix.mask import file as mask_file
+    from badpix.review import choose, readings
+    from badpix.review import explain as explaining
 
-    found = crds.read_mask(mask)
+    found = mask_file.read_mask(mask)
     if worst and not flag:
         raise UsageError("--worst needs --flag")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
@@ -89,7 +89,7 @@ def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:
                 f"  {votes.quantity} by integration, as measured: " + " ".join(f"{v:.4g}" for v in votes.values)
             )
     if numbers:
-        from badpix.trust.readings import CANDIDATES_ONLY, is_candidate
+        from badpix.review.readings import CANDIDATES_ONLY, is_candidate
 
         hidden = not is_candidate(item.quantities)
         for name, value in item.quantities.items():
@@ -110,15 +110,15 @@ def _wrapped(sentence: str) -> str:
 
 def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str | None, quiet: bool) -> None:
     """Ramps of a pixel in the terminal (stdout), and as a picture if asked."""
-    from badpix.trust import pixel_ramps as reading
+    from badpix.review import pixel_ramps as reading
 
     found = reading.read_ramps(files, item.x, item.y)
     if not quiet:
         for ramp in found:
             click.echo(reading.draw_text(ramp))
     if png:
-        from badpix.figures import picture_folder
-        from badpix.trust.plots import draw_ramps
+        from badpix.io.figure import picture_folder
+        from badpix.review.plots import draw_ramps
 
         path = picture_folder(png) / f"ramps_x{item.x}_y{item.y}.png"
         talk.say(f"wrote {draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")

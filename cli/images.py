@@ -59,7 +59,7 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     memory = parse_size(options["max_memory"], MEMORY)
     members = read_members(inputs, options["exptypes"], talk)
     draw = _pictures(options["plot"])
-    from badpix.outlier_image import Talker, flag_images
+    from badpix.image.driver import Talker, flag_images
 
     with make_executor(options["workers"], options["dask"]) as executor:
         outputs, summary = flag_images(
@@ -82,8 +82,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the cut-outs, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.figures import picture_folder
     from badpix.image.pictures import draw_cutouts
+    from badpix.io.figure import picture_folder
 
     place = picture_folder(folder)
     return lambda cutouts: draw_cutouts(cutouts, place)
@@ -91,7 +91,7 @@ def _pictures(folder: str | None) -> Any:
 
 def _tell(talk: Talk, summary: dict[str, Any]) -> None:
     """Tables of what was flagged, by exposure and reason, and of the sources that lost flux."""
-    from badpix.associations import root_name
+    from badpix.io.associations import root_name
 
     reasons = ("bright", "dark", "trail", "single_coverage", "flagged")
     rows = [row for row in summary["exposures"] if "flagged" in row]
@@ -146,7 +146,8 @@ _SHEET = "What is simulated"
 def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
     """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
-    from badpix.simulation.image import PRESETS, Setup, simulate
+    from badpix.simulation.image import simulate
+    from badpix.simulation.image_setup import PRESETS, Setup
 
     values: dict[str, Any] = {**PRESETS[options["preset"]], "seed": options["seed"]}
     for name in ("groups", "fwhm", "distortion"):

@@ -106,7 +106,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown one gets the nearest name."""
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
-            from badpix.params import nearest
+            from badpix.errors import nearest
 
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.lazy)}")
         return super().resolve_command(ctx, args)

@@ -24,7 +24,7 @@ from badpix.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from badpix.build import Product
+    from badpix.mask.product import Product
 
 BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-frame images: what is left goes to bands
 
@@ -64,7 +64,7 @@ def choose_inputs(given: tuple[str, ...], named: Any, suffixes: tuple[str, ...],
     UsageError
         If there is none.
     """
-    from badpix.selection import expand_inputs
+    from badpix.io.selection import expand_inputs
 
     names = list(given) or ([named] if isinstance(named, str) else list(named or []))
     if not names:
@@ -129,9 +129,10 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
     memory = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
-    from badpix import build, crds_header
+    from badpix.flats import build
+    from badpix.mask import header as mask_header
 
-    texts = crds_header.check_texts(reference)
+    texts = mask_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
     raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
     talk.say(f"flats: {len(files)} slope images")
@@ -158,8 +159,8 @@ def _pictures(folder: str | None) -> Any:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.figures import picture_folder
-    from badpix.trust.plots import write_flats
+    from badpix.io.figure import picture_folder
+    from badpix.review.plots import write_flats
 
     place = picture_folder(folder)
     return lambda found, image: write_flats(found, image, place)
@@ -188,12 +189,13 @@ def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, .
     p["manual"] = list(manual_files) or p["manual"] or list(inputs.get("manual") or [])
     reference, _ = collect("reference", tree, options)
     check_detector(tree, options)
-    from badpix import build_merge, crds_header
+    from badpix.mask import header as mask_header
+    from badpix.mask import merge as merging
 
-    texts = crds_header.check_texts(reference)
+    texts = mask_header.check_texts(reference)
     files = choose_inputs(masks, p["masks"] or inputs.get("masks"), ("_mask", ""), "masks")
     p["masks"] = [str(f) for f in files]
-    product = build_merge.build_merge(
+    product = merging.build_merge(
         files,
         p,
         texts,

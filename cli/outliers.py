@@ -25,8 +25,8 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
-    from badpix.associations import Association
     from badpix.ifu.search import Found
+    from badpix.io.associations import Association
 
 
 # outliers are never flagged in place
@@ -39,8 +39,8 @@ members_option = option("--exptype", "exptypes", multiple=True, default=("scienc
 
 def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
     """The association, or the `_cal` files, that a command is called with."""
-    from badpix.associations import read_inputs
-    from badpix.selection import expand_inputs
+    from badpix.io.associations import read_inputs
+    from badpix.io.selection import expand_inputs
 
     if not inputs:
         raise UsageError("no input: name an association (.json) or _cal files")
@@ -83,10 +83,10 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     members = read_members(inputs, options["exptypes"], talk)
     memory = parse_size(options["max_memory"], "600M")
     if options["report"]:
-        from badpix.output import check_target
+        from badpix.io.output import check_target
 
         check_target(options["report"], options["overwrite"])
-    from badpix.outlier_ifu import BASE_MEMORY, flag_association, history_lines
+    from badpix.ifu.driver import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:
         summary = flag_association(
@@ -114,8 +114,8 @@ def _write_report(path: str, members: Association, summary: dict[str, Any], over
     """The summary with everything that is needed to repeat the run."""
     import json
 
-    from badpix.output import write_text
-    from badpix.provenance import code_version, hash_inputs
+    from badpix.io.output import write_text
+    from badpix.io.provenance import code_version, hash_inputs
 
     inputs = [{"path": str(i.path), "sha256": i.sha256, "bytes": i.size} for i in hash_inputs(members.paths)]
     whole = {"command": "outlier ifu", "code": code_version(), "inputs": inputs, **summary}
@@ -126,9 +126,9 @@ def _pictures(folder: str | None) -> Callable[[Found], None] | None:
     """What draws the pictures, or None; a missing matplotlib is told before the work."""
     if not folder:
         return None
-    from badpix.associations import root_name
-    from badpix.figures import picture_folder
     from badpix.ifu.products import plot_detector
+    from badpix.io.associations import root_name
+    from badpix.io.figure import picture_folder
 
     place = picture_folder(folder)
     return lambda found: plot_detector(found, place / f"{root_name(found.exposures[0].cal.path)}_outliers.png")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from badpix import params as declared
+from badpix import errors
 from badpix.cli.common import Command
-from badpix.params_text import render_yaml
+from badpix.settings import param as declared
+from badpix.settings.render import render_yaml
 
 SECTIONS = {
     "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
@@ -22,5 +23,5 @@ def params(ctx: click.Context, command: str, parameter_set: str) -> None:
     """Print the commented YAML of COMMAND (flats, darks, merge, check, rebuild, ...; ifu, image)."""
     known = [name for names in SECTIONS.values() for name in names]
     if command not in known:
-        raise click.BadParameter(f"{command!r} has no parameters{declared.nearest(command, known)}")
+        raise click.BadParameter(f"{command!r} has no parameters{errors.nearest(command, known)}")
     click.echo(render_yaml(declared.section(command), parameter_set), nl=False)

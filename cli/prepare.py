@@ -45,7 +45,7 @@ def prepare(ctx: click.Context, uncals: tuple[str, ...], output_dir: str | None,
     p, inputs = collect("prepare", load_files(options), options)
     if not output_dir:
         raise UsageError("no output: give --output-dir DIR")
-    from badpix.raw import prepare as preparing
+    from badpix.prepare import driver as preparing
 
     preparing.require_pipeline()
     files = choose_inputs(uncals, inputs.get("raw"), ("_uncal",), "raw ramps")
@@ -114,10 +114,11 @@ def ramps(
     talk = ctx.obj = Talk(options)
     if pixels and not plot:
         raise UsageError("--pixel draws pictures: give --plot DIR as well")
-    from badpix import exposures, selection
-    from badpix.figures import picture_folder
-    from badpix.raw.products import SUFFIXES, find_products, open_products
-    from badpix.raw.ramps import look, table_rows
+    from badpix.io import exposure as exposures
+    from badpix.io import selection
+    from badpix.io.figure import picture_folder
+    from badpix.prepare.products import SUFFIXES, find_products, open_products
+    from badpix.review.exposure_ramps import look, table_rows
 
     if plot:
         picture_folder(plot)
@@ -131,9 +132,9 @@ def ramps(
             if not talk.as_json:
                 _print_steps(root, table_rows(steps))
             if plot:
-                from badpix.raw import plots_ramps
+                from badpix.review import plots_exposure
 
-                pictures += plots_ramps.write_ramps(opened, pixels, root, Path(plot), integration - 1)
+                pictures += plots_exposure.write_ramps(opened, pixels, root, Path(plot), integration - 1)
     talk.finish("badpix ramps", pictures, {"exposures": summary})
 
 

@@ -15,9 +15,9 @@ from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
 
 if TYPE_CHECKING:
-    from badpix.rebuilding.jobs import Job
-    from badpix.rebuilding.rebuild import Outcome
-    from badpix.rebuilding.searches import Options
+    from badpix.rebuild.driver import Outcome
+    from badpix.rebuild.jobs import Job
+    from badpix.rebuild.searches import Options
 
 RUN = "Run"
 
@@ -58,7 +58,7 @@ def rebuild(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
     beside it (exit status 3). One detector's failure does not stop the others.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.rebuilding import jobs, supervise
+    from badpix.rebuild import jobs, supervise
 
     found, failed = jobs.read_jobs([Path(f) for f in files])
     found = _choose(found, options["only"])
@@ -89,7 +89,7 @@ def _choose(found: list[Job], only: tuple[str, ...]) -> list[Job]:
 
 
 def _run_options(options: dict[str, Any]) -> Options:
-    from badpix.rebuilding.searches import Options
+    from badpix.rebuild.searches import Options
 
     memory = parse_size(options["max_memory"], "256M")
     return Options(options["force"], options["accept"], options["workers"], options["dask"], memory)
@@ -98,7 +98,7 @@ def _run_options(options: dict[str, Any]) -> Options:
 def _status(
     talk: Talk, options: dict[str, Any], word: str, counts: dict[str, int], code: int | None, seconds: float
 ) -> None:
-    from badpix.rebuilding.supervise import write_status
+    from badpix.rebuild.supervise import write_status
 
     if options["status_file"]:
         try:
@@ -109,12 +109,12 @@ def _status(
 
 def _preview(talk: Talk, found: list[Job], force: bool) -> int:
     """What would be done, one line a detector on stdout (or the JSON); returns the exit status."""
-    from badpix.rebuilding import rebuild
+    from badpix.rebuild import driver as rebuild_driver
 
     rows, code = [], 0
     for job in found:
         try:
-            outcome = rebuild.preview(job, force)
+            outcome = rebuild_driver.preview(job, force)
             rows.append((job.detector, outcome.status, outcome.reasons))
         except BadpixError as error:
             rows.append((job.detector, "failed", [str(error)]))
@@ -176,7 +176,7 @@ def history(ctx: click.Context, directory: str, detector: str | None, last: int 
     From the records beside the products and the logs; `current` marks the masks in use.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.rebuilding import record
+    from badpix.rebuild import record
 
     if not Path(directory).is_dir():
         raise UsageError(f"{directory}: no such directory")

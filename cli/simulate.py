@@ -80,13 +80,13 @@ def score(ctx: click.Context, files: tuple[str, ...], search: str, by_setting: b
     talk = ctx.obj = Talk(options)
     if len(files) % 2:
         raise UsageError(f"files come in pairs MASK TRUTH; found {len(files)}")
-    from badpix import crds
-    from badpix import score as scoring
+    from badpix.mask import file as mask_file
+    from badpix.simulation import score_mask as scoring
     from badpix.simulation.files import read_truth
 
     masks = []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):
-        flags = crds.read_mask(mask).image
+        flags = mask_file.read_mask(mask).image
         header, truth, defects = read_truth(truth_file)
         if flags.shape != truth.shape:
             raise DataError(f"{mask}: image is {flags.shape[1]} x {flags.shape[0]}, expected "
@@ -107,7 +107,7 @@ def _print_tables(result: Any, by_setting: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from badpix.score import LOUD
+    from badpix.simulation.score_mask import LOUD
 
     console = Console(width=None if sys.stdout.isatty() else 118)
     table = Table(title="Completeness", title_justify="left", title_style="bold")

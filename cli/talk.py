@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from badpix import __version__
-from badpix.workers import peak_memory
+from badpix.io.workers import peak_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

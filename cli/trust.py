@@ -22,8 +22,8 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 if TYPE_CHECKING:
-    from badpix.trust.check import Checked
-    from badpix.trust.compare import Comparison, History
+    from badpix.review.check import Checked
+    from badpix.review.compare import Comparison, History
 
 MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
 
@@ -83,8 +83,8 @@ def check(
     """
     talk = ctx.obj = Talk(options)
     p, own = _limits(limits, options)
-    from badpix.selection import expand_inputs
-    from badpix.trust import check as checking
+    from badpix.io.selection import expand_inputs
+    from badpix.review import check as checking
 
     files = [f for f in expand_inputs(masks, ("_mask", "")) if not f.name.endswith("_evidence.fits")]
     if not files:
@@ -119,7 +119,7 @@ def _limits(limits: str | None, options: dict[str, Any]) -> tuple[dict[str, Any]
 
 def _detector_of(path: Path) -> str:
     from badpix.errors import DataError
-    from badpix.exposures import open_exposure
+    from badpix.io.exposure import open_exposure
 
     try:
         return str(open_exposure(path, names=()).header.get("DETECTOR", ""))
@@ -181,11 +181,11 @@ def compare(
     talk = ctx.obj = Talk(options)
     if len(masks) < 2:
         raise UsageError("masks: one given, expected two or more")
-    from badpix import crds
-    from badpix.trust import compare as comparing
-    from badpix.trust.export_changes import write_comparison, write_history
+    from badpix.mask import file as mask_file
+    from badpix.review import compare as comparing
+    from badpix.review.export_changes import write_comparison, write_history
 
-    found = [crds.read_mask(m) for m in masks]
+    found = [mask_file.read_mask(m) for m in masks]
     boxes = comparing.parse_regions(regions, found[0].detector)
     written: list[Path] = []
     if len(found) == 2:
@@ -283,14 +283,14 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import params
-    from badpix.output import check_target
-    from badpix.selection import expand_inputs
-    from badpix.trust import check as checking
-    from badpix.trust import report as reporting
+    from badpix.io.output import check_target
+    from badpix.io.selection import expand_inputs
+    from badpix.review import check as checking
+    from badpix.review import report as reporting
+    from badpix.settings import param
 
     target = check_target(output, overwrite)
-    p, own = _limits(limits, {**options, **dict.fromkeys(params.section("check").names)})
+    p, own = _limits(limits, {**options, **dict.fromkeys(param.section("check").names)})
     p = checking.limits_for(_detector_of(Path(mask)), own, p, limits or "defaults")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
     size = reporting.write_report(
@@ -328,12 +328,12 @@ def export(
     The list holds every flag of every pixel in the form of a manual list: badpix merge --manual reads it back.
     """
     talk = ctx.obj = Talk(options)
-    from badpix import crds
-    from badpix.trust import export as exporting
-    from badpix.trust.readings import open_evidence
+    from badpix.mask import file as mask_file
+    from badpix.review import export as exporting
+    from badpix.review.readings import open_evidence
 
     kind = exporting.choose_format(output, form)
-    found = crds.read_mask(mask)
+    found = mask_file.read_mask(mask)
     with open_evidence(found) as (numbers, _):
         n = exporting.write(
             found, output, kind, flags=flags, evidence=numbers, one_based=one_based, overwrite=overwrite

@@ -7,27 +7,21 @@ declarations.
 
 from __future__ import annotations
 
-import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from badpix import params, params_text, settings
-from badpix.output import write_text
+from badpix.io.output import write_text
+from badpix.settings import SECTIONS, param, render
 
 HEADER = "# Written by `python -m badpix.configs` from the declared parameters; copy the lines that you change.\n"
-
-
-def section_names() -> list[str]:
-    """Names of all sections that are declared."""
-    return sorted(module.name for module in pkgutil.iter_modules(settings.__path__))
 
 
 def render_all() -> Iterator[tuple[str, str]]:
     """Name and text of every file."""
     documented = [HEADER]
-    for name in section_names():
-        text, other = (params_text.render_yaml(params.section(name), which) for which in params.SETS)
+    for name in SECTIONS:
+        text, other = (render.render_yaml(param.section(name), which) for which in param.SETS)
         yield f"{name}.yml", f"{HEADER}\n{text}"
         documented += [other] if other != text else []
     yield "documented.yml", "\n".join(documented)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import click
 
-from badpix import params, params_text
 from badpix.cli.main import BADPIX, OUTLIER, badpix, outlier
-from badpix.configs.__main__ import section_names
-from badpix.output import write_text
+from badpix.io.output import write_text
+from badpix.settings import SECTIONS, param, render
 
 WIDTH = 100
 MADE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n"
@@ -46,11 +45,11 @@ Completion for the shell comes from click: `eval "$(_BADPIX_COMPLETE=bash_source
 def render_parameters() -> str:
     """The tables of all sections."""
     parts = [PARAMETERS]
-    for name in section_names():
-        sec = params.section(name)
+    for name in SECTIONS:
+        sec = param.section(name)
         inputs = "".join(f"- `{role}`: {text}\n" for role, text in sec.inputs.items())
         intro = f"\nInput files that the YAML may name under `{name}: inputs:`\n\n{inputs}" if inputs else ""
-        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{params_text.render_table(sec)}")
+        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{render.render_table(sec)}")
     return "\n".join(parts)
 
 

@@ -2,16 +2,15 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from checkout import DATA, ROOT
 from hypothesis import HealthCheck, settings
 
 import badpix
 
-ROOT = Path(__file__).resolve().parent.parent
 badpix.__path__.append(str(ROOT))  # badpix.cli and badpix.configs from a bare checkout
 
 # the same examples in every run, and no clock: a busy machine is no fault
@@ -20,22 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
-from badpix.trust import clients  # noqa: E402 (badpix is complete by now)
-from badpix.trust.clients import Answer  # noqa: E402
-
-DATA = ROOT.parent / "shared" / "data"
-
-
-class Inline(Executor):
-    """Runs a task when it is submitted."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+from badpix.review import clients  # noqa: E402 (badpix is complete by now)
+from badpix.review.clients import Answer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = ROOT / "docs"
 RENDERED = dict(runpy.run_path(str(DOCS / "generate.py"))["render_all"]())
 PAGES = sorted(p.relative_to(DOCS) for p in DOCS.rglob("*.md") if "_build" not in p.parts)
 

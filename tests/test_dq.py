@@ -4,7 +4,7 @@ import pytest
 
 from badpix import dq
 from badpix.errors import UsageError
-from badpix.mask import flag_value
+from badpix.mask.combine import flag_value
 
 # bits as the pipeline's documentation of reference files lists them
 DOCUMENTED = {

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-TUTORIALS = Path(__file__).resolve().parent.parent / "docs" / "tutorials"
+TUTORIALS = ROOT / "docs" / "tutorials"
 BLOCK = re.compile(r"^```(bash|python|text)\n(.*?)^```$", re.M | re.S)
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 

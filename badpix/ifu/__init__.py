@@ -1,1 +1,1 @@
-"""The rooms of the search in IFU exposures; :mod:`badpix.outlier_ifu` is its driver."""
+"""The rooms of the search in IFU exposures; :mod:`badpix.ifu.driver` is its driver."""

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from badpix import crf
-from badpix.crf import CalFile
-from badpix.exposures import bands
 from badpix.ifu import noise as ifu_noise
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.inputs import Exposure, axis_across, is_dithered, read_usable
 from badpix.ifu.rank import measure_differences, odd
 from badpix.ifu.residuals import solve_thresholds
+from badpix.io import cal as io_cal
+from badpix.io.cal import CalFile
+from badpix.io.exposure import bands
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
@@ -115,7 +115,7 @@ def make_plan(exposures: list[Exposure], p: Mapping[str, Any]) -> Plan:
 def measure_usual_err(cal: CalFile) -> float:
     """Median of ERR over some rows, evenly spread; 1 where none of it can be right."""
     rows = np.unique(np.linspace(0, cal.shape[0] - 1, 24).astype(int))
-    err = np.concatenate([crf.read_rows(cal, "ERR", row, row + 1) for row in rows])
+    err = np.concatenate([io_cal.read_rows(cal, "ERR", row, row + 1) for row in rows])
     err = err[np.isfinite(err) & (err > 0)]
     return float(np.median(err)) if err.size else 1.0
 
@@ -180,7 +180,7 @@ def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[
         if plan.noise == "data":
             sigma.append(np.ones_like(values))
         else:
-            err = crf.read_rows(exposure.cal, "ERR", low, high).astype(np.float32, copy=False)
+            err = io_cal.read_rows(exposure.cal, "ERR", low, high).astype(np.float32, copy=False)
             sigma.append(ifu_noise.measure_sigma(err, values, usual=usual))
     return sci, sigma
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badpix import crf
-from badpix.associations import Association, Member, group_id, list_repeated, name_some
-from badpix.crf import CalFile
 from badpix.errors import DataError
 from badpix.ifu.rank import BORDER
+from badpix.io import cal as io_cal
+from badpix.io.associations import Association, Member, group_id, list_repeated, name_some
+from badpix.io.cal import CalFile
 
 # Exposure types, and the axis across the slices (that of the neighbour differences).
 ACROSS = {"MIR_MRS": 1, "NRS_IFU": 0}
@@ -41,7 +41,7 @@ def read_exposures(association: Association) -> list[Exposure]:
     DataError
         If a member is no IFU exposure, lacks an array, or differs from the first in instrument, size or unit.
     """
-    exposures = [Exposure(crf.read_layout(member.path), member) for member in association.members]
+    exposures = [Exposure(io_cal.read_layout(member.path), member) for member in association.members]
     first = exposures[0].cal
     for exposure in exposures:
         cal = exposure.cal
@@ -56,7 +56,7 @@ def read_exposures(association: Association) -> list[Exposure]:
                 )
         cal.keyword("DETECTOR")
         for name in ("SCI", "ERR", "DQ"):
-            shape = crf.image_hdu(cal, name).shape
+            shape = io_cal.image_hdu(cal, name).shape
             if shape != first.shape:
                 raise DataError(
                     f"{cal.path}: {name} has shape {shape}, expected {first.shape} as in {first.path.name}"
@@ -69,7 +69,7 @@ def read_exposures(association: Association) -> list[Exposure]:
 
 def _unit(exposure: Exposure) -> str:
     """BUNIT of SCI; empty where there is none."""
-    return str(crf.image_hdu(exposure.cal, "SCI").header.get("BUNIT", "")).strip()
+    return str(io_cal.image_hdu(exposure.cal, "SCI").header.get("BUNIT", "")).strip()
 
 
 def _check_units(exposures: list[Exposure]) -> None:
@@ -85,7 +85,7 @@ def _check_units(exposures: list[Exposure]) -> None:
 
 def list_remarks(exposures: list[Exposure]) -> list[str]:
     """What the headers of exposures say that the user should know, a line each."""
-    remarks = crf.list_flagged(e.cal for e in exposures)
+    remarks = io_cal.list_flagged(e.cal for e in exposures)
     unit = next((_unit(e) for e in exposures if _unit(e)), "")
     without = [e.cal.path.name for e in exposures if not _unit(e)]
     if unit and without:
@@ -133,7 +133,7 @@ def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:
     """Largest difference between pointings, arcsec; None where a header lacks a keyword."""
     points = []
     for exposure in exposures:
-        sci = crf.image_hdu(exposure.cal, "SCI").header
+        sci = io_cal.image_hdu(exposure.cal, "SCI").header
         point = [exposure.cal.primary.get(k, sci.get(k)) for k in (x, y)]
         if not all(isinstance(v, int | float) for v in point):
             return None
@@ -149,8 +149,8 @@ def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:
 
 def read_usable(cal: CalFile, start: int = 0, stop: int | None = None) -> np.ndarray:
     """SCI of some rows, NaN where DO_NOT_USE; values that are not finite become NaN."""
-    sci = crf.read_rows(cal, "SCI", start, stop)
-    unusable = (crf.read_rows(cal, "DQ", start, stop) & crf.DO_NOT_USE).astype(bool)
+    sci = io_cal.read_rows(cal, "SCI", start, stop)
+    unusable = (io_cal.read_rows(cal, "DQ", start, stop) & io_cal.DO_NOT_USE).astype(bool)
     sci[unusable] = np.nan
     return sci
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from badpix.ifu.residuals import Residuals, measure_axes, measure_residuals, pad
-from badpix.medians import local_median, lower_median_along, median_along, median_rows
-from badpix.neighbours import chunks, offsets
+from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows
+from badpix.numerics.neighbors import chunks, offsets
 
 REACH = 4  # pixels by which neighbours of neighbours reach over the edge
 

@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from astropy.io import fits
 
-from badpix.associations import Association, product_name
-from badpix.crf_copy import set_text
-from badpix.figures import make_figure, save_figure
 from badpix.ifu.bands import Plan, sample_significance
 from badpix.ifu.inputs import Exposure, axis_across, read_usable
 from badpix.ifu.rank import measure_differences, measure_ratio, odd
 from badpix.ifu.search import Found, measure_detector
+from badpix.io.associations import Association, product_name
+from badpix.io.figure import make_figure, save_figure
+from badpix.io.flagged_copy import set_text
 
 COLOURS = {
     "percentile": "tab:red",

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from badpix.ifu.noise import Band, stand_out
-from badpix.medians import lower_median_along, median_rows
-from badpix.neighbours import chunks, offsets
+from badpix.numerics.medians import lower_median_along, median_rows
+from badpix.numerics.neighbors import chunks, offsets
 
 # Squares of what the neighbours' medians are for pure noise: eta, larger residual, difference between exposures.
 NOISE_ETA, NOISE_LARGER, _NOISE_BETWEEN = 0.44**2, 1.2, 0.67**2
@@ -42,7 +42,7 @@ def measure_structure(
     at : ndarray of int, shape (n,)
         The pixels.
     around : ndarray of int
-        Where their neighbours are: :func:`badpix.neighbours.offsets`.
+        Where their neighbours are: :func:`badpix.numerics.neighbors.offsets`.
     strength : float
         0 protects nothing.
     noise : float

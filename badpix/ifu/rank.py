@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badpix.medians import local_median
+from badpix.numerics.medians import local_median
 
 BORDER = 4  # pixels at the frame's edge that the percentile leaves out
 

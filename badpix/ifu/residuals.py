@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badpix.medians import median_filled
+from badpix.numerics.medians import median_filled
 
 # Variance of the median of k Gaussian values, k = 1 ... 4.
 _MEDIAN_VARIANCE = (np.nan, 1.0, 0.5, 0.449, 0.298)

@@ -30,7 +30,7 @@ import numpy as np
 
 from badpix.ifu.noise import REACH, Band, Level, measure_common, prepare_band, stand_out, tail_between
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_between, measure_moved, measure_structure
-from badpix.neighbours import offsets
+from badpix.numerics.neighbors import offsets
 
 # Reasons, in order of precedence.
 REASONS = ("persistent", "partial", "single", "grown")

@@ -1,1 +1,1 @@
-"""The rooms of the search in dithered images; :mod:`badpix.outlier_image` is its driver."""
+"""The rooms of the search in dithered images; :mod:`badpix.image.driver` is its driver."""

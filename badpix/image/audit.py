@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import stats
 from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf
-from badpix.neighbours import gather, locate
+from badpix.numerics import clipping
+from badpix.numerics.neighbors import gather, locate
 
 TILE = 256  # pixels over which the local noise is measured
 BAND = 1024
@@ -68,7 +68,7 @@ def _find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
     for i in range(0, image.shape[0], TILE):
         for j in range(0, image.shape[1], TILE):
             part = (slice(i, i + TILE), slice(j, j + TILE))
-            level, noise = stats.median_mad(image[part][::2, ::2])
+            level, noise = clipping.median_mad(image[part][::2, ::2])
             limit[part] = level + snr * noise if np.isfinite(noise) and noise > 0 else np.inf
     with np.errstate(invalid="ignore"):
         ys, xs = locate(image > limit)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import asdf_meta
 from badpix.image.grid import Bounds
+from badpix.io import asdf_text
 
 _TRANSFORM = "tag:stsci.edu:asdf/transform/"
 _GWCS = "tag:stsci.edu:gwcs/"
@@ -71,10 +71,10 @@ def read_chain(content: bytes) -> Chain:
     ValueError
         If this is no ASDF.
     """
-    text, rest = asdf_meta.split(content)
-    node = asdf_meta.compose(text)
+    text, rest = asdf_text.split(content)
+    node = asdf_text.compose(text)
     for name in ("meta", "wcs"):
-        node = asdf_meta.child(node, name)
+        node = asdf_text.child(node, name)
     if node is None or not str(node.tag).startswith(f"{_GWCS}wcs-1."):
         raise Unknown("no meta.wcs")
     try:

@@ -31,9 +31,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.neighbours import gather, locate
-from badpix.resample import measure_derivative
-from badpix.stats import grow
+from badpix.image.resample import measure_derivative
+from badpix.numerics.neighbors import gather, grow, locate
 
 ROWS = 64  # of a band
 STEEP = 3.0  # sigma a pixel

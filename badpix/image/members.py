@@ -21,15 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import associations, crf, stats
-from badpix.associations import Association
-from badpix.crf import CalFile
 from badpix.errors import DataError
 from badpix.image import sky as image_sky
 from badpix.image.grid import Bounds, Grid, Window, join_windows
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
 from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry
 from badpix.image.weights import parse_good_bits
+from badpix.io import associations
+from badpix.io import cal as io_cal
+from badpix.io.associations import Association
+from badpix.io.cal import CalFile
+from badpix.numerics import clipping
 
 EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
 SAME = ("TELESCOP", "INSTRUME", "EXP_TYPE", "FILTER", "PUPIL")  # keywords that the members share
@@ -82,7 +84,7 @@ def read_members(association: Association) -> list[CalFile]:
     DataError
         At other exposure types, mixed instruments, filters or units, missing arrays, and where no pixel is usable.
     """
-    cals = [crf.read_layout(path) for path in association.paths]
+    cals = [io_cal.read_layout(path) for path in association.paths]
     first = cals[0]
     for cal in cals:
         kind = cal.keyword("EXP_TYPE")
@@ -94,9 +96,9 @@ def read_members(association: Association) -> list[CalFile]:
             if mine != theirs:
                 raise DataError(f"{cal.path}: {keyword}: found {mine!r}, expected {theirs!r} as in {first.path.name}")
         for name in ("SCI", "ERR", "DQ"):
-            if crf.image_hdu(cal, name).shape != cal.shape:
+            if io_cal.image_hdu(cal, name).shape != cal.shape:
                 raise DataError(
-                    f"{cal.path}: {name}: found shape {crf.image_hdu(cal, name).shape}, expected {cal.shape}"
+                    f"{cal.path}: {name}: found shape {io_cal.image_hdu(cal, name).shape}, expected {cal.shape}"
                 )
         if not _has_usable_pixel(cal):
             raise DataError(f"{cal.path}: no usable pixel: SCI is NaN or DQ is DO_NOT_USE everywhere")
@@ -106,7 +108,7 @@ def read_members(association: Association) -> list[CalFile]:
 
 def _check_units(cals: Sequence[CalFile]) -> None:
     """One BUNIT in all members that tell it."""
-    units = [(cal.path, str(crf.image_hdu(cal, "SCI").header.get("BUNIT", "")).strip()) for cal in cals]
+    units = [(cal.path, str(io_cal.image_hdu(cal, "SCI").header.get("BUNIT", "")).strip()) for cal in cals]
     told = [(path, unit) for path, unit in units if unit]
     for path, unit in told:
         if unit != told[0][1]:
@@ -117,8 +119,8 @@ def _has_usable_pixel(cal: CalFile, rows: int = 64) -> bool:
     """In bands of rows: nearly always the first one tells."""
     for top in range(0, cal.shape[0], rows):
         bottom = min(top + rows, cal.shape[0])
-        use = (crf.read_rows(cal, "DQ", top, bottom) & crf.DO_NOT_USE) == 0
-        if (use & np.isfinite(crf.read_rows(cal, "SCI", top, bottom))).any():
+        use = (io_cal.read_rows(cal, "DQ", top, bottom) & io_cal.DO_NOT_USE) == 0
+        if (use & np.isfinite(io_cal.read_rows(cal, "SCI", top, bottom))).any():
             return True
     return False
 
@@ -134,7 +136,7 @@ def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
     names = []
     for i, (cal, member) in enumerate(zip(cals, association.members, strict=True)):
         try:
-            told = member.group_id or crf.read_meta(cal, "meta.group_id")
+            told = member.group_id or io_cal.read_meta(cal, "meta.group_id")
         except (ValueError, UnicodeDecodeError) as error:
             raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from None
         names.append(associations.group_id(cal.primary, i, told))
@@ -145,7 +147,7 @@ def list_remarks(cals: Sequence[CalFile], groups: Sequence[str]) -> list[str]:
     """What the headers say that the user should know: outliers flagged before, exposures that seem to be one."""
     keys = [(cal.path, cal.keyword("DETECTOR"), group) for cal, group in zip(cals, groups, strict=True)]
     repeated = [f"{text}; they count as one exposure" for text in associations.list_repeated(keys)]
-    return [*crf.list_flagged(cals), *repeated]
+    return [*io_cal.list_flagged(cals), *repeated]
 
 
 def place_images(
@@ -202,8 +204,8 @@ def read_background(cal: CalFile, backg: float, *, documented: bool) -> tuple[fl
     The documented rule adds BKGLEVEL only where BKGSUB is false, not where it is missing; ours adds what it took
     off.
     """
-    level = cal.primary.get("BKGLEVEL", crf.image_hdu(cal, "SCI").header.get("BKGLEVEL"))
-    done = cal.primary.get("BKGSUB", crf.image_hdu(cal, "SCI").header.get("BKGSUB"))
+    level = cal.primary.get("BKGLEVEL", io_cal.image_hdu(cal, "SCI").header.get("BKGLEVEL"))
+    done = cal.primary.get("BKGSUB", io_cal.image_hdu(cal, "SCI").header.get("BKGSUB"))
     if not isinstance(level, int | float) or isinstance(level, bool):
         return 0.0, backg if documented else 0.0
     subtract = 0.0 if done is True else float(level)
@@ -316,7 +318,7 @@ def find_shallow(
     levels = np.array(list(run_tasks(executor, measure_noise_level, [i.cal for i in images])))
     members = np.array([i.group for i in images])
     noise = np.array([np.median(levels[members == g]) for g in range(groups)])
-    ratio = noise / stats.median_mad(noise)[0]
+    ratio = noise / clipping.median_mad(noise)[0]
     shallow = np.flatnonzero(ratio > p["reference_noise"])
     for g in shallow:
         first = images[int(np.argmax(members == g))].cal.path.name
@@ -326,13 +328,13 @@ def find_shallow(
 
 def measure_noise_level(cal: CalFile) -> float:
     """Task: median of the positive ERR of one image, NaN where there is none."""
-    err = crf.read_rows(cal, "ERR")[::4, ::4]
+    err = io_cal.read_rows(cal, "ERR")[::4, ::4]
     err = err[np.isfinite(err) & (err > 0)]
     return float(np.median(err)) if err.size else np.nan
 
 
 def _has_level(cal: CalFile) -> bool:
-    headers = cal.primary, crf.image_hdu(cal, "SCI").header
+    headers = cal.primary, io_cal.image_hdu(cal, "SCI").header
     return any(isinstance(h.get("BKGLEVEL"), int | float) for h in headers) or any(
         h.get("BKGSUB") is True for h in headers
     )
@@ -341,8 +343,8 @@ def _has_level(cal: CalFile) -> bool:
 def measure_sky_cells(task: tuple[Image, int, dict[str, Any]]) -> image_sky.Cells:
     """Task: the cell levels of one image."""
     image, columns, p = task
-    sci = crf.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
+    sci = io_cal.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
     bad = np.uint32(parse_good_bits(p["good_bits"]))
-    good = (crf.read_rows(image.cal, "DQ") & bad) == 0
+    good = (io_cal.read_rows(image.cal, "DQ") & bad) == 0
     assert image.pixel_map is not None
     return image_sky.measure_cells(sci, good, image.pixel_map, columns)

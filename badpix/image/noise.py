@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import stats
+from badpix.numerics import clipping
 
 FLAT = 2.0  # sigma a pixel below which a pixel is flat
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
@@ -46,7 +46,7 @@ def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDA
 
 def measure_scatter(residual: NDArray, sigma: NDArray) -> float:
     """Scatter of SCI - sky - model in units of the exposure's own noise, at least 1 (1 where nothing is compared)."""
-    scatter = stats.median_mad(residual[::4, ::4] / sigma[::4, ::4])[1]
+    scatter = clipping.median_mad(residual[::4, ::4] / sigma[::4, ::4])[1]
     return max(1.0, scatter)
 
 
@@ -145,7 +145,7 @@ def measure_noise_factors(
     for m in range(1, _MAX_COVER + 1):
         part = values[which == m]
         if len(part) >= _MIN_FLAT:
-            factors[m] = stats.median_mad(part)[1]
+            factors[m] = clipping.median_mad(part)[1]
     known = np.flatnonzero(np.isfinite(factors))
     if not len(known):
         return np.ones(_MAX_COVER + 1), []

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from badpix.associations import root_name
-from badpix.figures import make_figure, save_figure
 from badpix.image.products import CUTOUT, Cutout
+from badpix.io.associations import root_name
+from badpix.io.figure import make_figure, save_figure
 
 
 def draw_cutouts(cutouts: Sequence[tuple[str, Cutout]], folder: Path) -> list[str]:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from badpix import asdf_meta
-from badpix.associations import product_name
-from badpix.crf import CalFile, image_hdu
 from badpix.image.grid import Grid, Window, grid_to_sky
 from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf
-from badpix.neighbours import locate
-from badpix.output import atomic_path
+from badpix.io.asdf_text import make_asdf_hdu
+from badpix.io.associations import product_name
+from badpix.io.cal import CalFile, image_hdu
+from badpix.io.output import atomic_path
+from badpix.numerics.neighbors import locate
 
 CUTOUT = 10  # pixels to each side
 PER_EXPOSURE = 3
@@ -137,13 +137,6 @@ def make_gwcs(grid: Grid):
     wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
     wcs.array_shape = grid.shape
     return wcs
-
-
-def make_asdf_hdu(tree: dict[str, Any]) -> fits.BinTableHDU:
-    """The ASDF extension of a FITS file: an ASDF file as one table cell."""
-    content = np.frombuffer(asdf_meta.write(tree), np.uint8)[None]
-    column = fits.Column(name="ASDF_METADATA", format=f"{content.shape[1]}B", array=content)
-    return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
 # --- cut-outs ---------------------------------------------------------------------------------------------

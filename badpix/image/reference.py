@@ -16,12 +16,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import resample, stats
+from badpix.image import resample
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, evaluate_map
+from badpix.image.resample import measure_derivative
 from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
-from badpix.neighbours import gather, locate
-from badpix.resample import measure_derivative
+from badpix.numerics import clipping
+from badpix.numerics.neighbors import gather, locate
 
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
 _PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
@@ -73,7 +74,7 @@ def measure_pair_sigma(shelf: Shelf, windows: list[Window], groups: Sequence[int
                 for y in range(rows.start, rows.stop, step)
             ]
             parts.append(np.concatenate(lines)[:, columns][:, ::3])
-        found.append(stats.median_mad(parts[0] - parts[1])[1])
+        found.append(clipping.median_mad(parts[0] - parts[1])[1])
     found = [s for s in found if np.isfinite(s)]
     return float(np.median(found)) if found else 0.0
 

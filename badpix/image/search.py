@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import crf, resample
 from badpix import dq as flags
-from badpix.crf import CalFile
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
+from badpix.image import resample
 from badpix.image.decide import find_documented, find_hits
 from badpix.image.grid import Grid, Window
 from badpix.image.members import Image
@@ -33,12 +32,14 @@ from badpix.image.noise import (
 )
 from badpix.image.pixel_map import evaluate_map
 from badpix.image.reference import blot_bands, build_reference
+from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.single import Sharpness, find_sharp, measure_sharpness, sharpness_limit
 from badpix.image.stack import Shelf, mosaic_name
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
-from badpix.resample import measure_derivative
-from badpix.stats import grow
+from badpix.io import cal as io_cal
+from badpix.io.cal import CalFile
+from badpix.numerics.neighbors import grow
 
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
@@ -104,7 +105,7 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
 
 def _drizzle_rows(drizzle: Any, image: Image, window: Window, p: dict[str, Any], rows: slice, inner: slice) -> None:
     """Add a band of an exposure to its group's drizzle."""
-    sci = crf.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
+    sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
     if image.subtract:
         sci -= np.float32(image.subtract)
     assert image.pixel_map is not None
@@ -120,8 +121,8 @@ def read_weight(cal: CalFile, p: dict[str, Any], rows: slice = slice(None)) -> N
     seconds = cal.primary.get("TMEASURE", cal.primary.get("EFFEXPTM", 1.0))
     start, stop, _ = rows.indices(cal.shape[0])
     return measure_weight(
-        crf.read_rows(cal, "DQ", start, stop) if bad_bits else None,
-        crf.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
+        io_cal.read_rows(cal, "DQ", start, stop) if bad_bits else None,
+        io_cal.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
         shape=(stop - start, cal.shape[1]),
         weight_type=p["weight_type"],
         bad_bits=bad_bits,
@@ -150,7 +151,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     if plan.products is not None:
         image_products.write_blot(plan.products, image.cal, model)
     if plain:
-        sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+        sci, err = (io_cal.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
         flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
@@ -174,9 +175,9 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
     """The better model, noise and test of one exposure."""
     p = plan.p
     found = Found(image.number, {})
-    sci, err = (crf.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
-    dq = crf.read_rows(image.cal, "DQ")
-    good = np.isfinite(sci) & ((dq & crf.DO_NOT_USE) == 0)
+    sci, err = (io_cal.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+    dq = io_cal.read_rows(image.cal, "DQ")
+    good = np.isfinite(sci) & ((dq & io_cal.DO_NOT_USE) == 0)
     saturated = (dq & _SATURATED) != 0
     del dq
     sci[~good] = np.nan
@@ -216,7 +217,7 @@ def _read_optional(cal: CalFile, name: str) -> NDArray | None:
     hdu = cal.find(name)
     if hdu is None or hdu.shape != cal.shape:
         return None
-    return crf.read_rows(cal, name).astype(np.float32, copy=False)
+    return io_cal.read_rows(cal, name).astype(np.float32, copy=False)
 
 
 def _sharpen(

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import stats
-from badpix.neighbours import gather, locate
+from badpix.numerics import clipping
+from badpix.numerics.neighbors import gather, locate
 
 STEEP_APPLY = 2.0  # sigma a pixel above which the kernel is applied
 _STEEP_FIT = 5.0  # sigma a pixel above which pixels take part in the kernel fit
@@ -80,7 +80,7 @@ def _robust_solve(columns: NDArray, target: NDArray) -> NDArray:
         matrix[np.diag_indices_from(matrix)] += 1e-6 * np.trace(matrix) / len(matrix)
         solution = np.linalg.solve(matrix, weighted @ target)
         left = target - solution @ columns
-        centre, scale = stats.median_mad(left)
+        centre, scale = clipping.median_mad(left)
         if not scale > 0:
             break
         scaled = np.abs(left - centre) / scale

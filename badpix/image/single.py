@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.medians import median_rows
-from badpix.neighbours import chunks, gather, locate
+from badpix.numerics.medians import median_rows
+from badpix.numerics.neighbors import chunks, gather, locate
 
 PEAK_SIGMA = 30.0  # of stars that tell how sharp a star is
 SEEN_ELSEWHERE = 0.5

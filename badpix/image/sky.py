@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.pixel_map import PixelMap, evaluate_map
-from badpix.stats import median_mad
+from badpix.numerics.clipping import median_mad
 
 CELL = 32  # grid pixels
 STRIDE = 2  # pixels

@@ -27,7 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from badpix.errors import DataError
 from badpix.image.grid import Window
-from badpix.medians import sort_lines
+from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
 _COLUMNS = 1024  # width of a tile

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from badpix.associations import Association
-from badpix.crf import CalFile
 from badpix.image import audit as image_audit
 from badpix.image.members import Talker
 from badpix.image.search import Found
+from badpix.io.associations import Association
+from badpix.io.cal import CalFile
 
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
 

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from yaml import YAMLError
 
-from badpix import crf
-from badpix.crf import CalFile
 from badpix.errors import DataError
 from badpix.image.chain import Chain, Operation, Unknown, evaluate, read_chain
 from badpix.image.grid import Bounds, Grid, Sky, build_grid, measure_scale, parse_region
 from badpix.image.pixel_map import inner_span
+from badpix.io import cal as io_cal
+from badpix.io.cal import CalFile
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_geometry(cal: CalFile) -> Geometry:
     DataError
         If the file has neither a GWCS nor a celestial FITS WCS.
     """
-    content = crf.read_asdf(cal)
+    content = io_cal.read_asdf(cal)
     if content is None:
         return _from_header(cal)
     try:
@@ -110,7 +110,7 @@ def _from_chain(chain: Chain) -> Geometry:
 
 
 def _from_gwcs(cal: CalFile) -> Geometry:
-    wcs = crf.read_wcs(cal)
+    wcs = io_cal.read_wcs(cal)
     axes = tuple(getattr(wcs.output_frame, "axes_type", ()))
     if axes != ("SPATIAL", "SPATIAL"):
         raise DataError(f"{cal.path}: meta.wcs: found output axes {axes}, expected two celestial axes (an image)")
@@ -132,7 +132,7 @@ def _from_gwcs(cal: CalFile) -> Geometry:
 def _from_header(cal: CalFile) -> Geometry:
     from astropy.wcs import WCS, FITSFixedWarning
 
-    header = crf.image_hdu(cal, "SCI").header
+    header = io_cal.image_hdu(cal, "SCI").header
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
@@ -151,7 +151,7 @@ def _from_header(cal: CalFile) -> Geometry:
 
 def measure_region(cal: CalFile, geometry: Geometry) -> tuple[NDArray, bool]:
     """Vertices of the image on the sky, and whether S_REGION told them."""
-    header = crf.image_hdu(cal, "SCI").header
+    header = io_cal.image_hdu(cal, "SCI").header
     text = header.get("S_REGION")
     if text:
         try:
@@ -171,7 +171,7 @@ def make_output_grid(cal: CalFile, geometry: Geometry, regions: list[NDArray]) -
     DataError
         If the first member's WCS is undefined at its own reference position.
     """
-    header = crf.image_hdu(cal, "SCI").header
+    header = io_cal.image_hdu(cal, "SCI").header
     x, y = _reference_pixel(cal, geometry)
     with np.errstate(invalid="ignore"):
         scale = measure_scale(geometry.open_sky, x, y)
@@ -187,7 +187,7 @@ def make_output_grid(cal: CalFile, geometry: Geometry, regions: list[NDArray]) -
 
 
 def _reference_pixel(cal: CalFile, geometry: Geometry) -> tuple[float, float]:
-    header = crf.image_hdu(cal, "SCI").header
+    header = io_cal.image_hdu(cal, "SCI").header
     if isinstance(header.get("RA_REF"), int | float) and isinstance(header.get("DEC_REF"), int | float):
         x, y = geometry.invert(header["RA_REF"], header["DEC_REF"])
         if math.isfinite(x) and math.isfinite(y):

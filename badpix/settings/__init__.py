@@ -1,1 +1,3 @@
-"""Declarations of the parameters, one section a module; read through :mod:`badpix.params`."""
+"""Parameters: how they are declared, checked, read and rendered, and their declarations, one section a module."""
+
+SECTIONS = ("check", "darks", "flats", "ifu", "image", "merge", "prepare", "rebuild", "reference", "simulate")

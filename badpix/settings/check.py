@@ -1,6 +1,6 @@
 """Parameters of ``badpix check``: what a mask may look like, and how much it may differ from the last one."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 LEVEL, JUMP, POLICY = ("How many pixels", "Against the previous mask", "Policy")
 

@@ -4,7 +4,7 @@ Names, defaults and meanings of the documented parameters are those of the docum
 or added has names of its own; the two parameter sets differ in values only.
 """
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 SATURATED, HOT, NOISY, RC, TELEGRAPH, PEDESTAL, COMMON, RESULT = (
     "Saturated throughout",

@@ -4,7 +4,7 @@ Names, defaults and meanings of the first groups are those of the documented alg
 corrections, each off in the ``documented`` set.
 """
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 SEARCH, NORMALISE, LIMITS, FLUX, RESULT, CORRECT = (
     "Searches",

@@ -1,6 +1,6 @@
 """Parameters of ``outlier ifu``."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 _DOCUMENTED = "Documented search"
 _SIGNIFICANCE = "Significance search"

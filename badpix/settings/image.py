@@ -4,7 +4,7 @@ The first groups carry the documented names and default values. What the default
 documented rule is named in the later groups; in the ``documented`` set each of these stands at the value that
 changes nothing."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 RULE, DRIZZLE, RUN, MODEL, TEST, CARE, AUDIT = (
     "Documented rule",

@@ -1,7 +1,7 @@
 """Parameters of ``badpix merge``."""
 
 from badpix import dq
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 SECTION = Section(
     name="merge",

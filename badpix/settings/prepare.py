@@ -1,6 +1,6 @@
 """Parameters of ``badpix prepare``."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 # Products that can be kept, in the order of the pipeline.
 RAMPS = ("dq_init", "saturation", "superbias", "refpix", "refpix_nosides", "linearity", "dark_current", "jump")

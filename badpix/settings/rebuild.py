@@ -4,7 +4,7 @@ None of them changes a byte of a mask, so none of them is part of a product's ke
 to replace the current one is said by the section ``check``.
 """
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 INPUTS, PRODUCT, RUN = ("Inputs", "Product", "Run")
 

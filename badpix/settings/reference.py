@@ -1,6 +1,6 @@
 """The texts that CRDS asks of a reference file."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 SECTION = Section(
     name="reference",

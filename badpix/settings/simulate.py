@@ -1,6 +1,6 @@
 """Parameters of ``badpix simulate``."""
 
-from badpix.params import Param, Section
+from badpix.settings.param import Param, Section
 
 PRODUCTS = ("uncal", "rate", "rateints", "jump", "fitopt")
 

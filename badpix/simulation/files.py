@@ -20,12 +20,13 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from badpix import detectors, dq, params
+from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.layout import open_fits
-from badpix.output import atomic_path, check_target, write_hdus, write_text
-from badpix.simulate import Scene, make_scene, prepare_exposure
+from badpix.io.layout import open_fits
+from badpix.io.output import atomic_path, check_target, write_hdus, write_text
+from badpix.settings import param
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
+from badpix.simulation.detector import Scene, make_scene, prepare_exposure
 from badpix.simulation.format import StreamedFits, layout_of, primary_header
 from badpix.simulation.recipe import DEFAULT_READOUT, READOUT, Recipe, shrink
 from badpix.simulation.reduce import Reduced, measure_offsets, reduce_rows
@@ -160,8 +161,8 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
     """The checked parameters in such a file."""
     import yaml
 
-    sec = params.section("simulate")
-    return params.check(sec, yaml.safe_load(Path(path).read_text())["simulate"], str(path))
+    sec = param.section("simulate")
+    return param.check(sec, yaml.safe_load(Path(path).read_text())["simulate"], str(path))
 
 
 def exposure_root(recipe: Recipe, kind: str, number: int) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from badpix import asdf_meta
 from badpix.errors import UsageError
-from badpix.output import atomic_path, check_directory, write_hdus, write_text
+from badpix.io import asdf_text
+from badpix.io.output import atomic_path, check_directory, write_hdus, write_text
 from badpix.simulation.ifu import Exposure, simulate
 from badpix.simulation.ifu_defects import KINDS
 from badpix.simulation.ifu_optics import DETECTORS, Detector
@@ -145,7 +145,7 @@ def _asdf_content(
         "dither": {"x_offset": header["XOFFSET"], "y_offset": header["YOFFSET"]},
         "wcs": _make_wcs(det, shape, shift),
     }
-    head, tail = asdf_meta.write({"meta": meta}).split(b"\nmeta:", 1)
+    head, tail = asdf_text.write({"meta": meta}).split(b"\nmeta:", 1)
     lines = ""
     for key, extension in _IN_TREE.items():
         kind = "uint32" if key == "dq" else "float32"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from badpix.simulation.image_wcs import ARCSEC, Pointing
 
 if TYPE_CHECKING:
-    from badpix.simulation.image import Setup
+    from badpix.simulation.image_setup import Setup
 
 
 class Scene(NamedTuple):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from badpix.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from badpix.simulation.image import Setup
+    from badpix.simulation.image_setup import Setup
 
 ARCSEC = 1 / 3600.0
 MIDDLE = (-80.0, -490.0)  # V2V3 of the invented detectors' middle, arcsec

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import Detector
-from badpix.simulate import Exposure, Scene, measure_drift, ramp_rows
+from badpix.simulation.detector import Exposure, Scene, measure_drift, ramp_rows
 from badpix.simulation.fit import DO_NOT_USE, JUMP_DET, SATURATED, Constants, Fit, fit_ramps, measure_typical
 from badpix.simulation.recipe import Recipe
 

@@ -16,8 +16,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix import detectors, dq
-from badpix.output import atomic_path, write_hdus
-from badpix.simulate import Scene
+from badpix.io.output import atomic_path, write_hdus
+from badpix.simulation.detector import Scene
 from badpix.simulation.reduce import measure_saturation
 
 MODEL_OF = {

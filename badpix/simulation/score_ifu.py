@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from badpix import crf, dq
-from badpix.associations import root_name
+from badpix import dq
 from badpix.errors import DataError
 from badpix.ifu.inputs import read_usable
+from badpix.io import cal
+from badpix.io.associations import root_name
 from badpix.simulation.ifu_defects import KINDS
 
 _OUTLIER = np.uint32(dq.VALUE["OUTLIER"])
@@ -78,9 +79,9 @@ def score(inputs: Iterable[Path], flagged_dir: Path, truth_dir: Path) -> dict[st
         if not copies or not truth.is_file():
             missing = f"{root}*_crf.fits in {flagged_dir}" if not copies else str(truth)
             raise DataError(f"{path}: nothing to compare it with: no {missing}")
-        flags = (crf.read_rows(crf.read_layout(copies[0]), "DQ") & _OUTLIER) > 0
+        flags = (cal.read_rows(cal.read_layout(copies[0]), "DQ") & _OUTLIER) > 0
         amplitude, kind = read_truth(truth)
-        usable = np.isfinite(read_usable(crf.read_layout(path)))
+        usable = np.isfinite(read_usable(cal.read_layout(path)))
         for name, pair in count(usable, flags, amplitude, kind).items():
             total[name] = total.get(name, np.zeros(2)) + pair
     if not total:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from badpix import crf
-from badpix.crf import DO_NOT_USE, FLAGGED
-from badpix.neighbours import gather
-from badpix.resample import measure_derivative
+from badpix.image.resample import measure_derivative
+from badpix.io import cal as io_cal
+from badpix.io.cal import DO_NOT_USE, FLAGGED
+from badpix.numerics.neighbors import gather
 
 TOUCHED = 0.1  # sigma
 STEEP = 10.0
@@ -29,12 +29,12 @@ DAMAGE = 0.01
 
 def score_exposure(cal: Path, flagged: Path, truth: Path) -> dict[str, float]:
     """Counts of one exposure, to be added up by :func:`summarise`."""
-    before, after, known = (crf.read_layout(p) for p in (cal, flagged, truth))
-    usable = (crf.read_rows(before, "DQ") & DO_NOT_USE) == 0
-    outlier = (crf.read_rows(after, "DQ") & (FLAGGED & ~DO_NOT_USE)) != 0
-    cr, trail, hot = (crf.read_rows(known, name) for name in ("CR", "TRAIL", "HOT"))
-    scene, sigma = crf.read_rows(known, "MODEL"), crf.read_rows(known, "SIGMA")
-    covered = crf.read_rows(known, "COVER") > 0
+    before, after, known = (io_cal.read_layout(p) for p in (cal, flagged, truth))
+    usable = (io_cal.read_rows(before, "DQ") & DO_NOT_USE) == 0
+    outlier = (io_cal.read_rows(after, "DQ") & (FLAGGED & ~DO_NOT_USE)) != 0
+    cr, trail, hot = (io_cal.read_rows(known, name) for name in ("CR", "TRAIL", "HOT"))
+    scene, sigma = io_cal.read_rows(known, "MODEL"), io_cal.read_rows(known, "SIGMA")
+    covered = io_cal.read_rows(known, "COVER") > 0
     false = outlier & usable & (cr + trail + np.abs(hot) <= TOUCHED)
     steep = usable & (measure_derivative(scene) > STEEP * sigma)
     counts = {

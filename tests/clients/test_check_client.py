@@ -1,21 +1,18 @@
 """``badpix check --pipeline``: the real DQInitStep and CRDS say the same of a mask as our rules do."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mask_files import SUB64, make_hdus, make_image, make_mask, make_table, write
 
-from badpix import dq, rules
+from badpix import dq
 from badpix.cli.main import badpix
 from badpix.detectors import Window
-from badpix.trust import clients
+from badpix.mask import rules
+from badpix.review import clients
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 

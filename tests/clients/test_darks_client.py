@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,10 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from badpix import dq, params
+from badpix import dq
 from badpix.cli.main import badpix
-from badpix.simulate import make_scene
+from badpix.settings import param
+from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, read_truth, simulate
 from badpix.simulation.reference_files import write_reference_files
 
@@ -40,7 +38,7 @@ def reduce_set(folder, values):
     from reduce import reduce_exposure
 
     values = {"flats": 0, "darks": 6, "dark_products": ["uncal"], "dark_groups": 40, "defects_per_level": 3, **values}
-    p = params.check(params.section("simulate"), values, "test")
+    p = param.check(param.section("simulate"), values, "test")
     recipe = make_recipe(p)
     written = simulate(folder, p)
     references = write_reference_files(folder / "references", make_scene(recipe))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import outlier_ifu, params
-from badpix.associations import read_inputs
+from badpix.ifu import driver as ifu_driver
+from badpix.io.associations import read_inputs
+from badpix.settings import param
 from badpix.simulation.ifu_files import write_association
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
@@ -39,8 +40,8 @@ def _peer(inputs, output, monkeypatch, **options):
 
 def _ours(inputs, output, **options):
     values = {"max_flagged": 100, **options}
-    p = params.check(params.section("ifu"), values, "test", "documented")
-    outlier_ifu.flag_association(read_inputs(inputs), p, output)
+    p = param.check(param.section("ifu"), values, "test", "documented")
+    ifu_driver.flag_association(read_inputs(inputs), p, output)
 
 
 def _assert_equal(ours, theirs):
@@ -150,8 +151,8 @@ def test_real_nods(real_data, tmp_path, monkeypatch):
     _peer([str(p) for p in paths], tmp_path / "peer", monkeypatch)
     _ours(paths, tmp_path / "ours")
     _assert_equal(tmp_path / "ours", tmp_path / "peer")
-    p = params.check(params.section("ifu"), {}, "test")
-    summary = outlier_ifu.flag_association(read_inputs(paths), p, tmp_path / "better")
+    p = param.check(param.section("ifu"), {}, "test")
+    summary = ifu_driver.flag_association(read_inputs(paths), p, tmp_path / "better")
     assert all(row["newly_unusable_percent"] < 5 for row in summary["exposures"])
     from stdatamodels.jwst import datamodels
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import outlier_image, params
-from badpix.associations import read_inputs
-from badpix.simulation.image import Setup, simulate
+from badpix.image import driver as image_driver
+from badpix.io.associations import read_inputs
+from badpix.settings import param
+from badpix.simulation.image import simulate
+from badpix.simulation.image_setup import Setup
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
@@ -55,8 +57,8 @@ def run_peer(table, output, monkeypatch, **options):
 
 def run_ours(table, output, parameter_set="documented", **options):
     """Our driver; returns the summary."""
-    p = params.check(params.section("image"), options, "test", parameter_set)
-    return outlier_image.flag_images(read_inputs([table]), output, p)[1]
+    p = param.check(param.section("image"), options, "test", parameter_set)
+    return image_driver.flag_images(read_inputs([table]), output, p)[1]
 
 
 def count_differences(ours, theirs):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from badpix import crds, crds_header, detectors, dq, params
+from badpix import detectors, dq
 from badpix.cli.main import badpix
 from badpix.detectors import Window
-from badpix.simulate import make_scene
+from badpix.mask import file as mask_file
+from badpix.mask import header as mask_header
+from badpix.settings import param
+from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("CRDS_SERVER_URL", "http://localhost:1")
 
 from make_files import make_flats, write_rates
@@ -27,7 +27,7 @@ from mask_files import SUB64, SUB160, make_image
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
-TEXTS = crds_header.check_texts(params.defaults(params.section("reference")))
+TEXTS = mask_header.check_texts(param.defaults(param.section("reference")))
 SOURCE = {"DATE-OBS": "2026-01-03", "DATE": "2026-02-03T00:00:00", "READPATT": "NRSRAPID"}
 FLAGS = [flag for flag in dq.FLAGS if flag.use == "mask" and flag.name not in ("REFERENCE_PIXEL", "BAD_REF_PIXEL")]
 
@@ -49,10 +49,10 @@ def every_flag(detector, window=None):
 def write(path, detector, window=None, subarray=None):
     image, window = every_flag(detector, window)
     sources = [{**SOURCE, "SUBARRAY": subarray or "FULL"}]
-    header = crds_header.make_header(
-        sources, detector, window, TEXTS, crds_header.Provenance("All flags, for a test.")
+    header = mask_header.make_header(
+        sources, detector, window, TEXTS, mask_header.Provenance("All flags, for a test.")
     )
-    crds.write_mask(path, image, header)
+    mask_file.write_mask(path, image, header)
     return path, image
 
 
@@ -71,7 +71,7 @@ def test_the_data_model_opens_and_decodes(tmp_path, detector):
         assert model.meta.reftype == "MASK"
         assert model.meta.instrument.detector == detector
         model.save(str(tmp_path / "again.fits"))
-    np.testing.assert_array_equal(crds.read_mask(tmp_path / "again.fits").image, image)
+    np.testing.assert_array_equal(mask_file.read_mask(tmp_path / "again.fits").image, image)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_slopes_of_the_real_ramp_fit_become_a_mask(tmp_path):
         "flat_products": ["uncal"],
         "flat_groups": 8,
     }
-    p = params.check(params.section("simulate"), values, "test")
+    p = param.check(param.section("simulate"), values, "test")
     recipe, written = make_recipe(p), simulate(tmp_path / "sim", p)
     scene = make_scene(recipe)
     references = write_reference_files(tmp_path / "references", scene)
     rates = [reduce_exposure(uncal, references, recipe, ("rate", "rateints"))["rate"] for uncal in written["flats"]]
     done = CliRunner().invoke(badpix, ["flats", *map(str, rates), "-o", str(tmp_path / "m.fits")])
     assert done.exit_code == 0, done.output
-    found = crds.read_mask(tmp_path / "m.fits").image
+    found = mask_file.read_mask(tmp_path / "m.fits").image
     for name in ("DEAD", "LOW_QE", "OPEN"):
         d = scene.defects.of(name)
         assert len(d) > 3
@@ -181,7 +181,7 @@ def test_real_integrations_go_through_the_flats(real_data, tmp_path, ask):
     call = ["flats", str(path), "-o", str(tmp_path / "m.fits"), "--lamp-scaling", "none"]
     done = CliRunner().invoke(badpix, call)
     assert done.exit_code == 0, done.output
-    found = crds.read_mask(tmp_path / "m.fits")
+    found = mask_file.read_mask(tmp_path / "m.fits")
     assert found.image.shape == fits.getdata(path, "SCI").shape[1:]
     assert found.header["SUBARRAY"] == "SLITLESSPRISM"
     assert ask("certify", tmp_path / "m.fits").status == "passed"

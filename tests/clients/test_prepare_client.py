@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import params
 from badpix.errors import DataError, UsageError
-from badpix.raw import prepare, prepare_worker
-from badpix.simulate import make_scene
+from badpix.prepare import driver as prepare_driver
+from badpix.prepare import worker as prepare_worker
+from badpix.settings import param
+from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
 
@@ -35,7 +36,7 @@ def make(folder, **values):
         "size": [64, 64], "flats": 1, "darks": 1, "dark_groups": 12, "flat_groups": 6,
         "flat_products": ["uncal"], "dark_products": ["uncal"], **values,
     }  # fmt: skip
-    p = params.check(params.section("simulate"), values, "test")
+    p = param.check(param.section("simulate"), values, "test")
     return make_recipe(p), simulate(folder, p)
 
 
@@ -49,7 +50,7 @@ def here(monkeypatch):
 
 
 def checked(**values):
-    return params.check(params.section("prepare"), values, "test")
+    return param.check(param.section("prepare"), values, "test")
 
 
 @pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 12), ("MIRIMAGE", 15)])
@@ -58,7 +59,9 @@ def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, here, detec
 
     recipe, written = make(tmp_path / "sim", detector=detector, dark_groups=groups)
     place = None if detector == "MIRIMAGE" else here  # once in processes of its own, as for users
-    found = prepare.prepare_all([*written["flats"], *written["darks"]], checked(), tmp_path / "out", executor=place)
+    found = prepare_driver.prepare_all(
+        [*written["flats"], *written["darks"]], checked(), tmp_path / "out", executor=place
+    )
     assert {name: len(paths) for name, paths in found.products.items()} == dict.fromkeys(PRODUCTS, 2)
     assert all(record["references"] == "simulation" for record in found.records)
     assert all(record["context_used"] == "N/A" for record in found.records)
@@ -86,7 +89,7 @@ def test_a_pixel_of_the_mask_in_use_is_judged_anew(tmp_path, here):
     slope = {}
     for known_flags in ("clear", "keep"):
         p = checked(references="simulation", known_flags=known_flags, products=["dq_init", "jump", "rate"], **named)
-        found = prepare.prepare_all(written["darks"], p, tmp_path / known_flags, executor=here)
+        found = prepare_driver.prepare_all(written["darks"], p, tmp_path / known_flags, executor=here)
         slope[known_flags] = fits.getdata(found.products["rate"][0], "SCI")[20, 21]
         assert fits.getdata(found.products["dq_init"][0], "PIXELDQ")[20, 21] == 1 | 2**11
         border = fits.getdata(found.products["jump"][0], "PIXELDQ")[0]
@@ -100,7 +103,7 @@ def test_step_parameters_arrive(tmp_path, here):
     flags = {}
     for threshold in (4.0, 50.0):
         p = checked(steps={"jump": {"rejection_threshold": threshold}}, products=["jump"])
-        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{threshold}", executor=here)
+        found = prepare_driver.prepare_all(written["darks"], p, tmp_path / f"out{threshold}", executor=here)
         flags[threshold] = np.count_nonzero(fits.getdata(found.products["jump"][0], "GROUPDQ") & 4)
     assert flags[4.0] > 1.5 * flags[50.0] > 0
 
@@ -116,7 +119,7 @@ def test_step_parameters_arrive(tmp_path, here):
 def test_unknown_steps_and_parameters_are_refused_before_the_work(tmp_path, here, values, message):
     _, written = make(tmp_path / "sim", flats=0)
     with pytest.raises(UsageError, match=message):
-        prepare.prepare_all(written["darks"], checked(**values), tmp_path / "out", executor=here)
+        prepare_driver.prepare_all(written["darks"], checked(**values), tmp_path / "out", executor=here)
 
 
 def test_a_failing_pipeline_comes_back_as_text_and_log(tmp_path):
@@ -133,7 +136,7 @@ def test_the_optional_results_keep_the_segments_that_are_wanted(tmp_path, here):
     shapes = {}
     for keep in ("2", "none"):
         p = checked(fitopt_segments=keep, products=["fitopt", "rate"])
-        found = prepare.prepare_all(written["darks"], p, tmp_path / f"out{keep}", executor=here)
+        found = prepare_driver.prepare_all(written["darks"], p, tmp_path / f"out{keep}", executor=here)
         (fitopt,) = found.products["fitopt"]
         with fits.open(fitopt) as hdus:
             shapes[keep] = hdus["SLOPE"].shape, hdus["PEDESTAL"].data.copy()
@@ -168,17 +171,17 @@ def test_references_and_context_of_a_crds_cache_without_a_server(tmp_path, monke
     monkeypatch.delenv("STPIPE_DISABLE_CRDS_STEPPARS", raising=False)
 
     p = checked(references="crds", products=["jump", "rate", "rateints", "fitopt"])
-    found = prepare.prepare_all([uncal], p, tmp_path / "out")
+    found = prepare_driver.prepare_all([uncal], p, tmp_path / "out")
     (record,) = found.records
     assert record["context"] == record["context_used"] == "jwst_0001.pmap"
     assert record["reference_files"]["gain"] == "jwst_nircam_gain_0001.fits"
     assert record["steps"]["superbias"] == "COMPLETE"
     assert fits.getheader(found.products["rate"][0])["CRDS_CTX"] == "jwst_0001.pmap"
-    assert prepare.prepare_all([uncal], p, tmp_path / "out").reused
+    assert prepare_driver.prepare_all([uncal], p, tmp_path / "out").reused
 
     set_context(cache, "jwst_0002.pmap")
     with pytest.raises(UsageError, match=r"with another CRDS context \(jwst_0001.pmap then, jwst_0002.pmap now\)"):
-        prepare.prepare_all([uncal], p, tmp_path / "out")
+        prepare_driver.prepare_all([uncal], p, tmp_path / "out")
 
 
 def test_no_server_and_no_cache(tmp_path, monkeypatch):
@@ -186,7 +189,7 @@ def test_no_server_and_no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CRDS_PATH", str(tmp_path / "nothing"))
     monkeypatch.setenv("CRDS_SERVER_URL", prepare_worker.NOWHERE)
     with pytest.raises(DataError, match="neither a server nor a cache answers"):
-        prepare.prepare_all(written["darks"], checked(references="crds"), tmp_path / "out")
+        prepare_driver.prepare_all(written["darks"], checked(references="crds"), tmp_path / "out")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for orphans in /proc")
@@ -214,4 +217,4 @@ def test_killed_in_the_middle_no_orphans_and_the_next_run_goes_on(tmp_path):
     assert not list(out.glob(".badpix-*"))
     for product in PRODUCTS:
         assert len(list(out.glob(f"*_{product}.fits"))) == 2
-    assert prepare.prepare_all([Path(r) for r in raws], checked(), out).done == []
+    assert prepare_driver.prepare_all([Path(r) for r in raws], checked(), out).done == []

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix import params
-from badpix.simulate import make_scene
+from badpix.settings import param
 from badpix.simulation.defects import measure_truth
+from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
 
@@ -28,7 +28,7 @@ MODELS = {
 
 def make(folder, **values):
     values = {"flats": 0, "darks": 1, "dark_products": PRODUCTS, "dark_groups": 25, **values}
-    p = params.check(params.section("simulate"), values, "test")
+    p = param.check(param.section("simulate"), values, "test")
     return make_recipe(p), simulate(folder, p)
 
 

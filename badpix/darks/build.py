@@ -1,0 +1,174 @@
+"""From dark files to a mask file: the flow of ``badpix darks`` (see :mod:`badpix.mask.product`).
+
+A file that vanishes or changes during the run ends it; with ``skip_bad`` its exposure is rejected and everything is
+measured again without it, so that the result is the one that it would have been had the file never been there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks import inputs as dark_inputs
+from badpix.darks import search as darks_search
+from badpix.darks.inputs import DarkSet
+from badpix.errors import DataError
+from badpix.io import exposure as exposures
+from badpix.io.evidence import Detection
+from badpix.io.layout import open_fits
+from badpix.io.provenance import Input, hash_inputs
+from badpix.mask import combine, product
+from badpix.mask import header as mask_header
+from badpix.mask.header import Provenance
+from badpix.settings import param
+
+HASHED = 256 << 20  # bytes up to which a file is hashed as a whole
+SAMPLES, SAMPLE = 64, 1 << 16  # of larger ones: blocks, and their size
+
+
+def build_darks(
+    rates: Sequence[Path],
+    p: Mapping[str, Any],
+    texts: Mapping[str, Any],
+    target: Path,
+    *,
+    named: Mapping[str, Sequence[Path]] | None = None,
+    overwrite: bool = False,
+    with_evidence: bool = False,
+    skip_bad: bool = False,
+    executor: Executor | None = None,
+    memory: float = 48e6,
+    tick: darks_search.Tick = darks_search.quiet,
+    say: Callable[[str], None] = lambda message: None,
+    look: Callable[[Detection, DarkSet, NDArray[np.uint32]], None] | None = None,
+    detector: str | None = None,
+) -> product.Product:
+    """A MASK from darks: see :mod:`badpix.darks.search`.
+
+    Parameters
+    ----------
+    rates : sequence of Path
+        Rate or rateints files.
+    p, texts : mapping
+        Checked values of ``settings.darks``, and of ``settings.reference`` (:func:`crds_header.check_texts`).
+    target : Path
+        The MASK file; ``{instrument}``, ``{detector}``, ``{date}`` are filled in.
+    named : mapping, optional
+        Companions by role (``jump``, ``fitopt``, ``uncal``); beside the rate files where not named.
+    overwrite, with_evidence, skip_bad : bool
+        Replace the target; write the evidence; leave out exposures that can't be used instead of stopping.
+    executor, memory, tick, say
+        See :func:`darks.search`.
+    look : callable, optional
+        Called with detection, darks and mask before anything is written (pictures).
+    detector : str, optional
+        The detector that the files must be of.
+    """
+    with exposures.unpacking() as workdir:
+        opened = dark_inputs.open_darks(
+            rates, named or {}, need_uncal=partial(darks_search.needs_uncal, p), skip_bad=skip_bad, workdir=workdir
+        )
+        product.check_detector(opened.first.path, opened.detector, detector)
+        given = [*rates, *list_files(opened, p), *(file for files in (named or {}).values() for file in files)]
+        path = product.claim_output(target, opened.first.header, given, overwrite, with_evidence)
+        check_header(opened, texts)
+        bias = read_bias(p["bias_map"], opened)
+        found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias,
+                        with_evidence=with_evidence or look is not None)  # fmt: skip
+        reference = opened.reference_pixels()
+        image = combine.combine(
+            found.maps, flag_values=p["flag_values"], do_not_use=set(p["dark_do_not_use"]), reference=reference
+        )
+        if look is not None:
+            look(found, opened, image)
+    used = [f.rate for f in opened.files]
+    about = Provenance(
+        f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} darks of {opened.integrations} "
+        f"integrations: {', '.join(found.maps)}.",
+        [(param.section("darks"), p)],
+        hash_files(opened, p),
+        opened.rejected,
+        found.notes,
+    )
+    return product.finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def check_header(opened: DarkSet, texts: Mapping[str, Any]) -> None:
+    """Make sure that the keywords of a mask can be made, before hours are spent."""
+    used = [f.rate for f in opened.files]
+    mask_header.make_header(
+        mask_header.source_headers(used), used[0].keyword("DETECTOR"), used[0].window, texts, Provenance("")
+    )
+
+
+def _search(opened: DarkSet, p: Mapping[str, Any], skip_bad: bool, **options: Any) -> Detection:
+    """The search; again without the exposures of which a file changed during the run, if ``skip_bad``."""
+    while True:
+        try:
+            return darks_search.search(opened, p, **options)
+        except DataError:
+            changed = dark_inputs.find_changed(opened.files)
+            if not changed or not skip_bad:
+                raise
+            opened.rejected += changed.items()
+            opened.files = [f for f in opened.files if f.rate.path not in changed]
+            if not opened.files:
+                raise
+
+
+def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
+    """The bias map, cut to the window of the darks if it is a full frame: (ny, nx) float32.
+
+    Raises
+    ------
+    DataError
+        If it has another shape.
+    """
+    if not name:
+        return None
+    with open_fits(name) as hdus:
+        images = (hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
+        if (hdu := next(images, None)) is None:
+            raise DataError(f"{name}: bias_map holds no image")
+        image = hdu.data.reshape(-1, *hdu.shape[-2:])[0].astype(np.float32)
+    found = image.shape
+    window = opened.first.window
+    shape = (window.ysize, window.xsize)
+    if image.shape != shape:
+        y, x = window.ystart - 1, window.xstart - 1
+        image = image[y : y + shape[0], x : x + shape[1]]
+    if image.shape != shape:
+        raise DataError(f"{name}: bias_map has {found} pixels, expected {shape} or a full frame")
+    return np.ascontiguousarray(image)
+
+
+def list_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Path]:
+    """All files of the darks, and the bias map."""
+    paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
+    return [*paths, *([Path(p["bias_map"])] if p["bias_map"] else [])]
+
+
+def hash_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Input]:
+    """All input files with their sha256; of files above 256 MB that of samples, marked as such."""
+    paths = list_files(opened, p)
+    small = [q for q in paths if q.stat().st_size <= HASHED]
+    whole = dict(zip(small, hash_inputs(small), strict=True))
+    return [whole.get(q) or Input(q, hash_samples(q), q.stat().st_size) for q in paths]
+
+
+def hash_samples(path: Path) -> str:
+    """``sampled:`` and the sha256 of 64 evenly spaced blocks of 64 kB: tens of gigabytes are not read twice."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for k in range(SAMPLES):
+            stream.seek(k * (size - SAMPLE) // (SAMPLES - 1))
+            digest.update(stream.read(SAMPLE))
+    return "sampled:" + digest.hexdigest()

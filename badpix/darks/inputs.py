@@ -1,0 +1,264 @@
+"""The files of dark exposures: pairing rate, jump, fitopt (and uncal) files, and checking that they fit.
+
+1. Each rate file stands for one exposure. Companions lie beside it under the same root (``_jump``, ``_fitopt``,
+   ``_uncal``) or are named; named ones are matched by root, else by position.
+2. With several integrations the slopes of the single integrations are needed: a ``_rate`` file is replaced by the
+   ``_rateints`` beside it.
+3. Companions must be of the same exposure (keywords), shape and number of integrations, with jumps flagged.
+4. All exposures must be of one detector, window, readout pattern, group time and number of groups.
+5. With ``skip_bad`` a set of files that fails is left out, with the reason; otherwise it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors
+from badpix.darks.bands import Dark
+from badpix.errors import DataError, UsageError
+from badpix.io import exposure as io
+from badpix.io import selection
+from badpix.io.exposure import Exposure
+
+SUFFIX = {"jump": "_jump", "fitopt": "_fitopt", "uncal": "_uncal"}
+NEEDED = {
+    "rate": ("SCI", "DQ", "VAR_POISSON"),
+    "jump": ("SCI", "GROUPDQ"),
+    "fitopt": ("PEDESTAL",),
+    "uncal": ("SCI",),
+}
+SAME_EXPOSURE = (
+    "INSTRUME DETECTOR SUBARRAY READPATT NINTS NGROUPS PROGRAM OBSERVTN VISIT VISITGRP SEQ_ID ACT_ID EXPOSURE "
+    "EXSEGNUM INTSTART INTEND TGROUP DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
+).split()
+SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
+
+
+@dataclass(frozen=True)
+class DarkFiles:
+    """One dark exposure: its opened products."""
+
+    rate: Exposure
+    jump: Exposure
+    fitopt: Exposure
+    uncal: Exposure | None = None
+
+    @property
+    def integrations(self) -> int:
+        """Number of integrations."""
+        return int(self.jump["SCI"].shape[0])
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of an integration."""
+        return int(self.jump["SCI"].shape[1])
+
+    def layouts(self) -> Dark:
+        """Where its pixels lie, for the tasks."""
+        return Dark(
+            self.jump["SCI"],
+            self.jump["GROUPDQ"],
+            self.rate["SCI"],
+            self.rate["VAR_POISSON"],
+            self.fitopt["PEDESTAL"],
+            self.integrations,
+            None if self.uncal is None else self.uncal["SCI"],
+        )
+
+
+@dataclass
+class DarkSet:
+    """All exposures of a run, and what was left out: ``(path, reason)``."""
+
+    files: list[DarkFiles]
+    rejected: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def first(self) -> Exposure:
+        """The rate file that geometry and keywords are taken from."""
+        return self.files[0].rate
+
+    @property
+    def integrations(self) -> int:
+        """Integrations of all exposures."""
+        return sum(f.integrations for f in self.files)
+
+    @property
+    def group_time(self) -> float:
+        """Seconds between groups."""
+        return float(self.first.keyword("TGROUP"))
+
+    @property
+    def detector(self) -> detectors.Detector:
+        """Facts about the detector."""
+        return detectors.get(self.first.keyword("DETECTOR"))
+
+    @property
+    def superbias_done(self) -> bool:
+        """Whether the bias of each pixel was taken off; on MIRI it is not."""
+        return self.files[0].jump.header.get("S_SUPERB") == "COMPLETE"
+
+    def reference_pixels(self) -> NDArray[np.bool_]:
+        """Reference pixels by the detector's geometry and the DQ of the first rate file: (ny, nx)."""
+        return io.read_reference_pixels(self.first)
+
+
+def open_darks(
+    rates: Sequence[Path],
+    named: Mapping[str, Sequence[Path]],
+    *,
+    need_uncal: Callable[[str], bool] = lambda instrument: False,
+    skip_bad: bool = False,
+    workdir: Path | None = None,
+) -> DarkSet:
+    """Open, pair and check the files of all darks.
+
+    Parameters
+    ----------
+    rates : sequence of path
+        Rate or rateints files, sorted.
+    named : mapping
+        Companions named by the user: ``jump``, ``fitopt``, ``uncal``; empty or missing: beside the rate files.
+    need_uncal : callable
+        Whether raw ramps of an instrument are needed.
+    skip_bad : bool
+        Leave out what fails instead of stopping.
+    workdir : path, optional
+        Where compressed files are unpacked.
+
+    Raises
+    ------
+    DataError
+        If files are missing, broken, or do not fit; with ``skip_bad`` only if none is left.
+    """
+    if not rates:
+        raise UsageError("no dark exposures: give rate or rateints files")
+    companions = {role: _match(rates, role, list(named.get(role) or ())) for role in SUFFIX}
+    found = DarkSet([])
+    for k, rate in enumerate(rates):
+        try:
+            files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
+            _check_exposure(files)
+            if found.files:
+                selection.check_same([found.first, files.rate], SAME_SET)
+            found.files.append(files)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            found.rejected.append((rate, str(error)))
+    if not found.files:
+        raise DataError(f"{rates[0]}: none of the {len(rates)} darks can be used: {found.rejected[0][1]}")
+    return found
+
+
+def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | None]:
+    """The companion of each rate file that the user named (by root, else by position); None: look beside it."""
+    if not given:
+        return [None] * len(rates)
+    if len(given) != len(rates):
+        raise UsageError(f"--{role}: {len(given)} files for {len(rates)} rate files; expected one for each")
+    roots = {(selection.fits_stem(p) or p.stem).removesuffix(SUFFIX[role]): p for p in given}
+    wanted = [selection.root_name(p) for p in rates]
+    if set(roots) == set(wanted) and len(roots) == len(given):
+        return [roots[root] for root in wanted]
+    return list(given)
+
+
+def _open_one(
+    rate: Path, given: Mapping[str, Path | None], need_uncal: Callable[[str], bool], workdir: Path | None
+) -> DarkFiles:
+    opened = _open_rate(rate, workdir)
+    raw = need_uncal(opened.keyword("INSTRUME"))
+    paths = {role: given[role] or selection.sibling(rate, SUFFIX[role]) for role in SUFFIX}
+    for role in ("jump", "fitopt", *(["uncal"] if raw else [])):
+        if paths[role] is None:
+            missing = rate.with_name(selection.root_name(rate) + SUFFIX[role] + ".fits")
+            raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}")
+    exposures = {
+        role: io.open_exposure(path, workdir, NEEDED[role])
+        for role, path in paths.items()
+        if path is not None and (role != "uncal" or raw)
+    }
+    return DarkFiles(opened, exposures["jump"], exposures["fitopt"], exposures.get("uncal"))
+
+
+def _open_rate(rate: Path, workdir: Path | None) -> Exposure:
+    """A rate file; the rateints beside it where the exposure has several integrations."""
+    opened = io.open_exposure(rate, workdir, NEEDED["rate"])
+    selection.check_state(opened, "S_RAMP")
+    nints = opened.number("NINTS")
+    if opened.kind not in ("rate", "rateints"):
+        raise DataError(f"{rate}: found a {opened.kind} file, expected rate or rateints")
+    if nints == 1 or opened.kind == "rateints":
+        return opened
+    beside = selection.sibling(rate, "_rateints")
+    if beside is None:
+        name = selection.root_name(rate) + "_rateints.fits"
+        raise DataError(
+            f"{rate}: NINTS = {nints}, so the slopes of single integrations are needed, but {name} is not beside it"
+        )
+    return io.open_exposure(beside, workdir, NEEDED["rate"])
+
+
+def _check_exposure(files: DarkFiles) -> None:
+    """Make sure that the products of one exposure belong together."""
+    rate, jump, fitopt = files.rate, files.jump, files.fitopt
+    selection.check_state(jump, "S_JUMP")
+    for other in (jump, fitopt, *([files.uncal] if files.uncal else [])):
+        for keyword in SAME_EXPOSURE:
+            want, found = rate.header.get(keyword), other.header.get(keyword)
+            if want is not None and found is not None and want != found:
+                raise DataError(f"{other.path}: {keyword} = {found!r}, expected {want!r} as in {rate.path.name}")
+    shape = jump["SCI"].shape
+    if len(shape) != 4:
+        raise DataError(f"{jump.path}: SCI has shape {shape}, expected (integrations, groups, rows, columns)")
+    slopes = (shape[0], *shape[2:])
+    found_slopes = rate["SCI"].shape if len(rate["SCI"].shape) == 3 else (1, *rate["SCI"].shape)
+    _same_shape(jump, "GROUPDQ", jump["GROUPDQ"].shape, shape, "its SCI")
+    _same_shape(rate, "SCI", found_slopes, slopes, jump.path.name)
+    _same_shape(fitopt, "PEDESTAL", fitopt["PEDESTAL"].shape, slopes, jump.path.name)
+    if files.uncal is not None:
+        _same_shape(files.uncal, "SCI", files.uncal["SCI"].shape, shape, jump.path.name)
+    if rate.number("NGROUPS") != shape[1]:
+        raise DataError(f"{rate.path}: NGROUPS = {rate.number('NGROUPS')}, but {jump.path.name} holds {shape[1]}")
+    words, integrations = _integrations_of(rate)
+    if integrations != shape[0]:
+        raise DataError(f"{rate.path}: {words}, but {jump.path.name} holds {shape[0]} integrations")
+    if shape[1] < 2:
+        raise DataError(f"{jump.path}: NGROUPS = {shape[1]}, expected at least 2: there is no slope")
+
+
+def _integrations_of(exposure: Exposure) -> tuple[str, int]:
+    """What the header says of the integrations in this file, and how many: a long exposure comes in segments."""
+    first, last = exposure.header.get("INTSTART"), exposure.header.get("INTEND")
+    if isinstance(first, int) and isinstance(last, int):
+        return f"INTSTART = {first}, INTEND = {last}", last - first + 1
+    return f"NINTS = {exposure.number('NINTS')}", exposure.number("NINTS")
+
+
+def _same_shape(exposure: Exposure, name: str, found: Any, want: Any, other: str) -> None:
+    if tuple(found) != tuple(want):
+        raise DataError(f"{exposure.path}: {name} has shape {tuple(found)}, expected {tuple(want)} as {other}")
+
+
+def find_changed(files: Sequence[DarkFiles]) -> dict[Path, str]:
+    """Rate files of the exposures of which a file vanished or changed since it was opened, with what happened."""
+    changed = {}
+    for dark in files:
+        products = (dark.rate, dark.jump, dark.fitopt, *([dark.uncal] if dark.uncal else []))
+        for layout in (lay for e in products for lay in e.arrays.values()):
+            try:
+                found = layout.path.stat()
+            except OSError:
+                changed[dark.rate.path] = f"{layout.path}: vanished during the run"
+                break
+            if (found.st_size, found.st_mtime_ns) != layout.stamp:
+                changed[dark.rate.path] = f"{layout.path}: changed during the run"
+                break
+    return changed

@@ -1,0 +1,158 @@
+"""What is settled before the work on darks: groups, weights, cells, limits of candidates, what can be found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors
+from badpix.darks import cells, ramps, types
+from badpix.darks.bands import BYTES_PER_PIXEL, Job
+from badpix.darks.inputs import DarkSet
+from badpix.darks.scores import Cuts, Population, Setup
+from badpix.errors import DataError, UsageError
+from badpix.io.exposure import read_band
+
+
+def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, Any]) -> Job:
+    """What all tasks need: usable groups, weights, cells, settings."""
+    start, stop = find_usable_groups(darks, reference)
+    fit = ramps.ramp_fit(darks.files[0].groups, start, stop)
+    window = darks.first.window
+    detector = detectors.get(darks.first.keyword("DETECTOR"))
+    cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
+    templates = ramps.contrast_names(fit.templates)
+    examined = choose_evenly(darks.integrations, p["examined_integrations"])
+    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, len(examined))
+    if setup.integrations < p["min_integrations"]:
+        raise DataError(
+            f"{darks.first.path}: {setup.integrations} integration(s) in {len(darks.files)} dark(s), expected "
+            f"{p['min_integrations']} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
+        )
+    return Job(
+        tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
+        min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
+        p["telegraph_drop_sigma"], examined,
+    )  # fmt: skip
+
+
+def choose_evenly(n: int, most: int) -> tuple[int, ...]:
+    """At most ``most`` of the numbers 0 to n - 1, evenly spread: one of each of equal runs.
+
+    Not always the first of a run: that might be the first integration of an exposure each time.
+    """
+    m = min(n, most)
+    edges = [k * n // m for k in range(m + 1)]
+    return tuple(a + k % (b - a) for k, (a, b) in enumerate(pairwise(edges)))
+
+
+def make_cuts(p: Mapping[str, Any]) -> Cuts:
+    """Limits of the candidates: lower where the user set lower limits of the searches."""
+    usual = Cuts()
+    sigmas = [p[name] for name in ("hot_sigma_threshold", "warm_sigma_threshold") if p[name] is not None]
+    return Cuts(
+        rate_sigma=min([usual.rate_sigma, *(0.5 * s for s in sigmas)]),
+        rate=np.inf if p["hot_max_rate"] is None else 0.5 * p["hot_max_rate"],
+        noise=min(usual.noise, 0.75 * p["noisy_sigma_threshold"]),
+        contrast=min(usual.contrast, 0.8 * p["rc_sigma_threshold"]),
+        telegraph=min(usual.telegraph, 0.95 * p["telegraph_threshold"]),
+        pedestal=min(usual.pedestal, 0.8 * p["low_pedestal_sigma_threshold"]),
+        min_integrations=p["min_integrations"],
+    )
+
+
+def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int]:
+    """Groups usable in all exposures, from a few rows of the first integration of each.
+
+    Raises
+    ------
+    DataError
+        If fewer than two groups are left, or every pixel is saturated.
+    """
+    science = np.flatnonzero(~reference.all(axis=1))
+    if not len(science):
+        raise DataError(f"{darks.first.path}: every pixel is a reference pixel")
+    rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]]
+    start, stop = 0, darks.files[0].groups
+    full = []
+    for dark in darks.files:
+        planes = range(dark.groups)
+        layout = dark.jump["GROUPDQ"]
+        flags = np.concatenate([read_band(layout, y, y + 1, planes=planes) for y in rows], axis=1)
+        a, b = ramps.usable_groups(flags, ~reference[rows])
+        start, stop = max(start, a), min(stop, b)
+        if b - a < 2 or stop - start < 2:
+            raise DataError(f"{dark.jump.path}: fewer than 2 groups are usable: GROUPDQ is DO_NOT_USE in the others")
+        full.append(((flags[a] & ramps.SATURATED) != 0)[~reference[rows]].mean())
+    if min(full) > 0.5:
+        raise DataError(
+            f"{darks.first.path}: {min(full):.0%} of the pixels are saturated in the first group of every dark: "
+            "these are no darks"
+        )
+    return start, stop
+
+
+def band_rows(job: Job, memory: float) -> int:
+    """Height of the bands: a multiple of the tiles' rows, as far as the memory allows.
+
+    Raises
+    ------
+    UsageError
+        If not even one tile fits.
+    """
+    stacks = 16 * job.setup.integrations + 4 * len(job.fit.names) * job.setup.examined
+    per_row = job.shape[1] * (stacks + 5 * job.fit.usable)
+    per_row += job.shape[1] * BYTES_PER_PIXEL
+    tiles = int(memory // (per_row * job.cells.rows))
+    if tiles < 1:
+        raise UsageError(
+            f"--max-memory: {job.cells.rows} rows of all integrations take {per_row * job.cells.rows / 1e6:.0f} MB, "
+            f"{memory / 1e6:.0f} MB are left for each worker"
+        )
+    return job.cells.rows * min(tiles, 64)
+
+
+def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> list[str]:
+    """What can be found at this depth, and which searches are left out."""
+    notes = []
+    setup, n = job.setup, job.setup.integrations
+    if setup.examined < n:
+        notes.append(
+            f"noise, RC and TELEGRAPH: the ramps of {setup.examined} of {n} integrations are examined "
+            "(examined_integrations); rates of ramps without jumps, pedestals, jumps and saturation come from all"
+        )
+    if population.masked:
+        notes.append(
+            f"{population.masked:.2%} of the pixels are DO_NOT_USE in every group: a mask was in use. Their ramps "
+            "are searched, but they have no slopes and no pedestals; `badpix prepare` takes such flags off"
+        )
+    limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
+    if limit is not None:
+        notes.append(f"HOT: rates above {limit:.4g} DN/s can be found")
+    if limit is not None and p["hot_max_rate"] is not None and limit > p["hot_max_rate"]:
+        notes.append(
+            f"hot_max_rate = {p['hot_max_rate']:g} DN/s is below what the noise of these darks supports: too shallow"
+        )
+    if p["low_pedestal_search_type"] == "mean":
+        size = p["low_pedestal_sigma_threshold"] * population.spread["pedestal"][1]
+        notes.append(f"low pedestal: more than {size:.3g} DN below the surroundings can be found")
+    if setup.groups < ramps.SHORTEST_RAMP:
+        notes.append(
+            f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the "
+            "ramp, RC and TELEGRAPH are not searched"
+        )
+    elif p["rc_search_type"] == "shape":
+        noise = float(np.exp(population.spread["log_noise"][0]))
+        size = p["rc_sigma_threshold"] * noise / np.sqrt(setup.examined)
+        notes.append(f"RC: contrasts above {size:.3g} DN can be found (noise of one group {noise:.3g} DN)")
+    if setup.groups >= ramps.SHORTEST_RAMP and p["noisy_search_type"] == "ramp":
+        width = population.spread["log_noise"][1]
+        ratio = max(float(np.exp(p["noisy_sigma_threshold"] * width)), p["noisy_min_ratio"])
+        notes.append(f"noisy: above {ratio:.2f} times the median noise")
+    if n < 5:
+        notes.append(f"{n} integrations, fewer than 5: completeness and false positives were measured from 5 on")
+    return notes

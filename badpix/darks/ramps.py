@@ -1,0 +1,350 @@
+"""What one dark ramp says about its pixel: fits of all ramps of a few rows in a handful of passes.
+
+1. Groups that are flagged DO_NOT_USE in (nearly) the whole frame - first and last frames of MIRI - are left out
+   for everybody; the rest are the usable groups, G of them.
+2. From each group the median of (group - first group) over a cell (:mod:`badpix.darks.cells`) is taken off.
+3. One matrix product over the groups gives mean level, slope, slope of the second half, and the contrasts with
+   decaying exponentials that are orthogonal to constant and line: linear current gives 0, a pixel that settles
+   (RC) one sign, one that settles from below (inverse RC) the other.
+4. The residuals of the line give their variance, their mean size over their rms (0.80 for Gaussian noise, 1 for
+   two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighbouring groups without
+   the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
+   one.
+5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
+   second time (:mod:`badpix.darks.hits`): memory, flatness and a second residual variance, ``calm``, are what is left
+   of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups are
+   fitted one by one, weighted, in float64.
+
+Units: DN and groups; rates get their seconds where integrations are combined.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.darks.cells import Cells, measure_drift, subtract_tile, take
+from badpix.darks.hits import measure_hits
+
+Array = NDArray[np.float32]
+
+SATURATED = np.uint8(dq.VALUE["SATURATED"])
+DO_NOT_USE = np.uint8(dq.VALUE["DO_NOT_USE"])
+JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
+UNUSABLE = SATURATED | DO_NOT_USE
+
+BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
+MAX_TEMPLATES = 4
+SHORTEST_RAMP = 5  # groups from which noise and shape are measured
+SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more slowly
+
+SCALARS = ("mean", "slope", "late")
+NOISE = ("residual", "white", "flatness", "memory", "drop")
+CALM = "calm"  # residual variance beside hits
+SUMS = ("squares", "steps", "lag 2", "lag 3", "lowest", "highest", "size", "first", "last")  # what NOISE is made of
+MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
+
+
+@dataclass(frozen=True)
+class RampFit:
+    """The weights of a ramp of ``ngroups`` groups, of which ``start`` to ``stop`` are usable.
+
+    Attributes
+    ----------
+    start, stop, ngroups : int
+        Usable groups (last one exclusive) of all.
+    weights : ndarray
+        (3 + number of templates, G) float32: mean level, slope, slope of the second half, contrasts (norm 1).
+    design : ndarray
+        (G, 2) float32: what mean level and slope contribute to each group.
+    bends : ndarray
+        (templates, templates) float64, lower triangular: turns contrasts into independent ones of norm 1.
+    """
+
+    start: int
+    stop: int
+    ngroups: int
+    weights: Array
+    design: Array
+    bends: NDArray[np.float64]
+
+    @property
+    def usable(self) -> int:
+        """Number of usable groups, G."""
+        return self.stop - self.start
+
+    @property
+    def chunk(self) -> int:
+        """Pixels fitted at once: they stay in the cache, and below the size at which BLAS starts threads."""
+        return 1 << max(6, (BLAS_SIZE // (len(self.weights) * self.usable)).bit_length() - 1)
+
+    @property
+    def templates(self) -> int:
+        """Number of contrasts."""
+        return len(self.weights) - len(SCALARS)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what :func:`measure_ramps` gives, in order."""
+        return SCALARS + contrast_names(self.templates) + NOISE + (CALM,)
+
+
+def contrast_names(templates: int) -> tuple[str, ...]:
+    """Names of the contrasts, fastest decay first."""
+    return tuple(f"contrast_{k}" for k in range(templates))
+
+
+def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
+    """Weights for ramps of ``ngroups`` groups, usable from ``start`` to ``stop``; at least 2 groups.
+
+    Templates decay over 0.7, 2.2, 7 and 22 groups, as far as half the ramp; none below 5 groups.
+    """
+    stop = ngroups if stop is None else stop
+    g = np.arange(stop - start, dtype=np.float64)
+    centred = g - g.mean()
+    slope = centred / np.sum(centred**2)
+    half = np.where(g >= len(g) // 2, g, np.nan)
+    late = np.nan_to_num(half - np.nanmean(half))
+    late = late / np.sum(late**2) if np.any(late) else slope
+    decays = _decays(g) if len(g) >= SHORTEST_RAMP else np.empty((0, len(g)))
+    design = np.stack([np.ones(len(g)), centred], axis=1)
+    basis, _ = np.linalg.qr(design)
+    bent = decays - (decays @ basis) @ basis.T
+    templates = bent / np.linalg.norm(bent, axis=1, keepdims=True)
+    weights = np.concatenate([[np.full(len(g), 1 / len(g)), slope, late], templates])
+    bends = np.linalg.inv(np.linalg.cholesky(templates @ templates.T)) if len(templates) else np.empty((0, 0))
+    return RampFit(start, stop, ngroups, weights.astype(np.float32), design.astype(np.float32), bends)
+
+
+def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential decays, fastest first: (templates, G)."""
+    times = SHORTEST_DECAY * np.sqrt(10) ** np.arange(MAX_TEMPLATES)
+    return np.exp(-g / times[(times <= len(g) / 2) | (np.arange(MAX_TEMPLATES) == 0)][:, None])
+
+
+@cache
+def largest_share(n: int) -> float:
+    """Mean of the largest of ``n`` squared Gaussian numbers over the mean sum of all."""
+    step = 0.01
+    return math.fsum(1 - math.erf(math.sqrt(step * k / 2)) ** n for k in range(6001)) * step / n
+
+
+def usable_groups(groupdq: NDArray[np.uint8], science: NDArray[np.bool_]) -> tuple[int, int]:
+    """First and last (exclusive) group that is not DO_NOT_USE in more than half of the science pixels.
+
+    Parameters
+    ----------
+    groupdq : ndarray
+        (ngroups, rows, nx) uint8, a sample of rows.
+    science : ndarray
+        (rows, nx) bool.
+
+    Returns
+    -------
+    tuple of int
+        ``(start, stop)``; the same number twice where no group is usable.
+    """
+    flagged = ((groupdq & DO_NOT_USE) != 0)[:, science]
+    good = np.flatnonzero(flagged.mean(axis=1) <= 0.5) if flagged.size else np.arange(len(groupdq))
+    return (int(good[0]), int(good[-1]) + 1) if len(good) else (0, 0)
+
+
+# --- fits -------------------------------------------------------------------------------------------------
+
+
+def measure_ramps(
+    ramps: Array, groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells, out: Array | None = None
+) -> tuple[Array, NDArray[np.uint16]]:
+    """Measure all ramps of one integration in some tiles.
+
+    Parameters
+    ----------
+    ramps : ndarray
+        (G, rows, nx) float32 in any byte order: the usable groups of the jump file's SCI.
+    groupdq : ndarray
+        (G, rows, nx) uint8.
+    fit : RampFit
+        From :func:`ramp_fit`.
+    cells : Cells
+        From :func:`make_cells`.
+    out : ndarray, optional
+        Where the values go.
+
+    Returns
+    -------
+    values : ndarray
+        (len(fit.names), rows * nx) float32, NaN where not measured: mean level, slope and late slope (DN/group),
+        contrasts (DN), residual variance and white variance (DN^2), flatness (mean over rms of the residuals),
+        memory (their correlation), deepest step down (DN), residual variance beside hits; where there are jumps,
+        flatness and memory are those beside hits too.
+    counts : ndarray
+        (2, rows * nx) uint16: groups used, jumps.
+    """
+    groups, rows, nx = ramps.shape
+    flags = groupdq.reshape(groups, -1)
+    values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
+    drift = measure_drift(ramps, cells)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        _fit_tiles(ramps, drift, fit, cells, values)
+    counts, jumped, cut = count_groups(flags)
+    odd = np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
+    _take_hits_off(ramps, drift, fit, cells, values, counts[1], np.setdiff1d(jumped, odd, assume_unique=True))
+    if odd.size:
+        values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
+    return values, counts
+
+
+def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Take DO_NOT_USE off those of the ``held`` pixels of (G, pixels) flags that have it in every group, in place.
+
+    A mask in use says so of a pixel, and nothing of its ramp. Returned are the pixels.
+    """
+    masked = held[(np.bitwise_and.reduce(np.take(flags, held, axis=1), axis=0) & DO_NOT_USE) != 0]
+    flags[:, masked] &= ~DO_NOT_USE
+    return masked
+
+
+def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]:
+    """Groups used and jumps of (G, pixels) flags, (2, pixels); pixels that jump; pixels with unusable groups."""
+    flagged = np.bitwise_or.reduce(flags, axis=0)
+    counts = np.zeros((2, flags.shape[1]), np.uint16)
+    counts[0] = len(flags)
+    jumped, cut = (np.flatnonzero((flagged & bits) != 0) for bits in (JUMP_DET, UNUSABLE))
+    counts[1, jumped] = ((np.take(flags, jumped, axis=1) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
+    counts[0, cut] = ((np.take(flags, cut, axis=1) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
+    return counts, jumped, cut
+
+
+def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
+    """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
+    groups, rows, nx = ramps.shape
+    linear = len(SCALARS) + fit.templates
+    tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
+    residuals, steps = np.empty((groups, tile[0].size), np.float32), np.empty((groups - 1, tile[0].size), np.float32)
+    sums = np.empty((len(SUMS), tile[0].size), np.float32)
+    for t, top in enumerate(range(0, rows, cells.rows)):
+        lines = tile[:, : min(cells.rows, rows - top)]
+        np.copyto(lines, ramps[:, top : top + cells.rows])
+        subtract_tile(lines, drift[:, t], cells)
+        y = lines.reshape(groups, -1)
+        n = y.shape[1]
+        found, r = values[:, top * nx : top * nx + n], residuals[:, :n]
+        for x in range(0, n, fit.chunk):
+            here = slice(x, x + fit.chunk)
+            np.matmul(fit.weights, y[:, here], out=found[:linear, here])
+            np.matmul(fit.design, found[:2, here], out=r[:, here])
+        np.subtract(y, r, out=r)
+        _sum_residuals(r, steps[:, :n], sums[:, :n])
+        _describe_noise(sums[:, :n], groups, found[1], found[linear:-1])
+
+
+def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
+    """The :data:`SUMS` of residuals (G, pixels), which are overwritten; ``step`` is room for their steps."""
+    squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
+    np.einsum("gp,gp->p", r, r, out=squares)
+    np.subtract(r[1:], r[:-1], out=step)
+    np.einsum("gp,gp->p", step, step, out=steps)
+    np.einsum("gp,gp->p", r[2:], r[:-2], out=lag_2)
+    np.einsum("gp,gp->p", r[3:], r[:-3], out=lag_3)
+    np.minimum.reduce(step, axis=0, out=lowest)
+    np.maximum.reduce(step, axis=0, out=highest)
+    first[:], last[:] = r[0], r[-1]
+    np.abs(r, out=r)
+    np.add.reduce(r, axis=0, out=size)
+
+
+def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
+    """The numbers of :data:`NOISE` from the sums of ramps of ``groups`` groups."""
+    if groups < SHORTEST_RAMP:
+        out[:] = np.nan
+        return
+    squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
+    # the product of neighbours follows from squares and steps
+    lagged = np.float32(MEMORY[0] / 2) * (2 * squares - first**2 - last**2 - steps)
+    lagged += np.float32(MEMORY[1]) * lag_2 + np.float32(MEMORY[2]) * lag_3
+    largest = np.where(highest > -lowest, highest, lowest)
+    # about their mean without the largest: a particle also tilts the line, and so shifts all other steps
+    kept = steps - (largest**2 + (last - first - largest) ** 2 / np.float32(groups - 2))
+    out[0] = squares / np.float32(groups - 2)
+    out[1] = kept / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
+    out[2] = size / np.sqrt(squares * np.float32(groups))
+    out[3] = lagged / squares
+    np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
+
+
+def _take_hits_off(
+    ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, jumps: NDArray[np.uint16],
+    hit: NDArray[np.intp],
+) -> None:  # fmt: skip
+    """Residual variance, flatness and memory beside hits, in ``values``: of pixels ``hit`` whose groups are good."""
+    first = len(SCALARS) + fit.templates
+    values[-1] = values[first]
+    if not hit.size or len(ramps) <= SHORTEST_RAMP:
+        return
+    pixels = np.resize(hit, max(hit.size, 2))
+    line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
+    found = measure_hits(take(ramps, pixels, drift, cells) - line, jumps[pixels], MEMORY)
+    rows = (first + len(NOISE), first + NOISE.index("flatness"), first + NOISE.index("memory"))
+    for row, column in zip(rows, found, strict=True):
+        values[row, hit] = column[: hit.size]
+
+
+def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
+    """Ramps with saturated, unusable or missing groups: (len(fit.names), pixels) and the number of groups used.
+
+    A ramp with one good group gets its level over the cell's first group as slope: all that is known of a pixel
+    that saturates in the second group. Contrasts need the whole ramp.
+    """
+    if y.shape[1] == 1:  # numpy adds up a single column in another order
+        values, counts = _fit_irregular(np.repeat(y, 2, axis=1), np.repeat(flags, 2, axis=1), fit)
+        return values[:, :1], counts[:1]
+    good = ((flags & UNUSABLE) == 0) & np.isfinite(y)
+    n = good.sum(axis=0)
+    d = np.where(good, y, 0).astype(np.float64)
+    g = np.arange(len(y), dtype=np.float64)[:, None]
+    out = np.full((len(fit.names), y.shape[1]), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, slope, residual = _fit_line(d, g, good)
+        out[0], out[1] = mean, np.where(n == 1, mean, slope)
+        half = good & (g >= len(y) // 2)
+        out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
+        first = len(SCALARS) + fit.templates
+        out[first:-1] = _measure_gaps(residual, good)
+        out[-2] += slope
+        out[-1] = out[first]
+        out[first:, n < SHORTEST_RAMP] = np.nan
+    out[:, n == 0] = np.nan
+    return out.astype(np.float32), n.astype(np.uint16)
+
+
+def _fit_line(
+    d: NDArray[np.float64], g: NDArray[np.float64], good: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean, slope and residuals (0 where not good) of the least-squares line through the good groups."""
+    n = good.sum(axis=0)
+    centre = np.where(good, g, 0).sum(axis=0) / n
+    mean = np.where(good, d, 0).sum(axis=0) / n
+    x = np.where(good, g - centre, 0)
+    slope = np.sum(x * d, axis=0) / np.sum(x * x, axis=0)
+    return mean, slope, np.where(good, d - mean - slope * x, 0)
+
+
+def _measure_gaps(residual: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What :func:`_describe_noise` gives, for ramps with gaps: (5, pixels)."""
+    n = good.sum(axis=0)
+    squares = np.sum(residual**2, axis=0)
+    pairs = good[1:] & good[:-1]
+    step = np.where(pairs, np.diff(residual, axis=0), 0)
+    count = pairs.sum(axis=0)
+    kept = 1 - np.array([largest_share(int(k)) if k > 1 else 0.0 for k in range(len(good))])
+    largest = np.where(step.max(axis=0) > -step.min(axis=0), step.max(axis=0), step.min(axis=0))
+    rest = step.sum(axis=0) - largest
+    white = (np.sum(step**2, axis=0) - largest**2 - rest**2 / (count - 1)) / (2 * count * kept[count])
+    lagged = sum(w * np.sum(residual[k:] * residual[:-k], axis=0) for k, w in enumerate(MEMORY, 1))
+    flatness = np.abs(residual).sum(axis=0) / np.sqrt(squares * n)
+    return np.stack([squares / (n - 2), white, flatness, lagged / squares, step.min(axis=0)])

@@ -1,0 +1,254 @@
+"""How unusual a pixel is: its statistics in units of what all pixels show.
+
+1. Population: medians and MADs over a sample of rows, one number each (:func:`measure_population`).
+2. Scores of a pixel (:func:`score_pixels`): its noise, the contrasts with decays in units of their error, the
+   correlation and flatness of its residuals, its pedestal. All follow from noise measured in the same darks; no
+   number of a detector or of a simulation enters.
+3. Candidates (:func:`find_candidates`): pixels that may be flagged, or whose charge shows up in a neighbour.
+
+Definitions and measured limits: docs/darks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks.hits import line_memory
+from badpix.darks.ramps import MEMORY
+from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
+from badpix.numerics.clipping import median_mad
+
+SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
+TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
+LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
+NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the darks have in common: usable groups, seconds per group, integrations, names of the contrasts.
+
+    ``examined``: integrations whose ramps are examined for noise and shape.
+    """
+
+    groups: int
+    group_time: float
+    integrations: int
+    templates: tuple[str, ...]
+    examined: int
+
+
+@dataclass(frozen=True)
+class Population:
+    """What all pixels show: ``(median, MAD)`` by name, and single numbers.
+
+    ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s; ``shot`` the variance of the
+    shot noise of one group, ``shot_of_rate`` that of bright pixels over their rate; ``masked`` the part of pixels
+    that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond that of white noise, DN^2;
+    ``kept`` the integrations that residuals were measured in.
+    """
+
+    rate_spread: float = float("nan")
+    shot: float = 0.0
+    shot_of_rate: float = 0.0
+    masked: float = 0.0
+    common: float = 0.0
+    kept: float = 1.0
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def z(self, name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """``values`` minus the median, over the MAD."""
+        centre, sigma = self.spread[name]
+        return ((values - centre) / sigma).astype(np.float32)
+
+
+def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Population:
+    """Describe the population from the statistics of a sample of good and bad pixels together.
+
+    Parameters
+    ----------
+    sample : dict
+        From :func:`badpix.darks.stats.combine_integrations` and ``examine_pixels``, all pixels of the sample.
+    setup : Setup
+        What the darks have in common.
+    rate_spread : float
+        Scatter of the rate of one integration, DN/s.
+    """
+    shot = measure_shot(sample, setup)
+    bright = (sample["hot_rate"] > 5 * rate_spread) & np.isfinite(shot)
+    first = Population(
+        rate_spread,
+        float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0,
+        float(np.median(shot[bright] / sample["hot_rate"][bright])) if bright.any() else 0.0,
+        float(sample["masked"].mean()) if sample["masked"].size else 0.0,
+    )
+    spread = {"log_noise": median_upper(np.log(measure_noise(sample, setup, first)))}
+    kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
+    excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
+    common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
+    population = replace(first, common=common, kept=max(kept, 1.0), spread=spread)
+    for name in setup.templates:
+        z, middle = measure_contrast(sample, name, setup, population)
+        spread[name] = (0.0, max(1.0, median_mad(z)[1]))
+        spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
+    for name, values in describe_residuals(sample, setup, population).items():
+        spread[name] = median_upper(values)
+    spread["pedestal"] = median_mad(sample["pedestal"])
+    return population
+
+
+def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Median, and sigma of the upper side: the larger of the MAD and half the distance to 2 sigma."""
+    centre, sigma = median_mad(values)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return centre, sigma
+    return centre, max(sigma, (float(np.quantile(finite, TWO_SIGMA)) - centre) / 2)
+
+
+def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
+    """Variance of the shot noise of one group, DN^2, from the pipeline's variance of the rate; NaN without one."""
+    known = np.where(pixels["masked"] > 0, np.float32(np.nan), pixels["poisson"])
+    return known * np.float32(setup.group_time**2 * max(setup.groups - 1, 1))
+
+
+def own_shot(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """Shot noise of each pixel: its own where its rate stands out, else the population's.
+
+    Where the pipeline gave none (a mask was in use), a bright pixel has that of others with its rate.
+    """
+    shot = measure_shot(pixels, setup)
+    shot = np.where(np.isfinite(shot), shot, np.float32(population.shot_of_rate) * pixels["hot_rate"])
+    bright = (pixels["hot_rate"] > 5 * population.rate_spread) & np.isfinite(shot)
+    return np.where(bright, shot, np.float32(population.shot)).astype(np.float32)
+
+
+def measure_noise(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """Noise of one group without shot noise, DN; NaN where not measured."""
+    variance = pixels["white"] - own_shot(pixels, setup, population) / 2
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(np.maximum(variance, 1e-4 * pixels["white"] + 1e-12))
+
+
+def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
+    """Noise of one group with shot noise, not below what the quietest good pixels have."""
+    centre, sigma = population.spread["log_noise"]
+    floor = np.exp(centre - NOISE_FLOOR * sigma) if np.isfinite(centre) else 0.0
+    return np.maximum(np.sqrt(pixels["white"]), np.float32(floor))
+
+
+def measure_contrast(
+    pixels: Stats, name: str, setup: Setup, population: Population
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Trimmed mean and median of a contrast over their errors from the pixel's own noise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = _own_sigma(pixels, population) / np.sqrt(pixels["examined"])
+        mean, middle = pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
+    return mean.astype(np.float32), middle.astype(np.float32)
+
+
+def white_memory(setup: Setup) -> float:
+    """Memory of the residuals of white noise."""
+    return line_memory(setup.groups, MEMORY) / (setup.groups - 2) if setup.groups > 2 else 0.0
+
+
+def describe_residuals(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
+    """Correlation (that of white noise in good pixels), flatness (0.80 for Gaussian), logarithmic size of residuals.
+
+    What all pixels share, and the shot noise of bright ones, is taken off the memory in DN^2: a noisy pixel has no
+    more of it than others.
+    """
+    shot = own_shot(pixels, setup, population)
+    drift = shot * np.float32(SHOT_SLOPE * setup.groups)
+    brighter = (shot - np.float32(population.shot)) * np.float32(SHOT_SLOPE * setup.groups * sum(MEMORY))
+    total = pixels["residual"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        memory = pixels["memory"] * total - np.float32(population.common) - brighter
+        correlation = memory / np.maximum(total - drift, 0.05 * total)
+        found = {"correlation": correlation, "flatness": pixels["flatness"], "log_residual": np.log(total) / 2}
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
+    """Scores of pixels, in sigma of the population.
+
+    Returns
+    -------
+    dict
+        ``noise`` (DN) and ``noise_z``; ``<contrast>_z`` and ``<contrast>_median_z``; ``correlation_z``,
+        ``flatness_z``, ``log_residual_z``, ``telegraph`` (all three together); ``shot`` (DN^2).
+    """
+    noise = measure_noise(pixels, setup, population)
+    out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out["noise_z"] = population.z("log_noise", np.log(noise))
+        for name in setup.templates:
+            z, middle = measure_contrast(pixels, name, setup, population)
+            out[name + "_z"] = z / np.float32(population.spread[name][1])
+            out[name + "_median_z"] = middle / np.float32(population.spread[name + "_median"][1])
+        fewer = np.sqrt(np.clip(pixels["kept"] / np.float32(population.kept), 0, 1))
+        for name, values in describe_residuals(pixels, setup, population).items():
+            z = population.z(name, values)
+            out[name + "_z"] = z if name == "log_residual" else z * fewer
+    out["rc"] = strongest(out, setup)
+    out["telegraph"] = join_evidence(out["correlation_z"], out["flatness_z"], out["log_residual_z"])
+    return out
+
+
+def join_evidence(
+    memory: NDArray[np.float32], flatness: NDArray[np.float32], size: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Length of the vector of memory, flatness and size of residuals (sigma), what is below 0 counting as 0.
+
+    Slow switching shows in memory and size, fast switching in flatness and size, so the length finds both. A quarter
+    of the size goes with the memory, because slow switching raises both; size counts up to :data:`LOUD`, above which
+    a pixel is noisy, whatever its type.
+    """
+    with np.errstate(invalid="ignore"):
+        size = np.clip(size, 0, np.float32(LOUD))
+        slow = np.maximum(memory + size / np.float32(4), 0)
+        return np.sqrt(slow**2 + np.maximum(flatness, 0) ** 2 + size**2).astype(np.float32)
+
+
+def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:
+    """Score of the contrast that is largest, with its sign; NaN without templates."""
+    best = np.full_like(scores["noise"], np.nan)
+    for name in setup.templates:
+        z = scores[name + "_z"]
+        with np.errstate(invalid="ignore"):
+            best = np.where(~(np.abs(z) <= np.abs(best)), z, best)
+    return best
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Limits of the candidates, safely below those of the searches; ``rate`` in DN/s, the rest in sigma."""
+
+    rate_sigma: float = 5.0
+    rate: float = np.inf
+    noise: float = 2.8
+    contrast: float = 4.5
+    telegraph: float = 4.5
+    pedestal: float = 4.0
+    min_integrations: int = 3
+
+
+def find_candidates(
+    pixels: Stats, scores: Stats, setup: Setup, population: Population, cuts: Cuts
+) -> NDArray[np.bool_]:
+    """Pixels worth a closer look: those that a search may flag, and sources of charge that leaks into neighbours."""
+    with np.errstate(invalid="ignore"):
+        found = (pixels["integrations"] < cuts.min_integrations) | (pixels["saturated_fraction"] > 0)
+        found |= pixels["cut_fraction"] >= 0.25
+        found |= pixels["hot_rate"] > min(cuts.rate_sigma * population.rate_spread, cuts.rate)
+        loud = scores["log_residual_z"]
+        found |= (scores["noise_z"] > cuts.noise) | (loud > cuts.noise)
+        for name in setup.templates:
+            found |= np.abs(scores[name + "_z"]) > cuts.contrast
+        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2)
+        found |= (pixels["deepest"] < -7) & (pixels["jump_fraction"] > 0.25)
+        found |= np.abs(pixels["pedestal"]) > cuts.pedestal * population.spread["pedestal"][1]
+    return found

@@ -1,0 +1,309 @@
+"""HOT, noisy, RC, TELEGRAPH and low-pedestal pixels from dark ramps: the driver.
+
+1. Open, pair and check the files (:mod:`badpix.darks.inputs`); find the groups that all pixels can use.
+2. Describe the population on a sample of rows; say what can't be found at this depth before hours are spent.
+3. Measure all ramps in bands of rows, every file in its turn (:mod:`badpix.darks.bands`, :mod:`badpix.darks.ramps`,
+   :mod:`badpix.darks.stats`, :mod:`badpix.darks.scores`).
+4. Search the candidates of the whole frame (:mod:`badpix.darks.types`, :mod:`badpix.darks.searches`), and say what
+   was decided on (:mod:`badpix.darks.rules`).
+
+The documented rules (:mod:`badpix.darks.documented`) are other values of the same parameters. Sources: jwst_reffiles
+documentation of the official algorithm; project notes on methods, sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks import documented, plan, searches, types
+from badpix.darks.bands import (
+    EVIDENCE_MAPS,
+    SAMPLED,
+    Band,
+    Job,
+    Rows,
+    leave_room,
+    measure_band,
+    measure_sample,
+    sample_tiles,
+)
+from badpix.darks.inputs import DarkSet
+from badpix.darks.rules import make_rules
+from badpix.darks.scores import Population, measure_population
+from badpix.darks.stats import join
+from badpix.darks.types import Candidates
+from badpix.errors import DataError
+from badpix.io.evidence import Detection, Rule
+from badpix.io.exposure import band_height
+from badpix.numerics import medians, neighbors
+from badpix.settings.darks import KEYS
+
+T = TypeVar("T")
+R = TypeVar("R")
+Bool = NDArray[np.bool_]
+Tick = Callable[[int, int], None]
+
+
+def quiet(done: int, total: int) -> None:
+    """A tick that nobody hears."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the steps of one run share."""
+
+    darks: DarkSet
+    job: Job
+    reference: Bool
+    bias: NDArray[np.float32] | None
+    executor: Executor | None
+    memory: float
+    tick: Tick
+
+
+def needs_votes(p: Mapping[str, Any]) -> bool:
+    """Whether a documented search, by votes of integrations, is asked for."""
+    return (
+        p["saturated_search_type"] == "pedestal" or p["noisy_search_type"] == "slopes"
+        or p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes" or p["high_cr_search"]
+    )  # fmt: skip
+
+
+def needs_ramps(p: Mapping[str, Any]) -> bool:
+    """Whether a search in the ramps themselves is asked for."""
+    bright = any(p[k] is not None for k in ("hot_sigma_threshold", "hot_max_rate", "warm_sigma_threshold"))
+    return (
+        bright or p["saturated_search_type"] == "level" or p["noisy_search_type"] == "ramp"
+        or p["rc_search_type"] == "shape" or p["low_pedestal_search_type"] == "mean" or p["telegraph_search"]
+    )  # fmt: skip
+
+
+def needs_uncal(p: Mapping[str, Any], instrument: str) -> bool:
+    """Whether raw ramps are needed: by the documented pedestals of MIRI, if there is no bias map."""
+    by_votes = p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes"
+    return instrument == "MIRI" and by_votes and p["bias_map"] is None
+
+
+def search(
+    darks: DarkSet,
+    p: Mapping[str, Any],
+    *,
+    executor: Executor | None = None,
+    memory: float = 48e6,
+    tick: Tick = quiet,
+    say: Callable[[str], None] = lambda message: None,
+    bias: NDArray[np.float32] | None = None,
+    with_evidence: bool = True,
+) -> Detection:
+    """Search the darks of one detector.
+
+    Parameters
+    ----------
+    darks : DarkSet
+        From :func:`badpix.darks.inputs.open_darks`.
+    p : mapping
+        Values of ``settings.darks``.
+    executor : Executor, optional
+        Where bands are measured; here, if not given.
+    memory : float
+        Bytes that the band of one worker may take.
+    tick : callable
+        Told how many bands are done.
+    say : callable
+        Told in advance what can't be found.
+    bias : ndarray, optional
+        (ny, nx) bias map to subtract from the pedestals, DN.
+    with_evidence : bool
+        Whether all images are kept; without them less memory is used.
+
+    Returns
+    -------
+    Detection
+        Maps ``hot``, ``warm``, ``noisy``, ``rc``, ``telegraph``, ``low_pedestal``, ``high_cr``; evidence; notes.
+    """
+    reference = darks.reference_pixels()
+    job = plan.prepare_job(darks, reference, p)
+    if with_evidence:
+        job = replace(job, maps=EVIDENCE_MAPS, samples=SAMPLED)
+    run = Run(darks, job, reference, bias, executor, memory, tick)
+    found = search_ramps(run, p, say) if needs_ramps(p) else Detection({})
+    if needs_votes(p):
+        add_votes(run, found, p, with_evidence)
+    order = [name for name in KEYS if name in found.maps]
+    found.maps = {name: found.maps[name] & ~reference for name in order}
+    return found
+
+
+def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> Detection:
+    """The searches in the ramps: steps 2 to 4."""
+    job, bias = run.job, run.bias
+    population = describe(job, run.reference, bias, run.executor)
+    notes = plan.describe_depth(job, population, p)
+    for note in notes:
+        say(note)
+    tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
+    found = gather(partial(measure_band, job, population), tasks, run.executor, run.tick)
+    maps, table = assemble(found, job)
+    leave_room()
+    detector, superbias = run.darks.detector, run.darks.superbias_done
+    ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
+    table = types.correct(table, job.setup, population, ipc)
+    result = types.find_types(table, maps, job.setup, population, ipc, p)
+    levels = maps["pedestal"]
+    if not superbias and bias is None:
+        levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
+    types.find_low(result, table, levels, population, ipc, p)
+    kept = result.detection.evidence
+    kept.rules += make_rules(result.decisions, population, job.setup.integrations, p)
+    if job.samples:
+        types.add_evidence(result, table, maps)
+    result.detection.notes[:0] = [*notes, ipc_note]
+    return result.detection
+
+
+def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: bool) -> None:
+    """The documented searches that are asked for, in place of the corrected ones of the same type."""
+    rules = documented.make_rules(run.darks.files[0].groups, p)
+    layouts = run.job.darks
+    limits = tuple(
+        gather(partial(documented.measure_pedestals, run.reference, run.bias), layouts, run.executor, quiet)
+    )
+    row = run.job.shape[1] * (run.darks.integrations * 9 + rules.groups * 6 + 64)
+    bands = [(b.start, b.stop, b.bias) for b in cut_bands(
+        run.job, run.reference, run.bias, band_height(row, run.memory, run.job.shape[0]))]  # fmt: skip
+    counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
+    scatter = np.empty(run.job.shape, np.float32)
+    task = partial(documented.measure_votes, layouts, limits, rules)
+    for band in gather(task, bands, run.executor, run.tick):
+        rows = slice(band.start, band.start + len(band.scatter))
+        scatter[rows] = band.scatter
+        for name, votes in band.counts.items():
+            counts[name][rows] = votes
+    choose_votes(found, counts, scatter, ~run.reference, run.darks.integrations, p)
+    if with_evidence:
+        found.evidence.images |= {f"votes_{name}": image for name, image in counts.items()}
+        found.evidence.images["clean_slope_scatter"] = scatter
+
+
+def choose_votes(
+    found: Detection, counts: Mapping[str, NDArray[np.uint16]], scatter: NDArray[np.float32], science: Bool,
+    integrations: int, p: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Maps and rules of the documented searches that are asked for."""
+    voted = documented.find_by_votes(
+        counts, integrations, max_saturated=p["max_saturated_fraction"], rc=p["rc_fraction_threshold"],
+        low_pedestal=p["low_pedestal_fraction"], high_cr=p["high_cr_fraction"],
+    )  # fmt: skip
+    wanted = {
+        "hot": p["saturated_search_type"] == "pedestal",
+        "rc": p["rc_search_type"] == "pedestal",
+        "low_pedestal": p["low_pedestal_search_type"] == "votes",
+        "high_cr": p["high_cr_search"],
+    }
+    for name in [n for n, asked in wanted.items() if asked]:
+        known = found.maps.get(name)
+        found.maps[name] = voted[name] | known if name == "hot" and known is not None else voted[name]
+    limits = {
+        "hot": ("saturated", ">=", p["max_saturated_fraction"]),
+        "low_pedestal": ("low_pedestal", ">", p["low_pedestal_fraction"]),
+        "high_cr": ("many_jumps", ">", p["high_cr_fraction"]),
+    }
+    rules = [("rc", 1, "high_pedestal", ">", p["rc_fraction_threshold"]),
+             ("rc", 2, "early_jumps", ">", p["rc_fraction_threshold"])]  # fmt: skip
+    rules += [(name, 9, *limit) for name, limit in limits.items()]
+    for name, way, votes, sign, limit in rules:
+        if wanted[name]:
+            found.evidence.rules.append(
+                Rule(
+                    name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way
+                )
+            )
+    if p["noisy_search_type"] == "slopes":
+        add_scattered(found, counts["clean_slopes"], scatter, science, p)
+
+
+def add_scattered(
+    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: Mapping[str, Any]
+) -> None:
+    """Noisy by the standard deviation of clean slopes."""
+    noisy, few, limit = documented.find_scattered(
+        scatter, number, science, clip_sigma=p["dark_stdev_clipping_sigma"],
+        clip_iterations=p["dark_max_clipping_iters"], threshold=p["dark_noisy_threshold"],
+        min_slopes=p["noisy_min_slopes"],
+    )  # fmt: skip
+    found.maps["noisy"] = noisy | few if p["noisy_without_data"] else noisy
+    found.evidence.rules.append(
+        Rule("noisy", "clean_slope_scatter", ">", limit, "DN/s", "standard deviation of clean slopes", 1)
+    )
+    if few.any():
+        word = "count as noisy (noisy_without_data)" if p["noisy_without_data"] else "are undetermined"
+        found.notes.append(f"{int(few.sum())} pixels have fewer than {p['noisy_min_slopes']} clean slopes and {word}")
+    if p["noisy_without_data"]:
+        found.evidence.rules.append(
+            Rule("noisy", "votes_clean_slopes", "<", p["noisy_min_slopes"], "integrations", "clean slopes", 2)
+        )
+
+
+# --- 2: the population -------------------------------------------------------------------------------------
+
+
+def describe(
+    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None
+) -> Population:
+    """The population of pixels from a sample of rows."""
+    tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
+    found = list(gather(partial(measure_sample, job), tiles, executor, quiet))
+    known = medians.median_along([spread for _, spread in found])  # of each integration; some may hold nothing
+    if not np.isfinite(known).any():
+        raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
+    spread = float(np.median(known[np.isfinite(known)]))
+    with np.errstate(invalid="ignore"):
+        return measure_population(join([pixels for pixels, _ in found]), job.setup, spread)
+
+
+# --- 3: bands ----------------------------------------------------------------------------------------------
+
+
+def make_rows(start: int, stop: int, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None) -> Rows:
+    """A band of the frame."""
+    return Rows(start, stop, reference[start:stop], None if bias is None else bias[start:stop])
+
+
+def cut_bands(
+    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, height: int
+) -> Iterator[Rows]:
+    """All bands of the frame."""
+    for start in range(0, job.shape[0], height):
+        yield make_rows(start, min(start + height, job.shape[0]), reference, bias)
+
+
+def gather(task: Callable[[T], R], items: Iterable[T], executor: Executor | None, tick: Tick) -> Iterator[R]:
+    """Results of a task for all items, in order."""
+    items = list(items)
+    results = map(task, items) if executor is None else executor.map(task, items)
+    for k, result in enumerate(results):
+        tick(k + 1, len(items))
+        yield result
+
+
+def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.float32]], Candidates]:
+    """The maps of the frame, and the candidates of all bands as one table (without scores)."""
+    maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps}
+    index, tables = [], []
+    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
+    for band in found:
+        for name, part in band.maps.items():
+            maps[name][band.start : band.start + len(part)] = part
+        index.append(band.index)
+        tables.append(band.pixels)
+        for name, values in band.samples.items():
+            samples[name].append(values)
+    places = neighbors.Places(np.concatenate(index), job.shape)
+    return maps, Candidates(places, join(tables), {}, {k: np.concatenate(v) for k, v in samples.items()})

@@ -1,0 +1,285 @@
+"""Statistics of each pixel over all integrations of all darks, and of the population of pixels.
+
+1. An integration counts for a pixel if enough of its groups are usable.
+2. Numbers that one cosmic ray would spoil are combined by order statistics over the integrations: medians, and
+   means without the lowest and highest fifth (at least one integration at each end).
+3. The dark rate of an integration is the lower of the pipeline's rate (noisy ramps are cut into pieces by false
+   jumps, and come out too high) and the slope of the plain line (cosmic rays raise it), each above the median
+   of its cell. Where no line was fitted it is the pipeline's rate, of ramps without jumps alone.
+4. Size, memory and flatness of the residuals are measured beside hits (:mod:`badpix.darks.hits`): means over the
+   integrations, without a tenth of them that has the largest residuals.
+5. Deep steps down are counted: integrations with one below the pixel's own noise.
+6. A population is described by median and MAD over a sample of rows, known before the whole frame is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.numerics import clipping
+
+Array = NDArray[np.float32]
+Stats = dict[str, NDArray[np.float32]]
+
+MEDIAN_ERROR = 1.2533  # error of a median over that of a mean, Gaussian noise
+TRIMMED_ERROR = 1.05  # the same for a 20 % trimmed mean
+NETWORK_LIMIT = 28  # integrations up to which rows are exchanged; longer stacks are sorted pixel by pixel
+BLOCK = 256  # pixels whose values are turned together
+WHITE_LOSS = 12.5  # a trimmed mean of white variances of Gaussian ramps of G groups is 1 - 12.5 / G^2 of the true one
+LEFT_OUT = 10  # one integration in so many is left out of the means of residuals
+
+
+@dataclass(frozen=True)
+class Integrations:
+    """All integrations of the pixels of a tile.
+
+    Attributes
+    ----------
+    rate, pedestal : ndarray
+        (n, pixels) float32 over the cell's median, DN/s and DN; NaN where not measured.
+    shapes : dict
+        (m, pixels) float32 each, of the examined integrations, NaN where not measured: ``slope``, ``late``
+        (DN/group), ``contrast_k`` (DN), ``residual``, ``white`` (DN^2), ``flatness``, ``memory``, ``drop`` (DN).
+    examined : ndarray
+        (m,) int: which integrations these are.
+    groups, jumps : ndarray
+        (n, pixels) uint16: groups used, jumps.
+    saturated : ndarray
+        (n, pixels) bool: saturated in the first usable group.
+    poisson : ndarray
+        (pixels,) float32: mean variance of the rate from shot noise, (DN/s)^2.
+    first_level : ndarray
+        (pixels,) float32: highest value of the first usable group, DN.
+    masked : ndarray
+        (pixels,) bool: DO_NOT_USE in every group of an integration.
+    """
+
+    rate: Array
+    pedestal: Array
+    shapes: dict[str, Array]
+    examined: NDArray[np.intp]
+    groups: NDArray[np.uint16]
+    jumps: NDArray[np.uint16]
+    saturated: NDArray[np.bool_]
+    poisson: Array
+    first_level: Array
+    masked: NDArray[np.bool_]
+
+
+# --- order statistics ----------------------------------------------------------------------------------
+
+
+def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
+    """Each pixel's values in ascending order along axis 0, not finite ones last (as inf), and how many are."""
+    if len(values) <= NETWORK_LIMIT:
+        return clipping.sort_stack(values)
+    n, pixels = values.shape
+    turned, count = np.empty((pixels, n), np.float32), np.full(pixels, n)
+    lines = np.empty((n, BLOCK + 16), np.float32)  # rows a power of two apart would fall on each other in the cache
+    for x in range(0, pixels, BLOCK):
+        here = slice(x, min(x + BLOCK, pixels))
+        block = lines[:, : here.stop - x]
+        block[:] = values[:, here]
+        turned[here] = block.T
+    turned.sort(axis=1)
+    odd = np.flatnonzero(~np.isfinite(turned[:, [0, -1]]).all(axis=1))
+    if odd.size:
+        part = turned[odd]
+        part[~np.isfinite(part)] = np.inf
+        part.sort(axis=1)
+        turned[odd], count[odd] = part, np.isfinite(part).sum(axis=1)
+    return turned.T, count
+
+
+def pick(ordered: Array, rank: NDArray[np.intp]) -> Array:
+    """The value at each pixel's own rank (0 = lowest)."""
+    if rank.size and np.all(rank == rank[0]):
+        return ordered[rank[0]]
+    return np.take_along_axis(ordered, rank[None], axis=0)[0]
+
+
+def median_of(ordered: Array, count: NDArray[np.intp]) -> Array:
+    """Median of what :func:`sort_stack` gave; NaN where nothing was measured."""
+    low = pick(ordered, np.maximum(count - 1, 0) // 2)
+    high = pick(ordered, np.minimum(count // 2, len(ordered) - 1))
+    high = np.where(count % 2 == 1, low, high)
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, low + (high - low) * np.float32(0.5), np.float32(np.nan))
+
+
+def trimmed_mean_of(ordered: Array, count: NDArray[np.intp], fraction: float = 0.2) -> Array:
+    """Mean without the lowest and highest ``fraction`` (at least one each from 3 values on); NaN where empty."""
+    n = len(ordered)
+    cut = _trim(np.asarray(n), fraction)
+    middle = ordered[int(cut) : n - int(cut)].astype(np.float64)
+    out: Array = (np.einsum("np->p", middle) / max(len(middle), 1)).astype(np.float32)
+    part = np.flatnonzero(count < n)
+    if part.size:
+        k, lines = count[part], np.arange(n)[:, None]
+        t = _trim(k, fraction)
+        keep = (lines >= t) & (lines < k - t)
+        total = np.where(keep, ordered[:, part], 0).sum(axis=0, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[part] = total / keep.sum(axis=0)
+    return out
+
+
+def _trim(count: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
+    return np.where(count >= 3, np.maximum(1, (fraction * count + 1e-9).astype(np.intp)), 0)
+
+
+def median_stack(values: Array) -> Array:
+    """Median along axis 0 without NaN."""
+    return median_of(*sort_stack(values))
+
+
+def mad_stack(values: Array, centre: Array) -> Array:
+    """Median absolute deviation from ``centre`` along axis 0, as a standard deviation."""
+    return np.float32(clipping.MAD_TO_SIGMA) * median_stack(np.abs(values - centre))
+
+
+# --- over integrations ---------------------------------------------------------------------------------
+
+
+def combine_integrations(
+    tile: Integrations, *, groups: int, min_groups: int, hot_fraction: float, drop_sigma: float,
+    templates: tuple[str, ...],
+) -> Stats:  # fmt: skip
+    """What is measured of every pixel: (pixels,) float32 each.
+
+    Parameters
+    ----------
+    tile : Integrations
+        All integrations of some pixels.
+    groups : int
+        Groups of a whole ramp.
+    min_groups : int
+        Usable groups that an integration must have.
+    hot_fraction : float
+        Fraction of integrations in which a rate must be reached: ``hot_rate`` is the highest rate that is.
+    drop_sigma : float
+        Depth of a step down that counts, in units of the pixel's own noise of a step.
+    templates : tuple of str
+        Names of the contrasts.
+    """
+    n = len(tile.groups)
+    usable = tile.groups >= min_groups
+    used = usable[tile.examined]
+    out: Stats = {
+        "integrations": usable.sum(axis=0, dtype=np.float32),
+        "examined": used.sum(axis=0, dtype=np.float32),
+        "total": np.full(used.shape[1], n, np.float32),
+        "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
+        "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
+        "first_level": tile.first_level,
+        "masked": tile.masked.astype(np.float32),
+        "jumps": tile.jumps.sum(axis=0, dtype=np.float32) / np.float32(n),
+    }
+    ordered, count = sort_stack(tile.rate)
+    out["rate"] = median_of(ordered, count)
+    need = np.ceil(hot_fraction * count - 1e-6).astype(np.intp)
+    out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
+    out["poisson"] = tile.poisson
+    ignored = _ignore(used)
+    out["white"] = trimmed_mean_of(*sort_stack(_without(tile.shapes["white"], ignored)))
+    out["white"] /= np.float32(1 - WHITE_LOSS / max(groups, 5) ** 2)
+    for name in templates:
+        ordered, count = sort_stack(_without(tile.shapes[name], ignored))
+        out[name] = trimmed_mean_of(ordered, count)
+        out[name + "_median"] = median_of(ordered, count)
+    ordered, count = sort_stack(_without(tile.pedestal, _ignore(usable)))
+    out["pedestal"] = trimmed_mean_of(ordered, count)
+    out.update(average_residuals(tile.shapes, used))
+    with np.errstate(invalid="ignore"):
+        deep = tile.shapes["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
+        out["deepest"] = np.fmin.reduce(np.where(used, tile.shapes["drop"], np.float32(np.nan)), axis=0)
+        out["deepest"] /= np.sqrt(2 * out["white"])
+    out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
+    out["jump_fraction"] = (tile.jumps > 0).mean(axis=0, dtype=np.float32)
+    return out
+
+
+def _ignore(used: NDArray[np.bool_]) -> Array | None:
+    """NaN where an integration does not count, 0 elsewhere; None where all count."""
+    return None if used.all() else np.where(used, np.float32(0), np.float32(np.nan))
+
+
+def _without(values: Array, ignored: Array | None) -> Array:
+    return values if ignored is None else values + ignored
+
+
+def average_residuals(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
+    """Means of residual variance, flatness and memory beside hits, and in how many integrations: ``kept``.
+
+    From 3 integrations on a tenth, at least one, is left out: those of the largest residuals, which a hit too small
+    for a jump flag, or many hits, may have made.
+    """
+    ok = used & np.isfinite(shapes["flatness"])
+    size = np.where(ok, shapes["calm"], np.float32(np.nan))
+    ordered, count = sort_stack(size)
+    drop = np.where(count >= 3, np.maximum(1, count // LEFT_OUT), 0)
+    with np.errstate(invalid="ignore"):
+        ok = size <= pick(ordered, np.maximum(count - drop - 1, 0))
+    kept = ok.sum(axis=0)
+    out: Stats = {"kept": kept.astype(np.float32)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, column in (("residual", "calm"), ("flatness", "flatness"), ("memory", "memory")):
+            total = np.where(ok, shapes[column], np.float32(0)).sum(axis=0, dtype=np.float64)
+            out[name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
+    return out
+
+
+def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *, min_groups: int,
+                   templates: tuple[str, ...], bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+    """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
+
+    ``index`` are the candidates among the pixels of ``tile``, ``known`` what is measured of them.
+    For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
+    of the median). ``share``: median part of the residual sum of squares that all templates together explain;
+    ``rest``: median residual variance without that part.
+    """
+    groups = tile.groups[:, index]
+    used = np.where(groups >= min_groups, np.float32(0), np.float32(np.nan))
+    pedestal = tile.pedestal[:, index] + used
+    used, groups = used[tile.examined], groups[tile.examined]
+    values = {name: shape[:, index] + used for name, shape in tile.shapes.items()}
+    out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
+    out["rate_scatter"] = mad_stack(tile.rate[:, index], known["rate"])
+    out["pedestal_scatter"] = mad_stack(pedestal, median_stack(pedestal))
+    out["whole_residual"] = median_stack(values["residual"])
+    out["groups"] = np.median(groups, axis=0).astype(np.float32)
+    for name in templates:
+        c, centre = values[name], known[name + "_median"]
+        out[name + "_scatter"] = mad_stack(c, centre)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
+    out.update(_explain(values, groups, templates, bends))
+    return out
+
+
+def _explain(values: dict[str, Array], groups: NDArray[np.uint16], templates: tuple[str, ...],
+             bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+    """Part of the residuals that decays explain, and residual variance without it: medians over integrations."""
+    if not templates:
+        nothing = np.full(groups.shape[1], np.nan, np.float32)
+        return {"share": nothing, "rest": nothing}
+    explained = np.zeros(groups.shape, np.float32)
+    for k, bend in enumerate(bends.astype(np.float32)):
+        part = bend[0] * values[templates[0]]
+        for t in range(1, k + 1):
+            part += bend[t] * values[templates[t]]
+        explained += part**2
+    freedom = np.maximum(groups.astype(np.float32) - 2, 1)
+    total = values["residual"] * freedom
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = median_stack((explained / total).astype(np.float32))
+        left = (total - explained) / np.maximum(freedom - len(templates), 1)
+    return {"share": share, "rest": median_stack(left.astype(np.float32))}
+
+
+def join(parts: list[Stats]) -> Stats:
+    """The statistics of several tiles as one."""
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}

@@ -1,0 +1,233 @@
+"""The types of bad pixels in darks, from the table of candidates: all searches in their order.
+
+1. Inter-pixel capacitance: given, measured, or the detector's usual value; taken off all linear numbers.
+2. RC before HOT: the rate of an RC pixel counts without its decay. Saturated pixels are HOT and nothing else.
+3. TELEGRAPH where neither saturated nor RC; NOISY where nothing else explains the noise.
+4. Low pedestals where neither HOT nor RC: both change the pedestal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks import ramps, searches
+from badpix.darks import rules as dark_rules
+from badpix.darks.rules import Decision
+from badpix.darks.scores import Population, Setup, score_pixels
+from badpix.darks.stats import Stats
+from badpix.detectors import Detector
+from badpix.io.evidence import Detection
+from badpix.numerics import neighbors
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+
+RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The table of candidates: where they lie, statistics, scores, and values by integration (candidates, n)."""
+
+    places: neighbors.Places
+    pixels: Stats
+    scores: Stats
+    samples: dict[str, Float] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """Maps and notes; what each search decided on; candidates that nothing can be said of; the pedestal in sigma."""
+
+    detection: Detection
+    decisions: dict[str, Decision]
+    undetermined: Bool
+    otherwise: Bool
+    pedestal_sigma: Float | None = None
+
+
+def choose_ipc(detector: Detector, rate: Float, population: Population, p: Mapping[str, Any]) -> tuple[float, str]:
+    """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
+    if p["ipc"] is not None:
+        return float(p["ipc"]), f"IPC {p['ipc']:.4f} as given"
+    measured, pixels = searches.measure_ipc(rate, population.rate_spread)
+    if np.isfinite(measured):
+        return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
+    usual = detector.ipc / (1 - 4 * detector.ipc)
+    return (
+        usual,
+        f"IPC {usual:.4f}, the detector's usual value: {pixels} isolated hot pixels are too few to measure it",
+    )
+
+
+def correct(table: Candidates, setup: Setup, population: Population, ipc: float) -> Candidates:
+    """Candidates with leaked charge taken off their linear numbers, and their scores."""
+    linear = ["hot_rate", "rate", *(t + s for t in setup.templates for s in ("", "_median"))]
+    pixels = dict(table.pixels)
+    for name in linear:
+        pixels[name] = searches.correct_ipc(pixels[name], table.places, ipc)
+    return Candidates(table.places, pixels, score_pixels(pixels, setup, population), table.samples)
+
+
+def find_types(
+    table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
+    p: Mapping[str, Any],
+) -> Outcome:  # fmt: skip
+    """All searches among the candidates."""
+    pixels, scores, places = table.pixels, table.scores, table.places
+    measured = pixels["integrations"] >= p["min_integrations"]
+    full = pixels["saturated_fraction"] >= max(p["max_saturated_fraction"], 1e-6)
+    saturated = searches.find_saturated(
+        pixels, places, fraction=p["max_saturated_fraction"], level_fraction=p["saturated_level_fraction"]
+    )
+    decisions = {"saturated": Decision(p["max_saturated_fraction"], full, saturated)}
+    found = {}
+    settling, bent = find_bent(table, setup, population, p)
+    if p["rc_search_type"] == "shape":
+        found["rc"] = settling & measured & ~saturated
+        decisions["rc"] = Decision(
+            p["rc_sigma_threshold"], np.abs(scores["rc"]) > p["rc_sigma_threshold"], found["rc"]
+        )
+    settling = found.get("rc", np.zeros(len(places.index), bool))
+    limits = {
+        "hot": rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population),
+        "warm": rate_limit(p["warm_sigma_threshold"], None, population),
+    }
+    hot = saturated if p["saturated_search_type"] == "level" else np.zeros_like(saturated)
+    for name, limit in limits.items():
+        if limit is not None:
+            bright = find_bright(table, setup, population, ipc, settling, limit, p)
+            found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
+            decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
+    found.setdefault("hot", hot)
+    leaked = searches.leaked_variance(pixels, places, ipc)
+    score, otherwise = find_switching(table, setup, population, leaked, bent, p)
+    if p["telegraph_search"]:
+        found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling)
+        above = (scores["telegraph"] > p["telegraph_threshold"]) | otherwise
+        decisions["telegraph"] = Decision(p["telegraph_threshold"], above, found["telegraph"])
+    if p["noisy_search_type"] == "ramp":
+        loud = find_loud(table, setup, population, leaked, p)
+        found["noisy"] = loud & measured & ~np.any(list(found.values()), axis=0)
+        decisions["noisy"] = Decision(p["noisy_sigma_threshold"], loud, found["noisy"])
+    undetermined = ~measured & ~found["hot"]
+    result = Outcome(
+        Detection({name: places.to_map(column) for name, column in found.items()}), decisions, undetermined, otherwise
+    )
+    if undetermined.any():
+        result.detection.notes.append(
+            f"{int(undetermined.sum())} pixels are undetermined: too few usable integrations or groups"
+        )
+    return result
+
+
+def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> tuple[Bool, Bool]:
+    """RC and inverse RC, and all pixels whose ramps bend."""
+    if not setup.templates:
+        nothing = np.zeros(len(table.places.index), bool)
+        return nothing, nothing
+    return searches.find_rc(
+        table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
+        median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
+        linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
+        own_rest=p["rc_own_rest_limit"],
+    )  # fmt: skip
+
+
+def find_bright(
+    table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
+    p: Mapping[str, Any],
+) -> Bool:  # fmt: skip
+    """HOT or WARM by the dark rate; that of an RC pixel counts without its decay."""
+    if limit is None:
+        return np.zeros(len(table.places.index), bool)
+    pixels = dict(table.pixels)
+    settling = np.flatnonzero(rc & (pixels["hot_rate"] > limit))
+    if settling.size:
+        decay = searches.decay_rate({name: column[settling] for name, column in pixels.items()}, setup)
+        pixels["hot_rate"] = pixels["hot_rate"].copy()
+        pixels["hot_rate"][settling] -= np.maximum(decay, 0)
+    overrun = searches.find_overrun(
+        pixels, table.places, min_groups=p["min_groups"], fraction=p["hot_overrun_fraction"],
+        late_fraction=p["hot_late_overrun_fraction"],
+    )  # fmt: skip
+    leaked = searches.find_leaked(pixels, table.places, fraction=p["hot_leak_fraction"] * ipc)
+    return ~(overrun | leaked) & searches.find_hot(
+        pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
+        late_fraction=p["hot_late_fraction"],
+    )  # fmt: skip
+
+
+def find_switching(
+    table: Candidates, setup: Setup, population: Population, leaked: Float, bent: Bool,
+    p: Mapping[str, Any],
+) -> tuple[Bool, Bool]:  # fmt: skip
+    """TELEGRAPH by its score, and in other ways."""
+    if setup.groups < ramps.SHORTEST_RAMP or not p["telegraph_search"]:
+        return np.zeros(len(table.places.index), bool), np.zeros(len(table.places.index), bool)
+    return searches.find_telegraph(
+        table.pixels, table.scores, setup, population, leaked, bent, threshold=p["telegraph_threshold"],
+        bent_threshold=p["telegraph_bent_threshold"],
+        min_drops=searches.count_drops_needed(setup, p["telegraph_drop_sigma"]),
+    )  # fmt: skip
+
+
+def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: Mapping[str, Any]) -> Bool:
+    """Noisy within the ramp."""
+    if setup.groups < ramps.SHORTEST_RAMP:
+        return np.zeros(len(table.places.index), bool)
+    return searches.find_noisy(
+        table.pixels, table.scores, population, leaked, sigma=p["noisy_sigma_threshold"],
+        min_ratio=p["noisy_min_ratio"],
+    )  # fmt: skip
+
+
+def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:
+    """The higher of a limit in sigma and one in DN/s, at least what the noise supports; None without both."""
+    if sigma is None and rate is None:
+        return None
+    limits = [(RATE_GATE if sigma is None else sigma) * population.rate_spread]
+    limits += [rate] if rate is not None else []
+    return max(limits)
+
+
+def find_low(
+    result: Outcome, table: Candidates, pedestal: Float, population: Population, ipc: float, p: Mapping[str, Any]
+) -> None:
+    """Low pedestals, added to the outcome."""
+    own = np.zeros(pedestal.shape, np.float32)
+    switching = result.detection.maps.get("telegraph", np.zeros(pedestal.shape, bool)).flat[table.places.index]
+    own.flat[table.places.index] = searches.pedestal_error(table.pixels, switching, population)
+    if p["low_pedestal_search_type"] != "mean":
+        return
+    found, result.pedestal_sigma = searches.find_low_pedestal(
+        pedestal, own, sigma=p["low_pedestal_sigma_threshold"], ipc=ipc
+    )
+    few = table.pixels["integrations"] < p["min_integrations"]
+    barred = table.places.to_map(few)
+    for name in ("hot", "rc"):
+        barred |= result.detection.maps.get(name, False)
+    result.detection.maps["low_pedestal"] = found & ~barred
+    at = table.places.index
+    result.decisions["low_pedestal"] = Decision(
+        p["low_pedestal_sigma_threshold"], found.flat[at], result.detection.maps["low_pedestal"].flat[at]
+    )
+
+
+def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Float]) -> None:
+    """The images and samples that the searches were decided on, added to the detection."""
+    kept = result.detection.evidence
+    kept.images |= dark_rules.make_images(maps, table.places, table.pixels, table.scores, result.decisions)
+    kept.images["telegraph_otherwise"] = dark_rules.sparse(table.places, result.otherwise.astype(np.uint8), 0)
+    kept.images["dark_undetermined"] = dark_rules.sparse(table.places, result.undetermined.astype(np.uint8), 0)
+    if result.pedestal_sigma is not None:
+        kept.images["dark_pedestal_sigma"] = result.pedestal_sigma
+    total = int(table.pixels["total"].max(initial=0))
+    flagged = np.any([image.flat[table.places.index] for image in result.detection.maps.values()], axis=0)
+    if total <= dark_rules.MOST_SAMPLES:
+        kept.samples |= dark_rules.make_samples(table.places, table.samples, flagged)

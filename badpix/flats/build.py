@@ -1,0 +1,133 @@
+"""Flats from files to a MASK: check them, search, write the mask and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors, dq
+from badpix.errors import DataError, UsageError
+from badpix.flats import search as flats_search
+from badpix.io import exposure as exposures
+from badpix.io import selection
+from badpix.io.evidence import Detection
+from badpix.io.exposure import Exposure
+from badpix.io.provenance import hash_inputs
+from badpix.mask import combine
+from badpix.mask.header import Provenance
+from badpix.mask.manual import _add_manual, find_manual_file, read_manual_file
+from badpix.mask.product import Product, check_detector, claim_output, finish, open_all
+from badpix.settings import param
+
+
+def build_flats(
+    rates: Sequence[Path],
+    p: Mapping[str, Any],
+    texts: Mapping[str, Any],
+    target: Path,
+    *,
+    uncals: Sequence[Path] = (),
+    overwrite: bool = False,
+    with_evidence: bool = False,
+    skip_bad: bool = False,
+    executor: Executor | None = None,
+    memory: float = 32e6,
+    tick: Callable[[int, int], None] = flats_search.quiet,
+    look: Callable[[Detection, NDArray[np.uint32]], None] | None = None,
+    detector: str | None = None,
+) -> Product:
+    """A MASK from flats: see :mod:`badpix.flats.search`.
+
+    Parameters
+    ----------
+    rates, uncals : sequence of Path
+        Slope images; raw flats for the flux check.
+    p, texts : mapping
+        Checked values of ``settings.flats``, and of ``settings.reference`` (:func:`crds_header.check_texts`).
+    target : Path
+        The MASK file; ``{instrument}``, ``{detector}``, ``{date}`` are filled in.
+    overwrite, with_evidence, skip_bad : bool
+        Replace the target; write the evidence; leave out files that can't be used instead of stopping.
+    executor, memory, tick
+        See :func:`flats.search`.
+    look : callable, optional
+        Called with the detection and the mask before anything is written (pictures).
+    detector : str, optional
+        The detector that the files must be of.
+    """
+    if p["ipc_correction"] == "given" and p["ipc_coupling"] is None:
+        raise UsageError("flats.ipc_coupling: found none, but ipc_correction is 'given'; expected a number")
+    with exposures.unpacking() as workdir:
+        used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad)
+        raws = _open_uncals(used, uncals, p, workdir) if p["run_dead_flux_check"] else []
+        check_detector(used[0].path, used[0].detector, detector)
+        path = claim_output(target, used[0].header, [*rates, *uncals], overwrite, with_evidence)
+        manual = find_manual_file(p["manual_flag_file"], used[0])
+        rows = read_manual_file(manual, used[0])
+        reference = exposures.read_reference_pixels(used[0])
+        found = flats_search.search(
+            used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
+        )
+    listed = set(p["flat_do_not_use"]) or (set(dq.UNUSABLE) if p["do_not_use_policy"] == "all" else set())
+    if look is None and not with_evidence:
+        found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
+    image = combine.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
+    image = _add_manual(image, rows, listed, reference)
+    if look is not None:
+        look(found, image)
+    if not with_evidence:
+        found.evidence.images.clear()
+    inputs = hash_inputs([e.path for e in (*used, *raws)] + ([manual] if manual else []))
+    about = Provenance(
+        f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
+        "DEAD, LOW_QE, OPEN, ADJ_OPEN.",
+        [(param.section("flats"), {**p, "max_dead_norm_signal": _limit_used(p, used[0])})],
+        inputs,
+        rejected,
+        found.notes,
+    )
+    return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def _limit_used(p: Mapping[str, Any], exposure: Exposure) -> float:
+    """What `max_dead_norm_signal: none` stands for, for the record."""
+    return flats_search.dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
+
+
+def check_flat(exposure: Exposure) -> None:
+    """Make sure that a file is a slope image of a flat in the right state.
+
+    Raises
+    ------
+    DataError
+        If not.
+    """
+    if exposure.kind not in ("rate", "rateints"):
+        raise DataError(f"{exposure.path}: is a {exposure.kind} file, expected rate or rateints")
+    selection.check_state(exposure, "S_RAMP")
+    exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
+
+
+def _open_uncals(
+    used: Sequence[Exposure], given: Sequence[Path], p: Mapping[str, Any], workdir: Path
+) -> list[Exposure]:
+    """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
+    names = list(given) or selection.expand_inputs(p["dead_flux_check_files"] or (), ("_uncal",))
+    if not names:
+        beside = [selection.sibling(e.path, "_uncal") for e in used]
+        names = [b for b in beside if b is not None]
+    found = [exposures.open_exposure(n, workdir, ["SCI"]) for n in names]
+    for exposure in found:
+        selection.check_state(exposure, "S_RAMP", complete=False)
+        if len(exposure["SCI"].shape) not in (3, 4):
+            raise DataError(
+                f"{exposure.path}: SCI has {len(exposure['SCI'].shape)} axes, expected raw groups (3 or 4)"
+            )
+    if found:
+        selection.check_same([used[0], *found], ("INSTRUME", "DETECTOR", "SUBARRAY"))
+    return found

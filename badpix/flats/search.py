@@ -1,0 +1,367 @@
+"""DEAD, LOW_QE, OPEN and ADJ_OPEN pixels from flat-field exposures.
+
+1. Mean and normalised flat N' (:mod:`badpix.flats.normalize`, its steps 1 to 4).
+2. Low pixels: N' < `max_low_qe_norm_signal`.
+3. OPEN: a low pixel whose side neighbours collect its charge. Over those neighbours that exist and are not low
+   themselves (at least two): their mean excess N' - mu is above `min_open_excess` and above `open_sigma` of its
+   error (the spread of good pixels / sqrt(number)); without the highest of them half of that excess must be left,
+   so that one hot neighbour does not make an OPEN pixel. Decided for all low pixels at once, before DEAD. Then
+   the neighbours that touch no other such pixel must be above `min_open_excess` on average: a pixel diagonal to
+   an OPEN one has two bright neighbours for that one's sake.
+4. DEAD: N' < `max_dead_norm_signal` (0.05) and not OPEN.
+5. LOW_QE: low, and neither OPEN nor DEAD.
+6. ADJ_OPEN: the eight neighbours of OPEN pixels that have no type of their own.
+7. Flux check, if asked for: a DEAD pixel stays DEAD only if the mean of the last four groups of the raw flats is
+   below `flux_check`.
+A pixel without a slope in any flat (saturated in every group) is undetermined: it has no type.
+
+The documented rules (`dead_definition: search_type`, `open_test: neighbours`, types that overlap) are the other
+values of the same parameters. Sources: jwst_reffiles documentation of the official algorithm; project notes on
+methods, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors
+from badpix.errors import DataError
+from badpix.flats import normalize
+from badpix.flats.normalize import Tick
+from badpix.io.evidence import Detection, Evidence, Rule
+from badpix.io.exposure import Exposure, band_height, bands, read_band, read_reference_pixels
+from badpix.numerics import clipping, neighbors
+
+TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
+LAST_GROUPS = 4  # groups of the flux check
+OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
+
+Float = NDArray[np.floating[Any]]
+Bool = NDArray[np.bool_]
+
+
+def quiet(done: int, total: int) -> None:
+    """A tick that nobody hears."""
+
+
+# --- the searches: arrays in, maps out -------------------------------------------------------------------
+
+
+def find_below(norm: Float, *, limit: float) -> Bool:
+    """Pixels strictly below a limit; NaN is not."""
+    with np.errstate(invalid="ignore"):
+        found: Bool = norm < limit
+    return found
+
+
+def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float, NDArray[np.int8]]:
+    """Mean excess of the good side neighbours of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
+
+    Neighbours that are missing, unmeasured or low are left out. The excess is the smaller one of the mean of all
+    of them and twice the mean without the highest: charge of an open pixel goes to all sides.
+    """
+    y, x = np.nonzero(low)
+    sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
+    sides[neighbors.sides_at(low, y, x, True)] = np.nan
+    good = np.isfinite(sides)
+    count = good.sum(axis=0)
+    total = np.where(good, sides, 0).sum(axis=0)
+    highest = np.where(good, sides, -np.inf).max(axis=0, initial=-np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        guarded = np.minimum(total / count, 2 * (total - highest) / (count - 1))
+    excess = np.full(norm.shape, np.nan, np.float32)
+    number = np.zeros(norm.shape, np.int8)
+    excess[y, x], number[y, x] = np.where(count >= 2, guarded, np.nan), count
+    return excess, number
+
+
+def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
+    """Mean excess of the side neighbours that a pixel shares with no other one that may be OPEN: (ny, nx).
+
+    Two of the side neighbours of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
+    are shared, ``excess`` stays; NaN where a pixel is not one of ``brighter``, the low pixels with bright neighbours.
+    """
+    y, x = np.nonzero(brighter)
+    touching = neighbors.count_sides(brighter)
+    sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
+    sides[neighbors.sides_at(low, y, x, True) | (neighbors.sides_at(touching, y, x, 0) > 1)] = np.nan
+    good = np.isfinite(sides)
+    count = good.sum(axis=0)
+    own = np.full(norm.shape, np.nan, np.float32)
+    own[y, x] = np.where(count > 0, np.where(good, sides, 0).sum(axis=0) / np.maximum(count, 1), excess[y, x])
+    return own
+
+
+def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
+    """Lowest side neighbour of some pixels, of those inside the frame: (ny, nx), NaN elsewhere or next to a NaN."""
+    y, x = np.nonzero(candidates)
+    lowest = np.full(norm.shape, np.nan, np.float32)
+    lowest[y, x] = neighbors.sides_at(norm, y, x, np.inf).min(axis=0, initial=np.inf)
+    return lowest
+
+
+def find_above(values: Float, *, limit: float) -> Bool:
+    """Pixels strictly above a limit; NaN is not."""
+    with np.errstate(invalid="ignore"):
+        found: Bool = values > limit
+    return found
+
+
+def find_types_exclusive(is_open: Bool, dead: Bool, low: Bool) -> dict[str, Bool]:
+    """One type a pixel: OPEN before DEAD before LOW_QE before ADJ_OPEN."""
+    adjacent = neighbors.grow(is_open) & ~is_open & ~dead & ~low
+    return {"DEAD": dead & ~is_open, "LOW_QE": low & ~is_open & ~dead, "OPEN": is_open, "ADJ_OPEN": adjacent}
+
+
+def find_types_documented(is_open: Bool, dead: Bool, candidates: Bool) -> dict[str, Bool]:
+    """Types as documented: LOW_QE and OPEN may be DEAD as well; ADJ_OPEN never on an OPEN pixel."""
+    adjacent = neighbors.grow(is_open) & ~is_open
+    return {"DEAD": dead, "LOW_QE": candidates & ~is_open, "OPEN": is_open, "ADJ_OPEN": adjacent}
+
+
+# --- the driver ------------------------------------------------------------------------------------------
+
+
+def search(
+    rates: Sequence[Exposure],
+    p: Mapping[str, Any],
+    *,
+    reference: Bool | None = None,
+    uncals: Sequence[Exposure] = (),
+    executor: Executor | None = None,
+    memory: float = 32e6,
+    tick: Tick = quiet,
+) -> Detection:
+    """Search the flats of one detector.
+
+    Parameters
+    ----------
+    rates : sequence of Exposure
+        Slope images (rate, rateints), checked to belong together.
+    p : mapping
+        Values of ``settings.flats``.
+    reference : ndarray of bool, optional
+        (ny, nx) reference pixels; those of the first flat, if not given.
+    uncals : sequence of Exposure
+        Raw flats for the flux check.
+    executor : Executor, optional
+        Where bands of rows are worked on.
+    memory : float
+        Bytes that the samples of a band may take.
+    tick : callable
+        Progress.
+
+    Returns
+    -------
+    Detection
+        Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
+    """
+    detector = rates[0].detector
+    reference = read_reference_pixels(rates[0]) if reference is None else reference
+    region = bounding_box(~reference)
+    samples = normalize.measure_samples(rates, ~reference, p["lamp_scaling"])
+    mean, count = normalize.measure_mean(
+        samples, sigma=p["flat_mean_sigma_threshold"], memory=memory, executor=executor, tick=tick
+    )
+    mean[reference] = np.nan
+    norm, coupling = _normalised(mean[region], p, detector.ipc)
+    found = find_flat_types(norm, p, detector)
+    found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
+    found.notes.append(f"interpixel coupling taken as {coupling}")
+    found.notes += _notes_on_pile(norm, p, detector)
+    if p["run_dead_flux_check"] and p["dead_search"]:
+        _check_flux(found, uncals, region, p["flux_check"], memory)
+    _keep_wanted(found, p)
+    for images in (found.maps, found.evidence.images):
+        for name in images:  # one at a time: the frame may be large
+            images[name] = embed(images[name], region, mean.shape)
+    found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
+    return found
+
+
+def _check_flux(
+    found: Detection, uncals: Sequence[Exposure], region: tuple[slice, slice], limit: float, memory: float
+) -> None:
+    """Take back DEAD where the raw flats collect light."""
+    raw = measure_last_groups(uncals, region, found.maps["DEAD"], memory)
+    found.maps["DEAD"] &= find_below(raw, limit=limit)
+    found.evidence.images["last_groups"] = raw
+    found.evidence.rules.append(Rule("DEAD", "last_groups", "<", limit, "DN", "raw flats collect no light"))
+
+
+def _keep_wanted(found: Detection, p: Mapping[str, Any]) -> None:
+    """Drop the types that were not asked for."""
+    unwanted = [] if p["dead_search"] else ["DEAD"]
+    unwanted += [] if p["low_qe_and_open_search"] else ["LOW_QE", "OPEN", "ADJ_OPEN"]
+    for name in unwanted:
+        del found.maps[name]
+    found.evidence.rules[:] = [r for r in found.evidence.rules if r.search not in unwanted]
+
+
+def bounding_box(inside: Bool) -> tuple[slice, slice]:
+    """Smallest rectangle that holds all True pixels.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    if not inside.any():
+        raise DataError("no science pixel: all are reference pixels")
+    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
+
+
+def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[Any]:
+    """``part`` put back into its frame; around it NaN, or False or 0 where the type has no NaN."""
+    out = np.full(shape, np.nan if part.dtype.kind == "f" else 0, part.dtype)
+    out[region] = part
+    return out
+
+
+def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[NDArray[np.float32], str]:
+    """The normalised flat without coupled charge, and what the coupling was taken as."""
+    norm = normalize.measure_normalised(
+        mean,
+        method=p["flat_mean_normalization_method"],
+        smoothing=p["smoothing_type"],
+        width=p["smoothing_box_width"],
+        edges=p["smoothing_edges"],
+        sigma=p["flat_mean_sigma_threshold"],
+        mask_sigma=p["mask_sigma"],
+        iterations=p["mask_iterations"],
+    )
+    if p["ipc_correction"] == "none" or p["flat_mean_normalization_method"] == "none":
+        return norm, f"{0:.4f}"
+    if p["ipc_correction"] == "given" and p["ipc_coupling"] is not None:
+        return normalize.correct_ipc(norm, p["ipc_coupling"]), f"{p['ipc_coupling']:.4f}, as given"
+    bright = normalize.measure_ipc_of_bright(norm)
+    rho = normalize.measure_ipc(norm, table_ipc if bright is None else bright)
+    how = "measured on bright pixels" if rho == bright else "measured on dead pixels"
+    return normalize.correct_ipc(
+        norm, rho
+    ), f"{rho:.4f}, {'the constant of the detector' if rho == table_ipc else how}"
+
+
+def find_flat_types(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> Detection:
+    """All four types in a normalised flat, with the rules and images they were decided on."""
+    max_dead, max_low = dead_limit(p, detector), p["max_low_qe_norm_signal"]
+    unit = "DN/s" if p["flat_mean_normalization_method"] == "none" else "of the surroundings"
+    dead_level = max_dead
+    if p["dead_definition"] == "search_type" and p["dead_search_type"] == "sigma_rate":
+        mu, sd = clipping.clip_values(norm, sigma=p["flat_mean_sigma_threshold"], iterations=5)
+        dead_level = mu - p["dead_sigma_threshold"] * sd
+    dead, low = find_below(norm, limit=dead_level), find_below(norm, limit=max_low)
+    little = "responds to less of the light than this"
+    rules = [
+        Rule("DEAD", "flat_norm", "<", float(dead_level), unit, little),
+        Rule("LOW_QE", "flat_norm", "<", float(max_low), unit, little),
+        Rule("OPEN", "flat_norm", "<", float(max_low), unit, little),
+    ]
+    found = Detection({}, Evidence({"flat_norm": norm}, rules))
+    candidates = low & ~find_below(norm, limit=max_dead)
+    is_open = _find_open(norm, low, candidates, p, found)
+    found.evidence.images["open_near"] = neighbors.grow(is_open)
+    rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
+    if p["exclusive_types"]:
+        found.maps |= find_types_exclusive(is_open, dead, low)
+    else:
+        found.maps |= find_types_documented(is_open, dead, candidates)
+    return found
+
+
+def _find_open(norm: Float, low: Bool, candidates: Bool, p: Mapping[str, Any], found: Detection) -> Bool:
+    """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
+    images, rules = found.evidence.images, found.evidence.rules
+    if p["open_test"] == "neighbours":
+        images["lowest_side"] = measure_lowest_side(norm, candidates)
+        limit = p["max_open_adj_norm_signal"]
+        rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbours are brighter than this"))
+        return find_above(images["lowest_side"], limit=limit)
+    center, spread = clipping.median_mad(norm)
+    excess, number = measure_open_excess(norm, low, center=center)
+    limits = np.full(norm.shape, np.nan, np.float32)
+    limits[low] = np.maximum(p["min_open_excess"], p["open_sigma"] * spread / np.sqrt(np.maximum(number[low], 1)))
+    images |= {"open_excess": excess, "open_limit": limits}
+    rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
+    if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
+        found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
+    brighter = low & find_above(excess - limits, limit=0.0)
+    images["open_own"] = measure_own_excess(norm, low, brighter, excess, center=center)
+    text = "so do those that touch no other OPEN pixel"
+    rules.append(Rule("OPEN", "open_own", ">", p["min_open_excess"], "", text))
+    return brighter & find_above(images["open_own"], limit=p["min_open_excess"])
+
+
+def dead_limit(p: Mapping[str, Any], detector: detectors.Detector) -> float:
+    """The value of `max_dead_norm_signal`, or what none stands for at this detector."""
+    if p["max_dead_norm_signal"] is not None:
+        return float(p["max_dead_norm_signal"])
+    plain = p["flat_mean_normalization_method"] == "none"
+    return detector.max_dead_rate if plain and detector.max_dead_rate is not None else 0.05
+
+
+def measure_last_groups(uncals: Sequence[Exposure], region: tuple[slice, slice], dead: Bool, memory: float) -> Float:
+    """Mean of the last four groups of all integrations of raw flats, DN, where ``dead``; NaN elsewhere.
+
+    Raises
+    ------
+    DataError
+        If there is no raw flat or one has fewer than four groups.
+    """
+    if not uncals:
+        raise DataError("run_dead_flux_check: no raw flats (uncal) were given or lie beside the slope files")
+    total = np.zeros(uncals[0]["SCI"].shape[-2:])
+    rows_wanted = np.zeros(total.shape[0], bool)
+    rows_wanted[region[0]] = dead.any(axis=1)
+    for exposure in uncals:
+        layout = exposure["SCI"]
+        groups = layout.shape[-3]
+        if groups < LAST_GROUPS:
+            raise DataError(
+                f"{exposure.path}: NGROUPS = {groups}; the flux check looks at the last {LAST_GROUPS} groups"
+            )
+        planes = [k for k in range(layout.planes) if k % groups >= groups - LAST_GROUPS]
+        height = band_height(len(planes) * layout.shape[-1] * 2, memory, total.shape[0])
+        for start, stop in bands(total.shape[0], height):
+            if rows_wanted[start:stop].any():
+                band = read_band(layout, start, stop, planes=planes)
+                total[start:stop] += band.mean(axis=0, dtype=np.float64) / len(uncals)
+    return np.where(dead, total[region], np.nan).astype(np.float32)
+
+
+def _notes_on_samples(samples: Sequence[normalize.Sample], p: Mapping[str, Any]) -> list[str]:
+    n, sigma = len(samples), p["flat_mean_sigma_threshold"]
+    if n == 1:
+        return ["one flat only: cosmic rays can't be told from the flat, and nothing is clipped"]
+    if (n - 1) / np.sqrt(n) < sigma:  # the largest deviation possible among n samples
+        return [f"{n} samples: a lone outlier can't be clipped at {sigma:g} sigma; give more flats"]
+    return []
+
+
+def _notes_on_pile(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> list[str]:
+    if p["ipc_correction"] != "auto" or p["flat_mean_normalization_method"] == "none":
+        return []
+    number, level = normalize.measure_pile(norm, above=dead_limit(p, detector))
+    if not number:
+        return []
+    return [
+        f"{number} isolated pixels read the same {level:.1%} of the light, and none less: if they are DEAD, the "
+        f"interpixel coupling is larger by {level / 4:.4f}; give it (ipc_correction given, ipc_coupling)"
+    ]
+
+
+def _notes_on_mean(mean: Float, science: Bool) -> list[str]:
+    unmeasured = science & ~np.isfinite(mean)
+    share = unmeasured.sum() / science.sum()
+    if not share:
+        return []
+    text = f"{unmeasured.sum()} science pixels ({share:.3%}) have no slope in any flat: undetermined"
+    if share > 0.01:
+        text += "; were the flats reduced with a mask that sets DO_NOT_USE?"
+    return [text]

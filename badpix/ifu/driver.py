@@ -1,0 +1,248 @@
+"""Outliers in IFU exposures: from the members of an association to their flagged copies.
+
+1. Read the headers of all members and make sure that they belong together and that the outputs may be written.
+2. Search each detector (:mod:`badpix.ifu.search`).
+3. Stop if more than ``max_flagged`` percent of the usable pixels of an exposure would be flagged.
+4. Write the flagged copies (:mod:`badpix.io.flagged_copy`) and the intermediate products under temporary names, then
+   publish all of them: an error or an interruption before that leaves nothing behind.
+5. Sum up by exposure, reason and slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from badpix.errors import CheckError
+from badpix.ifu import products as ifu_products
+from badpix.ifu.inputs import Exposure, by_detector, list_remarks, read_exposures
+from badpix.ifu.search import THREADS, Found, find_detector
+from badpix.io import flagged_copy
+from badpix.io.associations import Association
+from badpix.io.output import atomic_path, check_directory, check_target
+from badpix.settings import param
+
+Say = Callable[[str], None]
+
+BASE_MEMORY = 100 << 20  # bytes of the interpreter, its libraries and maps of the frame: what is left goes to bands
+_SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
+
+
+def flag_association(
+    association: Association,
+    p: Mapping[str, Any],
+    output_dir: str | Path,
+    *,
+    overwrite: bool = False,
+    history: Iterable[str] = (),
+    executor: Executor | None = None,
+    memory: int | None = None,
+    by_slice: bool = True,
+    say: Say = lambda text: None,
+    note: Say = lambda text: None,
+    look: Callable[[Found], None] | None = None,
+) -> dict[str, Any]:
+    """Search the members of an association and write their flagged copies.
+
+    Parameters
+    ----------
+    association : Association
+        From :func:`badpix.io.associations.read_inputs`.
+    p : mapping
+        Checked parameters of the section ``ifu``.
+    output_dir : path
+        Where the `_crf` files and the intermediate products go.
+    overwrite : bool
+        Whether existing outputs may be replaced.
+    history : iterable of str
+        HISTORY lines for the outputs.
+    executor : Executor, optional
+        Runs the bands and the writing; the result is the same bytes without.
+    memory : int, optional
+        Bytes that the bands of a search may take; the result doesn't depend on it.
+    by_slice : bool
+        Whether the summary counts by slice.
+    say, note : callable
+        Get a line of text for each step, and for what the user should know.
+    look : callable, optional
+        Gets what was found on each detector, before anything is written.
+
+    Returns
+    -------
+    dict
+        The summary: status, outputs, counts by exposure and reason, statistics by detector.
+
+    Raises
+    ------
+    DataError
+        If the exposures are not IFU exposures of one instrument, or don't fit each other.
+    UsageError
+        If an output exists or can't be written.
+    CheckError
+        If more than ``max_flagged`` percent of an exposure would be flagged; nothing is written.
+    """
+    exposures = read_exposures(association)
+    for text in list_remarks(exposures):
+        note(text)
+    directory = check_directory(output_dir)
+    targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
+    groups = by_detector(exposures)
+    products = {}
+    if p["save_intermediate_results"] and len(exposures) >= 2:
+        products = {d: directory / ifu_products.name(association, d) for d in groups}
+    for exposure in exposures:
+        flagged_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
+    for path in (*targets.values(), *products.values()):
+        check_target(path, overwrite)
+
+    found = []
+    if len(exposures) < 2:
+        note("a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED")
+    else:
+        for detector, group in groups.items():
+            word = "exposure" if len(group) == 1 else "exposures"
+            say(f"{detector}: {len(group)} {word}, threshold by {p['threshold_method']}")
+            found.append(find_detector(detector, group, p, executor=executor, memory=memory))
+            for text in found[-1].notes:
+                note(f"{detector}: {text}")
+            if look is not None:
+                look(found[-1])
+    check_share(found, p["max_flagged"])
+    counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
+    return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
+
+
+def history_lines(p: Mapping[str, Any]) -> list[str]:
+    """HISTORY lines for the outputs: the code and all parameters."""
+    from badpix.io.provenance import code_version
+
+    sec = param.section("ifu")
+    return [f"badpix {code_version()} outlier ifu", *(f"ifu.{k} = {param.as_text(p[k])}" for k in sec.names)]
+
+
+def check_share(found: Iterable[Found], max_flagged: float) -> None:
+    """Refuse a result that would ruin an exposure.
+
+    Raises
+    ------
+    CheckError
+        If more than ``max_flagged`` percent of the usable pixels of an exposure are flagged.
+    """
+    for detector in found:
+        for exposure, flagged, usable in zip(detector.exposures, detector.flagged, detector.usable, strict=True):
+            number = sum(len(pixels) for reason, pixels in flagged.items() if reason != "second_check")
+            if number > max_flagged / 100 * usable:
+                raise CheckError(
+                    f"{exposure.cal.path}: {number} pixels would be flagged, {100 * number / usable:.2f} % of the "
+                    f"{usable} usable ones; max_flagged is {max_flagged:g} %; nothing was written"
+                )
+
+
+def _write(
+    association: Association,
+    exposures: list[Exposure],
+    found: list[Found],
+    targets: Mapping[Path, Path],
+    products: Mapping[str, Path],
+    p: Mapping[str, Any],
+    overwrite: bool,
+    history: list[str],
+    executor: Executor | None,
+) -> dict[Path, dict[str, int]]:
+    """All outputs, or none; gives the counts of each exposure, by its path."""
+    flagged = {e.cal.path: f.all_flagged(i) for f in found for i, e in enumerate(f.exposures)}
+    with ExitStack() as stack:
+        temporary = [stack.enter_context(atomic_path(targets[e.cal.path], overwrite)) for e in exposures]
+        task = partial(write_exposure, association, "COMPLETE" if found else "SKIPPED", history)
+        names = [targets[e.cal.path].name for e in exposures]
+        pixels = [flagged.get(e.cal.path) for e in exposures]
+        run = (executor or stack.enter_context(ThreadPoolExecutor(THREADS))).map
+        counts = list(run(task, exposures, temporary, names, pixels))
+        for f in found:
+            if f.detector in products:
+                path = stack.enter_context(atomic_path(products[f.detector], overwrite))
+                ifu_products.write_differences(path, products[f.detector].name, exposures[0], f.exposures, p)
+    return {e.cal.path: c for e, c in zip(exposures, counts, strict=True)}
+
+
+def write_exposure(
+    association: Association,
+    status: str,
+    history: list[str],
+    exposure: Exposure,
+    path: Path,
+    name: str,
+    pixels: np.ndarray | None,
+) -> dict[str, int]:
+    """Task: the flagged copy of one exposure; ``pixels`` are flat indices."""
+    flags = None
+    if pixels is not None:
+        flags = np.zeros(exposure.cal.shape, bool)
+        flags.reshape(-1)[pixels] = True
+    kind = exposure.member.exptype
+    return flagged_copy.write_copy(
+        exposure.cal, path, name, flagged=flags, association=association, status=status, history=history, exptype=kind
+    )
+
+
+# --- summary ---------------------------------------------------------------------------------------------
+
+
+def summarize(
+    found: list[Found], counts: Mapping[Path, Mapping[str, int]], outputs: list[Path], by_slice: bool
+) -> dict[str, Any]:
+    """What was done, ready for tables and JSON."""
+    rows: list[dict[str, Any]] = []
+    for f in found:
+        slices = number_slices(f) if by_slice else None
+        for i, exposure in enumerate(f.exposures):
+            usable = f.usable[i]
+            made = counts[exposure.cal.path]
+            rows.append(
+                {
+                    "input": str(exposure.cal.path),
+                    "detector": f.detector,
+                    "usable": usable,
+                    "flagged": {reason: len(pixels) for reason, pixels in f.flagged[i].items()},
+                    "newly_unusable": made["newly_unusable"],
+                    "newly_unusable_percent": round(100 * made["newly_unusable"] / usable, 4),
+                }
+            )
+            if slices is not None:
+                rows[-1]["by_slice"] = count_by_slice(slices, f.all_flagged(i))
+    return {
+        "status": "COMPLETE" if found else "SKIPPED",
+        "outputs": [str(path) for path in outputs],
+        "exposures": rows,
+        "detectors": {f.detector: f.statistics for f in found},
+    }
+
+
+def number_slices(found: Found) -> np.ndarray:
+    """The slice that each pixel belongs to, from 1; 0 in gaps.
+
+    A slice is a connected area of pixels that any exposure can use. Where the gaps hold values (or the frame has
+    none), the whole frame is slice 1.
+    """
+    from scipy import ndimage
+
+    labels, number = ndimage.label(found.lit)
+    sizes = np.bincount(labels.reshape(-1), minlength=number + 1)
+    boxes = ndimage.find_objects(labels)
+    large = [k for k in range(1, number + 1) if sizes[k] > _SMALLEST_SLICE * labels.size]
+    large.sort(key=lambda k: boxes[k - 1][found.across].start + boxes[k - 1][found.across].stop)
+    order = np.zeros(number + 1, np.uint16)
+    order[large] = np.arange(1, len(large) + 1)
+    return order[labels]
+
+
+def count_by_slice(slices: np.ndarray, pixels: np.ndarray) -> list[int]:
+    """Flagged pixels in each slice, from slice 1 on; the last number counts those between slices."""
+    number = np.bincount(slices.reshape(-1)[pixels], minlength=int(slices.max()) + 1)
+    return [*(int(v) for v in number[1:]), int(number[0])]

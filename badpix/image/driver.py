@@ -1,0 +1,285 @@
+"""Outliers in dithered images: from `_cal` files to flagged `_crf` copies, one exposure at a time.
+
+1. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
+2. Sky: keywords, or levels matched between overlapping images (``sky_match``).
+3. Mosaic: each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
+   private directory beside the outputs.
+4. Stack: the mosaics are sorted once, in tiles.
+5. Model of an exposure: the other groups but the shallow ones (documented: all groups), blotted to its pixels.
+6. Sharpening of the model by a kernel learned in the exposure.
+7. Noise that the pixels would have without a hit.
+8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
+11. Single coverage: where no other exposure looked, the sharpness of the stars that several exposures see decides.
+12. Audit: the sources that lost flux to flags.
+13. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
+
+Steps 5 to 10 are those of :mod:`badpix.image.search`; docs/outlier-image.md has the same numbers.
+Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from badpix import __version__
+from badpix.errors import DataError, UsageError
+from badpix.image import audit as image_audit
+from badpix.image import products as image_products
+from badpix.image import resample
+from badpix.image.decide import find_unresampled
+from badpix.image.grid import Window, grid_to_sky
+from badpix.image.members import (
+    BASE_MEMORY,
+    SILENT,
+    Talker,
+    check_room,
+    find_shallow,
+    find_windows,
+    list_remarks,
+    name_groups,
+    place_images,
+    read_members,
+    run_tasks,
+    set_skies,
+    tile_rows,
+)
+from badpix.image.reference import build_reference, measure_pair_sigma
+from badpix.image.search import (
+    Found,
+    Plan,
+    decide_single_coverage,
+    drizzle_group,
+    flags_name,
+    is_plain,
+    read_flags,
+    read_weight,
+    search_exposure,
+)
+from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes
+from badpix.image.summary import summarise
+from badpix.image.weights import find_low_weight, parse_good_bits
+from badpix.io import cal as io_cal
+from badpix.io import flagged_copy
+from badpix.io.associations import Association
+from badpix.io.cal import CalFile
+from badpix.io.output import atomic_path, check_directory, check_target
+from badpix.settings import param
+
+DEFAULT_MEMORY = 700 << 20
+
+
+def flag_images(
+    association: Association,
+    output_dir: str | Path,
+    p: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    max_memory: int = DEFAULT_MEMORY,
+    executor: Executor | None = None,
+    talker: Talker = SILENT,
+) -> tuple[list[Path], dict[str, Any]]:
+    """Flag all members of an association; the paths written and the summary.
+
+    Parameters
+    ----------
+    association : Association
+    output_dir : path
+        Made if it is missing.
+    p : dict
+        Checked values of the section ``image``.
+    overwrite : bool
+    max_memory : int
+        Bytes that a process may use.
+    executor : Executor, optional
+        Where the tasks run; results are the same bytes for any.
+    talker : Talker
+        Takes the messages.
+
+    Raises
+    ------
+    DataError
+        At members that don't belong together, overlap nowhere, or need more memory or disk than there is.
+    UsageError
+        If an output exists.
+    """
+    output_dir = check_directory(output_dir)
+    _check_values(p)
+    cals = read_members(association)
+    targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals]
+    for cal, target in zip(cals, targets, strict=True):
+        flagged_copy.check_not_input(target, cal)
+        check_target(target, overwrite)
+    groups = name_groups(association, cals)
+    for remark in list_remarks(cals, groups):
+        talker.note(remark)
+    talker.say(f"{len(cals)} exposures in {len(set(groups))} groups")
+    if len(set(groups)) < 2:
+        return _copy_all(association, cals, targets, overwrite, talker, p)
+    with open_shelf(output_dir) as shelf:
+        if p["resample_data"]:
+            found, facts = _search_resampled(
+                association, cals, groups, shelf, output_dir, p, max_memory, executor, talker
+            )
+        else:
+            found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory, talker)
+        tasks = [
+            WriteTask(cal, target, association, member.exptype, shelf, item.number, overwrite, history(p))
+            for cal, target, member, item in zip(cals, targets, association.members, found, strict=True)
+        ]
+        counts = list(run_tasks(executor, write_exposure, tasks))
+    return targets, summarise(association, cals, groups, found, counts, facts, p, talker)
+
+
+def _check_values(p: dict[str, Any]) -> None:
+    parse_good_bits(p["good_bits"])
+    resample.parse_fillval(p["fillval"])
+    if p["pixmap_order"] == 2:
+        raise UsageError("image.pixmap_order: found 2, expected 1 or 3")
+    if p["sharpen_size"] % 2 == 0:
+        raise UsageError(f"image.sharpen_size: found {p['sharpen_size']}, expected an odd number")
+
+
+def history(p: dict[str, Any]) -> list[str]:
+    """HISTORY of a `_crf` file."""
+    sec = param.section("image")
+    values = [f"{q.name}={param.as_text(p[q.name])}" for q in sec.params]
+    return [f"outlier image, badpix {__version__}", *values]
+
+
+def _copy_all(
+    association: Association,
+    cals: Sequence[CalFile],
+    targets: Sequence[Path],
+    overwrite: bool,
+    talker: Talker,
+    p: dict[str, Any],
+) -> tuple[list[Path], dict[str, Any]]:
+    """One group: nothing to compare with; the exposures are copied and marked as skipped."""
+    talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
+    for cal, target, member in zip(cals, targets, association.members, strict=True):
+        with atomic_path(target, overwrite) as temporary:
+            flagged_copy.write_copy(
+                cal, temporary, target.name, flagged=None, association=association, status="SKIPPED",
+                history=history(p), exptype=member.exptype,
+            )  # fmt: skip
+    return list(targets), {"search": "skipped", "exposures": [{"input": str(cal.path)} for cal in cals]}
+
+
+# --- the two searches -------------------------------------------------------------------------------------
+
+
+def _search_resampled(
+    association: Association,
+    cals: Sequence[CalFile],
+    group_names: Sequence[str],
+    shelf: Shelf,
+    output_dir: Path,
+    p: dict[str, Any],
+    max_memory: int,
+    executor: Executor | None,
+    talker: Talker,
+) -> tuple[list[Found], dict[str, Any]]:
+    """Steps 1 to 12; the flags of each exposure are on the shelf afterwards."""
+    images, grid = place_images(association, cals, group_names, p, talker)
+    names = list(dict.fromkeys(group_names))
+    windows = find_windows(images, talker)
+    rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
+    images, sky = set_skies(images, grid, p, executor, talker)
+    products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
+    shallow = find_shallow(images, p, executor, talker)
+    plan = Plan(shelf, grid, windows, p, shallow, products=products)
+    by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
+    limits = list(run_tasks(executor, drizzle_group, [(plan, members) for members in by_group]))
+    write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
+    if products is not None:
+        image_products.write_median(products, shelf, grid, cals[0])
+    sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p["audit_snr"]) if p["audit"] else plan.sources
+    deep = [g for g in range(len(windows)) if g not in shallow]
+    pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
+    plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, sources, products)
+    found = list(run_tasks(executor, search_exposure, [(plan, image) for image in images]))
+    limit = decide_single_coverage(images, found, shelf, p)
+    facts = {
+        "grid": {"shape": list(grid.shape), "scale_arcsec": grid.cdelt * 3600, "crval": list(grid.crval)},
+        "map_error_pixels": max((i.pixel_map.error for i in images if i.pixel_map), default=0.0),
+        "weight_limits": limits,
+        "sky": sky,
+        "shallow_groups": [names[g] for g in sorted(shallow)],
+        "sources": len(sources),
+        "source_positions": np.stack(grid_to_sky(grid, *sources.T), axis=1).round(7).tolist(),
+        "sharpness_limit": limit,
+    }
+    return found, facts
+
+
+def _search_direct(
+    association: Association,
+    cals: Sequence[CalFile],
+    shelf: Shelf,
+    output_dir: Path,
+    p: dict[str, Any],
+    max_memory: int,
+    talker: Talker,
+) -> tuple[list[Found], dict[str, Any]]:
+    """Images of one pointing compared pixel by pixel (``resample_data`` false)."""
+    shape = cals[0].shape
+    for cal in cals:
+        if cal.shape != shape:
+            raise DataError(
+                f"{cal.path}: found shape {cal.shape}, expected {shape}: without resampling all must be equal"
+            )
+    whole = Window(0, shape[0], 0, shape[1])
+    windows = [whole] * len(cals)
+    for number, cal in enumerate(cals):
+        sci = io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False)
+        sci[find_low_weight(read_weight(cal, p), maskpt=p["maskpt"])] = np.nan
+        shelf.write(mosaic_name(number), sci)
+    rows = tile_rows(shape[1], len(cals), max_memory - BASE_MEMORY)
+    write_planes(shelf, windows, shape, rows=rows, others=False)
+    median, _ = build_reference(
+        shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
+    )
+    if p["save_intermediate_results"]:
+        products = image_products.Target(output_dir, association.asn_id)
+        image_products.write_direct_median(products, cals[0], median)
+    found = []
+    for number, cal in enumerate(cals):
+        sci, err = (io_cal.read_rows(cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+        flagged = find_unresampled(sci, err, median, snr=p["snr"][0])
+        shelf.write(flags_name(number), np.packbits(flagged))
+        found.append(Found(number, {"flagged": int(np.count_nonzero(flagged))}))
+    talker.say("compared without resampling: one pass against the median of all exposures")
+    return found, {"resampled": False}
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """One `_crf` file to write."""
+
+    cal: CalFile
+    target: Path
+    association: Association
+    exptype: str
+    shelf: Shelf
+    number: int
+    overwrite: bool
+    history: list[str]
+
+
+def write_exposure(task: WriteTask) -> dict[str, int]:
+    """Task: write one flagged copy; the counts of :func:`badpix.io.flagged_copy.write_copy`."""
+    flagged = read_flags(task.shelf, task.cal.shape, task.number)
+    with atomic_path(task.target, task.overwrite) as temporary:
+        return flagged_copy.write_copy(
+            task.cal, temporary, task.target.name, flagged=flagged, association=task.association, status="COMPLETE",
+            history=task.history, exptype=task.exptype,
+        )  # fmt: skip

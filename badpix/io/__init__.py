@@ -1,0 +1,1 @@
+"""Files at the edge: FITS rows and headers, exposures, associations, evidence, provenance, outputs, workers."""

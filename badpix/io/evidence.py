@@ -1,0 +1,283 @@
+"""What flags were decided on, kept so that every flag can be explained later.
+
+A search gives, besides its maps, the images it looked at (*quantities*), the limits it compared them with
+(*rules*) and, for searches that vote over integrations, the value of each integration at the pixels that came
+near a limit (*samples*). They are stored beside the mask as ``<mask root>_evidence.fits``:
+
+* one tile-compressed (lossless) image a quantity, float32 or small integers, NaN where nothing was measured;
+* ``RULES``: search, quantity, comparison, limit, unit, meaning; a limit that varies over the detector is the name
+  of another image;
+* ``SAMPLES_<quantity>``: columns ``x``, ``y`` (0-based) and ``values`` (one a integration), candidates only;
+* the mask it belongs to, by the DATASUM of its DQ.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix.errors import DataError
+from badpix.io.cal import read_layout
+from badpix.io.layout import open_fits
+from badpix.io.output import pack_hdu, table_hdu
+
+COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+class Rule(NamedTuple):
+    """One comparison that a search makes. A pixel is flagged by a search if *all* rules of one of its ways hold.
+
+    ``way`` numbers alternatives: rules of one search with the same ``way`` are joined by *and*, different ways by
+    *or*.
+    """
+
+    search: str
+    quantity: str
+    comparison: str
+    limit: float | str
+    unit: str
+    meaning: str
+    way: int = 1
+
+
+class Samples(NamedTuple):
+    """Values by integration at chosen pixels: ``x``, ``y`` (n,), ``values`` (n, nints)."""
+
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
+    """An image that has values at some pixels, the candidates, and one value elsewhere; it becomes whole where used.
+
+    Parameters
+    ----------
+    index : ndarray of int
+        Flat indices of the pixels.
+    values : ndarray
+        Their values.
+    shape : tuple of int
+        Of the image.
+    empty : float
+        The value elsewhere.
+    """
+
+    def __init__(self, index: NDArray[np.intp], values: NDArray[Any], shape: tuple[int, int], empty: float) -> None:
+        self.index, self.values, self.shape, self.empty = index, values, shape, empty
+        self.dtype = values.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        image = np.full(self.shape, self.empty, self.dtype)
+        image.flat[self.index] = self.values
+        return image if dtype is None else image.astype(dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        whole = [np.asarray(i) if isinstance(i, Sparse) else i for i in inputs]
+        return getattr(ufunc, method)(*whole, **options)
+
+    def __getitem__(self, where: Any) -> Any:
+        return np.asarray(self)[where]
+
+
+@dataclass
+class Evidence:
+    """Images (arrays, or :class:`Sparse`), rules and samples of one or several searches."""
+
+    images: dict[str, Any] = field(default_factory=dict)
+    rules: list[Rule] = field(default_factory=list)
+    samples: dict[str, Samples] = field(default_factory=dict)
+
+
+@dataclass
+class Detection:
+    """What a driver found.
+
+    Attributes
+    ----------
+    maps : dict of str to bool ndarray
+        Search type (``DEAD``, ``hot``, ...) to map of the whole frame, (ny, nx); False on reference pixels.
+    evidence : Evidence
+        What the maps were decided on.
+    notes : list of str
+        What the user should know: tests left out, shallow data, undetermined pixels.
+    """
+
+    maps: dict[str, NDArray[np.bool_]]
+    evidence: Evidence = field(default_factory=Evidence)
+    notes: list[str] = field(default_factory=list)
+
+
+def path_beside(mask: str | Path) -> Path:
+    """Where the evidence of a mask lies: ``<mask root>_evidence.fits``."""
+    mask = Path(mask)
+    name = mask.name
+    for ending in (".fits.gz", ".fits"):
+        name = name.removesuffix(ending)
+    return mask.with_name(f"{name}_evidence.fits")
+
+
+def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> None:
+    """Write evidence, one image packed at a time; its images are given up as they are written.
+
+    Parameters
+    ----------
+    path : path
+        A temporary path, from :func:`badpix.io.output.atomic_path`.
+    evidence : Evidence
+        What to store; without images afterwards.
+    header : mapping
+        Primary keywords: instrument, detector, window, MASKSUM (DATASUM of the mask's DQ).
+    """
+    with open(path, "wb") as stream:
+        stream.write(pack_hdu(_primary_hdu(header)))
+        for name in list(evidence.images):
+            stream.write(pack_hdu(_image_hdu(name, evidence.images.pop(name))))
+        for name, samples in evidence.samples.items():
+            stream.write(pack_hdu(_samples_hdu(name, samples)))
+        stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
+
+
+def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any]) -> None:
+    """Write the evidence of several files into one, packed as it is; of images of one name the first counts.
+
+    Parameters
+    ----------
+    path : path
+        A temporary path.
+    parts : sequence of path
+        Evidence files of one shape.
+    header : mapping
+        As for :func:`write`.
+
+    Raises
+    ------
+    DataError
+        If one of them holds no RULES.
+    """
+    rules: list[Rule] = []
+    known = {"", "RULES"}
+    with open(path, "wb") as stream:
+        stream.write(pack_hdu(_primary_hdu(header)))
+        for part in parts:
+            with opened(part) as (found, _):
+                rules += found.rules
+            fresh = [hdu for hdu in read_layout(part).hdus[1:] if hdu.name not in known]
+            known |= {hdu.name for hdu in fresh}
+            with open(part, "rb") as source:
+                for hdu in fresh:
+                    source.seek(hdu.start)
+                    stream.write(source.read(hdu.end - hdu.start))
+        stream.write(pack_hdu(_rules_hdu(rules)))
+
+
+def read_shape(path: str | Path) -> tuple[int, ...]:
+    """Shape of the images of an evidence file; empty without any."""
+    with opened(path) as (found, _):
+        return next((tuple(image.shape) for image in found.images.values()), ())
+
+
+def _primary_hdu(header: Mapping[str, Any]) -> fits.PrimaryHDU:
+    primary = fits.PrimaryHDU()
+    for key, value in header.items():
+        primary.header[key] = value
+    return primary
+
+
+def _image_hdu(name: str, image: NDArray[Any] | Sparse) -> fits.CompImageHDU:
+    """A tile-compressed image without loss; small types stay small."""
+    image = np.asarray(image)
+    stored = image.astype(np.float32) if image.dtype == np.float64 else image
+    stored = stored.astype(np.uint8) if stored.dtype == bool else stored
+    return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_1", quantize_level=0)
+
+
+def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
+    columns = [
+        fits.Column("x", "J", array=samples.x),
+        fits.Column("y", "J", array=samples.y),
+        fits.Column("values", f"{samples.values.shape[1]}E", array=samples.values),
+    ]
+    return table_hdu(columns, f"SAMPLES_{name.upper()}")
+
+
+def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
+    text = {"search": 24, "quantity": 32, "comparison": 2, "limit": 32, "unit": 24, "meaning": 200}
+    columns = [
+        fits.Column(name, f"{width}A", array=np.array([str(getattr(r, name)) for r in rules], f"U{width}"))
+        for name, width in text.items()
+    ]
+    columns.append(fits.Column("way", "I", array=np.array([r.way for r in rules], np.int16)))
+    return table_hdu(columns, "RULES")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
+    """Evidence and primary header of a file, the images read where they are indexed: one pixel costs one row.
+
+    Within the block ``images`` holds the compressed extensions; ``images[name][y, x]`` and ``images[name][:, :]``
+    unpack what they need.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or holds no RULES.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no evidence there; make the mask with --evidence")
+    with open_fits(path) as hdus:
+        if "RULES" not in hdus:
+            raise DataError(f"{path}: extension RULES is missing: not an evidence file")
+        found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
+        for hdu in hdus[1:]:
+            if isinstance(hdu, fits.CompImageHDU):
+                found.images[hdu.name.lower()] = hdu.section
+            elif hdu.name.startswith("SAMPLES_"):
+                found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
+        yield found, dict(hdus[0].header)
+
+
+def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
+    """Evidence and primary header of a file, whole.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or holds no RULES.
+    """
+    with opened(path) as (found, header):
+        found.images = {name: np.asarray(image[:, :]) for name, image in found.images.items()}
+        return found, header
+
+
+def _samples(rows: Any) -> Samples:
+    width = int(np.prod(rows.dtype["values"].shape, dtype=int))  # one value a row has no shape
+    values = np.asarray(rows["values"], np.float32).reshape(len(rows), width)
+    return Samples(np.asarray(rows["x"], np.int32), np.asarray(rows["y"], np.int32), values)
+
+
+def _rule(row: Any) -> Rule:
+    limit = str(row["limit"])
+    try:
+        number: float | str = float(limit)
+    except ValueError:
+        number = limit
+    texts = (str(row[k]) for k in ("search", "quantity", "comparison"))
+    search, quantity, comparison = texts
+    return Rule(search, quantity, comparison, number, str(row["unit"]), str(row["meaning"]), int(row["way"]))
+
+
+def holds(rule: Rule, evidence: Evidence, y: int, x: int) -> tuple[float, float, bool]:
+    """Value, limit and outcome of a rule at a pixel; a value that was not measured (NaN) never holds."""
+    value = float(evidence.images[rule.quantity][y, x])
+    limit = float(evidence.images[rule.limit][y, x]) if isinstance(rule.limit, str) else float(rule.limit)
+    return value, limit, bool(COMPARISONS[rule.comparison](value, limit))

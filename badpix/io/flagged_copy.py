@@ -1,0 +1,255 @@
+"""Writing the flagged copies of `_cal` exposures, the `_crf` files.
+
+A copy keeps all HDUs of its exposure in order:
+
+1. HDUs that do not change are copied byte by byte;
+2. SCI, ERR, VAR_RNOISE, VAR_POISSON, VAR_FLAT and DQ are copied in bands of rows, and made to *match* on the way:
+   flagged pixels get DO_NOT_USE and OUTLIER; every pixel that is NaN in one of the arrays, or has DO_NOT_USE,
+   gets DO_NOT_USE and NaN in all of them. No DQ bit is ever cleared; an array of another shape is left alone;
+3. the primary header and the metadata in the ASDF tree say what was done.
+
+The copy is written under a temporary name, and published by the caller (:func:`badpix.io.output.atomic_path`): it is
+whole or absent, alone or together with others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from astropy.io import fits
+
+from badpix.errors import DataError, UsageError
+from badpix.io import asdf_text
+from badpix.io.associations import Association, crf_name
+from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, read_asdf, read_stored, to_native, to_stored
+from badpix.io.exposure import bands
+
+# Arrays that are NaN together (those that exist and have the shape of SCI).
+MATCHED = ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT")
+
+_BAND = 256  # rows of one array that are in memory while a copy is written
+_CHUNK = 1 << 22  # bytes
+
+
+def write_copy(
+    cal: CalFile,
+    path: Path,
+    name: str,
+    *,
+    flagged: np.ndarray | None,
+    association: Association,
+    status: str,
+    history: list[str],
+    exptype: str = "science",
+) -> dict[str, int]:
+    """Write the flagged copy of an exposure under a (temporary) path.
+
+    Parameters
+    ----------
+    cal : CalFile
+        The exposure; never changed.
+    path : Path
+        Where to write.
+    name : str
+        Final file name, for the header.
+    flagged : ndarray of bool, shape (ny, nx), or None
+        Pixels that get DO_NOT_USE and OUTLIER; None copies the arrays as they are.
+    association : Association
+        For ASNPOOL and ASNTABLE.
+    status : str
+        Value of S_OUTLIR: COMPLETE, SKIPPED or FAILED.
+    history : list of str
+        HISTORY lines to add to the primary header.
+    exptype : str
+        Type of the member, for the ASDF tree.
+
+    Returns
+    -------
+    dict
+        ``flagged``: pixels flagged; ``newly_unusable``: pixels that have DO_NOT_USE now and were finite before;
+        ``unusable``: all pixels with DO_NOT_USE. Empty where ``flagged`` is None.
+    """
+    values = _header_values(name, association, status)
+    with cal.path.open("rb") as source, path.open("wb") as out:
+        places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
+        counts = {} if flagged is None else _write_matched(cal, source, out, places, flagged)
+        out.flush()
+        os.fsync(out.fileno())  # here, where several copies are written side by side
+    return counts
+
+
+def check_not_input(target: str | Path, cal: CalFile) -> None:
+    """Refuse to replace an input.
+
+    Raises
+    ------
+    UsageError
+        If the target is the exposure itself.
+    """
+    if Path(target).exists() and os.path.samefile(target, cal.path):
+        raise UsageError(f"{target}: is the input itself; choose another --output-dir")
+
+
+def crf_path(directory: str | Path, cal: CalFile, association: Association) -> Path:
+    """Where the flagged copy of an exposure goes."""
+    return Path(directory) / crf_name(cal.path, association.asn_id)
+
+
+def _header_values(name: str, association: Association, status: str) -> dict[str, str]:
+    values = {
+        "FILENAME": name,
+        "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3],
+        "S_OUTLIR": status,
+    }
+    if association.table_name:
+        values["ASNTABLE"] = association.table_name
+        values["ASNPOOL"] = association.pool_name or "none"
+    return values
+
+
+# Where the values of the primary header stand in the ASDF tree.
+_IN_TREE = {
+    "FILENAME": "meta.filename",
+    "DATE": "meta.date",
+    "S_OUTLIR": "meta.cal_step.outlier_detection",
+    "ASNTABLE": "meta.asn.table_name",
+    "ASNPOOL": "meta.asn.pool_name",
+}
+
+_COMMENTS = {
+    "S_OUTLIR": "Outlier Detection",
+    "ASNTABLE": "Name of the ASN table",
+    "ASNPOOL": "Name of the ASN pool",
+}
+
+
+def _write_frame(
+    cal: CalFile,
+    source: BinaryIO,
+    out: BinaryIO,
+    values: Mapping[str, str],
+    history: list[str],
+    exptype: str,
+    changing: bool,
+) -> dict[str, int]:
+    """Everything but the pixels that change; gives the offsets at which those belong."""
+    places: dict[str, int] = {}
+    shape = cal.shape
+    for i, hdu in enumerate(cal.hdus):
+        matched = changing and hdu.version == 1 and hdu.name in (*MATCHED, "DQ") and hdu.shape == shape
+        if i == 0:
+            out.write(_primary_header(hdu.header, values, history))
+            _copy(source, out, hdu.data_start, hdu.end)
+        elif hdu.name == "ASDF":
+            tree = {_IN_TREE[key]: value for key, value in values.items()}
+            tree["meta.asn.exptype"] = exptype
+            out.write(_asdf_hdu(cal, hdu, tree))
+        elif matched:
+            header = _without_checksum(hdu.header)
+            out.write(header.tostring().encode("ascii"))
+            places[hdu.name] = out.tell()
+            out.truncate(out.tell() + hdu.end - hdu.data_start)  # zeros, padding among them
+            out.seek(0, os.SEEK_END)
+        else:
+            _copy(source, out, hdu.start, hdu.end)
+    return places
+
+
+def _primary_header(header: fits.Header, values: Mapping[str, str], history: list[str]) -> bytes:
+    header = _without_checksum(header)
+    for key, value in values.items():
+        if key in header:
+            set_text(header, key, value)
+        else:
+            steps = [k for k in header if k.startswith("S_")] if key == "S_OUTLIR" else []
+            card = (key, value, _COMMENTS.get(key, ""))
+            header.insert(steps[-1], card, after=True) if steps else header.append(card, end=False)
+    for line in history:
+        header.add_history(line)
+    return header.tostring().encode("ascii")
+
+
+def set_text(header: fits.Header, key: str, value: str) -> None:
+    """Change a keyword that holds text; its comment is dropped where it would not fit on the card any more."""
+    comment = header.comments[key]
+    used = len(fits.Card(key, value).image.rstrip()) + len(" / ")
+    header[key] = (value, comment if used + len(comment) <= fits.Card.length else "")
+
+
+def _without_checksum(header: fits.Header) -> fits.Header:
+    """A copy without the sums over content that is about to change."""
+    header = header.copy()
+    for key in ("CHECKSUM", "DATASUM"):
+        header.remove(key, ignore_missing=True)
+    return header
+
+
+def _asdf_hdu(cal: CalFile, hdu: Hdu, tree: Mapping[str, str]) -> bytes:
+    content = read_asdf(cal)
+    assert content is not None
+    try:
+        content = asdf_text.update(content, tree)
+    except Exception as error:
+        raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from error
+    header = _without_checksum(hdu.header)
+    header["NAXIS1"], header["NAXIS2"] = len(content), 1
+    header["TFORM1"] = f"{len(content)}B"
+    return header.tostring().encode("ascii") + content + b"\0" * (-len(content) % 2880)
+
+
+def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
+    source.seek(start)
+    while start < end:
+        chunk = source.read(min(_CHUNK, end - start))
+        out.write(chunk)
+        start += len(chunk)
+
+
+def _write_matched(
+    cal: CalFile, source: BinaryIO, out: BinaryIO, places: Mapping[str, int], flagged: np.ndarray
+) -> dict[str, int]:
+    out.flush()
+    counts = {"flagged": int(np.count_nonzero(flagged)), "newly_unusable": 0, "unusable": 0}
+    hdus = {name: image_hdu(cal, name) for name in places}
+    for start, stop in bands(cal.shape[0], _BAND):
+        arrays = {n: to_native(read_stored(source, cal, h, start, stop), h) for n, h in hdus.items()}
+        was_finite = np.isfinite(arrays["SCI"])
+        bad = match(arrays, flagged[start:stop])
+        counts["newly_unusable"] += int(np.count_nonzero(bad & was_finite))
+        counts["unusable"] += int(np.count_nonzero(bad))
+        for name, values in arrays.items():
+            position = places[name] + start * hdus[name].shape[1] * values.itemsize
+            os.pwrite(out.fileno(), to_stored(values, hdus[name]).data, position)
+    return counts
+
+
+def match(arrays: dict[str, np.ndarray], flagged: np.ndarray) -> np.ndarray:
+    """Make NaN and DO_NOT_USE agree in all arrays of one exposure, in place.
+
+    Parameters
+    ----------
+    arrays : dict of ndarray
+        Some of :data:`MATCHED`, and DQ if there is one; all of one shape.
+    flagged : ndarray of bool
+        Pixels that get DO_NOT_USE and OUTLIER.
+
+    Returns
+    -------
+    ndarray of bool
+        Pixels that can't be used.
+    """
+    bad = flagged.copy()
+    for name, values in arrays.items():
+        bad |= (values & DO_NOT_USE).astype(bool) if name == "DQ" else np.isnan(values)
+    for name, values in arrays.items():
+        if name == "DQ":
+            values[bad] |= DO_NOT_USE
+            values[flagged] |= FLAGGED
+        else:
+            values[bad] = np.nan
+    return bad

@@ -1,0 +1,89 @@
+"""Where tasks run (here, in local processes, on a Dask cluster), and how much memory that took.
+
+Library functions take an executor or None; this is the only place that makes one. Nothing heavy is imported before
+it is needed, so the command line can import this module for every command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from badpix.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+@contextmanager
+def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
+    """Where tasks run: nowhere else (None), in local processes, or on a Dask cluster.
+
+    Raises
+    ------
+    UsageError
+        If dask.distributed is not installed.
+    DataError
+        If no scheduler answers at the address.
+    """
+    if dask:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise UsageError("--dask needs dask.distributed: pip install 'badpix[cluster]'") from None
+        try:
+            client = Client(dask)  # waits as long as dask's own setting says: distributed.comm.timeouts.connect
+        except (OSError, TimeoutError, ValueError) as error:
+            raise DataError(f"--dask {dask}: no scheduler answers: {error}") from None
+        with client, client.get_executor() as executor:
+            yield executor
+    elif workers > 1:
+        from concurrent.futures import ProcessPoolExecutor
+
+        from badpix.io.spawn import Context
+
+        with ProcessPoolExecutor(workers, Context(), initializer=end_with_parent) as executor:
+            yield executor
+    else:
+        yield None
+
+
+def end_with_parent() -> None:
+    """Make this worker end when the process that started it is gone, even killed: no orphans wait for ever."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_after, args=(parent.join,), daemon=True).start()
+
+
+def _leave_after(wait: object) -> None:
+    wait()  # type: ignore[operator]
+    os._exit(1)
+
+
+def peak_memory(pid: int | str = "self") -> int:
+    """Peak resident memory of a process, bytes (ru_maxrss would include the parent's before exec)."""
+    try:
+        with open(f"/proc/{pid}/status") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if pid != "self":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_of_workers() -> int:
+    """Largest peak resident memory among the living worker processes of this one, bytes."""
+    from multiprocessing import active_children
+
+    return max((peak_memory(p.pid) for p in active_children() if p.pid), default=0)

@@ -1,0 +1,195 @@
+"""The MASK reference file: its header, its two extensions, reading and writing.
+
+The layout is that which CRDS certifies and the pipeline's DQ initialisation decodes: no data in the primary HDU,
+``DQ`` as unsigned 32-bit integers in standard bits, ``DQ_DEF`` from the same flag table, no ASDF. A file is
+written under a temporary name, read back, decoded and checked by :mod:`badpix.mask.rules` before it is renamed into
+place. Equal inputs and parameters give equal bytes: no clock time enters the file (DATE is that of the newest input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix import detectors, dq
+from badpix.detectors import Window
+from badpix.errors import DataError
+from badpix.io.layout import open_fits, plain_header
+from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
+from badpix.mask.combine import standard_bits
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A MASK in memory.
+
+    Attributes
+    ----------
+    image : uint32 ndarray
+        (ny, nx), standard bits, science frame.
+    detector : str
+        DETECTOR.
+    window : Window
+        Place on the detector.
+    header : dict
+        Primary keywords of the file it was read from; empty for a new one.
+    history : list of str
+        HISTORY cards of that file.
+    path : Path or None
+        That file.
+    """
+
+    image: NDArray[np.uint32]
+    detector: str
+    window: Window
+    header: dict[str, Any] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+    path: Path | None = None
+
+    @property
+    def reference(self) -> NDArray[np.bool_]:
+        """Reference pixels: by geometry, and those that the image itself marks (IRS2)."""
+        border = detectors.measure_border(detectors.get(self.detector), self.window)
+        marked = (self.image & dq.VALUE["REFERENCE_PIXEL"]) != 0
+        return border | marked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the mask covers the whole detector."""
+        size = (self.window.ysize, self.window.xsize)
+        return size == detectors.get(self.detector).shape or self.window.ysize == detectors.IRS2_ROWS
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_mask(path: str | Path) -> Mask:
+    """A MASK file, decoded into standard bits through its own DQ_DEF, as the pipeline does.
+
+    Raises
+    ------
+    DataError
+        If it is no MASK file, or a flag would be lost in decoding.
+    """
+    path = Path(path)
+    with open_fits(path) as hdus:
+        if "DQ" not in hdus:
+            raise DataError(f"{path}: extension DQ is missing; not a MASK file")
+        header = plain_header(hdus[0].header)
+        history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
+        stored = np.asarray(hdus["DQ"].data)
+        rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
+        names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
+        info = hdus[-1].fileinfo()
+        if rows is None and path.suffix != ".gz" and info["datLoc"] + info["datSpan"] != path.stat().st_size:
+            raise DataError(f"{path}: truncated: DQ_DEF is missing, and the file ends inside a block")
+    if stored.ndim != 2 or stored.dtype.kind not in "iu":
+        raise DataError(f"{path}: DQ is {stored.dtype} of shape {stored.shape}, expected a 2-D image of integers")
+    try:
+        image = standard_bits(stored, names) if names else stored.astype(np.uint32)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return Mask(image, str(header.get("DETECTOR", "")), _window(header, image.shape), header, history, path)
+
+
+def _window(header: Mapping[str, Any], shape: tuple[int, ...]) -> Window:
+    """Place of a mask on its detector; a file that does not say starts at 1, 1."""
+    start = [header.get(k) if isinstance(header.get(k), int) else 1 for k in ("SUBSTRT1", "SUBSTRT2")]
+    return Window(int(start[0] or 1), int(start[1] or 1), shape[1], shape[0])
+
+
+def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The first image of a FITS file that is no MASK (a bad-pixel map of another tool), and its primary header.
+
+    Raises
+    ------
+    DataError
+        If it has none.
+    """
+    with open_fits(path) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2:
+                return np.asarray(hdu.data), plain_header(hdus[0].header)
+    raise DataError(f"{path}: holds no two-dimensional image")
+
+
+def is_mask_file(path: str | Path) -> bool:
+    """Whether a file has a DQ extension (else it may be a plain map)."""
+    with open_fits(path) as hdus:
+        return "DQ" in hdus
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def write_mask(path: str | Path, image: NDArray[np.uint32], header: fits.Header, *, overwrite: bool = False) -> None:
+    """Write a MASK file whole or not at all, after reading it back and checking it.
+
+    Raises
+    ------
+    UsageError
+        If it exists and ``overwrite`` is false.
+    DataError
+        If what was written does not decode to what was meant, or breaks a rule of the format.
+    """
+    from badpix.mask import rules
+
+    path = check_target(path, overwrite)
+    if image.dtype != np.uint32 or image.ndim != 2:
+        raise TypeError(f"the mask is {image.dtype} with {image.ndim} axes, expected uint32 with 2")
+    header = header.copy()
+    header["FILENAME"] = (path.name, "name of this file")
+    with atomic_path(path, overwrite) as temporary:
+        write_hdus(temporary, _hdus(image, header))
+        found = rules.read_file(temporary, path.name)
+        if found.image is None or not np.array_equal(standard_bits(found.image, found.table), image):
+            raise DataError(f"{path}: what was written does not decode to what was meant; nothing was replaced")
+        faults = [f.message for f in rules.faults_of(found) if f.severity == "error"]
+        if faults:
+            raise DataError(f"{path}: not written, it would break the format: " + "; ".join(faults))
+
+
+def _hdus(image: NDArray[np.uint32], header: fits.Header) -> fits.HDUList:
+    used = int(np.bitwise_or.reduce(image, axis=None))
+    table = [f for f in dq.FLAGS if f.use == "mask" or used & f.value]
+    columns = [
+        fits.Column("BIT", "J", array=np.array([f.bit for f in table], np.int32)),
+        fits.Column("VALUE", "J", bzero=2**31, array=np.array([f.value for f in table], np.uint32)),
+        fits.Column("NAME", "40A", array=np.array([f.name for f in table])),
+        fits.Column("DESCRIPTION", "80A", array=np.array([f.description for f in table])),
+    ]
+    return fits.HDUList(
+        [
+            fits.PrimaryHDU(header=header),
+            fits.ImageHDU(image, name="DQ"),
+            table_hdu(columns, "DQ_DEF"),
+        ]
+    )
+
+
+def place(mask: Mask) -> tuple[Mask, NDArray[np.bool_]]:
+    """A subarray mask in the full frame of its detector, and the part of it that the mask covers."""
+    facts = detectors.get(mask.detector)
+    full = np.zeros(facts.shape, np.uint32)
+    covered = np.zeros(facts.shape, bool)
+    rows = slice(mask.window.ystart - 1, mask.window.ystart - 1 + mask.window.ysize)
+    columns = slice(mask.window.xstart - 1, mask.window.xstart - 1 + mask.window.xsize)
+    if full[rows, columns].shape != mask.image.shape:
+        raise DataError(f"{mask.path}: its window {tuple(mask.window)} reaches outside {facts.name}")
+    full[rows, columns] = mask.image
+    covered[rows, columns] = True
+    return replace(mask, image=full, window=facts.full), covered
+
+
+def evidence_header(mask_path: Path) -> dict[str, Any]:
+    """Primary keywords of an evidence file: whose evidence it is, and the checksum of that mask's DQ."""
+    with fits.open(mask_path, memmap=False) as hdus:
+        keep = ("INSTRUME", "DETECTOR", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "DATE", "BPVERSN")
+        facts = {key: hdus[0].header[key] for key in keep if key in hdus[0].header}
+        return {**facts, "MASKFILE": mask_path.name, "MASKSUM": hdus["DQ"].header["DATASUM"]}

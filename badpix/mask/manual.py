@@ -1,0 +1,150 @@
+"""Manual lists of pixels: read, cut to a window, added to a DQ image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors, dq
+from badpix.errors import UsageError
+from badpix.io.exposure import Exposure
+from badpix.mask import combine, manual
+from badpix.mask.combine import flag_value
+
+DQ = NDArray[np.uint32]
+
+
+class ManualRow(NamedTuple):
+    """One line of a manual list: rows, columns, flag."""
+
+    y: slice
+    x: slice
+    flag: str
+
+
+def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = False) -> list[ManualRow]:
+    """Lines of a manual list: ``x y flag`` separated by white space, ``#`` starts a comment.
+
+    x and y are whole numbers or ranges inclusive of both ends: ``a:b``, ``a:`` (to the last), ``:b`` (from the
+    first), ``:`` (all). A header line ``x y flag`` may stand at the top.
+
+    Parameters
+    ----------
+    path : path
+        The list.
+    shape : tuple of int
+        Rows and columns of the full image, reference pixels included.
+    one_based : bool
+        Whether the list counts from 1.
+
+    Raises
+    ------
+    UsageError
+        At a line that can't be understood, an unknown flag, or a pixel outside the image; the message has the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: manual list can't be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        words = line.split("#")[0].split()
+        if not words or [w.lower() for w in words] == ["x", "y", "flag"]:
+            continue
+        where = f"{path}: line {number}"
+        if len(words) != 3:
+            raise UsageError(f"{where}: found {line.strip()!r}, expected 'x y flag'")
+        try:
+            flag_value(words[2])
+            x = parse_range(words[0], shape[1], one_based)
+            y = parse_range(words[1], shape[0], one_based)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+        rows.append(ManualRow(y, x, words[2].upper()))
+    return rows
+
+
+def parse_range(text: str, size: int, one_based: bool = False) -> slice:
+    """The half-open slice meant by ``7``, ``3:7``, ``3:``, ``:7`` or ``:`` (inclusive in the text).
+
+    Raises
+    ------
+    UsageError
+        If it is no range or reaches outside 0 ... size - 1.
+    """
+    first, colon, last = text.partition(":")
+    shift = 1 if one_based else 0
+    try:
+        low = int(first) - shift if first else 0
+        high = (int(last) - shift if last else size - 1) if colon else low
+        if not first and not colon:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"found {text!r}, expected a pixel or a range such as 3:7") from None
+    if low > high:
+        raise UsageError(f"{text!r} runs backwards")
+    if not (low >= 0 and high < size):
+        raise UsageError(f"{text!r} lies outside {shift} to {size - 1 + shift}")
+    return slice(low, high + 1)
+
+
+def add_manual(image: DQ, rows: Sequence[ManualRow], do_not_use: Collection[str]) -> DQ:
+    """A copy of ``image`` with manual flags added; flags in ``do_not_use`` add DO_NOT_USE."""
+    out = image.copy()
+    for row in rows:
+        value = flag_value(row.flag) | (dq.VALUE["DO_NOT_USE"] if row.flag in do_not_use else 0)
+        out[row.y, row.x] |= np.uint32(value)
+    return out
+
+
+def find_manual_file(name: str | None, exposure: Exposure) -> Path | None:
+    """The manual list: a file, the detector's shipped one (``default``; few have one), or none."""
+    if name != "default":
+        return Path(name) if name else None
+    shipped = f"manual/{exposure.keyword('INSTRUME')}_{exposure.keyword('DETECTOR')}_manual_flags.txt".lower()
+    found = Path(str(files("badpix.configs").joinpath(shipped)))
+    return found if found.is_file() else None
+
+
+def read_manual_file(name: str | Path | None, exposure: Exposure) -> list[manual.ManualRow]:
+    """Rows of a manual list (full-frame coordinates), cut to the window of an exposure.
+
+    Raises
+    ------
+    UsageError
+        If a line can't be understood.
+    """
+    if not name:
+        return []
+    facts = exposure.detector
+    window = exposure.window
+    return cut_rows(manual.read_manual(name, (max(facts.shape[0], window.ysize), facts.shape[1])), window)
+
+
+def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window) -> list[manual.ManualRow]:
+    """Manual rows in the coordinates of a window; what lies outside is left out."""
+    out = []
+    for row in rows:
+        y = _shift(row.y, window.ystart - 1, window.ysize)
+        x = _shift(row.x, window.xstart - 1, window.xsize)
+        if y.start < y.stop and x.start < x.stop:
+            out.append(manual.ManualRow(y, x, row.flag))
+    return out
+
+
+def _shift(span: slice, start: int, size: int) -> slice:
+    return slice(max(span.start - start, 0), min(span.stop - start, size))
+
+
+def _add_manual(
+    image: NDArray[np.uint32], rows: Sequence[manual.ManualRow], do_not_use: set[str], reference: NDArray[np.bool_]
+) -> NDArray[np.uint32]:
+    """Manual flags added, HOT over DEAD again, reference pixels protected."""
+    added = combine.resolve_hot_dead(manual.add_manual(image, rows, do_not_use))
+    return combine.protect_reference(added, reference)[0]

@@ -1,0 +1,186 @@
+"""A MASK file as it stands on disk, broken or not, and what is called a fault in it.
+
+Where :mod:`badpix.mask.file` gives masks that are sound, this reads as much as can be read, so that
+:mod:`badpix.mask.rules` can say what is wrong. It opens FITS files (``astropy.io.fits``) itself for that reason.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from badpix import detectors
+from badpix.detectors import IRS2_ROWS, Detector, Window
+from badpix.errors import DataError
+
+COLUMNS = {"BIT": "J", "VALUE": "J", "NAME": "40A", "DESCRIPTION": "80A"}
+
+
+class Fault(NamedTuple):
+    """One broken rule: ``error`` or ``warning``, a short name of the rule, what was found and what is expected."""
+
+    severity: str
+    rule: str
+    message: str
+
+
+Faults = Iterator[Fault]
+
+
+def error(rule: str, message: str) -> Fault:
+    """A rule that a file must not break."""
+    return Fault("error", rule, message)
+
+
+def warning(rule: str, message: str) -> Fault:
+    """Something legal that deserves a look."""
+    return Fault("warning", rule, message)
+
+
+class Row(NamedTuple):
+    """One row of DQ_DEF as it stands in the file."""
+
+    number: int
+    bit: int
+    value: int
+    name: str
+    description: str
+
+
+@dataclass
+class MaskFile:
+    """What a file holds, as far as it could be read; None for what could not.
+
+    ``reference`` and ``detector`` are known only where DETECTOR and the window make sense.
+    """
+
+    name: str
+    header: fits.Header
+    hdus: list[tuple[str, str]]  # extension name, kind: image, table, other
+    dq_header: fits.Header | None = None
+    image: NDArray[Any] | None = None
+    table_header: fits.Header | None = None
+    columns: list[str] | None = None
+    rows: list[Row] | None = None
+    has_primary_data: bool = False
+    sums: tuple[tuple[str, str, int | None], ...] = ()  # extension, keyword, 1 right, 0 wrong, None missing
+
+    @property
+    def detector(self) -> Detector | None:
+        """The detector, if DETECTOR names one."""
+        try:
+            return detectors.get(str(self.header.get("DETECTOR")))
+        except DataError:
+            return None
+
+    @property
+    def table(self) -> dict[str, int]:
+        """DQ_DEF as flag names and their values; empty where there is none."""
+        return {row.name: row.value for row in self.rows or ()}
+
+    @property
+    def window(self) -> Window | None:
+        """Place on the detector: SUBSTRT and the size of the image; None where a keyword is no whole number."""
+        start = [self.header.get(k) for k in ("SUBSTRT1", "SUBSTRT2")]
+        if self.image is None or self.image.ndim != 2 or not all(type(v) is int for v in start):
+            return None
+        ny, nx = self.image.shape
+        return Window(start[0], start[1], nx, ny)  # type: ignore[arg-type]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the image has the size of the whole detector."""
+        if self.detector is None or self.image is None:
+            return False
+        ny, nx = self.detector.shape
+        return self.image.shape in ((ny, nx), (IRS2_ROWS, nx))
+
+    @property
+    def is_irs2(self) -> bool:
+        """Whether the image is a NIRSpec frame with interleaved reference pixels."""
+        nirspec = self.detector is not None and self.detector.instrument == "NIRSPEC"
+        return nirspec and self.image is not None and self.image.shape[0] == IRS2_ROWS
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_file(path: Path, name: str) -> MaskFile:
+    """What a file holds, broken or not; before any rule is applied.
+
+    Raises
+    ------
+    DataError
+        If it is no FITS file, or a part of it is missing.
+    """
+    try:
+        return _read(path, name)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, fits.VerifyError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise DataError(f"not readable as FITS: {reason}") from None
+
+
+def _read(path: Path, name: str) -> MaskFile:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+            _check_complete(path, hdus)
+            sums = tuple(row for hdu in hdus for row in _sums(hdu))
+            kinds = [(hdu.name.upper(), _kind(hdu)) for hdu in hdus]
+            found = MaskFile(name, hdus[0].header.copy(), kinds, sums=sums)
+            found.has_primary_data = hdus[0].header.get("NAXIS", 0) != 0
+            for hdu in hdus[1:]:
+                _take(found, hdu)
+    return found
+
+
+def _check_complete(path: Path, hdus: fits.HDUList) -> None:
+    size = path.stat().st_size
+    for hdu in hdus:
+        info = hdu.fileinfo()
+        packed = isinstance(hdu, fits.CompImageHDU) or path.suffix == ".gz"  # other sizes on disk
+        if info and not packed and info["datLoc"] + hdu.size > size:
+            end = info["datLoc"] + hdu.size
+            raise OSError(f"truncated: extension {hdu.name} ends at byte {end}, the file at {size}")
+
+
+def _kind(hdu: Any) -> str:
+    if isinstance(hdu, fits.CompImageHDU):
+        return "compressed image"
+    return "image" if hdu.is_image else "table" if isinstance(hdu, fits.BinTableHDU) else "other"
+
+
+def _take(found: MaskFile, hdu: Any) -> None:
+    """Keep the first DQ image and the first DQ_DEF table."""
+    name = hdu.name.upper()
+    if name == "DQ" and found.dq_header is None:
+        found.dq_header = hdu.header.copy()
+        data = hdu.data if hdu.is_image else None
+        found.image = None if data is None else np.asarray(data)
+    if name == "DQ_DEF" and found.table_header is None and isinstance(hdu, fits.BinTableHDU):
+        found.table_header = hdu.header.copy()
+        found.columns = [c.upper() for c in hdu.columns.names]
+        if set(COLUMNS) <= set(found.columns):
+            found.rows = [_row(n, row) for n, row in enumerate(hdu.data, 1)]
+
+
+def _row(number: int, row: Any) -> Row:
+    bit, value = (int(row[k]) for k in ("BIT", "VALUE"))
+    name, description = (str(row[k]).rstrip() for k in ("NAME", "DESCRIPTION"))
+    return Row(number, bit, value, name, description)
+
+
+def _sums(hdu: Any) -> Iterator[tuple[str, str, int | None]]:
+    """CHECKSUM and DATASUM of one HDU; before its data are touched, since that may change them in memory."""
+    for keyword, verify in (("CHECKSUM", "verify_checksum"), ("DATASUM", "verify_datasum")):
+        there = keyword in hdu.header
+        yield hdu.name.upper(), keyword, int(getattr(hdu, verify)() == 1) if there else None

@@ -1,0 +1,196 @@
+"""From the YAML files of ``badpix rebuild`` to jobs: one detector each, everything checked before anything is read.
+
+A file describes one detector, or has a list ``detectors:`` whose entries are laid over ``defaults:`` (section by
+section, ``inputs`` role by role). An entry may be the bare name of a detector. ``{detector}`` and ``{instrument}``
+in the names of inputs, manual lists and the output stand for the lower-case names, so eighteen detectors need one
+set of lines. Paths start at the file's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from badpix import detectors, errors
+from badpix.errors import BadpixError, DataError, UsageError
+from badpix.mask import header as mask_header
+from badpix.settings import files as settings_files
+from badpix.settings import param
+
+KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
+OF_OTHERS = "compare ifu image simulate".split()  # sections of other commands in the same file
+SECTIONS = ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is known about one detector before its files are looked at.
+
+    Attributes
+    ----------
+    detector : str
+        DETECTOR.
+    source : Path
+        The YAML file.
+    output : str
+        The mask's path with ``{date}`` still in its name.
+    values, inputs : dict
+        By section: complete checked values; inputs by role.
+    stages : tuple of str
+        Searches to make: ``flats``, ``darks``.
+    """
+
+    detector: str
+    source: Path
+    output: str
+    values: dict[str, dict[str, Any]]
+    inputs: dict[str, dict[str, Any]]
+    stages: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where products, locks and logs of this detector live: beside the mask, under its detector's name."""
+        return Path(self.output).parent / self.detector.lower()
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Values of the section ``rebuild``."""
+        return self.values["rebuild"]
+
+
+def read_jobs(names: list[Path]) -> tuple[list[Job], list[tuple[Path, BadpixError]]]:
+    """Jobs of all files, and the files that can't be used with the reason: one bad file does not stop the others.
+
+    Raises
+    ------
+    UsageError
+        If two jobs would write to the same place.
+    """
+    jobs: list[Job] = []
+    failed: list[tuple[Path, BadpixError]] = []
+    for name in names:
+        try:
+            jobs += read_file(name)
+        except (UsageError, DataError) as error:
+            failed.append((Path(name), error))
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        if job.folder in seen:
+            raise UsageError(f"{job.source}: {job.detector}: {job.folder} is also that of {seen[job.folder]}")
+        seen[job.folder] = job.source
+    return jobs, failed
+
+
+def read_file(name: str | Path) -> list[Job]:
+    """Jobs of one YAML file.
+
+    Raises
+    ------
+    UsageError
+        At an unknown key, a wrong value, a missing detector or output.
+    """
+    path = Path(os.path.abspath(name))
+    tree = settings_files.load_file(path)
+    _check_keys(tree, (*KEYS, *OF_OTHERS, "detectors", "defaults"), str(path))
+    if "detectors" not in tree and "defaults" not in tree:
+        return [_make_job(tree, path)]
+    common = _mapping(tree.get("defaults"), f"{path}: defaults")
+    _check_keys(common, (*KEYS, *OF_OTHERS), f"{path}: defaults")
+    common = merge_trees({k: v for k, v in tree.items() if k not in ("detectors", "defaults")}, common)
+    entries = tree.get("detectors")
+    if not isinstance(entries, list) or not entries:
+        raise UsageError(f"{path}: detectors: found {entries!r}, expected a list")
+    jobs = []
+    for entry in entries:
+        own = {"detector": entry} if isinstance(entry, str) else _mapping(entry, f"{path}: detectors")
+        _check_keys(own, (*KEYS, *OF_OTHERS), f"{path}: detectors")
+        jobs.append(_make_job(merge_trees(common, own), path))
+    return jobs
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise UsageError(f"{where}: found {value!r}, expected 'name: value' lines")
+    return dict(value or {})
+
+
+def _check_keys(tree: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in tree:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key {key!r}{errors.nearest(str(key), known)}")
+
+
+def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``: mappings key by key at every depth, anything else as a whole."""
+    out = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merge_trees(out[key], value) if both else value
+    return out
+
+
+def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
+    if not tree.get("detector"):
+        raise UsageError(f"{path}: detector is missing")
+    try:
+        facts = detectors.get(str(tree["detector"]))
+    except DataError as error:
+        raise UsageError(f"{path}: detector: {error}") from None
+    where = f"{path}: {facts.name}"
+    words = {"{detector}": facts.name.lower(), "{instrument}": facts.instrument.lower()}
+    tree = _fill(tree, words)
+    values, inputs = {}, {}
+    for name in SECTIONS:
+        content = settings_files.resolve_paths(name, _mapping(tree.get(name), f"{where}: {name}"), path.parent)
+        values[name], inputs[name] = _section({**tree, name: content}, name, where)
+    values["reference"] = mask_header.check_texts(values["reference"])
+    return Job(facts.name, path, _output(tree, path, where), values, inputs, _stages(tree, values, inputs, where))
+
+
+def _section(tree: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    sec = param.section(name)
+    given, inputs = settings_files.section_values(tree, sec, where)
+    chosen = given.pop("set", None) or tree.get("set") or "default"
+    return param.check(sec, given, where, chosen), inputs
+
+
+def _fill(value: Any, words: Mapping[str, str]) -> Any:
+    """``value`` with the words in braces replaced in all its texts."""
+    if isinstance(value, str):
+        for word, text in words.items():
+            value = value.replace(word, text)
+        return value
+    if isinstance(value, Mapping):
+        return {k: _fill(v, words) for k, v in value.items()}
+    return [_fill(v, words) for v in value] if isinstance(value, list) else value
+
+
+def _output(tree: Mapping[str, Any], path: Path, where: str) -> str:
+    output = tree.get("output")
+    if not isinstance(output, str) or not output.endswith(".fits"):
+        raise UsageError(f"{where}: output: found {output!r}, expected a name such as masks/{{detector}}_mask.fits")
+    full = os.path.abspath(path.parent / output)
+    if "{" in full.replace("{date}", ""):
+        raise UsageError(
+            f"{where}: output: {output}: unknown field; known are {{instrument}}, {{detector}}, {{date}}"
+        )
+    if "{" in os.path.dirname(full):
+        raise UsageError(f"{where}: output: {output}: only the file's own name may hold {{date}}")
+    return full
+
+
+def _stages(
+    tree: Mapping[str, Any], values: Mapping[str, Any], inputs: Mapping[str, Any], where: str
+) -> tuple[str, ...]:
+    stages = []
+    for name in ("flats", "darks"):
+        if inputs[name].get("rate") or inputs[name].get("raw"):
+            stages.append(name)
+        elif name in tree:
+            raise UsageError(f"{where}: {name}.inputs.rate is missing, and so is raw: there is nothing to search")
+    if not stages and not (values["merge"]["masks"] or inputs["merge"].get("masks")):
+        raise UsageError(f"{where}: neither flats nor darks nor merge.masks: there is nothing to build")
+    return tuple(stages)

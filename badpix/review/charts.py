@@ -1,0 +1,170 @@
+"""Small charts as SVG text, for the report: histogram with limits, profile along an axis, ramp.
+
+They print, scale and need no script. Colours come from the page's style sheet by class; every chart has a title for
+screen readers.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.review.pixel_ramps import Ramp
+
+WIDTH, HEIGHT = 560, 220
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 40
+
+
+def _frame(title: str, body: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+    text = html.escape(title)
+    return (
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><title>{text}</title>'
+        f"{body}</svg>"
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", css: str = "tick") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def find_ticks(low: float, high: float, number: int = 5) -> list[float]:
+    """Round values between two ends: 1, 2 or 5 times a power of ten apart."""
+    span = high - low
+    if not np.isfinite(span) or span <= 0:
+        return [low]
+    raw = span / number
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = float(next(m for m in (1, 2, 5, 10) if m * power >= raw) * power)
+    first = np.ceil(low / step - 1e-9)
+    return [float(v) for v in np.arange(first * step, high + step * 1e-6, step)]
+
+
+def tick_text(value: float) -> str:
+    """A tick's label: thousands with commas, no minus zero."""
+    value = 0.0 if abs(value) < 1e-12 else value
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == round(value) else f"{value:.6g}"
+
+
+class Axes:
+    """A rectangle with linear axes: data to SVG coordinates."""
+
+    def __init__(
+        self, x: tuple[float, float], y: tuple[float, float], width: int = WIDTH, height: int = HEIGHT
+    ) -> None:
+        self.x0, self.x1 = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
+        self.y0, self.y1 = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
+        self.width, self.height = width, height
+
+    def to_x(self, value: float) -> float:
+        """Horizontal place."""
+        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (self.width - LEFT - RIGHT)
+
+    def to_y(self, value: float) -> float:
+        """Vertical place."""
+        return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM)
+
+    def draw(self, x_label: str, y_label: str, y_ticks: Sequence[tuple[float, str]] | None = None) -> str:
+        """Axes, ticks and labels."""
+        bottom = self.height - BOTTOM
+        parts = [_line(LEFT, bottom, self.width - RIGHT, bottom, "axis"), _line(LEFT, TOP, LEFT, bottom, "axis")]
+        for value in find_ticks(self.x0, self.x1, 6 if self.width > 400 else 3):
+            parts.append(_line(self.to_x(value), bottom, self.to_x(value), bottom + 4, "axis"))
+            parts.append(_text(self.to_x(value), bottom + 16, tick_text(value)))
+        for value, text in y_ticks or [(v, tick_text(v)) for v in find_ticks(self.y0, self.y1, 4)]:
+            parts.append(_line(LEFT - 4, self.to_y(value), LEFT, self.to_y(value), "axis"))
+            parts.append(_text(LEFT - 7, self.to_y(value) + 4, text, "end"))
+        parts.append(_text((LEFT + self.width - RIGHT) / 2, self.height - 6, x_label, css="label"))
+        middle = (TOP + bottom) / 2
+        turned = f'x="12" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 12 {middle:.0f})"'
+        parts.append(f'<text class="label" {turned}>{html.escape(y_label)}</text>')
+        return "".join(parts)
+
+    def path(self, x: NDArray[Any], y: NDArray[Any]) -> str:
+        """Path data of a line; breaks where a value is missing."""
+        out, pen = [], "M"
+        for a, b in zip(x, y, strict=True):
+            if not np.isfinite(b):
+                pen = "M"
+                continue
+            out.append(f"{pen}{self.to_x(float(a)):.1f} {self.to_y(float(b)):.1f}")
+            pen = "L"
+        return "".join(out)
+
+
+def draw_histogram(
+    counts: NDArray[np.int64],
+    edges: NDArray[np.float64],
+    limits: Sequence[tuple[float, str]],
+    title: str,
+    x_label: str,
+) -> str:
+    """Pixels by value (logarithmic), with limits as dashed lines."""
+    logs = np.log10(np.maximum(counts, 0.5))
+    top = max(1.0, float(np.ceil(logs.max() + 0.05)))
+    axes = Axes((float(edges[0]), float(edges[-1])), (float(np.log10(0.5)), top))
+    ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
+    steps_x, steps_y = np.repeat(edges, 2)[1:-1], np.repeat(logs, 2)
+    start, end = axes.to_x(float(edges[0])), axes.to_x(float(edges[-1]))
+    bottom = HEIGHT - BOTTOM
+    area = f"M{start:.1f} {bottom}L{axes.path(steps_x, steps_y)[1:]}L{end:.1f} {bottom}Z"
+    body = f'<path class="area" d="{area}"/>' + axes.draw(x_label, "pixels", ticks)
+    for k, (value, text) in enumerate(limits):
+        place = axes.to_x(value)
+        body += _line(place, TOP, place, bottom, "limit")
+        side = "end" if place > WIDTH * 0.6 else "start"
+        body += _text(place + (-4 if side == "end" else 4), TOP + 10 + 13 * k, text, side, "limit-text")
+    return _frame(title, body)
+
+
+def _power_of_ten(k: int) -> str:
+    """1, 10, 100, 1k, ... 10M."""
+    return f"{10 ** (k - 6)}M" if k >= 6 else f"{10 ** (k - 3)}k" if k >= 3 else f"{10**k}"
+
+
+def draw_profile(values: NDArray[np.float64], odd: Sequence[int], title: str, x_label: str) -> str:
+    """Flagged pixels along rows or columns, with the odd ones marked and named."""
+    top = float(values.max()) if values.size else 1.0
+    axes = Axes((0.0, float(max(values.size - 1, 1))), (0.0, max(top, 1.0) * 1.08))
+    where = np.arange(values.size, dtype=float)
+    body = f'<path class="line" d="{axes.path(where, values)}"/>' + axes.draw(x_label, "flagged pixels")
+    for k in odd:
+        place = axes.to_x(float(k)), axes.to_y(float(values[k]))
+        body += f'<circle class="mark" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3"/>'
+        side = "end" if place[0] > WIDTH * 0.8 else "start"
+        body += _text(place[0] + (-6 if side == "end" else 6), place[1] + 4, str(k), side, "limit-text")
+    return _frame(title, body)
+
+
+def draw_ramp(ramp: Ramp, title: str) -> str:
+    """One ramp: signal, jumps, saturated groups, fit."""
+    values = np.concatenate([ramp.signal, ramp.fit])
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    margin = 0.06 * (high - low) or 1.0
+    width, height = 300, 200
+    axes = Axes((0.5, ramp.signal.size + 0.5), (low - margin, high + margin), width, height)
+    groups = np.arange(1, ramp.signal.size + 1, dtype=float)
+    body = axes.draw("group", "signal (DN)")
+    stretch = np.cumsum(ramp.jumps)
+    for k in np.unique(stretch):  # the fit starts anew at each jump
+        body += f'<path class="fit" d="{axes.path(groups, np.where(stretch == k, ramp.fit, np.nan))}"/>'
+    for g, value, jump, saturated in zip(groups, ramp.signal, ramp.jumps, ramp.saturated, strict=True):
+        if np.isfinite(value):
+            x, y = axes.to_x(float(g)), axes.to_y(float(value))
+            if jump:
+                body += (
+                    f'<path class="jump" d="M{x - 4:.1f} {y + 4:.1f}L{x:.1f} {y - 4:.1f}L{x + 4:.1f} {y + 4:.1f}Z"/>'
+                )
+            elif saturated:
+                body += f'<rect class="saturated" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"/>'
+            else:
+                body += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
+    return _frame(title, body, width, height)

@@ -1,0 +1,91 @@
+"""Which pixels to explain: those that a user names, or the worst of a type.
+
+The worst pixels of a type are those whose deciding quantity lies farthest beyond its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.errors import UsageError
+from badpix.io.evidence import Evidence
+from badpix.mask.file import Mask
+from badpix.review.readings import MAIN_QUANTITY, flags_of_search
+
+
+def find_worst(mask: Mask, evidence: Evidence | None, flag: str, number: int) -> list[tuple[int, int]]:
+    """The pixels with a flag that lie farthest beyond the limit, as (x, y) of the full frame.
+
+    Without evidence (or without a rule for the flag) the first ones are given, row by row.
+
+    Raises
+    ------
+    UsageError
+        If the flag is unknown.
+    """
+    name = flag.strip().upper()
+    if name not in dq.VALUE:
+        raise UsageError(f"--flag: {flag!r} is unknown{dq.suggest(flag)}")
+    y, x = np.nonzero((mask.image & np.uint32(dq.VALUE[name])) != 0)
+    if evidence is not None and x.size:
+        order = np.argsort(-_excess(mask, evidence, name)[y, x], kind="stable")
+        y, x = y[order], x[order]
+    x0, y0 = mask.window.xstart - 1, mask.window.ystart - 1
+    return [(int(a) + x0, int(b) + y0) for a, b in zip(x[:number], y[:number], strict=True)]
+
+
+def _excess(mask: Mask, evidence: Evidence, flag: str) -> NDArray[np.float64]:
+    """How far each pixel lies beyond the limits of the searches of a flag, in units of the limit."""
+    out = np.full(mask.image.shape, -np.inf)
+    for rule in evidence.rules:
+        limit_known = not isinstance(rule.limit, str) or rule.limit in evidence.images
+        if flag not in flags_of_search(mask, rule.search) or rule.quantity not in evidence.images or not limit_known:
+            continue
+        limit = evidence.images[rule.limit][:, :] if isinstance(rule.limit, str) else rule.limit
+        values = evidence.images[rule.quantity][:, :].astype(np.float64)
+        sign = 1.0 if rule.comparison.startswith(">") else -1.0
+        scale = np.where(np.abs(limit) > 0, np.abs(limit), 1.0)
+        out = np.fmax(out, sign * (values - limit) / scale)
+    for search, quantity in MAIN_QUANTITY.items():
+        ruled = any(r.search == search for r in evidence.rules)
+        if not ruled and quantity in evidence.images and flag in flags_of_search(mask, search):
+            values = np.abs(evidence.images[quantity][:, :].astype(np.float64))
+            out = np.fmax(out, values)
+    return out
+
+
+def parse_pixels(words: Sequence[str], one_based: bool = False) -> list[tuple[int, int]]:
+    """Pixels from ``X Y [X Y ...]``, ``X,Y`` or ``@file`` (two columns, more are ignored).
+
+    Raises
+    ------
+    UsageError
+        If they are no pairs of whole numbers.
+    """
+    numbers: list[str] = []
+    for word in words:
+        if word.startswith("@"):
+            numbers += _pixel_file(Path(word[1:]))
+        else:
+            numbers += word.replace(",", " ").split()
+    try:
+        values = [int(n) - int(one_based) for n in numbers]
+    except ValueError:
+        raise UsageError(f"pixels: found {' '.join(words)!r}, expected X Y, X,Y or @list") from None
+    if len(values) % 2:
+        raise UsageError(f"pixels: {len(values)} numbers, expected pairs X Y")
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def _pixel_file(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"@{path}: list of pixels can't be read: {error}") from None
+    rows = [line.split("#")[0].replace(",", " ").split() for line in lines]
+    return [n for row in rows if len(row) >= 2 and row[0].lower() != "x" for n in row[:2]]

@@ -1,0 +1,237 @@
+"""What the evidence of a mask says about a pixel: rules with values and limits, votes by integration.
+
+1. The evidence lies beside its mask and is tied to it by the checksum of DQ.
+2. For each search: did it find the pixel (its map ``is_<search>``), and for each of its rules the value, the limit
+   and whether the comparison holds. Rules with one ``way`` are joined by *and*, different ways by *or*.
+3. Some images of the darks hold candidates alone (:data:`CANDIDATES_ONLY`): a pixel without a value there that was
+   measured otherwise lay below the first cuts of all searches. Others are what is left when charge that leaked in
+   from neighbours is taken off (:data:`CORRECTED`), while their samples are as measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from badpix import dq
+from badpix.errors import DataError
+from badpix.io import evidence as evidence_files
+from badpix.io.evidence import COMPARISONS, Evidence, Rule, holds
+from badpix.mask.file import Mask, evidence_header
+from badpix.settings import param
+
+# What a search of the darks looked at first, where the evidence lists no rule of it.
+MAIN_QUANTITY = {
+    "hot": "dark_rate",
+    "warm": "dark_rate",
+    "rc": "dark_rc",
+    "telegraph": "dark_telegraph",
+    "noisy": "dark_noise",
+    "low_pedestal": "dark_pedestal",
+}
+CANDIDATES_ONLY = ("dark_residual", "dark_noise_z", "dark_residual_z")
+CORRECTED = ("dark_rate",)
+WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
+
+
+class Reading(NamedTuple):
+    """One rule at one pixel."""
+
+    rule: Rule
+    value: float
+    limit: float
+    holds: bool
+
+    @property
+    def withholds(self) -> bool:
+        """Whether it is a further test that keeps the flag back."""
+        return self.rule.quantity.endswith(WITHHELD) and not self.holds
+
+
+class Votes(NamedTuple):
+    """Values of a quantity by integration, and how many pass the limit (None without one)."""
+
+    quantity: str
+    values: list[float]
+    passed: int | None
+
+    @property
+    def middle(self) -> float:
+        """Median of the integrations that were measured."""
+        known = [v for v in self.values if not math.isnan(v)]
+        return float(np.median(known)) if known else math.nan
+
+
+@dataclass
+class Search:
+    """What one search says about a pixel; ``found`` is None where the evidence holds no map of it."""
+
+    name: str
+    flags: list[str]
+    found: bool | None
+    readings: list[Reading] = field(default_factory=list)
+    votes: list[Votes] = field(default_factory=list)
+
+    @property
+    def ways(self) -> list[list[Reading]]:
+        """The rules by their alternatives."""
+        ways: dict[int, list[Reading]] = {}
+        for reading in self.readings:
+            ways.setdefault(reading.rule.way, []).append(reading)
+        return list(ways.values())
+
+
+# --- the evidence of a mask ------------------------------------------------------------------------------
+
+
+def read_evidence(mask: Mask, path: str | Path | None = None) -> tuple[Evidence | None, str]:
+    """The evidence of a mask (None where there is none), and what is to be said about it.
+
+    Parameters
+    ----------
+    mask : Mask
+        From :func:`crds.read_mask`.
+    path : path, optional
+        The evidence file; it lies beside the mask without one.
+
+    Raises
+    ------
+    DataError
+        If it can't be read or has another shape.
+    """
+    with open_evidence(mask, path) as (found, note):
+        if found is not None:
+            found.images = {name: np.asarray(image[:, :]) for name, image in found.images.items()}
+        return found, note
+
+
+@contextmanager
+def open_evidence(mask: Mask, path: str | Path | None = None) -> Iterator[tuple[Evidence | None, str]]:
+    """The same, with images that are unpacked where they are indexed: for a few pixels (:func:`evidence.opened`)."""
+    beside = None if mask.path is None else evidence_files.path_beside(mask.path)
+    if path is None and (beside is None or not beside.is_file()):
+        yield None, "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
+        return
+    place = Path(path if path is not None else beside)  # type: ignore[arg-type]
+    with evidence_files.opened(place) as (found, header):
+        for name, image in found.images.items():
+            if tuple(image.shape) != mask.image.shape:
+                raise DataError(f"{place}: image {name} has the shape {image.shape}, the mask {mask.image.shape}")
+        same = mask.path is None or _dq_sum(mask.path) == str(header.get("MASKSUM", ""))
+        yield (
+            found,
+            "" if same else f"{place.name} belongs to another version of this mask (its DQ has changed since)",
+        )
+
+
+def _dq_sum(path: Path) -> str:
+    try:
+        return str(evidence_header(path)["MASKSUM"])
+    except KeyError:
+        return ""
+
+
+def join_history(history: Sequence[str]) -> list[str]:
+    """HISTORY cards put together again: a card that is full goes on in the next one."""
+    lines: list[str] = []
+    full = False
+    for card in history:
+        if full and lines:
+            lines[-1] += card
+        else:
+            lines.append(card)
+        full = len(card) >= 72
+    return lines
+
+
+def flags_of_search(mask: Mask, name: str) -> list[str]:
+    """Flags that a search sets: by the mapping that the mask was made with (its HISTORY), else the default one."""
+    own = [name.upper()] if name.upper() in dq.VALUE else []
+    mapping = dict(param.section("darks")["flag_values"].default)
+    for line in join_history(mask.history):
+        found = re.search(r"darks\.flag_values = (.*?)(?: \[\w+\])?: ", line)
+        if found:
+            mapping |= {k.lower(): v.split(",") for k, _, v in (w.partition(":") for w in found[1].split()) if v}
+    return [flag.upper() for flag in mapping.get(name.lower(), own)]
+
+
+def manual_lists(mask: Mask) -> list[str]:
+    """Names of the manual lists that a mask was made with: of flats by their keyword, of merge by its HISTORY."""
+    name = str(mask.header.get("BPFMANFL", "none"))
+    names = [] if name.lower() in ("none", "") else [Path(name).name]
+    for line in join_history(mask.history):
+        found = re.search(r"merge\.manual = (.*?)(?: \[\w+\])?: ", line)
+        names += [word for word in found[1].split(", ") if word != "none"] if found else []
+    return list(dict.fromkeys(names))
+
+
+# --- one pixel -------------------------------------------------------------------------------------------
+
+
+def read_searches(mask: Mask, evidence: Evidence, row: int, column: int) -> list[Search]:
+    """What all searches say about a pixel of the mask's image."""
+    return [_read_search(mask, evidence, name, row, column) for name in search_names(evidence)]
+
+
+def read_quantities(evidence: Evidence, row: int, column: int) -> dict[str, float]:
+    """All that was measured of a pixel of the mask's image."""
+    images = {name: image for name, image in evidence.images.items() if not name.startswith("is_")}
+    return {name: float(image[row, column]) for name, image in images.items()}
+
+
+def is_candidate(quantities: Mapping[str, float]) -> bool:
+    """Whether the darks looked at a pixel closer; one that could not be measured counts as such."""
+    measured = not math.isnan(quantities.get("dark_noise", math.nan)) and not is_undetermined(quantities)
+    return not measured or any(not math.isnan(quantities.get(name, math.nan)) for name in CANDIDATES_ONLY)
+
+
+def is_undetermined(quantities: Mapping[str, float]) -> bool:
+    """Whether the darks could not tell what a pixel is."""
+    return quantities.get("dark_undetermined", 0) > 0
+
+
+def search_names(evidence: Evidence) -> list[str]:
+    """All searches that the evidence knows, by their rules and maps."""
+    names = {r.search.lower(): r.search for r in evidence.rules}
+    for image in evidence.images:
+        if image.startswith("is_"):
+            names.setdefault(image.removeprefix("is_"), image.removeprefix("is_"))
+    return list(names.values())
+
+
+def _read_search(mask: Mask, evidence: Evidence, name: str, row: int, column: int) -> Search:
+    found = evidence.images.get(f"is_{name.lower()}")
+    out = Search(name, flags_of_search(mask, name), None if found is None else bool(found[row, column]))
+    for rule in evidence.rules:
+        if rule.search != name or rule.quantity not in evidence.images:
+            continue
+        if isinstance(rule.limit, str) and rule.limit not in evidence.images:
+            continue
+        out.readings.append(Reading(rule, *holds(rule, evidence, row, column)))
+        votes = _votes(evidence, rule, row, column)
+        if votes is not None and votes.quantity not in {v.quantity for v in out.votes}:
+            out.votes.append(votes)
+    return out
+
+
+def _votes(evidence: Evidence, rule: Rule, row: int, column: int) -> Votes | None:
+    """Values by integration of the quantity of a rule (or of the search itself)."""
+    for name in (rule.quantity, rule.search.lower()):
+        samples = evidence.samples.get(name)
+        if samples is None:
+            continue
+        here = np.flatnonzero((samples.x == column) & (samples.y == row))
+        if here.size:
+            values = samples.values[here[0]].astype(float)
+            passed = None
+            if name == rule.quantity and not isinstance(rule.limit, str):
+                passed = int(COMPARISONS[rule.comparison](values, np.float64(rule.limit)).sum())  # type: ignore[attr-defined]
+            return Votes(name, [float(v) for v in values], passed)
+    return None

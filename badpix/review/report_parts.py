@@ -1,0 +1,347 @@
+"""The tables and charts of the report, each a function from the mask (and its evidence) to HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import detectors, dq
+from badpix.errors import DataError
+from badpix.io.evidence import Evidence, Rule
+from badpix.io.exposure import open_exposure
+from badpix.mask.combine import count_flags
+from badpix.mask.file import Mask
+from badpix.review import charts, choose, explain, readings
+from badpix.review.check import Checked, common_part
+from badpix.review.compare import Comparison
+from badpix.review.pixel_ramps import read_ramps
+from badpix.review.plots import histogram
+from badpix.review.readings import join_history
+
+FACTS = {
+    "DETECTOR": "Detector", "INSTRUME": "Instrument", "SUBARRAY": "Subarray", "READPATT": "Readout pattern",
+    "P_READPA": "Readout patterns", "EXP_TYPE": "Exposure type", "P_EXP_TY": "Exposure types", "AUTHOR": "Author",
+    "DESCRIP": "Description", "PEDIGREE": "Pedigree", "USEAFTER": "Use after", "DATE": "Date", "BPVERSN": "Made by",
+}  # fmt: skip
+TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:", "Parameter values and descriptions:", "Note:")
+ODD_SIGMA = 8.0  # how far a row or column stands out before it is named
+MOST = 12  # transitions and odd lines that are shown
+CHARTS = 16  # histograms
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
+    """A table; numbers to the right; cells that are ready-made HTML are marked by :class:`Markup`."""
+    right = [bool(rows) and all(_is_number(row[k]) for row in rows) for k in range(len(columns))]
+    css_of = {True: ' class="number"', False: ""}
+    head = "".join(f"<th{css_of[r]}>{html.escape(c)}</th>" for c, r in zip(columns, right, strict=True))
+    body = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table class="{css}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Markup):
+        return f"<td>{value}</td>"
+    text = html.escape(f"{value:,}" if isinstance(value, int) else str(value))
+    return f'<td class="number">{text}</td>' if _is_number(value) else f"<td>{text}</td>"
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return True
+    return not isinstance(value, Markup) and bool(re.fullmatch(r"[-+]?[\d.,]+ ?%?|-", str(value)))
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.4f} %"
+
+
+# --- what it is ------------------------------------------------------------------------------------------
+
+
+def headline(mask: Mask, checked: Checked, previous: Mask | None) -> str:
+    """One sentence with the numbers that matter, and whether the checks passed."""
+    science = ~mask.reference
+    counts = count_flags(mask.image, science)
+    n = int(science.sum())
+    errors = sum(f.severity == "error" for f in checked.faults)
+    warnings = len(checked.faults) - errors
+    verdict = "Checks passed" if checked.passed else "Checks failed"
+    detail = ", ".join(
+        f"{k} {word}{'s' if k != 1 else ''}" for k, word in ((errors, "error"), (warnings, "warning")) if k
+    )
+    name = html.escape(mask.path.name if mask.path else "")
+    out = f'<p class="eyebrow">Bad-pixel mask</p><h1>{html.escape(mask.detector)}</h1><p class="file">{name}</p>'
+    out += (
+        f'<p class="lead"><strong>{counts["any"]:,}</strong> of {n:,} science pixels are flagged '
+        f"(<strong>{_percent(counts['any'], n)}</strong>), {counts.get('DO_NOT_USE', 0):,} are not to be used "
+        f"({_percent(counts.get('DO_NOT_USE', 0), n)})."
+    )
+    if previous is not None:
+        old, new, shared = common_part(previous, mask)
+        before = count_flags(old, shared)["any"]
+        now = count_flags(new, shared)["any"]
+        out += f" The previous mask flagged {before:,} ({now - before:+,} now)."
+    css = "good" if checked.passed else "bad"
+    return out + f'</p><p><span class="verdict {css}">{verdict}</span> {html.escape(detail)}</p>'
+
+
+def facts_table(mask: Mask) -> str:
+    """Keywords that say what the mask is, and its window."""
+    rows = [[label, str(mask.header[key])] for key, label in FACTS.items() if mask.header.get(key) not in (None, "")]
+    w = mask.window
+    rows.append(["Window", f"{w.xsize} x {w.ysize} pixels, from ({w.xstart}, {w.ystart}) counted from 1"])
+    return table(["", ""], rows, "facts")
+
+
+def check_list(checked: Checked) -> str:
+    """Errors and warnings of the checks."""
+    if not checked.faults:
+        return f"<p>Nothing found. Checked: {html.escape(', '.join(checked.done))}.</p>"
+    rows = "".join(
+        f'<li class="{f.severity}"><strong>{f.severity.capitalize()}</strong> '
+        f"<code>{html.escape(f.rule)}</code> {html.escape(f.message)}</li>"
+        for f in checked.faults
+    )
+    return f'<ul class="faults">{rows}</ul><p>Checked: {html.escape(", ".join(checked.done))}.</p>'
+
+
+# --- counts ----------------------------------------------------------------------------------------------
+
+
+def count_table(mask: Mask, checked: Checked, previous: Mask | None, colours: Mapping[str, str]) -> str:
+    """Science pixels by flag, how many of them are unusable, and the previous mask beside them."""
+    science = ~mask.reference
+    inside = mask.image[science]
+    unusable = (inside & np.uint32(dq.VALUE["DO_NOT_USE"])) != 0
+    before = count_flags(*common_part(previous, mask)[::2]) if previous is not None else {}
+    rows = []
+    for row in checked.flags:
+        name = row["flag"]
+        value = dq.VALUE.get(name, 0xFFFFFFFF)
+        swatch = f'<span class="swatch" style="background:{colours[name]}"></span>' if name in colours else ""
+        label = "any flag" if name == "any" else name
+        cells: list[Any] = [Markup(f'{swatch}<span data-flag="{name}">{label}</span>'), row["pixels"],
+                            f"{row['percent']:.4f} %"]  # fmt: skip
+        cells.append(int((unusable & ((inside & np.uint32(value)) != 0)).sum()))
+        if previous is not None:
+            old = before.get(name, 0)
+            cells += [old, f"{row['pixels'] - old:+,}"]
+        rows.append(cells)
+    columns = ["Flag", "Pixels", "Share of science", "Not to be used"]
+    return table(columns + (["Previous", "Change"] if previous is not None else []), rows, "counts")
+
+
+def search_table(mask: Mask, evidence: Evidence | None) -> str:
+    """What each search found, from its map, and by which limits."""
+    if evidence is None:
+        return "<p>No evidence beside the mask: its searches are not known here.</p>"
+    rows = []
+    for name in readings.search_names(evidence):
+        found = evidence.images.get(f"is_{name.lower()}")
+        own = [r for r in evidence.rules if r.search == name and not _is_veto(r.quantity)]
+        limits = "; ".join(dict.fromkeys(_limit_words(r) for r in own))
+        count = "-" if found is None else int(np.count_nonzero(found[:, :]))
+        rows.append([name, count, ", ".join(readings.flags_of_search(mask, name)), limits])
+    return table(["Search", "Pixels", "Sets", "Limits"], rows)
+
+
+def _is_veto(quantity: str) -> bool:
+    """Whether a quantity is only the yes or no of further tests."""
+    return quantity.endswith((readings.WITHHELD, readings.OTHERWISE))
+
+
+def _limit_words(rule: Rule) -> str:
+    limit = rule.limit if isinstance(rule.limit, str) else f"{rule.limit:.4g}"
+    return f"{rule.quantity} {rule.comparison} {limit} {rule.unit}".strip()
+
+
+def transitions_table(pair: Comparison | None, previous: Mask | None) -> str:
+    """What changed since the previous mask."""
+    if pair is None or previous is None:
+        return "<p>No previous mask was given (<code>--against</code>).</p>"
+    total = sum(t.pixels for t in pair.transitions)
+    name = html.escape(previous.path.name if previous.path else "the previous mask")
+    out = f"<p>{total:,} pixels changed since {name}.</p>"
+    if not total:
+        return out
+    rows = [[t.old, t.new, t.pixels] for t in pair.transitions[:MOST]]
+    rest = len(pair.transitions) - MOST
+    out += table(["From", "To", "Pixels"], rows)
+    return out + (f"<p>And {rest} rarer kinds: <code>badpix compare</code> lists all.</p>" if rest > 0 else "")
+
+
+# --- where -----------------------------------------------------------------------------------------------
+
+
+def amplifier_table(mask: Mask) -> str:
+    """Density of flagged pixels in the region of each amplifier."""
+    facts = detectors.get(mask.detector)
+    amplifiers = detectors.amplifier_map(facts, mask.window)
+    science = ~mask.reference
+    flagged = (mask.image != 0) & science
+    mean = flagged.sum() / max(int(science.sum()), 1)
+    rows = []
+    for k in range(4):
+        here = science & (amplifiers == k)
+        if here.any():
+            n, bad = int(here.sum()), int((flagged & here).sum())
+            ratio = bad / n / mean if mean else 0.0
+            rows.append([f"{k + 1}", n, bad, _percent(bad, n), f"{ratio:.2f}"])
+    return table(["Amplifier", "Science pixels", "Flagged", "Share", "Relative to all"], rows)
+
+
+def find_odd_lines(counts: NDArray[np.float64], sigma: float = ODD_SIGMA) -> list[int]:
+    """Rows or columns with far more flagged pixels than the others: robust deviation, and at least ten pixels."""
+    middle = float(np.median(counts))
+    spread = max(1.4826 * float(np.median(np.abs(counts - middle))), np.sqrt(max(middle, 1.0)))
+    odd = np.flatnonzero((counts - middle > sigma * spread) & (counts - middle >= 10))
+    return [int(k) for k in odd[np.argsort(-counts[odd], kind="stable")][:MOST]]
+
+
+def profiles(mask: Mask) -> str:
+    """Flagged science pixels along columns and rows; lines that stand out are named."""
+    flagged = (mask.image != 0) & ~mask.reference
+    out = ""
+    for name, axis in (("column", 0), ("row", 1)):
+        counts = flagged.sum(axis=axis).astype(np.float64)
+        odd = find_odd_lines(counts)
+        start = (mask.window.xstart if axis == 0 else mask.window.ystart) - 1
+        words = ", ".join(f"{name} {k + start} ({counts[k]:.0f} pixels)" for k in odd)
+        text = f"Stands out: {words}." if odd else f"No {name} stands out."
+        chart = charts.draw_profile(counts, odd, f"Flagged pixels by {name}", f"{name} (from 0)")
+        out += f"<figure>{chart}<figcaption>Flagged pixels by {name}. {html.escape(text)}</figcaption></figure>"
+    return f'<div class="charts">{out}</div>'
+
+
+# --- what it was decided on ------------------------------------------------------------------------------
+
+
+def histograms(mask: Mask, evidence: Evidence | None) -> str:
+    """One histogram a quantity that a rule compares with a number; the others follow without limits."""
+    if evidence is None:
+        return "<p>No evidence beside the mask: make it with <code>--evidence</code>.</p>"
+    used = {r.quantity: None for r in evidence.rules}
+    limits_only = {r.limit for r in evidence.rules if isinstance(r.limit, str)}
+    names = [n for n in evidence.images if not n.startswith("is_") and n not in limits_only and not _is_veto(n)]
+    names = sorted(names, key=lambda n: n not in used)
+    science = ~mask.reference
+    out, drawn = "", 0
+    for name in names:
+        values = evidence.images[name][:, :][science].astype(np.float64)
+        if drawn == CHARTS or np.unique(values[:10_000]).size <= 2 or not np.isfinite(values).any():
+            continue
+        drawn += 1
+        rules = [r for r in evidence.rules if r.quantity == name and not isinstance(r.limit, str)]
+        joined: dict[tuple[float, str], list[str]] = {}
+        for r in rules:
+            joined.setdefault((float(r.limit), r.comparison), []).append(r.search)
+        limits = [(v, f"{', '.join(dict.fromkeys(s))} {c} {v:.4g}") for (v, c), s in joined.items()]
+        unit = next((f" ({r.unit})" for r in rules if r.unit), "")
+        label = name.replace("_", " ")
+        counts, edges = histogram(values, [v for v, _ in limits])
+        chart = charts.draw_histogram(counts, edges, limits, f"Histogram of {label}", label + unit)
+        by_meaning: dict[str, list[str]] = {}
+        for r in rules:
+            by_meaning.setdefault(r.meaning, []).append(r.search)
+        meaning = "; ".join(f"{', '.join(dict.fromkeys(s))}: {m}" for m, s in by_meaning.items() if m)
+        few = " (candidates alone)" if name in readings.CANDIDATES_ONLY else ""
+        caption = f"<strong>{html.escape(label)}</strong>. {html.escape(meaning)}{few}"
+        out += f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+    return f'<div class="charts">{out}</div>' if out else "<p>The evidence holds no quantity to show.</p>"
+
+
+def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) -> str:
+    """The worst pixel of each type, in the first few exposures."""
+    if not paths:
+        return "<p>No exposures were given (<code>--ramps</code>).</p>"
+    out = ""
+    skip: tuple[str, ...] = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL", "ADJ_OPEN")
+    if "DARK" in str(open_exposure(paths[0], names=()).header.get("EXP_TYPE", "")):
+        skip += ("DEAD", "LOW_QE", "OPEN")  # a dark does not show how a pixel responds to light
+    science = ~mask.reference
+    for flag in (f.name for f in dq.FLAGS if f.name not in skip):
+        if not np.any((mask.image & np.uint32(dq.VALUE[flag]) != 0) & science):
+            continue
+        x, y = choose.find_worst(mask, evidence, flag, 1)[0]
+        try:
+            ramps = read_ramps(list(paths)[:3], x, y)[:3]
+        except DataError as error:
+            return f"<p>Ramps can't be shown: {html.escape(str(error))}</p>"
+        drawn = "".join(charts.draw_ramp(r, f"{flag} pixel ({x}, {y}), {r.label}") for r in ramps)
+        sentences = explain.explain(mask, evidence, x, y).sentences
+        sentence = next((t.split("): ", 1)[-1] for t in sentences if t.startswith(f"{flag} (")), "")
+        slopes = ", ".join(f"{r.slope:.4g}" for r in ramps)
+        caption = (
+            f"<strong>{flag}</strong> pixel ({x}, {y}): {html.escape(sentence)} Slopes: {slopes} {ramps[0].unit}."
+        )
+        out += f'<figure class="ramps"><div>{drawn}</div><figcaption>{caption}</figcaption></figure>'
+    key = (
+        '<p class="key">Circles: signal; triangles: jumps; squares: saturated groups; line: fit with one slope and a '
+        "level for each stretch between jumps.</p>"
+    )
+    return key + out
+
+
+# --- texts of the file -----------------------------------------------------------------------------------
+
+
+def parameters_table(mask: Mask) -> str:
+    """Parameters of the searches, from HISTORY."""
+    pattern = re.compile(r"^(?:Input history: )?(\w+)\.(\w+) = (.*?)(?: \[(\w+)\])?: (.*)$")
+    found = [m.groups() for m in map(pattern.match, join_history(mask.history)) if m]
+    if not found:
+        return "<p>The mask does not say.</p>"
+    rows = [[section, name, value, meaning] for section, name, value, _, meaning in found]
+    return table(["Command", "Parameter", "Value", "Meaning"], rows, "parameters")
+
+
+def inputs_block(mask: Mask) -> str:
+    """Files that the mask was made from, and those that were rejected with the reason."""
+    rows: list[list[Any]] = []
+    inside = False
+    for line in join_history(mask.history):
+        if any(line.startswith(topic) for topic in TOPICS):
+            inside = line.startswith("DATA USED:")
+            first = line.removeprefix("DATA USED:").strip() if inside else ""
+            if first:
+                rows.append([first, "used", ""])
+            continue
+        if not inside or not line.startswith("  "):
+            continue
+        text = line.strip()
+        if text.startswith("rejected:"):
+            name, _, why = text.removeprefix("rejected:").strip().partition(":")
+            rows.append([name, "rejected", why.strip()])
+        elif text.startswith("sha256") and rows:
+            rows[-1][2] = Markup(f"<code>{html.escape(text.split()[-1][:16])}…</code>")
+        else:
+            rows.append([text, "used", ""])
+    return table(["File", "", "sha256, or the reason"], rows, "inputs") if rows else "<p>The mask does not say.</p>"
+
+
+def history_block(mask: Mask) -> str:
+    """The whole HISTORY, as it stands in the file."""
+    return f"<pre>{html.escape(chr(10).join(join_history(mask.history)))}</pre>"
+
+
+def glossary(mask: Mask) -> str:
+    """The flags that a mask may carry, in words; those of this mask first."""
+    used = int(np.bitwise_or.reduce(mask.image, axis=None))
+    rows = [
+        [f.name, f"{f.bit}", f"{f.value:,}", f.description, "yes" if used & f.value else ""]
+        for f in sorted(dq.FLAGS, key=lambda f: not used & f.value)
+        if f.use == "mask" or used & f.value
+    ]
+    return table(["Flag", "Bit", "Value", "Meaning", "In this mask"], rows)

@@ -1,0 +1,120 @@
+"""Parameter files: YAML (or ASDF) with one section a command, not yet checked against the declarations.
+
+Repeated keys and whatever is no mapping are refused. Paths in a file start at the file's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from badpix.errors import UsageError, nearest
+from badpix.settings.param import Section, section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """The content of a parameter file (YAML, or ASDF by its name), not yet checked.
+
+    Raises
+    ------
+    UsageError
+        If it can't be read, is no mapping, or repeats a key.
+    """
+    from pathlib import Path
+
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such parameter file")
+    tree = _load_asdf(path) if path.suffix.lower() == ".asdf" else _load_yaml(path)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: found {type(tree).__name__}, expected sections such as 'flats:'")
+    return {str(k): v for k, v in tree.items()}
+
+
+def _load_yaml(path: Path) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """A safe loader that refuses repeated keys instead of keeping the last one."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        keys = [loader.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UsageError(f"{path}: line {node.start_mark.line + 1}: key {key!r} is given twice")
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def _load_asdf(path: Path) -> Any:
+    import asdf
+
+    try:
+        with asdf.open(path, lazy_load=False) as af:
+            return {k: v for k, v in af.tree.items() if k not in ("asdf_library", "history")}
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path}: not readable as ASDF: {error}") from None
+
+
+def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a parameter file says about one section: ``(values, inputs)``; both empty where it says nothing.
+
+    Raises
+    ------
+    UsageError
+        If the section is no mapping or names an unknown kind of input.
+    """
+    values = tree.get(sec.name) or {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{source}: {sec.name}: found {values!r}, expected 'name: value' lines")
+    inputs = values.get("inputs") or {}
+    if not isinstance(inputs, Mapping):
+        raise UsageError(f"{source}: {sec.name}.inputs: found {inputs!r}, expected 'rate: files'")
+    for role, files in inputs.items():
+        if role not in sec.inputs:
+            raise UsageError(f"{source}: {sec.name}.inputs: unknown kind {role!r}{nearest(str(role), sec.inputs)}")
+        if not all(isinstance(f, str) for f in (files if isinstance(files, list) else [files])):
+            raise UsageError(f"{source}: {sec.name}.inputs.{role}: found {files!r}, expected names of files")
+    return {k: v for k, v in values.items() if k != "inputs"}, dict(inputs)
+
+
+def resolve_paths(name: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A section of a parameter file with paths that start at the file's folder, not at the current directory."""
+    try:
+        sec = section(name)
+    except ModuleNotFoundError:
+        return dict(values)
+    kinds = {p.name: p.kind for p in sec.params}
+    out = dict(values)
+    for key, value in values.items():
+        if key == "inputs" and isinstance(value, Mapping):
+            out[key] = {role: _beside(folder, v) for role, v in value.items()}
+        elif kinds.get(key) in ("path", "paths") and value:
+            found = _beside(folder, value)
+            out[key] = found[0] if kinds[key] == "path" and isinstance(value, str) else found
+    return out
+
+
+def _beside(folder: Path, value: Any) -> Any:
+    """Names of files that start at a folder; what is no name stays as it is, for the check that follows."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        return value
+    special = ("none", "default")
+    keep = [n in special or os.path.isabs(n.lstrip("@")) for n in names]
+    return [
+        n if k else ("@" if n.startswith("@") else "") + str(folder / n.lstrip("@"))
+        for n, k in zip(names, keep, strict=True)
+    ]

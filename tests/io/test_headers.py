@@ -1,0 +1,112 @@
+"""The quick reader of headers against astropy, and what it must leave to astropy."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from checkout import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import make_hdus, write_rate
+
+from badpix.io import headers
+from badpix.io.exposure import open_exposure
+from badpix.io.layout import plain_header
+
+DATA = ROOT.parent / "shared" / "data"
+REAL = sorted(DATA.rglob("*.fits")) if DATA.is_dir() else []
+IMAGE = np.arange(80 * 96, dtype=np.float32).reshape(80, 96)
+TEXT = st.text("abc '/&=01.ET", max_size=30)
+VALUES = st.one_of(
+    TEXT, st.booleans(), st.integers(-(10**12), 10**12), st.floats(allow_nan=False, allow_infinity=False)
+)
+
+
+def same_as_astropy(path):
+    units = headers.scan(path)
+    assert units is not None
+    with fits.open(path, memmap=False) as hdus:
+        assert len(units) == len(hdus)
+        for unit, hdu in zip(units, hdus, strict=True):
+            wanted = plain_header(hdu.header)
+            assert {**wanted, "EXTEND": None} == {**unit.header, "EXTEND": None}  # astropy adds that one
+            info = hdu.fileinfo()
+            assert (unit.offset, unit.size) == (info["datLoc"], info["datSpan"])
+            assert unit.name == ("" if hdu.name == "PRIMARY" else hdu.name)
+
+
+@pytest.mark.parametrize("path", REAL or [None], ids=lambda p: getattr(p, "name", "none"))
+def test_real_files(path):
+    if path is None:
+        pytest.skip("no real files here")
+    same_as_astropy(path)
+
+
+@pytest.mark.parametrize("shape", [(80, 96), (3, 80, 96), (2, 3, 80, 96)])
+def test_slope_files_with_tables_and_long_texts(tmp_path, shape):
+    hdus = make_hdus(np.zeros(shape, np.float32), S_REGION="POLYGON ICRS " + "1.234567890 " * 30)
+    column = fits.Column("ASDF", "PB()", array=np.array([np.frombuffer(b"x" * 5000, np.uint8)], dtype=object))
+    hdus.append(fits.BinTableHDU.from_columns([column], name="ASDF"))
+    hdus.writeto(tmp_path / "a.fits")
+    same_as_astropy(tmp_path / "a.fits")
+
+
+@given(st.dictionaries(st.from_regex(r"\A[A-Z][A-Z0-9_-]{2,6}Q\Z"), VALUES, max_size=8))
+def test_values_are_those_of_astropy_or_left_to_it(values):
+    header = fits.Header()
+    for key, value in values.items():
+        header[key] = (value, "a / comment")
+    header["NOTHING"] = None
+    text = header.tostring(endcard=False, padding=False)
+    again = plain_header(fits.Header.fromstring(text))
+    try:
+        assert headers.parse(text) == again
+    except headers.Odd:
+        assert any("'" in str(v) or "&" in str(v) for v in values.values())
+
+
+@pytest.mark.parametrize(
+    "card", ["HIERARCH ESO DET = 1", "BLAH    no value", "ODD     = 'text", "ODD     = 1 2", "ODD     = (1, 2)"]
+)
+def test_odd_cards_are_left_to_astropy(card):
+    with pytest.raises(headers.Odd):
+        headers.parse(card.ljust(80))
+
+
+def break_file(kind, data):
+    """A FITS file that is not plain, or no FITS file."""
+    if kind == "cut":
+        return data[:-2880]
+    if kind == "more":
+        return data + b"\0" * 2880
+    if kind == "header alone":
+        return data[:2000]
+    if kind == "gzip":
+        return gzip.compress(data)
+    return {"empty": b"", "text": b"SIMPLE\n" * 3000, "no simple": data.replace(b"SIMPLE  =", b"SAMPLE  =", 1)}[kind]
+
+
+@pytest.mark.parametrize("kind", ["cut", "more", "header alone", "gzip", "empty", "text", "no simple"])
+def test_broken_files_are_left_to_astropy(tmp_path, kind):
+    data = write_rate(tmp_path / "a_rate.fits", IMAGE).read_bytes()
+    (tmp_path / "b.fits").write_bytes(break_file(kind, data))
+    assert headers.scan(tmp_path / "b.fits") is None
+
+
+def test_compressed_extensions_are_left_to_astropy(tmp_path):
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(IMAGE, name="SCI")]).writeto(tmp_path / "a.fits")
+    assert headers.scan(tmp_path / "a.fits") is None
+
+
+def test_both_ways_give_one_exposure(tmp_path, monkeypatch):
+    path = write_rate(tmp_path / "a_rate.fits", IMAGE)
+    quick = open_exposure(path)
+    monkeypatch.setattr(headers, "scan", lambda path: None)
+    slow = open_exposure(path)
+    assert quick.arrays == slow.arrays
+    assert {k: v for k, v in slow.header.items() if k != "EXTEND"} == {
+        k: v for k, v in quick.header.items() if k != "EXTEND"
+    }

@@ -1,0 +1,68 @@
+"""Pictures: they are written, equal data give equal bytes, histograms hold every pixel and every limit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from badpix import dq
+from badpix.errors import UsageError
+from badpix.io import figure
+from badpix.io.evidence import Detection, Evidence, Rule
+from badpix.review import plots
+
+
+@pytest.fixture
+def found():
+    norm = np.random.default_rng(1).normal(1, 0.02, (60, 80)).astype(np.float32)
+    norm[5, 7], norm[0] = 0.02, np.nan
+    rules = [Rule("DEAD", "flat_norm", "<", 0.05, "", ""), Rule("LOW_QE", "flat_norm", "<", 0.5, "", "")]
+    evidence = Evidence({"flat_mean": norm * 40, "flat_norm": norm}, rules)
+    return Detection({"DEAD": norm < 0.05}, evidence)
+
+
+def test_flats_write_their_four_pictures_the_same_each_time(tmp_path, found):
+    image = np.where(found.maps["DEAD"], np.uint32(dq.VALUE["DEAD"]), np.uint32(0))
+    written = [
+        plots.write_flats(found, image, tmp_path / name) for name in ("a", "b") if not (tmp_path / name).mkdir()
+    ]
+    assert [p.name for p in written[0]] == ["flat_mean.png", "flat_norm.png", "flat_norm_histogram.png", "flags.png"]
+    for first, second in zip(*written, strict=True):
+        assert first.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert first.read_bytes() == second.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32)),
+    st.lists(st.floats(-1e6, 1e6), max_size=3),
+)
+def test_a_histogram_holds_every_pixel_and_every_limit(values, limits):
+    counts, edges = plots.histogram(values, limits)
+    assert counts.sum() == values.size
+    assert (np.diff(edges) > 0).all()
+    for limit in limits:
+        assert edges[0] <= limit <= edges[-1]
+
+
+def test_nothing_measured_is_an_empty_histogram():
+    counts, _ = plots.histogram(np.full((3, 3), np.nan))
+    assert counts.sum() == 0
+
+
+def test_a_missing_matplotlib_is_named(monkeypatch):
+    monkeypatch.setattr(figure, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'badpix\[plots\]'"):
+        figure.require_matplotlib()
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),
+       st.integers(1, 4))  # fmt: skip
+def test_small_pictures_hold_the_means_of_what_was_measured(image, step):
+    image[image > 50] = np.nan
+    small = plots.shrink(image, step)
+    for y, x in np.ndindex(*small.shape):
+        block = image[y * step : (y + 1) * step, x * step : (x + 1) * step]
+        good = block[np.isfinite(block)]
+        assert small[y, x] == pytest.approx(good.mean(), abs=1e-4) if good.size else np.isnan(small[y, x])
