@@ -160,10 +160,10 @@ def _pictures(folder: str | None) -> Any:
     if not folder:
         return None
     from badpix.io.figure import picture_folder
-    from badpix.review.plots import write_flats
+    from badpix.review.plots import describe, write_flats
 
     place = picture_folder(folder)
-    return lambda found, image: write_flats(found, image, place)
+    return lambda found, used, image: write_flats(found, image, place, describe(used))
 
 
 @click.command(

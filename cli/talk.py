@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from badpix import __version__
-from badpix.io.workers import peak_memory
+from badpix.io.workers import peak_memory, peak_of_ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,10 +120,11 @@ class Talk:
     def finish(self, command: str, outputs: Sequence[str | Path], summary: Mapping[str, Any]) -> None:
         """The result: paths on stdout, or the JSON."""
         seconds = round(time.monotonic() - self.started, 2)
-        memory = peak_memory()
+        memory, child = peak_memory(), peak_of_ended()
         written = ", ".join(str(p) for p in outputs)
         if not self.as_json:
-            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:.0f} MB")
+            beside = f", {child / 1e6:,.0f} MB in its largest worker" if child > memory else ""
+            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:,.0f} MB{beside}")
             for path in outputs:
                 click.echo(str(path))
         else:
@@ -136,6 +137,7 @@ class Talk:
                 "notes": self.notes,
                 "seconds": seconds,
                 "peak_memory_mb": round(memory / 1e6, 1),
+                "peak_memory_of_workers_mb": round(child / 1e6, 1),
             }
             import json
 

@@ -38,7 +38,7 @@ def build_flats(
     executor: Executor | None = None,
     memory: float = 32e6,
     tick: Callable[[int, int], None] = flats_search.quiet,
-    look: Callable[[Detection, NDArray[np.uint32]], None] | None = None,
+    look: Callable[[Detection, Sequence[Exposure], NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
 ) -> Product:
     """A MASK from flats: see :mod:`badpix.flats.search`.
@@ -79,7 +79,7 @@ def build_flats(
     image = combine.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
     image = _add_manual(image, rows, listed, reference)
     if look is not None:
-        look(found, image)
+        look(found, used, image)
     if not with_evidence:
         found.evidence.images.clear()
     inputs = hash_inputs([e.path for e in (*used, *raws)] + ([manual] if manual else []))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io.cal import read_layout
-from badpix.io.layout import open_fits
+from badpix.io.layout import reading
 from badpix.io.output import pack_hdu, table_hdu
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -234,16 +234,38 @@ def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no evidence there; make the mask with --evidence")
-    with open_fits(path) as hdus:
-        if "RULES" not in hdus:
-            raise DataError(f"{path}: extension RULES is missing: not an evidence file")
-        found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
-        for hdu in hdus[1:]:
-            if isinstance(hdu, fits.CompImageHDU):
-                found.images[hdu.name.lower()] = hdu.section
-            elif hdu.name.startswith("SAMPLES_"):
-                found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
-        yield found, dict(hdus[0].header)
+    with ExitStack() as stack:  # what goes wrong while it is open is not its fault, unless it happens in reading it
+        with reading(path):
+            hdus = stack.enter_context(fits.open(path, mode="readonly", memmap=False, lazy_load_hdus=True))
+            found, header = _read_contents(path, hdus)
+        yield found, header
+
+
+def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, Any]]:
+    if "RULES" not in hdus:
+        raise DataError(f"{path}: extension RULES is missing: not an evidence file")
+    found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
+    for hdu in hdus[1:]:
+        if isinstance(hdu, fits.CompImageHDU):
+            found.images[hdu.name.lower()] = Stored(hdu, path)
+        elif hdu.name.startswith("SAMPLES_"):
+            found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
+    return found, dict(hdus[0].header)
+
+
+class Stored:
+    """An image in an open evidence file: what is indexed is unpacked, and a damaged tile names the file."""
+
+    def __init__(self, hdu: fits.CompImageHDU, path: Path) -> None:
+        self._hdu, self._path = hdu, path
+        self.shape = tuple(hdu.shape)
+
+    def __getitem__(self, where: Any) -> Any:
+        with reading(self._path):
+            return self._hdu.section[where]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:, :], dtype)
 
 
 def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:

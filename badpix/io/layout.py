@@ -94,11 +94,23 @@ def open_fits(source: str | Path, path: str | Path | None = None) -> Iterator[fi
     path = path or source
     if not Path(source).is_file():
         raise DataError(f"{path}: no such file")
+    with reading(path), fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
+        yield hdus
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """A block that reads a file, without astropy's warnings; all that goes wrong in it is the file's fault.
+
+    Raises
+    ------
+    DataError
+        Naming the file.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
-                yield hdus
+            yield
     except BadpixError:
         raise
     except Exception as error:  # a damaged file makes astropy raise nearly anything

@@ -82,6 +82,14 @@ def peak_memory(pid: int | str = "self") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def peak_of_ended() -> int:
+    """Largest peak resident memory among the child processes of this one that have ended, bytes."""
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return largest * (1 if sys.platform == "darwin" else 1024)
+
+
 def peak_of_workers() -> int:
     """Largest peak resident memory among the living worker processes of this one, bytes."""
     from multiprocessing import active_children

@@ -8,7 +8,7 @@ place. Equal inputs and parameters give equal bytes: no clock time enters the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def read_mask(path: str | Path) -> Mask:
         if "DQ" not in hdus:
             raise DataError(f"{path}: extension DQ is missing; not a MASK file")
         header = plain_header(hdus[0].header)
+        _refuse_exposure(path, header, [hdu.name for hdu in hdus])
         history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
         stored = np.asarray(hdus["DQ"].data)
         rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
@@ -96,6 +97,22 @@ def read_mask(path: str | Path) -> Mask:
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return Mask(image, str(header.get("DETECTOR", "")), _window(header, image.shape), header, history, path)
+
+
+def _refuse_exposure(path: Path, header: Mapping[str, Any], names: Sequence[str]) -> None:
+    """An exposure has a DQ extension too, but it holds what happened to that exposure.
+
+    Raises
+    ------
+    DataError
+        If REFTYPE says something else than MASK, or the file has science data.
+    """
+    kind = str(header.get("REFTYPE", "")).upper()
+    if kind == "MASK" or (not kind and "SCI" not in names):
+        return
+    found = f"REFTYPE = {kind!r}" if kind else f"an exposure ({header.get('DATAMODL', 'extension SCI')})"
+    hint = "" if kind else "; badpix explain EXPOSURE X Y tells what the bits of an exposure mean"
+    raise DataError(f"{path}: found {found}, expected a MASK file{hint}")
 
 
 def _window(header: Mapping[str, Any], shape: tuple[int, ...]) -> Window:
@@ -113,6 +130,9 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
         If it has none.
     """
     with open_fits(path) as hdus:
+        _refuse_exposure(
+            Path(path), plain_header(hdus[0].header), [hdu.name for hdu in hdus if hdu.name in ("SCI", "DQ")]
+        )
         for hdu in hdus:
             if hdu.is_image and getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2:
                 return np.asarray(hdu.data), plain_header(hdus[0].header)
@@ -120,9 +140,15 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def is_mask_file(path: str | Path) -> bool:
-    """Whether a file has a DQ extension (else it may be a plain map)."""
+    """Whether a file has a DQ extension and is no exposure (else it may be a plain map)."""
     with open_fits(path) as hdus:
-        return "DQ" in hdus
+        return "DQ" in hdus and ("SCI" not in hdus or str(hdus[0].header.get("REFTYPE", "")).upper() == "MASK")
+
+
+def is_exposure(path: str | Path) -> bool:
+    """Whether a file holds science data with their quality: rate, rateints, cal, crf."""
+    with open_fits(path) as hdus:
+        return "SCI" in hdus and "DQ" in hdus and str(hdus[0].header.get("REFTYPE", "")).upper() != "MASK"
 
 
 # --- writing ---------------------------------------------------------------------------------------------

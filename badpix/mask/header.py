@@ -24,6 +24,7 @@ from badpix.settings import param, render
 
 LAUNCH = "2021-12-25"
 DESCRIP_LENGTH = 65
+NOBODY = "badpix"  # AUTHOR of a mask whose author was not given
 
 
 # --- the texts -------------------------------------------------------------------------------------------
@@ -62,6 +63,24 @@ def check_texts(p: Mapping[str, Any]) -> dict[str, Any]:
     out["useafter"] = check_useafter(out["useafter"])
     out["pedigree"] = check_pedigree(out["pedigree"])
     return out
+
+
+def note_missing_texts(texts: Mapping[str, Any]) -> list[str]:
+    """What stands in a mask in place of texts that nobody gave.
+
+    Parameters
+    ----------
+    texts : mapping
+        From :func:`check_texts`.
+    """
+    notes = []
+    if not texts["author"]:
+        notes.append(f"AUTHOR was not given, {NOBODY!r} stands in its place: give --author before a delivery")
+    if not texts["useafter"]:
+        notes.append(
+            "USEAFTER was not given, the start of the first input stands in its place: --useafter changes it"
+        )
+    return notes
 
 
 def _check_match_words(p: Mapping[str, Any]) -> None:
@@ -190,7 +209,7 @@ def make_header(
         ("FASTAXIS", facts.fastaxis, "fast readout direction"),
         ("SLOWAXIS", facts.slowaxis, "slow readout direction"),
         ("DATAMODL", "MaskModel", "data model"),
-        ("AUTHOR", texts["author"] or "badpix", "who made this file"),
+        ("AUTHOR", texts["author"] or NOBODY, "who made this file"),
         ("DESCRIP", texts["descrip"] or f"Bad pixel mask of {facts.name}", "what it is"),
         ("PEDIGREE", _pedigree(texts["pedigree"], days), "origin of the data"),
         ("USEAFTER", _useafter(texts["useafter"], sources), "first exposure it is for"),
@@ -304,7 +323,7 @@ def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
         lines.append("Parameter values and descriptions:")
     for sec, values in about.parameters:
         lines += render.history_lines(sec, values)
-    lines += [f"Note: {note}" for note in about.notes]
+    lines += [f"Note: {note}" for note in (*about.notes, *note_missing_texts(texts))]
     wrapped = [card for line in lines for card in _cards(_ascii(line))]
     return [*wrapped, *about.earlier]
 

@@ -202,7 +202,7 @@ def _finish_merge(
         counts,
         int(science.sum()),
         [f.name for f in files],
-        notes=notes + ([odd] if odd else []),
+        notes=[*notes, *mask_header.note_missing_texts(texts), *([odd] if odd else [])],
     )
 
 

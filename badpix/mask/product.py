@@ -170,7 +170,7 @@ def finish(
     if beside is not None:
         write_evidence(beside, found, path, overwrite)
     counts = combine.count_flags(image, ~reference)
-    notes = list(found.notes)
+    notes = [*found.notes, *mask_header.note_missing_texts(texts)]
     odd = combine.implausible(counts, int((~reference).sum()))
     return Product(
         path,

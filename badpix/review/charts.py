@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.review import histograms
+from badpix.review.histograms import Histogram
 from badpix.review.pixel_ramps import Ramp
 
 WIDTH, HEIGHT = 560, 220
@@ -71,13 +73,17 @@ class Axes:
         """Vertical place."""
         return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM)
 
-    def draw(self, x_label: str, y_label: str, y_ticks: Sequence[tuple[float, str]] | None = None) -> str:
-        """Axes, ticks and labels."""
+    def draw(
+        self, x_label: str, y_label: str, y_ticks: Sequence[tuple[float, str]] | None = None,
+        x_ticks: Sequence[tuple[float, str]] | None = None,
+    ) -> str:  # fmt: skip
+        """Axes, ticks and labels; ticks are (place, text)."""
         bottom = self.height - BOTTOM
         parts = [_line(LEFT, bottom, self.width - RIGHT, bottom, "axis"), _line(LEFT, TOP, LEFT, bottom, "axis")]
-        for value in find_ticks(self.x0, self.x1, 6 if self.width > 400 else 3):
+        linear = [(v, tick_text(v)) for v in find_ticks(self.x0, self.x1, 6 if self.width > 400 else 3)]
+        for value, text in x_ticks or linear:
             parts.append(_line(self.to_x(value), bottom, self.to_x(value), bottom + 4, "axis"))
-            parts.append(_text(self.to_x(value), bottom + 16, tick_text(value)))
+            parts.append(_text(self.to_x(value), bottom + 16, text))
         for value, text in y_ticks or [(v, tick_text(v)) for v in find_ticks(self.y0, self.y1, 4)]:
             parts.append(_line(LEFT - 4, self.to_y(value), LEFT, self.to_y(value), "axis"))
             parts.append(_text(LEFT - 7, self.to_y(value) + 4, text, "end"))
@@ -99,29 +105,32 @@ class Axes:
         return "".join(out)
 
 
-def draw_histogram(
-    counts: NDArray[np.int64],
-    edges: NDArray[np.float64],
-    limits: Sequence[tuple[float, str]],
-    title: str,
-    x_label: str,
-) -> str:
-    """Pixels by value (logarithmic), with limits as dashed lines."""
-    logs = np.log10(np.maximum(counts, 0.5))
-    top = max(1.0, float(np.ceil(logs.max() + 0.05)))
-    axes = Axes((float(edges[0]), float(edges[-1])), (float(np.log10(0.5)), top))
-    ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
-    steps_x, steps_y = np.repeat(edges, 2)[1:-1], np.repeat(logs, 2)
-    start, end = axes.to_x(float(edges[0])), axes.to_x(float(edges[-1]))
+def draw_histogram(made: Histogram, limits: Sequence[tuple[float, str]], title: str, x_label: str) -> str:
+    """Pixels by value, both axes logarithmic (the lower one linear near zero): flagged ones in their own color."""
+    total = made.flagged + made.others
+    top = max(1.0, float(np.ceil(np.log10(max(int(total.max()), 1)) + 0.05)))
+    ends = [histograms.to_axis(float(v), made.linear) for v in (made.edges[0], made.edges[-1])]
+    axes = Axes((ends[0], ends[1]), (float(np.log10(0.5)), top))
+    x_ticks = [(histograms.to_axis(v, made.linear), tick_text(v)) for v in histograms.find_ticks(made)]
+    y_ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
+    places = np.repeat(histograms.to_axis(made.edges, made.linear), 2)[1:-1]
+    body = _area(axes, places, total, "area") + _area(axes, places, made.flagged, "area-flagged")
+    body += axes.draw(x_label, "pixels", y_ticks, x_ticks)
     bottom = HEIGHT - BOTTOM
-    area = f"M{start:.1f} {bottom}L{axes.path(steps_x, steps_y)[1:]}L{end:.1f} {bottom}Z"
-    body = f'<path class="area" d="{area}"/>' + axes.draw(x_label, "pixels", ticks)
     for k, (value, text) in enumerate(limits):
-        place = axes.to_x(value)
+        place = axes.to_x(histograms.to_axis(value, made.linear))
         body += _line(place, TOP, place, bottom, "limit")
         side = "end" if place > WIDTH * 0.6 else "start"
         body += _text(place + (-4 if side == "end" else 4), TOP + 10 + 13 * k, text, side, "limit-text")
     return _frame(title, body)
+
+
+def _area(axes: Axes, places: NDArray[np.float64], counts: NDArray[np.int64], css: str) -> str:
+    """The steps of a histogram, filled down to the axis."""
+    logs = np.repeat(np.log10(np.maximum(counts, 0.5)), 2)
+    start, end = axes.to_x(float(places[0])), axes.to_x(float(places[-1]))
+    bottom = HEIGHT - BOTTOM
+    return f'<path class="{css}" d="M{start:.1f} {bottom}L{axes.path(places, logs)[1:]}L{end:.1f} {bottom}Z"/>'
 
 
 def _power_of_ten(k: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from badpix.mask import file as mask_file
 from badpix.mask import rules
 from badpix.mask.combine import count_flags
 from badpix.mask.file import Mask
+from badpix.mask.header import NOBODY
 from badpix.mask.rules import Fault
 from badpix.review import clients
 from badpix.settings import param
@@ -114,7 +116,8 @@ def check_mask(
         counts = count_flags(mask.image, science)
         result.flags = _rows(counts, int(science.sum()), p)
         result.faults += [*check_level(counts, int(science.sum()), p), *check_lines(mask, p), *check_policy(mask, p)]
-        result.done += ["level", "policy"]
+        result.faults += check_texts(mask)
+        result.done += ["level", "policy", "texts"]
         if previous is not None:
             result.faults += _check_previous(mask, previous, p, result.flags)
             result.done.append("jump")
@@ -250,6 +253,22 @@ def check_policy(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
 def _has(image: NDArray[np.uint32], name: str) -> NDArray[np.bool_]:
     flagged: NDArray[np.bool_] = (image & np.uint32(dq.VALUE[name])) != 0
     return flagged
+
+
+def check_texts(mask: Mask) -> list[Fault]:
+    """Texts that nobody gave: a delivered mask is signed, described, and for a date that somebody chose."""
+    found = []
+    if str(mask.header.get("AUTHOR", "")).strip().lower() == NOBODY:
+        found.append(Fault("warning", "author", f"AUTHOR = {NOBODY!r}: nobody signed the mask; give --author"))
+    if str(mask.header.get("DESCRIP", "")).strip() == f"Bad pixel mask of {mask.detector}":
+        found.append(
+            Fault("warning", "descrip", "DESCRIP is the one that stands in for a missing one; give --descrip")
+        )
+    own = takewhile(lambda line: not line.startswith("HISTORY of "), mask.history)
+    if any("USEAFTER was not given" in line for line in own):
+        found.append(Fault("warning", "useafter", f"USEAFTER = {mask.header.get('USEAFTER')} is that of the first "
+                           "input, nobody chose it; give --useafter"))  # fmt: skip
+    return found
 
 
 # --- 4. jump ---------------------------------------------------------------------------------------------

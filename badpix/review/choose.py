@@ -1,6 +1,8 @@
 """Which pixels to explain: those that a user names, or the worst of a type.
 
-The worst pixels of a type are those whose deciding quantity lies farthest beyond its limit.
+The worst pixels of a type are those whose deciding quantity lies farthest beyond its limit: of each way of a search
+the rule that is passed by least, without those that are a yes or no; of several ways the best. A pixel that was found
+by a yes or no alone comes after all that a number speaks for, the ones with the larger numbers first.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import UsageError
-from badpix.io.evidence import Evidence
+from badpix.io.evidence import Evidence, Rule
 from badpix.mask.file import Mask
-from badpix.review.readings import MAIN_QUANTITY, flags_of_search
+from badpix.review.readings import MAIN_QUANTITY, OTHERWISE, WITHHELD, flags_of_search, search_names
 
 
 def find_worst(mask: Mask, evidence: Evidence | None, flag: str, number: int) -> list[tuple[int, int]]:
@@ -40,23 +42,50 @@ def find_worst(mask: Mask, evidence: Evidence | None, flag: str, number: int) ->
 
 
 def _excess(mask: Mask, evidence: Evidence, flag: str) -> NDArray[np.float64]:
-    """How far each pixel lies beyond the limits of the searches of a flag, in units of the limit."""
+    """How far each pixel lies beyond the limits of the searches of a flag, in units of the limit; -inf: no number.
+
+    Pixels that no number speaks for are told apart by the main quantity of the search, squeezed below all others.
+    """
     out = np.full(mask.image.shape, -np.inf)
-    for rule in evidence.rules:
-        limit_known = not isinstance(rule.limit, str) or rule.limit in evidence.images
-        if flag not in flags_of_search(mask, rule.search) or rule.quantity not in evidence.images or not limit_known:
-            continue
-        limit = evidence.images[rule.limit][:, :] if isinstance(rule.limit, str) else rule.limit
-        values = evidence.images[rule.quantity][:, :].astype(np.float64)
-        sign = 1.0 if rule.comparison.startswith(">") else -1.0
-        scale = np.where(np.abs(limit) > 0, np.abs(limit), 1.0)
-        out = np.fmax(out, sign * (values - limit) / scale)
-    for search, quantity in MAIN_QUANTITY.items():
-        ruled = any(r.search == search for r in evidence.rules)
-        if not ruled and quantity in evidence.images and flag in flags_of_search(mask, search):
-            values = np.abs(evidence.images[quantity][:, :].astype(np.float64))
-            out = np.fmax(out, values)
+    for search in search_names(evidence):
+        if flag in flags_of_search(mask, search):
+            out = np.fmax(out, measure_excess(evidence, search, mask.image.shape))
     return out
+
+
+def measure_excess(evidence: Evidence, search: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """How far each pixel lies beyond the limits of one search, in units of the limit."""
+    out = np.full(shape, -np.inf)
+    for way in _numeric_ways(evidence, search):
+        out = np.fmax(out, np.minimum.reduce([_margin(evidence, rule) for rule in way]))
+    quantity = MAIN_QUANTITY.get(search, "")
+    if quantity in evidence.images:
+        size = np.abs(evidence.images[quantity][:, :].astype(np.float64))
+        ruled = any(r.search == search for r in evidence.rules)
+        rest = -2.0 + size / (1.0 + size) if ruled else size  # between -2 and -1: behind a number just passed
+        out = np.where(out >= 0, out, np.where(np.isnan(rest), -np.inf, rest))
+    return out
+
+
+def _numeric_ways(evidence: Evidence, search: str) -> list[list[Rule]]:
+    """The rules of a search by its ways, those of a yes or no left out; ways of which nothing is left, too."""
+    ways: dict[int, list[Rule]] = {}
+    for rule in evidence.rules:
+        known = rule.quantity in evidence.images and (
+            not isinstance(rule.limit, str) or rule.limit in evidence.images
+        )
+        if rule.search == search and known and not rule.quantity.endswith((WITHHELD, OTHERWISE)):
+            ways.setdefault(rule.way, []).append(rule)
+    return list(ways.values())
+
+
+def _margin(evidence: Evidence, rule: Rule) -> NDArray[np.float64]:
+    """How far a quantity lies beyond a limit, in units of the limit; -inf where it was not measured."""
+    limit = evidence.images[rule.limit][:, :] if isinstance(rule.limit, str) else rule.limit
+    values = evidence.images[rule.quantity][:, :].astype(np.float64)
+    sign = 1.0 if rule.comparison.startswith(">") else -1.0
+    margin: NDArray[np.float64] = sign * (values - limit) / np.where(np.abs(limit) > 0, np.abs(limit), 1.0)
+    return np.where(np.isnan(margin), -np.inf, margin)
 
 
 def parse_pixels(words: Sequence[str], one_based: bool = False) -> list[tuple[int, int]]:

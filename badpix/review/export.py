@@ -32,7 +32,7 @@ COLOURS = {
     "DEAD": "#000000",
     "HOT": "#D55E00",
     "WARM": "#E69F00",
-    "LOW_QE": "#332288",
+    "LOW_QE": "#999933",
     "RC": "#CC79A7",
     "TELEGRAPH": "#117733",
     "UNRELIABLE_SLOPE": "#44AA99",

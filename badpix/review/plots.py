@@ -1,4 +1,9 @@
-"""Pictures (PNG) of masks, flats, ramps and changes."""
+"""Pictures (PNG) of masks, flats, ramps and changes.
+
+Every picture names the detector, the exposures and the version (:func:`describe`). A quantity is shown three times:
+the whole frame as means of blocks (its structure), the number of flagged pixels by block (where the defects are,
+however small they would be drawn), and the place where they are densest, pixel by pixel, on a scale with the limits.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +14,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dq
-from badpix.io.evidence import Detection, Evidence, Rule
+from badpix import __version__, dq
+from badpix.io.evidence import Detection, Evidence
 from badpix.io.figure import make_figure, save_figure
+from badpix.review import histograms
 from badpix.review.export import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+    from badpix.io.exposure import Exposure
     from badpix.review.compare import Comparison
     from badpix.review.pixel_ramps import Ramp
 
 SHOWN = 200_000  # pixels of one type that are drawn at the most
-BINS = 200
-DOTS = 1100  # of a picture of an image, in its longer direction
+DOTS = 512  # of an overview, in its longer direction
+CELLS = 64  # blocks of a density map, in its longer direction
+ZOOM = 64  # pixels along each side of the place shown pixel by pixel
+FLAGGED, OTHERS, LIMIT = "#D55E00", "#B9D7EA", "#1C2024"
+Bool = NDArray[np.bool_]
+
+
+def describe(exposures: Sequence[Exposure]) -> str:
+    """Detector, number and dates of some exposures, and the version: the line that every picture carries."""
+    headers = [e.header for e in exposures]
+    days = sorted(str(h.get("DATE-OBS", ""))[:10] for h in headers if h.get("DATE-OBS"))
+    dates = "" if not days else f", {days[0]}" if days[0] == days[-1] else f", {days[0]} to {days[-1]}"
+    plural = "s" if len(headers) != 1 else ""
+    return f"{headers[0].get('DETECTOR', '')}, {len(headers)} exposure{plural}{dates}, badpix {__version__}"
 
 
 # --- flats -----------------------------------------------------------------------------------------------
 
 
-def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Path) -> list[Path]:
-    """What the flats' search saw: mean, normalised image and its histogram with the limits, and the flags.
+def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Path, caption: str = "") -> list[Path]:
+    """What the flats' search saw: mean, normalized image and its histogram with the limits, and the flags.
 
     Parameters
     ----------
@@ -39,6 +59,8 @@ def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Pa
         The mask's DQ, (ny, nx).
     directory : path
         Where to; existing pictures are replaced.
+    caption : str
+        From :func:`describe`.
 
     Returns
     -------
@@ -46,37 +68,106 @@ def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Pa
         What was written.
     """
     place = Path(directory)
-    images = found.evidence.images
-    titles = {"flat_mean": "Mean of the flats (DN/s)", "flat_norm": "Normalised mean"}
-    written = [
-        draw_image(images[name], title, place / f"{name}.png") for name, title in titles.items() if name in images
-    ]
-    if "flat_norm" in images:
-        rules = [r for r in found.evidence.rules if r.quantity == "flat_norm"]
-        written.append(
-            draw_histogram(images["flat_norm"], rules, "Normalised rate", place / "flat_norm_histogram.png")
-        )
-    written.append(draw_flags(image, "Flags", place / "flags.png"))
+    evidence = with_maps(found)
+    flagged = np.any(list(found.maps.values()), axis=0) if found.maps else np.zeros(image.shape, bool)
+    written = []
+    for name, title, unit in (("flat_mean", "Mean of the flats", "DN/s"), ("flat_norm", "Normalized mean", "")):
+        if name in evidence.images:
+            limits = numeric_limits(evidence, name)
+            written.append(
+                draw_quantity(
+                    np.asarray(evidence.images[name]), flagged, limits, title, unit, place / f"{name}.png", caption
+                )
+            )
+    if "flat_norm" in evidence.images:
+        path = place / "flat_norm_histogram.png"
+        written.append(draw_histogram(evidence, "flat_norm", "Normalized rate", path, caption, image))
+    written.append(draw_flags(image, "Flags from flats", place / "flags.png", caption))
     return written
+
+
+def with_maps(found: Detection) -> Evidence:
+    """The evidence of a detection with the maps of its searches, as it is stored."""
+    kept = found.evidence
+    maps = {f"is_{name.lower()}": image for name, image in found.maps.items()}
+    return Evidence({**kept.images, **maps}, kept.rules, kept.samples)
 
 
 # --- images ----------------------------------------------------------------------------------------------
 
 
-def draw_image(image: NDArray[Any], title: str, path: Path) -> Path:
-    """A grey image between its 1st and 99th percentile; where pixels are smaller than dots, their means."""
-    figure = make_figure(8, 7)
-    axes = figure.add_subplot()
-    small = shrink(image, -(-max(image.shape) // DOTS))
-    finite = small[np.isfinite(small)]
-    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+def draw_quantity(
+    image: NDArray[Any],
+    flagged: Bool,
+    limits: Sequence[float],
+    title: str,
+    unit: str,
+    path: Path,
+    caption: str = "",
+) -> Path:
+    """A measured quantity: means of blocks, flagged pixels by block, and the densest place pixel by pixel."""
+    figure = make_figure(17, 5.4)
+    _name_figure(figure, title, caption)
     frame = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
-    shown = axes.imshow(
-        small, origin="lower", cmap="cividis", vmin=low, vmax=high, interpolation="nearest", extent=frame
+    panels = [figure.add_subplot(1, 3, k) for k in (1, 2, 3)]
+    small = shrink(image, -(-max(image.shape) // DOTS))
+    block = -(-max(image.shape) // DOTS)
+    _show(panels[0], small, frame, _scale(small), unit or "relative", "cividis")
+    _name_axes(panels[0], "whole frame" + (f", means of {block} x {block} pixels" if block > 1 else ""))
+    side = -(-max(image.shape) // CELLS)
+    cells = count_blocks(flagged, side)
+    edges = (-0.5, cells.shape[1] * side - 0.5, -0.5, cells.shape[0] * side - 0.5)
+    _show(
+        panels[1], cells, edges, (0.0, max(float(cells.max(initial=0)), 1.0)), f"in {side} x {side} pixels", "magma_r"
     )
-    figure.colorbar(shown, ax=axes, shrink=0.8)
-    _name_axes(axes, title)
+    _frame(panels[1], image.shape)
+    _name_axes(panels[1], f"{int(flagged.sum()):,} flagged pixels")
+    y, x = densest(flagged, min(ZOOM, *image.shape))
+    _draw_zoom(panels[2], image, flagged, (y, x), limits, unit)
     return save_figure(figure, path)
+
+
+def _draw_zoom(
+    axes: Axes, image: NDArray[Any], flagged: Bool, corner: tuple[int, int], limits: Sequence[float], unit: str
+) -> None:
+    """A place pixel by pixel, on a scale that holds the limits; flagged pixels are outlined."""
+    y, x = corner
+    size = min(ZOOM, *image.shape)
+    part, marks = image[y : y + size, x : x + size], flagged[y : y + size, x : x + size]
+    low, high = _scale(part)
+    spread = max(high - low, 1e-6)
+    low, high = min([low, *(v - 0.2 * abs(v) for v in limits)]), max([high, *(v + 0.5 * abs(v) for v in limits)])
+    _show(axes, part, (x - 0.5, x + size - 0.5, y - 0.5, y + size - 0.5), (low, max(high, low + 0.1 * spread)),
+          unit or "relative", "cividis")  # fmt: skip
+    rows, columns = np.nonzero(marks)
+    box: dict[str, Any] = {"s": 26, "marker": "s", "facecolors": "none", "edgecolors": FLAGGED, "linewidths": 0.9}
+    axes.scatter(columns + x, rows + y, **box)
+    _name_axes(axes, f"where they are densest ({int(marks.sum())} flagged, outlined)")
+
+
+def _show(
+    axes: Axes,
+    image: NDArray[Any],
+    extent: tuple[float, ...],
+    scale: tuple[float, float],
+    label: str,
+    colors: str,
+) -> None:
+    options: dict[str, Any] = {"vmin": scale[0], "vmax": scale[1], "extent": extent, "cmap": colors}
+    shown = axes.imshow(image, origin="lower", interpolation="nearest", **options)
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label)
+
+
+def _scale(image: NDArray[Any]) -> tuple[float, float]:
+    """1st and 99th percentile."""
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def numeric_limits(evidence: Evidence, quantity: str) -> list[float]:
+    """The numbers that the searches compare a quantity with."""
+    return [float(r.limit) for r in evidence.rules if r.quantity == quantity and not isinstance(r.limit, str)]
 
 
 def shrink(image: NDArray[Any], step: int) -> NDArray[np.float32]:
@@ -94,27 +185,51 @@ def shrink(image: NDArray[Any], step: int) -> NDArray[np.float32]:
     return total
 
 
-def draw_flags(image: NDArray[np.uint32], title: str, path: Path) -> Path:
-    """Where each type is: one colour a type, points large enough to be seen."""
-    figure = make_figure(9, 7)
+def count_blocks(flagged: Bool, side: int) -> NDArray[np.int64]:
+    """Flagged pixels in blocks of ``side`` x ``side``, smaller ones at the far edges."""
+    rows = np.add.reduceat(flagged.astype(np.int64), np.arange(0, flagged.shape[0], side), axis=0)
+    return np.asarray(np.add.reduceat(rows, np.arange(0, flagged.shape[1], side), axis=1))
+
+
+def densest(flagged: Bool, size: int) -> tuple[int, int]:
+    """First row and column of the block of ``size`` pixels with the most flagged ones that lies inside the frame."""
+    cells = count_blocks(flagged, max(size // 2, 1))
+    y, x = np.unravel_index(int(np.argmax(cells)), cells.shape)
+    half = max(size // 2, 1)
+    corner = [int(k) * half - half // 2 for k in (y, x)]
+    return tuple(min(max(c, 0), n - size) for c, n in zip(corner, flagged.shape, strict=True))  # type: ignore[return-value]
+
+
+def draw_flags(image: NDArray[np.uint32], title: str, path: Path, caption: str = "") -> Path:
+    """Where each type is: one color a type, points large enough to be seen."""
+    figure = make_figure(10, 7.4)
+    _name_figure(figure, title, caption)
     axes = figure.add_subplot()
     _scatter(axes, image)
     _frame(axes, image.shape)
-    _name_axes(axes, title)
+    _name_axes(axes, "")
+    _name_colors(figure, axes)
     return save_figure(figure, path)
 
 
 def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
-    for name, colour in COLOURS.items():
-        depth = 1 if name == "ADJ_OPEN" else 2  # the open pixel lies on its neighbours
+    for name, color in COLOURS.items():
+        depth = 1 if name == "ADJ_OPEN" else 2  # the open pixel lies on its neighbors
         y, x = np.nonzero(image & np.uint32(dq.VALUE[name]))
         if x.size:
             size = 2 if x.size > 2000 else 8
-            where: dict[str, Any] = {"s": size, "c": colour, "marker": "s", "linewidths": 0, "zorder": depth}
+            where: dict[str, Any] = {"s": size, "c": color, "marker": "s", "linewidths": 0, "zorder": depth}
             axes.scatter(x[:SHOWN], y[:SHOWN], label=f"{name} ({x.size:,})", **where)
-    handles, _ = axes.get_legend_handles_labels()
+
+
+def _name_colors(figure: Figure, axes: Axes) -> None:
+    """A legend beside the axes, which the layout makes room for."""
+    handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, frameon=False)
+        shown = figure.legend(handles, labels, loc="outside right upper", frameon=False, scatterpoints=1)
+        for handle in shown.legend_handles:
+            if handle is not None:
+                handle.set_sizes([36])  # type: ignore[attr-defined]
 
 
 def _frame(axes: Axes, shape: Sequence[int]) -> None:
@@ -124,52 +239,55 @@ def _frame(axes: Axes, shape: Sequence[int]) -> None:
 
 
 def _name_axes(axes: Axes, title: str) -> None:
-    axes.set_title(title)
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel("x (pixels, from 0)")
     axes.set_ylabel("y (pixels, from 0)")
 
 
-def draw_histogram(image: NDArray[Any], rules: Sequence[Rule], label: str, path: Path) -> Path:
-    """How the values of a quantity are distributed, with the limits of the searches."""
-    figure = make_figure(8, 5)
+def _name_figure(figure: Figure, title: str, caption: str) -> None:
+    figure.suptitle(f"{title}\n{caption}" if caption else title, fontsize=11)
+
+
+# --- histograms ------------------------------------------------------------------------------------------
+
+
+def draw_histogram(
+    evidence: Evidence,
+    quantity: str,
+    label: str,
+    path: Path,
+    caption: str = "",
+    mask: NDArray[np.uint32] | None = None,
+) -> Path:
+    """How the values of a quantity are distributed, flagged and other pixels apart, with the limits that decide."""
+    values = np.asarray(evidence.images[quantity])
+    science = np.ones(values.shape, bool)
+    if mask is not None:
+        science = (mask & np.uint32(dq.VALUE["REFERENCE_PIXEL"])) == 0
+    limits = histograms.find_limits(evidence, quantity, science)
+    flagged = histograms.find_flagged(evidence, quantity)
+    made = histograms.count(values[science], flagged[science], [one.value for one in limits])
+    figure = make_figure(9, 5.4)
+    _name_figure(figure, label, caption)
     axes = figure.add_subplot()
-    counts, edges = histogram(image, [float(r.limit) for r in rules if not isinstance(r.limit, str)])
-    axes.stairs(counts, edges, fill=True, color="#56B4E9")
+    axes.stairs(made.flagged + made.others, made.edges, fill=True, color=OTHERS, label="all measured pixels")
+    axes.stairs(
+        made.flagged, made.edges, fill=True, color=FLAGGED, alpha=0.8, label="flagged by a search of this quantity"
+    )
     axes.set_yscale("log")
+    axes.set_xscale("symlog", linthresh=made.linear, linscale=1.0)
+    axes.set_xticks(histograms.find_ticks(made), minor=False)
+    axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    axes.minorticks_off()
+    axes.set_xlim(made.edges[0], made.edges[-1])
     axes.set_ylim(0.5, None)
-    styles = ("--", ":", "-.")
-    limits = {(float(r.limit), r.comparison): r for r in rules if not isinstance(r.limit, str)}
-    for k, ((limit, comparison), _) in enumerate(limits.items()):
-        names = ", ".join(r.search for r in rules if r.limit == limit and r.comparison == comparison)
-        text = f"{names} {comparison} {limit:.4g}"
-        axes.axvline(limit, color="#D55E00", linestyle=styles[k % 3], label=text)
-    if limits:
-        axes.legend(frameon=False)
+    for one, style in zip(limits, ("--", ":", "-.", (0, (1, 3)), (0, (5, 1))) * 3, strict=False):
+        text = f"{one.label} {one.unit}: {one.beyond:,} beyond, {one.flagged:,} flagged"
+        axes.axvline(one.value, color=LIMIT, linestyle=style, linewidth=1.2, label=text)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=8, ncols=1)
     axes.set_xlabel(label)
     axes.set_ylabel("pixels")
     return save_figure(figure, path)
-
-
-def histogram(
-    image: NDArray[Any], limits: Sequence[float] = (), bins: int = BINS
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts and edges over the range in which nearly all pixels and the limits lie; the rest goes to the ends."""
-    finite = image[np.isfinite(image)]
-    if not finite.size:
-        return np.zeros(1, np.int64), np.array([0.0, 1.0])
-    lowest, highest = float(finite.min()), float(finite.max())
-    finite.partition([int(q * (finite.size - 1)) for q in (0.0005, 0.9995)])
-    low, high = (float(finite[int(q * (finite.size - 1))]) for q in (0.0005, 0.9995))
-    low, high = min([low, *limits]), max([high, *limits])
-    margin = 0.05 * (high - low) or 1.0
-    low, high = max(low - margin, lowest), min(high + margin, highest)
-    if limits:
-        low, high = min(low, min(limits)), max(high, max(limits))
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    counts = np.zeros(bins, np.int64)
-    for start in range(0, finite.size, 1 << 20):  # the whole image in double precision would be four copies of it
-        counts += np.histogram(np.clip(finite[start : start + (1 << 20)].astype(np.float64), low, high), edges)[0]
-    return counts, edges
 
 
 # --- comparison ------------------------------------------------------------------------------------------
@@ -177,26 +295,34 @@ def histogram(
 
 def draw_changes(found: Comparison, path: Path) -> Path:
     """What appeared and what disappeared, side by side."""
-    figure = make_figure(15, 6)
+    figure = make_figure(16, 6.4)
     for k, (title, image) in enumerate((("Appeared", found.appeared), ("Disappeared", found.disappeared)), 1):
         axes = figure.add_subplot(1, 2, k)
         _scatter(axes, image)
         _frame(axes, image.shape)
-        _name_axes(axes, title)
+        _name_axes(axes, f"{title}: {int(np.count_nonzero(image)):,} pixels")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 
 # --- ramps -----------------------------------------------------------------------------------------------
 
 
-def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path) -> Path:
-    """Ramps of one pixel: one panel an integration, with jumps, saturation and fit."""
+def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path, caption: str = "") -> Path:
+    """Ramps, one panel each, with jumps, saturation and fit; one legend for all."""
     columns = min(len(ramps), 4)
     rows = -(-len(ramps) // max(columns, 1))
-    figure = make_figure(4 * columns + 1, 3 * rows + 0.6)
-    figure.suptitle(title)
+    figure = make_figure(max(4 * columns, 6) + 1, 3.1 * rows + 1.2)
+    _name_figure(figure, title, caption)
+    handles: dict[str, Any] = {}
     for k, ramp in enumerate(ramps, 1):
-        draw_ramp(figure.add_subplot(rows, columns, k), ramp, legend=k == 1)
+        axes = figure.add_subplot(rows, columns, k)
+        draw_ramp(axes, ramp, legend=False)
+        found, labels = axes.get_legend_handles_labels()
+        for handle, label in zip(found, labels, strict=True):
+            handles.setdefault("fit" if label.startswith("fit") else label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 
@@ -208,21 +334,18 @@ def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
         "jump": (ramp.jumps, "v", "#D55E00"),
         "saturated": (ramp.saturated, "s", "#CC79A7"),
     }
-    for name, (chosen, marker, colour) in marks.items():
+    for name, (chosen, marker, color) in marks.items():
         if chosen.any():
-            axes.plot(time[chosen], ramp.signal[chosen], marker, color=colour, markersize=6, label=name)
+            axes.plot(time[chosen], ramp.signal[chosen], marker, color=color, markersize=6, label=name)
+    slope = ""
     if np.isfinite(ramp.fit).any():
         stretch = np.cumsum(ramp.jumps)
+        slope = f"fit {ramp.slope:.4g} {ramp.unit}"
         for k in np.unique(stretch):  # the fit starts anew at each jump
-            text = f"fit {ramp.slope:.4g} {ramp.unit}" if k == stretch[0] else None
+            text = slope if k == stretch[0] else None
             axes.plot(time, np.where(stretch == k, ramp.fit, np.nan), "-", color="#0072B2", linewidth=1, label=text)
-    axes.set_title(ramp.label, fontsize=8)
+    axes.set_title(ramp.label if legend or not slope else f"{ramp.label}\n{slope}", fontsize=8)
     axes.set_xlabel("group")
     axes.set_ylabel("signal (DN)")
     if legend:
         axes.legend(frameon=False, fontsize=7)
-
-
-def limits_of(evidence: Evidence, quantity: str) -> list[Rule]:
-    """The rules that compare a quantity with a number."""
-    return [r for r in evidence.rules if r.quantity == quantity and not isinstance(r.limit, str)]

@@ -1,4 +1,4 @@
-"""Pictures (PNG) of what ``badpix darks`` saw: histograms with limits, maps, example ramps of each type."""
+"""Pictures (PNG) of what ``badpix darks`` saw: histograms with limits, maps, the strongest ramps of each type."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks.inputs import DarkSet
-from badpix.io.evidence import Detection
-from badpix.review import plots
+from badpix.io.evidence import Detection, Evidence
+from badpix.review import choose, plots
 from badpix.review.pixel_ramps import Ramp, read_ramps
+from badpix.review.readings import MAIN_QUANTITY
 
 HISTOGRAMS = {
     "dark_rate": "dark rate over its surroundings, DN/s",
     "dark_noise": "noise of one group, DN",
     "dark_rc": "contrast with a decay, sigma",
-    "dark_telegraph": "correlation of residuals, sigma",
+    "dark_telegraph": "telegraph score, sigma",
     "dark_pedestal_sigma": "mean pedestal, sigma",
     "clean_slope_scatter": "standard deviation of clean slopes, DN/s",
 }
-MAPS = ("dark_rate", "dark_noise", "dark_pedestal", "clean_slope_scatter")
-EXAMPLES = 4  # pixels of each type of which ramps are drawn
+MAPS = {
+    "dark_rate": ("Dark rate", "DN/s"),
+    "dark_noise": ("Noise of one group", "DN"),
+    "dark_pedestal": ("Mean pedestal", "DN"),
+    "clean_slope_scatter": ("Standard deviation of clean slopes", "DN/s"),
+}
+EXAMPLES = 8  # pixels of each type of which ramps are drawn
+SEARCHED = 5  # exposures among whose integrations the telling one is chosen
 
 
 def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], directory: str | Path) -> list[Path]:
@@ -44,35 +51,62 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
     list of Path
         What was written.
     """
-    folder, evidence = Path(directory), found.evidence
-    written = []
-    for name, label in HISTOGRAMS.items():
-        if name in evidence.images:
-            rules = plots.limits_of(evidence, name)
-            path = folder / f"{name}_histogram.png"
-            written.append(plots.draw_histogram(evidence.images[name], rules, label, path))
-    for name in MAPS:
-        if name in evidence.images:
-            written.append(plots.draw_image(evidence.images[name], name.replace("_", " "), folder / f"{name}.png"))
-    written.append(plots.draw_flags(image, "flags from darks", folder / "dark_flags.png"))
+    folder, evidence = Path(directory), plots.with_maps(found)
+    caption = plots.describe([f.rate for f in darks.files])
+    images = evidence.images
+    written = [
+        plots.draw_histogram(evidence, name, label, folder / f"{name}_histogram.png", caption, image)
+        for name, label in HISTOGRAMS.items() if name in images
+    ]  # fmt: skip
+    for name, (title, unit) in MAPS.items():
+        if name in images:
+            flagged = _flagged_by(found, name)
+            limits = plots.numeric_limits(evidence, name)
+            path = folder / f"{name}.png"
+            written.append(plots.draw_quantity(np.asarray(images[name]), flagged, limits, title, unit, path, caption))
+    written.append(plots.draw_flags(image, "Flags from darks", folder / "dark_flags.png", caption))
     for name, flagged in found.maps.items():
-        ramps = example_ramps(flagged, darks)
+        ramps = example_ramps(evidence, name, flagged, darks)
         if ramps:
-            title = f"{name}: ramps, jumps, fitted line"
-            written.append(plots.draw_ramps(ramps, title, folder / f"ramps_{name}.png"))
+            title = f"{name}: the strongest {len(ramps)} of {int(flagged.sum()):,} pixels"
+            written.append(plots.draw_ramps(ramps, title, folder / f"ramps_{name}.png", caption))
     return written
 
 
-def example_ramps(flagged: NDArray[np.bool_], darks: DarkSet) -> list[Ramp]:
-    """The first integration's ramp of some pixels of one type, spread over the frame."""
-    places = np.argwhere(flagged)
-    if not len(places):
+def _flagged_by(found: Detection, quantity: str) -> NDArray[np.bool_]:
+    """Pixels of the searches whose main quantity it is, or of all searches."""
+    own = [m for name, m in found.maps.items() if MAIN_QUANTITY.get(name) == quantity]
+    return np.any(own or list(found.maps.values()), axis=0)
+
+
+def example_ramps(evidence: Evidence, name: str, flagged: NDArray[np.bool_], darks: DarkSet) -> list[Ramp]:
+    """Ramps of the pixels of one type that lie farthest beyond its limit, with their score.
+
+    Of each pixel that integration is shown, among those of the first few exposures, that strays most from its line.
+    """
+    y, x = np.nonzero(flagged)
+    if not len(y):
         return []
-    chosen = places[np.unique(np.linspace(0, len(places) - 1, EXAMPLES).astype(int))]
-    jump, window = darks.files[0].jump.path, darks.first.window
+    order = np.argsort(-choose.measure_excess(evidence, name, flagged.shape)[y, x], kind="stable")[:EXAMPLES]
+    quantity = MAIN_QUANTITY.get(name, "")
+    values = np.asarray(evidence.images[quantity])[y, x] if quantity in evidence.images else np.full(len(y), np.nan)
+    jumps, window = [f.jump.path for f in darks.files[:SEARCHED]], darks.first.window
     ramps = []
-    for row, column in chosen:
-        x, y = int(column) + window.xstart - 1, int(row) + window.ystart - 1
-        ramp = read_ramps([jump], x, y)[0]
-        ramps.append(replace(ramp, label=f"pixel ({x}, {y}), {ramp.label}"))
+    for k in order:
+        place = int(x[k]) + window.xstart - 1, int(y[k]) + window.ystart - 1
+        score = (
+            f", {quantity.removeprefix('dark_').replace('_', ' ')} {values[k]:.4g}" if np.isfinite(values[k]) else ""
+        )
+        ramp = max(read_ramps(jumps, *place), key=_stray)
+        ramps.append(replace(ramp, label=f"pixel ({place[0]}, {place[1]}){score}"))
     return ramps
+
+
+def _stray(ramp: Ramp) -> float:
+    """Largest distance of a group from the straight line through a ramp's median step, DN."""
+    good = np.isfinite(ramp.signal) & ~ramp.saturated
+    signal = ramp.signal[good]
+    if signal.size < 3:
+        return float(signal.size)
+    rest = signal - np.median(np.diff(signal)) * np.arange(signal.size)
+    return float(np.ptp(rest))

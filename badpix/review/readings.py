@@ -36,6 +36,7 @@ MAIN_QUANTITY = {
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
 }
+INDENT = "    "  # of a HISTORY card that goes on with the one before
 CANDIDATES_ONLY = ("dark_residual", "dark_noise_z", "dark_residual_z")
 CORRECTED = ("dark_rate",)
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
@@ -139,12 +140,17 @@ def _dq_sum(path: Path) -> str:
 
 
 def join_history(history: Sequence[str]) -> list[str]:
-    """HISTORY cards put together again: a card that is full goes on in the next one."""
+    """HISTORY cards put together again, as :func:`badpix.mask.header.history` broke them.
+
+    A card that starts with four blanks goes on with the line before it, after a blank, unless that card was full and
+    so ended within a word. Cards of other writers go on where the one before them is full.
+    """
     lines: list[str] = []
     full = False
     for card in history:
-        if full and lines:
-            lines[-1] += card
+        indented = card.startswith(INDENT)
+        if lines and (full or indented):
+            lines[-1] += ("" if full else " ") + (card[len(INDENT) :] if indented else card)
         else:
             lines.append(card)
         full = len(card) >= 72

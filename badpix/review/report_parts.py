@@ -17,11 +17,10 @@ from badpix.io.evidence import Evidence, Rule
 from badpix.io.exposure import open_exposure
 from badpix.mask.combine import count_flags
 from badpix.mask.file import Mask
-from badpix.review import charts, choose, explain, readings
+from badpix.review import charts, choose, explain, histograms, readings
 from badpix.review.check import Checked, common_part
 from badpix.review.compare import Comparison
-from badpix.review.pixel_ramps import read_ramps
-from badpix.review.plots import histogram
+from badpix.review.pixel_ramps import read_ramps, say_levels
 from badpix.review.readings import join_history
 
 FACTS = {
@@ -33,6 +32,7 @@ TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:", "Parameter val
 ODD_SIGMA = 8.0  # how far a row or column stands out before it is named
 MOST = 12  # transitions and odd lines that are shown
 CHARTS = 16  # histograms
+NO_QUANTITY = ("is_", "from_", "line_", "update_")  # beginnings of images that are maps and origins, no measurements
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
@@ -120,12 +120,12 @@ def check_list(checked: Checked) -> str:
 # --- counts ----------------------------------------------------------------------------------------------
 
 
-def count_table(mask: Mask, checked: Checked, previous: Mask | None, colours: Mapping[str, str]) -> str:
-    """Science pixels by flag, how many of them are unusable, and the previous mask beside them."""
+def count_table(mask: Mask, checked: Checked, pair: Comparison | None, colours: Mapping[str, str]) -> str:
+    """Science pixels by flag, how many are unusable; of the previous mask how many stayed, appeared and went."""
     science = ~mask.reference
     inside = mask.image[science]
     unusable = (inside & np.uint32(dq.VALUE["DO_NOT_USE"])) != 0
-    before = count_flags(*common_part(previous, mask)[::2]) if previous is not None else {}
+    changes = {c.flag: c for c in pair.changes} if pair is not None else {}
     rows = []
     for row in checked.flags:
         name = row["flag"]
@@ -135,12 +135,12 @@ def count_table(mask: Mask, checked: Checked, previous: Mask | None, colours: Ma
         cells: list[Any] = [Markup(f'{swatch}<span data-flag="{name}">{label}</span>'), row["pixels"],
                             f"{row['percent']:.4f} %"]  # fmt: skip
         cells.append(int((unusable & ((inside & np.uint32(value)) != 0)).sum()))
-        if previous is not None:
-            old = before.get(name, 0)
-            cells += [old, f"{row['pixels'] - old:+,}"]
+        if pair is not None:
+            one = changes.get(name)
+            cells += [one.old, f"+{one.appeared:,}", f"-{one.disappeared:,}"] if one else [0, "+0", "-0"]
         rows.append(cells)
     columns = ["Flag", "Pixels", "Share of science", "Not to be used"]
-    return table(columns + (["Previous", "Change"] if previous is not None else []), rows, "counts")
+    return table(columns + (["Previous", "Appeared", "Gone"] if pair is not None else []), rows, "counts")
 
 
 def search_table(mask: Mask, evidence: Evidence | None) -> str:
@@ -168,7 +168,7 @@ def _limit_words(rule: Rule) -> str:
 
 
 def transitions_table(pair: Comparison | None, previous: Mask | None) -> str:
-    """What changed since the previous mask."""
+    """What changed since the previous mask: the commonest kinds at once, all of them when opened."""
     if pair is None or previous is None:
         return "<p>No previous mask was given (<code>--against</code>).</p>"
     total = sum(t.pixels for t in pair.transitions)
@@ -176,10 +176,14 @@ def transitions_table(pair: Comparison | None, previous: Mask | None) -> str:
     out = f"<p>{total:,} pixels changed since {name}.</p>"
     if not total:
         return out
-    rows = [[t.old, t.new, t.pixels] for t in pair.transitions[:MOST]]
-    rest = len(pair.transitions) - MOST
-    out += table(["From", "To", "Pixels"], rows)
-    return out + (f"<p>And {rest} rarer kinds: <code>badpix compare</code> lists all.</p>" if rest > 0 else "")
+    rows = [[t.old, t.new, t.pixels] for t in pair.transitions]
+    out += table(["From", "To", "Pixels"], rows[:MOST])
+    rest = rows[MOST:]
+    if rest:
+        pixels = sum(t.pixels for t in pair.transitions[MOST:])
+        out += f"<details><summary>{len(rest)} rarer kinds, {pixels:,} pixels</summary>"
+        out += table(["From", "To", "Pixels"], rest) + "</details>"
+    return out
 
 
 # --- where -----------------------------------------------------------------------------------------------
@@ -228,38 +232,38 @@ def profiles(mask: Mask) -> str:
 # --- what it was decided on ------------------------------------------------------------------------------
 
 
-def histograms(mask: Mask, evidence: Evidence | None) -> str:
+def histogram_figures(mask: Mask, evidence: Evidence | None) -> str:
     """One histogram a quantity that a rule compares with a number; the others follow without limits."""
     if evidence is None:
         return "<p>No evidence beside the mask: make it with <code>--evidence</code>.</p>"
     used = {r.quantity: None for r in evidence.rules}
     limits_only = {r.limit for r in evidence.rules if isinstance(r.limit, str)}
-    names = [n for n in evidence.images if not n.startswith("is_") and n not in limits_only and not _is_veto(n)]
-    names = sorted(names, key=lambda n: n not in used)
+    names = [n for n in evidence.images if not n.startswith(NO_QUANTITY) and n not in limits_only and not _is_veto(n)]
     science = ~mask.reference
-    out, drawn = "", 0
-    for name in names:
-        values = evidence.images[name][:, :][science].astype(np.float64)
-        if drawn == CHARTS or np.unique(values[:10_000]).size <= 2 or not np.isfinite(values).any():
-            continue
-        drawn += 1
-        rules = [r for r in evidence.rules if r.quantity == name and not isinstance(r.limit, str)]
-        joined: dict[tuple[float, str], list[str]] = {}
-        for r in rules:
-            joined.setdefault((float(r.limit), r.comparison), []).append(r.search)
-        limits = [(v, f"{', '.join(dict.fromkeys(s))} {c} {v:.4g}") for (v, c), s in joined.items()]
-        unit = next((f" ({r.unit})" for r in rules if r.unit), "")
-        label = name.replace("_", " ")
-        counts, edges = histogram(values, [v for v, _ in limits])
-        chart = charts.draw_histogram(counts, edges, limits, f"Histogram of {label}", label + unit)
-        by_meaning: dict[str, list[str]] = {}
-        for r in rules:
-            by_meaning.setdefault(r.meaning, []).append(r.search)
-        meaning = "; ".join(f"{', '.join(dict.fromkeys(s))}: {m}" for m, s in by_meaning.items() if m)
-        few = " (candidates alone)" if name in readings.CANDIDATES_ONLY else ""
-        caption = f"<strong>{html.escape(label)}</strong>. {html.escape(meaning)}{few}"
-        out += f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
-    return f'<div class="charts">{out}</div>' if out else "<p>The evidence holds no quantity to show.</p>"
+    figures: list[str] = []
+    for name in sorted(names, key=lambda n: n not in used):
+        values = evidence.images[name][:, :]
+        some = values[science]
+        if len(figures) < CHARTS and np.unique(some[:10_000]).size > 2 and np.isfinite(some).any():
+            figures.append(_histogram_figure(evidence, name, values, science))
+    return f'<div class="charts">{"".join(figures)}</div>' if figures else (
+        "<p>The evidence holds no quantity to show.</p>"
+    )  # fmt: skip
+
+
+def _histogram_figure(evidence: Evidence, name: str, values: NDArray[Any], science: NDArray[np.bool_]) -> str:
+    """A quantity: flagged and other pixels, the limits that decide, and their numbers in the caption."""
+    limits = histograms.find_limits(evidence, name, science)
+    flagged = histograms.find_flagged(evidence, name)
+    made = histograms.count(values[science], flagged[science], [one.value for one in limits])
+    unit = next((f" ({one.unit})" for one in limits if one.unit), "")
+    label = name.replace("_", " ")
+    lines = [(one.value, one.label) for one in limits]
+    chart = charts.draw_histogram(made, lines, f"Histogram of {label}", label + unit)
+    few = " (candidates alone)" if name in readings.CANDIDATES_ONLY else ""
+    words = html.escape(histograms.say_limits(limits))
+    caption = f"<strong>{html.escape(label)}</strong>{few}. {words}"
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
 
 
 def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) -> str:
@@ -280,11 +284,13 @@ def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) 
         except DataError as error:
             return f"<p>Ramps can't be shown: {html.escape(str(error))}</p>"
         drawn = "".join(charts.draw_ramp(r, f"{flag} pixel ({x}, {y}), {r.label}") for r in ramps)
+        levels = say_levels(ramps)
         sentences = explain.explain(mask, evidence, x, y).sentences
         sentence = next((t.split("): ", 1)[-1] for t in sentences if t.startswith(f"{flag} (")), "")
         slopes = ", ".join(f"{r.slope:.4g}" for r in ramps)
         caption = (
             f"<strong>{flag}</strong> pixel ({x}, {y}): {html.escape(sentence)} Slopes: {slopes} {ramps[0].unit}."
+            f"{' ' + html.escape(levels) if levels else ''}"
         )
         out += f'<figure class="ramps"><div>{drawn}</div><figcaption>{caption}</figcaption></figure>'
     key = (
@@ -318,9 +324,9 @@ def inputs_block(mask: Mask) -> str:
             if first:
                 rows.append([first, "used", ""])
             continue
-        if not inside or not line.startswith("  "):
-            continue
         text = line.strip()
+        if not inside or not line.startswith(("  ", "sha256 ")):
+            continue
         if text.startswith("rejected:"):
             name, _, why = text.removeprefix("rejected:").strip().partition(":")
             rows.append([name, "rejected", why.strip()])

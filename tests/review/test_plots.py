@@ -10,7 +10,7 @@ from badpix import dq
 from badpix.errors import UsageError
 from badpix.io import figure
 from badpix.io.evidence import Detection, Evidence, Rule
-from badpix.review import plots
+from badpix.review import histograms, plots
 
 
 @pytest.fixture
@@ -39,16 +39,18 @@ def test_flats_write_their_four_pictures_the_same_each_time(tmp_path, found):
     st.lists(st.floats(-1e6, 1e6), max_size=3),
 )
 def test_a_histogram_holds_every_pixel_and_every_limit(values, limits):
-    counts, edges = plots.histogram(values, limits)
-    assert counts.sum() == values.size
-    assert (np.diff(edges) > 0).all()
-    for limit in limits:
-        assert edges[0] <= limit <= edges[-1]
+    flagged = values > 3
+    made = histograms.count(values, flagged, limits)
+    assert made.others.sum() == np.count_nonzero(~flagged)
+    assert made.flagged.sum() == np.count_nonzero(flagged)
+    assert (np.diff(made.edges) > 0).all()
+    for limit in [*limits, *values]:
+        assert made.edges[0] <= limit <= made.edges[-1]
 
 
 def test_nothing_measured_is_an_empty_histogram():
-    counts, _ = plots.histogram(np.full((3, 3), np.nan))
-    assert counts.sum() == 0
+    made = histograms.count(np.full((3, 3), np.nan), np.zeros((3, 3), bool))
+    assert made.flagged.sum() + made.others.sum() == 0
 
 
 def test_a_missing_matplotlib_is_named(monkeypatch):

@@ -181,7 +181,7 @@ def test_parameters_and_inputs_from_history(tmp_path):
     mask = mask_file.read_mask(path)
     long = "flats.dead_search = true [BPFDEAD]: " + "word " * 20
     cards = [long[k : k + 72] for k in range(0, len(long), 72)]
-    data = ["DATA USED:", "  a_rate.fits", "    sha256 0123456789abcdef0123", "  rejected: b.fits: truncated"]
+    data = ["DATA USED:", "  a_rate.fits", "sha256 0123456789abcdef0123", "  rejected: b.fits: truncated"]
     mask.history[:] = ["Made.", *data, "DIFFERENCES: none", "Parameter values and descriptions:", *cards]
     table = report_parts.parameters_table(mask)
     assert "<td>dead_search</td><td>true</td>" in table
