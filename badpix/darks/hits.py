@@ -1,22 +1,28 @@
-"""Residuals of ramps that particles may have hit: what is left beside the line and one or two steps up.
+"""Residuals of ramps that particles may have hit: what is left beside the line and the steps up.
 
-1. A hit is the largest step up of the residuals. A step there (0 before it, 1 from it on), made orthogonal to
-   constant and line, is taken off: the fit of line and step together. Ramps with several jumps lose a second step.
-2. What is left gives the residual variance, flatness and memory of the ramp, as if there had been no hit. Fitting a
-   step takes some memory from white noise too: that is added again.
+1. A hit is the largest step up of the residuals, above 3 sigma of the others. A step there (0 before it, 1 from it
+   on), made orthogonal to constant and line, is taken off: the fit of line and step together.
+2. Where a group is the mean of several frames, a hit between them makes two steps in a row: the larger of the steps
+   beside the first one is fitted, too.
+3. Ramps with several jumps lose as many hits, up to the number that particles alone make of good pixels
+   (:func:`most_hits`): 2, and more in long exposures and at solar maximum.
+4. What is left gives the residual variance, flatness and memory of the ramp, as if there had been no hit, and the
+   steps that are left the variance of white noise. Fitting a step takes some memory from white noise: that is added.
 
-A pixel that switches loses a step up or two, and keeps the others and all its steps down: no particle makes one.
+A pixel that switches loses some steps up, and keeps the others and all its steps down: no particle makes one.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-HIT_SIZE = 5.0  # least size of a hit over the mean size of the other steps: 4 sigma of Gaussian noise
+HIT_SIZE = 3.6  # least size of a hit over the mean size of the other steps: 2.9 sigma of Gaussian noise
+RARE = 1e-4  # fraction of good ramps with more hits than are looked for
 LEAST_NORM = np.float32(0.1)  # of a step beside line and earlier step: below it they hold it already
 
 
@@ -44,8 +50,10 @@ def measure_memory(r: NDArray[np.floating], weights: tuple[float, ...]) -> NDArr
     return np.sum([w * np.einsum("gp,gp->p", r[k:], r[:-k]) for k, w in enumerate(weights, 1)], axis=0)
 
 
-def measure_hits(r: Array, jumps: NDArray[np.uint16], weights: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    """Residual variance, flatness and memory of ramps beside line and hits.
+def measure_hits(
+    r: Array, jumps: NDArray[np.uint16], weights: tuple[float, ...], *, most: int, averaged: bool
+) -> tuple[Array, Array, Array, Array]:
+    """Residual variance, flatness, memory and white variance of ramps beside line and hits.
 
     Parameters
     ----------
@@ -53,45 +61,103 @@ def measure_hits(r: Array, jumps: NDArray[np.uint16], weights: tuple[float, ...]
         (G, pixels) float32 residuals of the line, every group good, at least 6; overwritten. At least 2 pixels: numpy
         adds up a single column in another order.
     jumps : ndarray
-        (pixels,) number of jumps, 1 at least; with two and more a second step is fitted.
+        (pixels,) number of jumps, 1 at least: as many hits are looked for.
     weights : tuple of float
         Weights of the lags of the memory.
+    most : int
+        Hits that are looked for at most (:func:`most_hits`).
+    averaged : bool
+        Whether a group is the mean of several frames: a hit then makes two steps.
+
+    Returns
+    -------
+    tuple of ndarray
+        (pixels,) float32 each; the white variance is NaN where no step was taken off.
     """
     groups = len(r)
     before = line_memory(groups, weights)
-    step, fitted = _take_step_off(r)
-    lost = before - measure_memory(step, weights)
-    several = np.flatnonzero(jumps > 1)
-    if several.size:
-        pixels = np.resize(several, max(several.size, 2))
-        rest = r[:, pixels]
-        second, found = _take_step_off(rest, step[:, pixels])
+    gone = np.zeros((groups - 1, r.shape[1]), bool)
+    lost, fitted = np.full(r.shape[1], before), np.zeros(r.shape[1])
+    rest, pixels, earlier = r, np.arange(r.shape[1]), []
+    for number in range(most):
+        if number:
+            again = np.flatnonzero(jumps[pixels] > number)
+            if not again.size:
+                break
+            again = np.resize(again, max(again.size, 2))
+            rest, pixels, earlier = rest[:, again], pixels[again], [step[:, again] for step in earlier]
+        places = _find_steps(rest)
+        if averaged:
+            places = np.concatenate([places, _find_beside(rest, places[0])])
+        for place in places:
+            step = _take_step_off(rest, place, earlier)
+            earlier.append(step)
+            found = place >= 0
+            gone[place[found], pixels[found]] = True
+            lost[pixels] -= measure_memory(step, weights)
+            fitted[pixels] += np.einsum("gp,gp->p", step, step)
         r[:, pixels] = rest
-        lost[pixels] -= measure_memory(second, weights)
-        fitted[pixels] += found
     squares = np.einsum("gp,gp->p", r, r)
     flatness = np.abs(r).sum(axis=0) / np.sqrt(squares * np.float32(groups))
     freedom = groups - 2 - fitted
     memory = measure_memory(r, weights) / squares + before / (groups - 2) - lost / freedom
-    return (squares / freedom).astype(np.float32), flatness, memory.astype(np.float32)
+    white = np.where(gone.any(axis=0), _measure_white(r, gone), np.float32(np.nan))
+    return (squares / freedom).astype(np.float32), flatness, memory.astype(np.float32), white.astype(np.float32)
 
 
-def _take_step_off(r: Array, earlier: Array | None = None) -> tuple[Array, NDArray[np.floating]]:
-    """Fit the largest step up of each pixel of (G, pixels) residuals, and take it off in place.
+def most_hits(clean: float, groups: int) -> int:
+    """Hits that good pixels have in one ramp, but for one ramp in 10,000; 2 at least, a sixth of the groups at most.
 
-    Two columns: the steps, without line and ``earlier`` step, of norm 1, 0 where no rise is large enough; and 1 where
-    there is a step, 0 elsewhere.
+    ``clean`` is the fraction of ramps without a jump: exp(-mean number) if hits fall at random.
     """
+    mean = -math.log(min(max(clean, 0.02), 1.0))
+    rare, term, k = 1 - math.exp(-mean), math.exp(-mean), 0
+    while rare > RARE and k < groups:
+        k += 1
+        term *= mean / k
+        rare -= term
+    return max(2, min(k, groups // 6))
+
+
+def _find_steps(r: Array) -> NDArray[np.intp]:
+    """The largest rise of each pixel of (G, pixels) residuals, (1, pixels); -1 where none is large enough."""
     rise = r[1:] - r[:-1]
     at, highest = rise.argmax(axis=0), rise.max(axis=0)
     tilt = (rise.sum(axis=0) - highest) / np.float32(len(r) - 2)  # of the other steps: the hit bent the line
     rise -= tilt
     highest -= tilt
     others = (np.abs(rise).sum(axis=0) - np.abs(highest)) / np.float32(len(r) - 2)
-    step = np.ascontiguousarray(step_templates(len(r))[at].T) * (highest > HIT_SIZE * others)
-    if earlier is not None:
-        step -= earlier * np.einsum("gp,gp->p", earlier, step)
+    return np.where(highest > HIT_SIZE * others, at, -1)[None]
+
+
+def _find_beside(r: Array, at: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The larger of the rises before and after ``at``, (1, pixels); -1 where ``at`` is: the other half of a hit."""
+    last, pixels = len(r) - 2, np.arange(r.shape[1])
+    before, after = np.maximum(at - 1, 0), np.clip(at + 1, 0, last)
+
+    def rise(k: NDArray[np.intp]) -> Array:
+        return np.where(k == at, np.float32(-np.inf), r[k + 1, pixels] - r[k, pixels])
+
+    return np.where(at >= 0, np.where(rise(before) > rise(after), before, after), -1)[None]
+
+
+def _take_step_off(r: Array, at: NDArray[np.intp], earlier: list[Array]) -> Array:
+    """Fit a step at ``at`` to each pixel of (G, pixels) residuals, and take it off in place.
+
+    Returned are the steps, without line and ``earlier`` steps, of norm 1; 0 where ``at`` is -1.
+    """
+    step = np.ascontiguousarray(step_templates(len(r))[at].T) * (at >= 0)
+    for other in earlier:
+        step -= other * np.einsum("gp,gp->p", other, step)
     norm = np.sqrt(np.einsum("gp,gp->p", step, step))
-    step = np.where(norm > LEAST_NORM, step / np.maximum(norm, LEAST_NORM), np.float32(0))
+    step = np.where(norm > LEAST_NORM, step / np.maximum(norm, LEAST_NORM), np.float32(0)).astype(np.float32)
     r -= step * np.einsum("gp,gp->p", step, r)
-    return step, (norm > LEAST_NORM).astype(np.float64)
+    return step
+
+
+def _measure_white(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """Variance of white noise from the steps of residuals (G, pixels), without those that are ``gone``."""
+    step = np.where(gone, np.float32(0), r[1:] - r[:-1])
+    number = np.maximum((~gone).sum(axis=0), 2)
+    mean = step.sum(axis=0) / number
+    return (np.einsum("gp,gp->p", step, step) - number * mean**2) / (2 * number)

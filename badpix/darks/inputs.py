@@ -95,6 +95,11 @@ class DarkSet:
         return float(self.first.keyword("TGROUP"))
 
     @property
+    def averaged(self) -> bool:
+        """Whether a group is the mean of several frames."""
+        return any(int(f.rate.header.get("NFRAMES") or 1) > 1 for f in self.files)
+
+    @property
     def detector(self) -> detectors.Detector:
         """Facts about the detector."""
         return detectors.get(self.first.keyword("DETECTOR"))

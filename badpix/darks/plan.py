@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks import cells, ramps, types
+from badpix.darks import cells, hits, ramps, types
 from badpix.darks.bands import BYTES_PER_PIXEL, Job
 from badpix.darks.inputs import DarkSet
 from badpix.darks.scores import Cuts, Population, Setup
@@ -20,8 +21,12 @@ from badpix.io.exposure import read_band
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, Any]) -> Job:
     """What all tasks need: usable groups, weights, cells, settings."""
-    start, stop = find_usable_groups(darks, reference)
-    fit = ramps.ramp_fit(darks.files[0].groups, start, stop)
+    start, stop, clean = find_usable_groups(darks, reference)
+    fit = replace(
+        ramps.ramp_fit(darks.files[0].groups, start, stop),
+        most_hits=hits.most_hits(clean, stop - start),
+        averaged=darks.averaged,
+    )
     window = darks.first.window
     detector = detectors.get(darks.first.keyword("DETECTOR"))
     cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
@@ -65,8 +70,8 @@ def make_cuts(p: Mapping[str, Any]) -> Cuts:
     )
 
 
-def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int]:
-    """Groups usable in all exposures, from a few rows of the first integration of each.
+def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """Groups usable in all exposures, and the fraction of ramps without jumps, from a few rows of each exposure.
 
     Raises
     ------
@@ -78,7 +83,7 @@ def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[in
         raise DataError(f"{darks.first.path}: every pixel is a reference pixel")
     rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]]
     start, stop = 0, darks.files[0].groups
-    full = []
+    full, clean = [], []
     for dark in darks.files:
         planes = range(dark.groups)
         layout = dark.jump["GROUPDQ"]
@@ -87,13 +92,15 @@ def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[in
         start, stop = max(start, a), min(stop, b)
         if b - a < 2 or stop - start < 2:
             raise DataError(f"{dark.jump.path}: fewer than 2 groups are usable: GROUPDQ is DO_NOT_USE in the others")
+        good = np.bitwise_or.reduce(flags[a:b], axis=0)[~reference[rows]]
         full.append(((flags[a] & ramps.SATURATED) != 0)[~reference[rows]].mean())
+        clean.append(((good & ramps.JUMP_DET) == 0).mean())
     if min(full) > 0.5:
         raise DataError(
             f"{darks.first.path}: {min(full):.0%} of the pixels are saturated in the first group of every dark: "
             "these are no darks"
         )
-    return start, stop
+    return start, stop, float(np.mean(clean))
 
 
 def band_rows(job: Job, memory: float) -> int:

@@ -64,6 +64,10 @@ class RampFit:
         (G, 2) float32: what mean level and slope contribute to each group.
     bends : ndarray
         (templates, templates) float64, lower triangular: turns contrasts into independent ones of norm 1.
+    most_hits : int
+        Hits that are taken off a ramp at most (:func:`badpix.dark.hits.most_hits`).
+    averaged : bool
+        Whether a group is the mean of several frames (NFRAMES).
     """
 
     start: int
@@ -72,6 +76,8 @@ class RampFit:
     weights: Array
     design: Array
     bends: NDArray[np.float64]
+    most_hits: int = 2
+    averaged: bool = False
 
     @property
     def usable(self) -> int:
@@ -288,10 +294,12 @@ def _take_hits_off(
         return
     pixels = np.resize(hit, max(hit.size, 2))
     line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
-    found = measure_hits(take(ramps, pixels, drift, cells) - line, jumps[pixels], MEMORY)
-    rows = (first + len(NOISE), first + NOISE.index("flatness"), first + NOISE.index("memory"))
+    residuals = take(ramps, pixels, drift, cells) - line
+    found = measure_hits(residuals, jumps[pixels], MEMORY, most=fit.most_hits, averaged=fit.averaged)
+    rows = (first + len(NOISE), *(first + NOISE.index(name) for name in ("flatness", "memory", "white")))
     for row, column in zip(rows, found, strict=True):
-        values[row, hit] = column[: hit.size]
+        known = np.isfinite(column[: hit.size])
+        values[row, hit[known]] = column[: hit.size][known]
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:

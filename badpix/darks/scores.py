@@ -11,6 +11,7 @@ Definitions and measured limits: docs/darks.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +25,10 @@ from badpix.numerics.clipping import median_mad
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
 TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
 LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
+DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
+RARE = 2e-6  # fraction of good pixels that steps down may make TELEGRAPH
+COMMON, SCARCE = 1e-2, 1e-3  # fractions of pixels between which the tail of the deepest step is measured
+DEEPEST = 1e4  # sigma
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
 
 
@@ -48,7 +53,8 @@ class Population:
     ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s; ``shot`` the variance of the
     shot noise of one group, ``shot_of_rate`` that of bright pixels over their rate; ``masked`` the part of pixels
     that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond that of white noise, DN^2;
-    ``kept`` the integrations that residuals were measured in.
+    ``kept`` the integrations that residuals were measured in; ``drop_sigma`` and ``deep_sigma`` the depths from which
+    several steps down, or one, are no noise (:func:`choose_depths`).
     """
 
     rate_spread: float = float("nan")
@@ -57,6 +63,8 @@ class Population:
     masked: float = 0.0
     common: float = 0.0
     kept: float = 1.0
+    drop_sigma: float = 4.5
+    deep_sigma: float = DEEP
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def z(self, name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -65,7 +73,7 @@ class Population:
         return ((values - centre) / sigma).astype(np.float32)
 
 
-def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Population:
+def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sigma: float = 4.5) -> Population:
     """Describe the population from the statistics of a sample of good and bad pixels together.
 
     Parameters
@@ -76,6 +84,8 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
         What the darks have in common.
     rate_spread : float
         Scatter of the rate of one integration, DN/s.
+    drop_sigma : float
+        Least depth of steps down that count, in units of the pixel's own noise of a step.
     """
     shot = measure_shot(sample, setup)
     bright = (sample["hot_rate"] > 5 * rate_spread) & np.isfinite(shot)
@@ -89,7 +99,10 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
     kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
     excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
     common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
-    population = replace(first, common=common, kept=max(kept, 1.0), spread=spread)
+    several, one = choose_depths(sample["deepest"], sample["second_deepest"], setup, drop_sigma)
+    population = replace(
+        first, common=common, kept=max(kept, 1.0), spread=spread, drop_sigma=several, deep_sigma=one
+    )
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
@@ -98,6 +111,49 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float) -> Popul
         spread[name] = median_upper(values)
     spread["pedestal"] = median_mad(sample["pedestal"])
     return population
+
+
+def choose_depths(
+    deepest: NDArray[np.float32], second: NDArray[np.float32], setup: Setup, least: float
+) -> tuple[float, float]:
+    """Depths (sigma) from which several steps down, and a single one, are no noise: read noise may have tails.
+
+    The first is the smallest from ``least`` on at which good pixels show as many integrations with such a step as
+    :func:`drops_needed` asks for less often than :data:`RARE`; the chance of one integration is that of the
+    population, by its pixels with just one such step (switching pixels have more). The second follows from how the
+    deepest step of these pixels grows from one pixel in a hundred to one in a thousand, carried on to one in 100,000.
+    """
+    known = np.isfinite(deepest)
+    deep, next_deep = -deepest[known], -np.nan_to_num(second[known], nan=0.0)
+    if not deep.size:
+        return least, DEEP
+    n, need = setup.examined, drops_needed(setup, least)
+    depth = least
+    while depth < DEEPEST:
+        chance = 1.5 * np.mean((deep >= depth) & (next_deep < depth)) / n
+        if chance_of(need, n, min(chance, 1.0)) < RARE:
+            break
+        depth += 0.25
+    lone = deep[next_deep < depth]
+    if not lone.size:
+        return depth, DEEP
+    common, scarce = np.quantile(lone, [1 - COMMON, 1 - SCARCE])
+    return depth, max(DEEP, float(scarce * (scarce / max(common, 1e-3)) ** 2))
+
+
+def chance_of(least: int, n: int, chance: float) -> float:
+    """Chance of ``least`` or more hits in ``n`` tries."""
+    return 1 - math.fsum(math.comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(least))
+
+
+def drops_needed(setup: Setup, sigma: float) -> int:
+    """Integrations with a step down of ``sigma`` that Gaussian noise shows in less than two of a million pixels.
+
+    At least 2. The chance of one integration is taken three times as high.
+    """
+    chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
+    n = setup.examined
+    return next((k for k in range(2, n + 1) if chance_of(k, n, chance) < RARE), n + 1)
 
 
 def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:

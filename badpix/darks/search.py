@@ -145,6 +145,7 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     """The searches in the ramps: steps 2 to 4."""
     job, bias = run.job, run.bias
     population = describe(job, run.reference, bias, run.executor)
+    job = replace(job, drop_sigma=population.drop_sigma)
     notes = plan.describe_depth(job, population, p)
     for note in notes:
         say(note)
@@ -265,7 +266,7 @@ def describe(
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
     spread = float(np.median(known[np.isfinite(known)]))
     with np.errstate(invalid="ignore"):
-        return measure_population(join([pixels for pixels, _ in found]), job.setup, spread)
+        return measure_population(join([pixels for pixels, _ in found]), job.setup, spread, job.drop_sigma)
 
 
 # --- 3: bands ----------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ A search takes the columns of a table of candidates (one entry a pixel) and give
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
 import numpy as np
@@ -39,9 +38,7 @@ LEAK_EXPLAINS = 5.0  # excess of residual variance, over what leaks in, up to wh
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
 DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best one
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
-RARE = 2e-6
-DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
-DEEP_JUMPS = 0.3
+DEEP_JUMPS = 0.3  # fraction of integrations with jumps from which one deep step down is enough
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
 PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
 
@@ -230,7 +227,7 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
         otherwise = pixels["drops"] >= min_drops
-        otherwise |= (pixels["deepest"] < -DEEP) & (pixels["jump_fraction"] >= DEEP_JUMPS)
+        otherwise |= (pixels["deepest"] < -population.deep_sigma) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         otherwise |= bent & (scores["telegraph"] > bent_threshold)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
@@ -238,20 +235,6 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
         return (scores["telegraph"] > threshold) & free, otherwise & free
-
-
-def count_drops_needed(setup: Setup, sigma: float) -> int:
-    """Integrations with a step down of ``sigma`` that Gaussian noise shows in less than two of a million pixels.
-
-    At least 2. The chance of one integration is taken three times as high: noise has tails.
-    """
-    chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
-    n, below = setup.examined, 0.0
-    for k in range(n + 1):
-        below += math.comb(n, k) * chance**k * (1 - chance) ** (n - k)
-        if k >= 1 and 1 - below < RARE:
-            return k + 1
-    return n + 1
 
 
 def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,

@@ -195,11 +195,19 @@ def combine_integrations(
     out.update(average_residuals(tile.shapes, used))
     with np.errstate(invalid="ignore"):
         deep = tile.shapes["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
-        out["deepest"] = np.fmin.reduce(np.where(used, tile.shapes["drop"], np.float32(np.nan)), axis=0)
+        out["deepest"], out["second_deepest"] = find_deepest(np.where(used, tile.shapes["drop"], np.float32(np.nan)))
         out["deepest"] /= np.sqrt(2 * out["white"])
+        out["second_deepest"] /= np.sqrt(2 * out["white"])
     out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
     out["jump_fraction"] = (tile.jumps > 0).mean(axis=0, dtype=np.float32)
     return out
+
+
+def find_deepest(drop: Array) -> tuple[Array, Array]:
+    """Lowest and second lowest along axis 0, NaN left out."""
+    lowest = np.fmin.reduce(drop, axis=0)
+    others = np.where(drop == lowest, np.float32(np.nan), drop)
+    return lowest, np.fmin.reduce(others, axis=0)
 
 
 def _ignore(used: NDArray[np.bool_]) -> Array | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from badpix.darks import ramps, searches
 from badpix.darks import rules as dark_rules
 from badpix.darks.rules import Decision
-from badpix.darks.scores import Population, Setup, score_pixels
+from badpix.darks.scores import Population, Setup, drops_needed, score_pixels
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.io.evidence import Detection
@@ -173,7 +173,7 @@ def find_switching(
     return searches.find_telegraph(
         table.pixels, table.scores, setup, population, leaked, bent, threshold=p["telegraph_threshold"],
         bent_threshold=p["telegraph_bent_threshold"],
-        min_drops=searches.count_drops_needed(setup, p["telegraph_drop_sigma"]),
+        min_drops=drops_needed(setup, p["telegraph_drop_sigma"]),
     )  # fmt: skip
 
 
