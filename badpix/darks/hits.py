@@ -78,7 +78,8 @@ def measure_hits(
     before = line_memory(groups, weights)
     gone = np.zeros((groups - 1, r.shape[1]), bool)
     lost, fitted = np.full(r.shape[1], before), np.zeros(r.shape[1])
-    rest, pixels, earlier = r, np.arange(r.shape[1]), []
+    rest, pixels = r, np.arange(r.shape[1])
+    earlier: list[Array] = []
     for number in range(most):
         if number:
             again = np.flatnonzero(jumps[pixels] > number)
@@ -86,7 +87,7 @@ def measure_hits(
                 break
             again = np.resize(again, max(again.size, 2))
             rest, pixels, earlier = rest[:, again], pixels[again], [step[:, again] for step in earlier]
-        places = _find_steps(rest)
+        places = _find_steps(rest, gone[:, pixels])
         if averaged:
             places = np.concatenate([places, _find_beside(rest, places[0])])
         for place in places:
@@ -119,15 +120,16 @@ def most_hits(clean: float, groups: int) -> int:
     return max(2, min(k, groups // 6))
 
 
-def _find_steps(r: Array) -> NDArray[np.intp]:
-    """The largest rise of each pixel of (G, pixels) residuals, (1, pixels); -1 where none is large enough."""
-    rise = r[1:] - r[:-1]
+def _find_steps(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The largest rise of each pixel of (G, pixels) residuals that is not ``gone``, (1, pixels); -1: too small."""
+    rise = np.where(gone, np.float32(0), r[1:] - r[:-1])
     at, highest = rise.argmax(axis=0), rise.max(axis=0)
-    tilt = (rise.sum(axis=0) - highest) / np.float32(len(r) - 2)  # of the other steps: the hit bent the line
-    rise -= tilt
+    others = np.maximum((~gone).sum(axis=0) - 1, 1).astype(np.float32)
+    tilt = (rise.sum(axis=0) - highest) / others  # the hit bent the line
+    rise = np.where(gone, np.float32(0), rise - tilt)
     highest -= tilt
-    others = (np.abs(rise).sum(axis=0) - np.abs(highest)) / np.float32(len(r) - 2)
-    return np.where(highest > HIT_SIZE * others, at, -1)[None]
+    size = (np.abs(rise).sum(axis=0) - np.abs(highest)) / others
+    return np.where(highest > HIT_SIZE * size, at, -1)[None]
 
 
 def _find_beside(r: Array, at: NDArray[np.intp]) -> NDArray[np.intp]:

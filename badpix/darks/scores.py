@@ -100,9 +100,7 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
     excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
     common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
     several, one = choose_depths(sample["deepest"], sample["second_deepest"], setup, drop_sigma)
-    population = replace(
-        first, common=common, kept=max(kept, 1.0), spread=spread, drop_sigma=several, deep_sigma=one
-    )
+    population = replace(first, common=common, kept=max(kept, 1.0), spread=spread, drop_sigma=several, deep_sigma=one)
     for name in setup.templates:
         z, middle = measure_contrast(sample, name, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
@@ -130,8 +128,8 @@ def choose_depths(
     n, need = setup.examined, drops_needed(setup, least)
     depth = least
     while depth < DEEPEST:
-        chance = 1.5 * np.mean((deep >= depth) & (next_deep < depth)) / n
-        if chance_of(need, n, min(chance, 1.0)) < RARE:
+        chance = 1.5 * float(np.mean((deep >= depth) & (next_deep < depth))) / n
+        if chance_of(need, n, chance) < RARE:
             break
         depth += 0.25
     lone = deep[next_deep < depth]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.darks import ramps, searches
+from badpix.darks import ramps, scores, searches
 from badpix.darks.scores import Population, Setup
 from badpix.numerics import neighbors
 
@@ -219,12 +219,32 @@ def test_a_switching_pixel_has_no_better_mean_pedestal_with_more_integrations():
 
 @pytest.mark.parametrize(("n", "groups"), [(5, 20), (10, 60), (100, 60), (3, 150)])
 def test_drops_needed_are_rarer_than_two_in_a_million(n, groups):
-    need = searches.count_drops_needed(Setup(groups, 1.0, n, (), n), 4.5)
+    need = scores.drops_needed(Setup(groups, 1.0, n, (), n), 4.5)
     assert 2 <= need <= n
     rng = np.random.default_rng(n)
     chance = 3 * groups * 3.4e-6
     deep = rng.binomial(n, chance, 2_000_000)
     assert np.mean(deep >= need) < 1e-5
+
+
+@pytest.mark.parametrize(("freedom", "deeper"), [(None, False), (10, True), (4, True)])
+def test_the_depth_of_steps_follows_the_tails_of_the_noise(freedom, deeper):
+    setup = Setup(50, 1.0, 6, (), 6)
+    rng = np.random.default_rng(4)
+
+    def deepest(pixels):
+        noise = rng.normal(size=(6, 50, pixels)) if freedom is None else rng.standard_t(freedom, (6, 50, pixels))
+        noise *= 1.0 if freedom is None else np.sqrt((freedom - 2) / freedom)
+        return np.sort(np.diff(noise, axis=1).min(axis=1) / np.sqrt(2), axis=0)
+
+    sample = deepest(40_000)
+    sample[:, :40] = -20  # switching pixels
+    several, one = scores.choose_depths(sample[0].astype(np.float32), sample[1].astype(np.float32), setup, 4.5)
+    need = scores.drops_needed(setup, 4.5)
+    seen = deepest(100_000)
+    assert np.mean(seen[need - 1] < -several) < 5e-5
+    assert (several > 4.5, one > scores.DEEP) == (deeper, deeper)
+    assert several < 15
 
 
 def test_low_pedestals_stand_out_against_spread_and_own_noise():
