@@ -108,6 +108,7 @@ def find_hits(
     expected: NDArray,
     cover: NDArray,
     saturated: NDArray,
+    slack: NDArray | None = None,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
@@ -131,7 +132,11 @@ def find_hits(
         m.
     saturated : bool (ny, nx)
         DQ has SATURATED.
+    slack : float32 (ny, nx), optional
+        By how much the model may be off, where exposures at other roll angles alone looked; it doesn't count.
     """
+    if slack is not None:
+        residual = np.sign(residual) * np.maximum(np.abs(residual) - slack, 0)
     with np.errstate(invalid="ignore", over="ignore"):
         z = residual / noise
         derivative = measure_derivative(model)

@@ -5,7 +5,8 @@
 3. Mosaic: each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
    private directory beside the outputs.
 4. Stack: the mosaics are sorted once, in tiles.
-5. Model of an exposure: the other groups but the shallow ones (documented: all groups), blotted to its pixels.
+5. Model of an exposure: the other groups but the shallow ones (documented: all groups), those at its own roll angle
+   first, blotted to its pixels.
 6. Sharpening of the model by a kernel learned in the exposure.
 7. Noise that the pixels would have without a hit.
 8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
@@ -39,6 +40,7 @@ from badpix.image.members import (
     SILENT,
     Talker,
     check_room,
+    find_angles,
     find_shallow,
     find_windows,
     list_remarks,
@@ -53,6 +55,7 @@ from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
     Found,
     Plan,
+    angle_suffix,
     decide_single_coverage,
     drizzle_group,
     flags_name,
@@ -193,16 +196,21 @@ def _search_resampled(
     images, sky = set_skies(images, grid, p, executor, talker)
     products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
     shallow = find_shallow(images, p, executor, talker)
+    angles = find_angles(images, p, talker)
     plan = Plan(shelf, grid, windows, p, shallow, products=products)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_tasks(executor, drizzle_group, [(plan, members) for members in by_group]))
     write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
+    for angle in sorted(set(angles)) if any(angles) else ():
+        kin = [g for g, a in enumerate(angles) if a == angle]
+        write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=angle_suffix(angle))
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
     sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p["audit_snr"]) if p["audit"] else plan.sources
     deep = [g for g in range(len(windows)) if g not in shallow]
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
-    plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, sources, products)
+    turned = tuple(angles) if any(angles) else ()
+    plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, turned, sources, products)
     found = list(run_tasks(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p)
     facts = {
@@ -242,7 +250,7 @@ def _search_direct(
         shelf.write(mosaic_name(number), sci)
     rows = tile_rows(shape[1], len(cals), max_memory - BASE_MEMORY)
     write_planes(shelf, windows, shape, rows=rows, others=False)
-    median, _ = build_reference(
+    median, _, _ = build_reference(
         shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
     )
     if p["save_intermediate_results"]:

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.image import sky as image_sky
+from badpix.image.angles import sort_angles
 from badpix.image.grid import Bounds, Grid, Window, join_windows
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
-from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry
+from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry, read_roll
 from badpix.image.weights import parse_good_bits
 from badpix.io import associations
 from badpix.io import cal as io_cal
@@ -58,6 +59,7 @@ class Image:
     window: Window | None = None  # None: misses the grid
     subtract: float = 0.0  # sky, taken off before the drizzle
     compare: float = 0.0  # background that the documented rule adds to the model
+    roll: float = 0.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,9 @@ def place_images(
         window = find_window(pixel_map, grid)
         subtract, compare = read_background(cal, p["backg"], documented=p["test"] == "documented")
         group = order.index(group_names[number])
+        roll = read_roll(cal, geometry)
         images.append(
-            Image(cal, member.exptype, number, group, geometry.bounds, pixel_map, window, subtract, compare)
+            Image(cal, member.exptype, number, group, geometry.bounds, pixel_map, window, subtract, compare, roll)
         )
     missing = [i.cal.path.name for i in images if i.window is None]
     if missing:
@@ -182,6 +185,23 @@ def place_images(
             f"{missing[0]}: its WCS puts no pixel on the output grid that S_REGION of the members outlines"
         )
     return images, grid
+
+
+def find_angles(images: Sequence[Image], p: dict[str, Any], talker: Talker) -> list[int]:
+    """The class of roll angles of each group (that of its first image)."""
+    groups = max(i.group for i in images) + 1
+    if p["roll_tolerance"] is None or p["reference"] != "others":
+        return [0] * groups
+    rolls = [next(i.roll for i in images if i.group == g) for g in range(groups)]
+    classes = sort_angles(rolls, tolerance=p["roll_tolerance"])
+    if any(classes):
+        means = [float(np.median([r for r, c in zip(rolls, classes, strict=True) if c == k])) for k in set(classes)]
+        told = ", ".join(f"{classes.count(k)} at {m:.1f}" for k, m in zip(sorted(set(classes)), means, strict=True))
+        talker.note(
+            f"groups at {len(means)} roll angles ({told} degrees): diffraction spikes turn with the telescope, so an "
+            f"exposure is compared with its own angle where that looked twice or differs"
+        )
+    return classes
 
 
 def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker) -> list[NDArray]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image import resample
+from badpix.image.angles import prefer_kin
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.image.resample import measure_derivative
@@ -89,40 +90,58 @@ def build_reference(
     agree_sigma: float,
     agree_gradient: float,
     pair_sigma: float,
-) -> tuple[NDArray, NDArray]:
+    kin: str = "",
+) -> tuple[NDArray, NDArray, NDArray | None]:
     """The image a group is compared with, on its window, and the number m of other groups (uint16).
 
-    With ``others`` false the median of all groups, holes left as they are.
+    With ``others`` false the median of all groups, holes left as they are. ``kin`` is the suffix of the planes of the
+    groups at the same roll angle, where there are several angles; then a third map is given, true where other angles
+    alone looked.
     """
     window = windows[group]
     out = np.empty(window.shape, np.float32)
     cover = np.empty(window.shape, np.uint16)
-    halo = 3 if others else 0
+    foreign = np.zeros(window.shape, bool) if kin else None
+    halo = (5 if kin else 3) if others else 0
     for top in range(0, window.shape[0], _ROWS):
         bottom = min(top + _ROWS, window.shape[0])
         y0, y1 = max(0, top - halo), min(window.shape[0], bottom + halo)
         part = Window(window.y0 + y0, window.y0 + y1, window.x0, window.x1)
         own = shelf.read(mosaic_name(group), window.shape, slice(y0, y1))
         if others:
+            limit = agree_sigma * pair_sigma
             a, b, m = middle_of_others(*read_planes(shelf, shape, part), own)
-            image = combine_others(a, b, limit=agree_sigma * pair_sigma, agree_gradient=agree_gradient)
+            image = combine_others(a, b, limit=limit, agree_gradient=agree_gradient)
+            if foreign is not None:
+                a, b, number = middle_of_others(*read_planes(shelf, shape, part, kin), own)
+                near = combine_others(a, b, limit=limit, agree_gradient=agree_gradient)
+                use = prefer_kin(image, near, number, sigma=pair_sigma)
+                image, m = np.where(use, near, image), np.where(use, number, m)
+                foreign[top:bottom] = ((number == 0) & (m > 0))[top - y0 : bottom - y0]
             image = fill_holes(image, smooth=_FILL_SMOOTH * pair_sigma)
         else:
             image = read_window(shelf, "median", shape, part)
             m = read_window(shelf, "count", shape, part, np.uint16) - np.isfinite(own)
         inner = slice(top - y0, bottom - y0)
         out[top:bottom], cover[top:bottom] = image[inner], m[inner]
-    return out, cover
+    return out, cover, foreign
 
 
 # --- 3. blot ----------------------------------------------------------------------------------------------
 
 
 def blot_bands(
-    image: NDArray, cover: NDArray | None, window: Window, pixel_map: PixelMap, *, interp: str
-) -> tuple[NDArray, NDArray]:
-    """The reference at an exposure's pixels (float32), and m there (uint8, at most 255), band by band."""
+    image: NDArray,
+    cover: NDArray | None,
+    window: Window,
+    pixel_map: PixelMap,
+    *,
+    interp: str,
+    slack: NDArray | None = None,
+) -> tuple[NDArray, NDArray, NDArray | None]:
+    """The reference at an exposure's pixels (float32), m there (uint8, at most 255), and the slack, band by band."""
     ny, nx = pixel_map.shape
+    loose = None if slack is None else np.zeros((ny, nx), np.float32)
     model = np.empty((ny, nx), np.float32)
     others = np.zeros((ny, nx), np.uint8)
     filled = None if interp == "linear" else np.nan_to_num(image)
@@ -131,11 +150,13 @@ def blot_bands(
         positions = evaluate_map(pixel_map, rows=rows)
         model[rows] = resample.blot(image, window, positions, interp=interp, filled=filled)
         if cover is not None:
-            others[rows] = _nearest(cover, window, positions)
-    return model, others
+            others[rows] = np.minimum(_nearest(cover, window, positions), 255)
+        if slack is not None and loose is not None:
+            loose[rows] = _nearest(slack, window, positions)
+    return model, others, loose
 
 
-def _nearest(cover: NDArray, window: Window, positions: NDArray) -> NDArray:
+def _nearest(image: NDArray, window: Window, positions: NDArray) -> NDArray:
     """Values at the nearest grid pixel, 0 outside."""
     ny, nx = window.shape
     x, y = np.rint(positions[..., 0]) - window.x0, np.rint(positions[..., 1]) - window.y0
@@ -144,6 +165,6 @@ def _nearest(cover: NDArray, window: Window, positions: NDArray) -> NDArray:
     y *= nx
     y += x
     y[outside] = 0
-    values = np.minimum(np.take(cover.reshape(-1), y.astype(np.intp)), 255).astype(np.uint8)
+    values: NDArray = np.take(image.reshape(-1), y.astype(np.intp))
     values[outside] = 0
     return values

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from badpix import dq as flags
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image import resample
+from badpix.image.angles import measure_envelope
 from badpix.image.decide import find_documented, find_hits
 from badpix.image.grid import Grid, Window
 from badpix.image.members import Image
@@ -35,7 +36,7 @@ from badpix.image.reference import blot_bands, build_reference
 from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.single import Sharpness, find_sharp, measure_sharpness, sharpness_limit
-from badpix.image.stack import Shelf, mosaic_name
+from badpix.image.stack import Shelf, mosaic_name, read_window
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
@@ -54,6 +55,7 @@ class Plan:
     p: dict[str, Any]
     shallow: frozenset[int] = frozenset()  # groups that are no reference
     pair_sigma: float = 0.0
+    angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
     sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
 
@@ -138,16 +140,22 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     plan, image = task
     p, window = plan.p, plan.windows[image.group]
     assert image.pixel_map is not None
-    reference, cover = build_reference(
+    reference, cover, foreign = build_reference(
         plan.shelf, plan.windows, image.group, plan.grid.shape,
         others=p["reference"] == "others",
         agree_sigma=p["agree_sigma"],
         agree_gradient=p["agree_gradient"],
         pair_sigma=plan.pair_sigma,
+        kin=angle_suffix(plan.angles[image.group]) if plan.angles else "",
     )  # fmt: skip
     plain = is_plain(p)
-    model, others = blot_bands(reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"])
-    del reference, cover
+    slack = None
+    if foreign is not None and foreign.any():
+        slack = measure_envelope(_other_angles(plan, image.group), foreign, sigma=plan.pair_sigma)
+    model, others, slack = blot_bands(
+        reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"], slack=slack
+    )
+    del reference, cover, foreign
     if plan.products is not None:
         image_products.write_blot(plan.products, image.cal, model)
     if plain:
@@ -155,7 +163,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
         flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
-        flagged, found = _search_closely(plan, image, model, others)
+        flagged, found = _search_closely(plan, image, model, others, slack)
     plan.shelf.write(flags_name(image.number), np.packbits(flagged))
     return found
 
@@ -171,7 +179,20 @@ def flags_name(number: int) -> str:
     return f"flags{number:05d}"
 
 
-def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -> tuple[NDArray, Found]:
+def _other_angles(plan: Plan, group: int) -> Iterator[NDArray]:
+    """The median of each roll angle but that of a group, on the group's window."""
+    for angle in sorted(set(plan.angles) - {plan.angles[group]}):
+        yield read_window(plan.shelf, "median" + angle_suffix(angle), plan.grid.shape, plan.windows[group])
+
+
+def angle_suffix(angle: int) -> str:
+    """Of the planes of the groups at one roll angle."""
+    return f"-roll{angle}"
+
+
+def _search_closely(
+    plan: Plan, image: Image, model: NDArray, others: NDArray, slack: NDArray | None
+) -> tuple[NDArray, Found]:
     """The better model, noise and test of one exposure."""
     p = plan.p
     found = Found(image.number, {})
@@ -199,7 +220,7 @@ def _search_closely(plan: Plan, image: Image, model: NDArray, others: NDArray) -
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p["noise"], sigma, expected, factors, others)
     del flat
-    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, found)
+    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, slack, found)
     if p["audit"]:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
@@ -259,13 +280,14 @@ def _test(
     expected: NDArray,
     others: NDArray,
     saturated: NDArray,
+    slack: NDArray | None,
     found: Found,
 ) -> NDArray:
     if p["test"] == "documented":
         error = noise if raw_err is None else raw_err
         return find_documented(sci, error, model, image.compare, snr=p["snr"], scale=p["scale"])
     hits = find_hits(
-        residual, model, noise, expected, others, saturated,
+        residual, model, noise, expected, others, saturated, slack,
         snr=_product(p["snr"], p["snr_factor"]),
         scale=_product(p["scale"], p["scale_factor"]),
         snr_dark=p["snr_dark"],

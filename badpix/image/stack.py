@@ -166,10 +166,19 @@ def middle_of_others(
     return a, b, m
 
 
-def write_planes(shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, rows: int, others: bool) -> None:
-    """Sort the stack of all mosaics, tile by tile, into the planes and the count on the shelf.
+def write_planes(
+    shelf: Shelf,
+    windows: Sequence[Window],
+    shape: tuple[int, int],
+    *,
+    rows: int,
+    others: bool,
+    groups: Sequence[int] | None = None,
+    suffix: str = "",
+) -> None:
+    """Sort the stack of all mosaics, or of some ``groups``, tile by tile, into the planes and the count on the shelf.
 
-    The plane ``median`` is always written; those that the medians of all but one need, with ``others``.
+    The plane ``median`` is written for all of them; those that the medians of all but one need, with ``others``.
 
     Parameters
     ----------
@@ -181,18 +190,23 @@ def write_planes(shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int]
         Of the grid.
     rows : int
         Height of a tile.
+    groups : sequence of int, optional
+        Those that are sorted.
+    suffix : str
+        Of the names on the shelf, such as that of a roll angle.
     """
     names = ("median", *PLANES) if others else ("median",)
+    chosen = range(len(windows)) if groups is None else groups
     for name in names:
-        shelf.create(name, shape, np.float32)
-    shelf.create("count", shape, np.uint16)
+        shelf.create(name + suffix, shape, np.float32)
+    shelf.create("count" + suffix, shape, np.uint16)
     for top in range(0, shape[0], rows):
         bottom = min(top + rows, shape[0])
         band = {name: np.full((bottom - top, shape[1]), np.nan, np.float32) for name in names}
         count = np.zeros((bottom - top, shape[1]), np.uint16)
         for left in range(0, shape[1], _COLUMNS):
             right = min(left + _COLUMNS, shape[1])
-            stack = _read_tile(shelf, windows, Window(top, bottom, left, right))
+            stack = _read_tile(shelf, windows, chosen, Window(top, bottom, left, right))
             if stack is not None:
                 *planes, number = sort_planes(stack)
                 count[:, left:right] = number
@@ -200,13 +214,13 @@ def write_planes(shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int]
                 for name, part in zip(names[1:], planes, strict=False):
                     band[name][:, left:right] = part
         for name, values in band.items():
-            shelf.write_rows(name, shape, top, values)
-        shelf.write_rows("count", shape, top, count)
+            shelf.write_rows(name + suffix, shape, top, values)
+        shelf.write_rows("count" + suffix, shape, top, count)
 
 
-def _read_tile(shelf: Shelf, windows: Sequence[Window], tile: Window) -> NDArray | None:
-    """The mosaics that touch a tile, [n, rows, columns]; None where there are none."""
-    touching = [(g, w, both) for g, w in enumerate(windows) if (both := w.overlap(tile)) is not None]
+def _read_tile(shelf: Shelf, windows: Sequence[Window], groups: Sequence[int], tile: Window) -> NDArray | None:
+    """The mosaics of some groups that touch a tile, [n, rows, columns]; None where there are none."""
+    touching = [(g, windows[g], both) for g in groups if (both := windows[g].overlap(tile)) is not None]
     if not touching:
         return None
     stack = np.full((len(touching), *tile.shape), np.nan, np.float32)
@@ -216,10 +230,12 @@ def _read_tile(shelf: Shelf, windows: Sequence[Window], tile: Window) -> NDArray
     return stack
 
 
-def read_planes(shelf: Shelf, shape: tuple[int, int], window: Window) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def read_planes(
+    shelf: Shelf, shape: tuple[int, int], window: Window, suffix: str = ""
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """The planes lo, mid, hi and the count inside a window of the grid."""
-    lo, mid, hi = (read_window(shelf, plane, shape, window) for plane in PLANES)
-    return lo, mid, hi, read_window(shelf, "count", shape, window, np.uint16)
+    lo, mid, hi = (read_window(shelf, plane + suffix, shape, window) for plane in PLANES)
+    return lo, mid, hi, read_window(shelf, "count" + suffix, shape, window, np.uint16)
 
 
 def read_window(

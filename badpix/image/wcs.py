@@ -186,6 +186,14 @@ def make_output_grid(cal: CalFile, geometry: Geometry, regions: list[NDArray]) -
     return build_grid(regions, scale, float(roll), float(yang), int(parity))
 
 
+def read_roll(cal: CalFile, geometry: Geometry) -> float:
+    """Roll of the telescope, degrees: ROLL_REF; without it, the direction of the image's y axis."""
+    roll = io_cal.image_hdu(cal, "SCI").header.get("ROLL_REF")
+    if isinstance(roll, int | float) and math.isfinite(roll):
+        return float(roll)
+    return _orientation(geometry, *_reference_pixel(cal, geometry))[0]
+
+
 def _reference_pixel(cal: CalFile, geometry: Geometry) -> tuple[float, float]:
     header = io_cal.image_hdu(cal, "SCI").header
     if isinstance(header.get("RA_REF"), int | float) and isinstance(header.get("DEC_REF"), int | float):

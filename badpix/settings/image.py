@@ -94,6 +94,18 @@ SECTION = Section(
             documented=None,
             group=MODEL,
         ),
+        Param(
+            "roll_tolerance",
+            2.0,
+            "Groups whose roll angles differ by more are no model of each other's diffraction spikes: an exposure is "
+            "compared with its own angle first. none = all are alike.",
+            unit="degrees",
+            low=0.0,
+            high=360.0,
+            optional=True,
+            documented=None,
+            group=MODEL,
+        ),
         Param("agree_sigma", 3.0, "The two middle values of the others agree within this many sigma ...",
               unit="sigma", low=0.0, group=MODEL),
         Param("agree_gradient", 0.7, "... plus this fraction of the local derivative; else the lower one counts.",

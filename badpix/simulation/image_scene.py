@@ -161,7 +161,7 @@ def _add_galaxy(image: NDArray, x: float, y: float, row: NDArray, roll: float, s
     if not len(xs) or not len(ys):
         return
     dx, dy = np.meshgrid(xs - x, ys - y)
-    turn = angle + np.radians(roll)
+    turn = angle - np.radians(roll)
     u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
     seeing = (setup.fwhm / 2.3548) ** 2 + 1 / 12
     total = np.zeros_like(dx)

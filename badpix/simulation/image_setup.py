@@ -9,6 +9,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sw": {},
     "sw2": {"detectors": ("NRCB1", "NRCB2")},
     "lw": {"detectors": ("NRCBLONG",), "scale": 0.063, "fwhm": 2.2, "filter": "F444W"},
+    "rolls": {"rolls": (0.0, 0.0, 30.0, 30.0)},
     "skies": {"sky_differs": True, "groups": 5, "roll_step": 0.4},
     "two": {"groups": 2},
 }
@@ -30,6 +31,7 @@ class Setup:
     sky: float = 0.25  # MJy/sr
     sky_differs: bool = False  # another level in each group, and no keyword that says so
     roll_step: float = 0.0  # degrees between groups
+    rolls: tuple[float, ...] = ()  # degrees of each group, in turn; besides roll_step
     dither: float = 25.0  # pixels
     read_noise: float = 0.012  # MJy/sr
     gain: float = 1200.0  # electrons a MJy/sr

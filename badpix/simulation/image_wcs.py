@@ -99,6 +99,8 @@ def make_pointings(rng: np.random.Generator, setup: Setup, optics: Optics | None
     for group in range(setup.groups):
         offset = rng.uniform(-setup.dither, setup.dither, 2) * setup.scale
         roll = 40.0 + group * setup.roll_step
+        if setup.rolls:
+            roll += setup.rolls[group % len(setup.rolls)]
         for i, detector in enumerate(setup.detectors):
             middle = (i - (len(setup.detectors) - 1) / 2) * width
             v2v3 = (at[0] + middle, at[1])
