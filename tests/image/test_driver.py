@@ -701,10 +701,10 @@ def test_intermediate_products_carry_the_grid(four, tmp_path):
 
 INTERRUPTED = """
 import os, sys
-from badpix import outlier_image
+from badpix.image import driver
 from badpix.cli.main import outlier
 stage, sign = sys.argv.pop(1), int(sys.argv.pop(1))
-real = getattr(outlier_image, stage)
+real = getattr(driver, stage)
 calls = []
 def stopped(*args, **options):
     result = real(*args, **options)
@@ -712,7 +712,7 @@ def stopped(*args, **options):
     if len(calls) == 2 or stage == "write_planes":
         os.kill(os.getpid(), sign)
     return result
-setattr(outlier_image, stage, stopped)
+setattr(driver, stage, stopped)
 outlier()
 """
 
