@@ -25,6 +25,7 @@ LAYERS = """
     io
     settings
     numerics detectors
+    outside
     dq errors
 """
 FLOORS = {room: floor for floor, line in enumerate(reversed(LAYERS.split("\n"))) for room in line.split()}

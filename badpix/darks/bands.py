@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from badpix.darks import cells, ramps
 from badpix.darks.scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
-from badpix.io.exposure import read_band
-from badpix.io.layout import Layout
+from badpix.io.fits import Layout, read_band
 from badpix.numerics import clipping
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32

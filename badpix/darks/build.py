@@ -22,8 +22,9 @@ from badpix.darks.inputs import DarkSet
 from badpix.errors import DataError
 from badpix.io import exposure as exposures
 from badpix.io.evidence import Detection
-from badpix.io.layout import open_fits
+from badpix.io.fits import open_fits
 from badpix.io.provenance import Input, hash_inputs
+from badpix.io.tasks import Progress, silent
 from badpix.mask import combine, product
 from badpix.mask import header as mask_header
 from badpix.mask.header import Provenance
@@ -45,7 +46,7 @@ def build_darks(
     skip_bad: bool = False,
     executor: Executor | None = None,
     memory: float = 48e6,
-    tick: darks_search.Tick = darks_search.quiet,
+    tick: Progress = silent,
     say: Callable[[str], None] = lambda message: None,
     look: Callable[[Detection, DarkSet, NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,

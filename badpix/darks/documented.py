@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from badpix import dq
 from badpix.darks.bands import Dark
 from badpix.errors import UsageError
-from badpix.io.exposure import read_band
+from badpix.io.fits import read_band
 from badpix.numerics import clipping
 
 SATURATED = np.uint8(dq.VALUE["SATURATED"])

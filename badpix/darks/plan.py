@@ -16,7 +16,7 @@ from badpix.darks.bands import BYTES_PER_PIXEL, Job
 from badpix.darks.inputs import DarkSet
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.errors import DataError, UsageError
-from badpix.io.exposure import read_band
+from badpix.io.fits import read_band
 
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, Any]) -> Job:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +42,11 @@ from badpix.darks.types import Candidates
 from badpix.errors import DataError
 from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import band_height
+from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS
 
-T = TypeVar("T")
-R = TypeVar("R")
 Bool = NDArray[np.bool_]
-Tick = Callable[[int, int], None]
-
-
-def quiet(done: int, total: int) -> None:
-    """A tick that nobody hears."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class Run:
     bias: NDArray[np.float32] | None
     executor: Executor | None
     memory: float
-    tick: Tick
+    tick: Progress
 
 
 def needs_votes(p: Mapping[str, Any]) -> bool:
@@ -97,7 +91,7 @@ def search(
     *,
     executor: Executor | None = None,
     memory: float = 48e6,
-    tick: Tick = quiet,
+    tick: Progress = silent,
     say: Callable[[str], None] = lambda message: None,
     bias: NDArray[np.float32] | None = None,
     with_evidence: bool = True,
@@ -150,7 +144,7 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     for note in notes:
         say(note)
     tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
-    found = gather(partial(measure_band, job, population), tasks, run.executor, run.tick)
+    found = run_in_order(run.executor, partial(measure_band, job, population), tasks, run.tick)
     maps, table = assemble(found, job)
     leave_room()
     detector, superbias = run.darks.detector, run.darks.superbias_done
@@ -174,7 +168,7 @@ def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: b
     rules = documented.make_rules(run.darks.files[0].groups, p)
     layouts = run.job.darks
     limits = tuple(
-        gather(partial(documented.measure_pedestals, run.reference, run.bias), layouts, run.executor, quiet)
+        run_in_order(run.executor, partial(documented.measure_pedestals, run.reference, run.bias), layouts)
     )
     row = run.job.shape[1] * (run.darks.integrations * 9 + rules.groups * 6 + 64)
     bands = [(b.start, b.stop, b.bias) for b in cut_bands(
@@ -182,7 +176,7 @@ def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: b
     counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
     scatter = np.empty(run.job.shape, np.float32)
     task = partial(documented.measure_votes, layouts, limits, rules)
-    for band in gather(task, bands, run.executor, run.tick):
+    for band in run_in_order(run.executor, task, bands, run.tick):
         rows = slice(band.start, band.start + len(band.scatter))
         scatter[rows] = band.scatter
         for name, votes in band.counts.items():
@@ -260,7 +254,7 @@ def describe(
 ) -> Population:
     """The population of pixels from a sample of rows."""
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
-    found = list(gather(partial(measure_sample, job), tiles, executor, quiet))
+    found = list(run_in_order(executor, partial(measure_sample, job), tiles))
     known = medians.median_along([spread for _, spread in found])  # of each integration; some may hold nothing
     if not np.isfinite(known).any():
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
@@ -283,15 +277,6 @@ def cut_bands(
     """All bands of the frame."""
     for start in range(0, job.shape[0], height):
         yield make_rows(start, min(start + height, job.shape[0]), reference, bias)
-
-
-def gather(task: Callable[[T], R], items: Iterable[T], executor: Executor | None, tick: Tick) -> Iterator[R]:
-    """Results of a task for all items, in order."""
-    items = list(items)
-    results = map(task, items) if executor is None else executor.map(task, items)
-    for k, result in enumerate(results):
-        tick(k + 1, len(items))
-        yield result
 
 
 def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.float32]], Candidates]:

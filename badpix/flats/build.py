@@ -18,6 +18,7 @@ from badpix.io import selection
 from badpix.io.evidence import Detection
 from badpix.io.exposure import Exposure
 from badpix.io.provenance import hash_inputs
+from badpix.io.tasks import Progress, silent
 from badpix.mask import combine
 from badpix.mask.header import Provenance
 from badpix.mask.manual import _add_manual, find_manual_file, read_manual_file
@@ -37,7 +38,7 @@ def build_flats(
     skip_bad: bool = False,
     executor: Executor | None = None,
     memory: float = 32e6,
-    tick: Callable[[int, int], None] = flats_search.quiet,
+    tick: Progress = silent,
     look: Callable[[Detection, Sequence[Exposure], NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
 ) -> Product:

@@ -15,7 +15,7 @@ photutils background mesh are parameters. Sources: jwst_reffiles documentation; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.flats.illumination import measure_coarse, measure_illumination
-from badpix.io.exposure import Exposure, band_height, bands, read_band
-from badpix.io.layout import Layout
+from badpix.io.exposure import Exposure, band_height
+from badpix.io.fits import Layout, bands, read_band
+from badpix.io.tasks import Progress, run_in_order
 from badpix.numerics import clipping, neighbors
 from badpix.numerics import smoothing as numerics_smoothing
 
@@ -35,7 +36,6 @@ FEW = 10  # of them are too few
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
-Tick = Callable[[int, int], None]
 
 
 class Sample(NamedTuple):
@@ -81,7 +81,7 @@ def _median_level(layout: Layout, plane: int, science: Bool) -> float:
 
 
 def measure_mean(
-    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, tick: Tick
+    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, tick: Progress
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """Clipped mean rate (DN/s) and number of samples kept: (ny, nx) each.
 
@@ -103,10 +103,9 @@ def measure_mean(
     count = np.empty((ny, nx), np.int16)
     rows = bands(ny, min(128, band_height(len(samples) * nx * 4, memory, ny)))
     task = partial(_mean_of_band, list(samples), sigma)
-    results = map(task, rows) if executor is None else executor.map(task, rows)
-    for done, ((start, stop), (band_mean, band_count)) in enumerate(zip(rows, results, strict=True), 1):
+    results = run_in_order(executor, task, rows, tick)
+    for (start, stop), (band_mean, band_count) in zip(rows, results, strict=True):
         mean[start:stop], count[start:stop] = band_mean, band_count
-        tick(done, len(rows))
     return mean, count
 
 

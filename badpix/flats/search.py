@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import normalize
-from badpix.flats.normalize import Tick
 from badpix.io.evidence import Detection, Evidence, Rule
-from badpix.io.exposure import Exposure, band_height, bands, read_band, read_reference_pixels
+from badpix.io.exposure import Exposure, band_height, read_reference_pixels
+from badpix.io.fits import bands, read_band
+from badpix.io.tasks import Progress, silent
 from badpix.numerics import clipping, neighbors
 
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
@@ -43,10 +44,6 @@ OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show 
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
-
-
-def quiet(done: int, total: int) -> None:
-    """A tick that nobody hears."""
 
 
 # --- the searches: arrays in, maps out -------------------------------------------------------------------
@@ -135,7 +132,7 @@ def search(
     uncals: Sequence[Exposure] = (),
     executor: Executor | None = None,
     memory: float = 32e6,
-    tick: Tick = quiet,
+    tick: Progress = silent,
 ) -> Detection:
     """Search the flats of one detector.
 

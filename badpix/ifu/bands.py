@@ -9,8 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +22,13 @@ from badpix.ifu.rank import measure_differences, odd
 from badpix.ifu.residuals import solve_thresholds
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
-from badpix.io.exposure import bands
+from badpix.io.fits import bands
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
 _USUAL_HALO = 11  # rows that a band reads beyond its own, on each side
 _ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
 _PER_ELEMENT = 60  # bytes that a search needs for each of them
-
-
-def run_bands(executor: Executor | None, task: Callable[[int, int], Any], bands: list[tuple[int, int]]) -> list[Any]:
-    """Results of a task for each band, in order."""
-    starts, stops = zip(*bands, strict=True)
-    return list((map if executor is None else executor.map)(task, starts, stops))
 
 
 def cut_bands(shape: tuple[int, int], exposures: int, memory: int | None = None) -> list[tuple[int, int]]:

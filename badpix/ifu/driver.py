@@ -25,6 +25,7 @@ from badpix.ifu.inputs import Exposure, by_detector, list_remarks, read_exposure
 from badpix.ifu.search import THREADS, Found, find_detector
 from badpix.io import flagged_copy
 from badpix.io.associations import Association
+from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
 from badpix.settings import param
 
@@ -87,35 +88,36 @@ def flag_association(
     CheckError
         If more than ``max_flagged`` percent of an exposure would be flagged; nothing is written.
     """
-    exposures = read_exposures(association)
-    for text in list_remarks(exposures):
-        note(text)
-    directory = check_directory(output_dir)
-    targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
-    groups = by_detector(exposures)
-    products = {}
-    if p["save_intermediate_results"] and len(exposures) >= 2:
-        products = {d: directory / ifu_products.name(association, d) for d in groups}
-    for exposure in exposures:
-        flagged_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
-    for path in (*targets.values(), *products.values()):
-        check_target(path, overwrite)
+    with unpacking() as workdir:
+        exposures = read_exposures(association, workdir)
+        for text in list_remarks(exposures):
+            note(text)
+        directory = check_directory(output_dir)
+        targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
+        groups = by_detector(exposures)
+        products = {}
+        if p["save_intermediate_results"] and len(exposures) >= 2:
+            products = {d: directory / ifu_products.name(association, d) for d in groups}
+        for exposure in exposures:
+            flagged_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
+        for path in (*targets.values(), *products.values()):
+            check_target(path, overwrite)
 
-    found = []
-    if len(exposures) < 2:
-        note("a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED")
-    else:
-        for detector, group in groups.items():
-            word = "exposure" if len(group) == 1 else "exposures"
-            say(f"{detector}: {len(group)} {word}, threshold by {p['threshold_method']}")
-            found.append(find_detector(detector, group, p, executor=executor, memory=memory))
-            for text in found[-1].notes:
-                note(f"{detector}: {text}")
-            if look is not None:
-                look(found[-1])
-    check_share(found, p["max_flagged"])
-    counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
-    return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
+        found = []
+        if len(exposures) < 2:
+            note("a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED")
+        else:
+            for detector, group in groups.items():
+                word = "exposure" if len(group) == 1 else "exposures"
+                say(f"{detector}: {len(group)} {word}, threshold by {p['threshold_method']}")
+                found.append(find_detector(detector, group, p, executor=executor, memory=memory))
+                for text in found[-1].notes:
+                    note(f"{detector}: {text}")
+                if look is not None:
+                    look(found[-1])
+        check_share(found, p["max_flagged"])
+        counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
+        return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
 
 
 def history_lines(p: Mapping[str, Any]) -> list[str]:

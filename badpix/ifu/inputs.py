@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -33,15 +34,15 @@ class Exposure:
     member: Member
 
 
-def read_exposures(association: Association) -> list[Exposure]:
-    """Headers of all members, after making sure that they belong together.
+def read_exposures(association: Association, workdir: Path | None = None) -> list[Exposure]:
+    """Headers of all members, after making sure that they belong together; compressed ones go into ``workdir``.
 
     Raises
     ------
     DataError
         If a member is no IFU exposure, lacks an array, or differs from the first in instrument, size or unit.
     """
-    exposures = [Exposure(io_cal.read_layout(member.path), member) for member in association.members]
+    exposures = [Exposure(io_cal.read_layout(member.path, workdir), member) for member in association.members]
     first = exposures[0].cal
     for exposure in exposures:
         cal = exposure.cal

@@ -25,7 +25,6 @@ from badpix.ifu.bands import (
     cut_bands,
     make_plan,
     measure_smallest,
-    run_bands,
     sample_band,
     sample_bands,
     search_band,
@@ -34,6 +33,7 @@ from badpix.ifu.inputs import Exposure, axis_across, check_usable, has_pointings
 from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
+from badpix.io.tasks import Spread, run_in_order
 
 THREADS = 2  # for what leaves the interpreter free: sorting, writing
 
@@ -113,7 +113,7 @@ def measure_detector(exposures: list[Exposure], executor: Executor | None = None
         If an exposure has no usable pixel.
     """
     bands = cut_bands(exposures[0].cal.shape, 1)
-    parts = run_bands(executor, partial(measure_smallest, exposures, axis_across(exposures)), bands)
+    parts = list(run_in_order(executor, Spread(partial(measure_smallest, exposures, axis_across(exposures))), bands))
     usable = np.sum([count for _, count in parts], axis=0)
     check_usable(exposures, usable)
     return np.concatenate([part for part, _ in parts]), [int(v) for v in usable]
@@ -130,14 +130,16 @@ def find_significant(
     shape = exposures[0].cal.shape
     level = Level(1.0, 1.0)
     if p["noise"] != "err":
-        samples = run_bands(executor, partial(sample_band, plan), sample_bands(shape, len(exposures)))
+        samples = list(
+            run_in_order(executor, Spread(partial(sample_band, plan)), sample_bands(shape, len(exposures)))
+        )
         measured = measure_level(samples, len(exposures))
         if measured is None:
             check_usable(exposures, [np.isfinite(read_usable(e.cal)).sum() for e in exposures])
             raise DataError(f"{exposures[0].cal.path}: {detector}: no noise could be measured: SCI has no spread")
         level = measured
     plan = replace(plan, level=level)
-    parts = run_bands(executor, partial(search_band, plan), (cut_bands(shape, len(exposures), memory)))
+    parts = list(run_in_order(executor, Spread(partial(search_band, plan)), cut_bands(shape, len(exposures), memory)))
     found = _collect(detector, exposures, parts)
     check_usable(exposures, found.usable)
     found.statistics |= _statistics(plan, p, parts)

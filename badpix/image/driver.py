@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,6 @@ from badpix.image.members import (
     name_groups,
     place_images,
     read_members,
-    run_tasks,
     set_skies,
     tile_rows,
 )
@@ -71,7 +71,9 @@ from badpix.io import cal as io_cal
 from badpix.io import flagged_copy
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
+from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
+from badpix.io.tasks import run_in_order
 from badpix.settings import param
 
 DEFAULT_MEMORY = 700 << 20
@@ -111,9 +113,23 @@ def flag_images(
     UsageError
         If an output exists.
     """
-    output_dir = check_directory(output_dir)
     _check_values(p)
-    cals = read_members(association)
+    with unpacking() as workdir:
+        cals = read_members(association, workdir)
+        return _flag(association, cals, check_directory(output_dir), p, overwrite, max_memory, executor, talker)
+
+
+def _flag(
+    association: Association,
+    cals: Sequence[CalFile],
+    output_dir: Path,
+    p: dict[str, Any],
+    overwrite: bool,
+    max_memory: int,
+    executor: Executor | None,
+    talker: Talker,
+) -> tuple[list[Path], dict[str, Any]]:
+    """The search of members that have been opened."""
     targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals]
     for cal, target in zip(cals, targets, strict=True):
         flagged_copy.check_not_input(target, cal)
@@ -131,11 +147,15 @@ def flag_images(
             )
         else:
             found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory, talker)
-        tasks = [
-            WriteTask(cal, target, association, member.exptype, shelf, item.number, overwrite, history(p))
-            for cal, target, member, item in zip(cals, targets, association.members, found, strict=True)
-        ]
-        counts = list(run_tasks(executor, write_exposure, tasks))
+        with ExitStack() as stack:  # all outputs, or none
+            temporary = [stack.enter_context(atomic_path(target, overwrite)) for target in targets]
+            tasks = [
+                WriteTask(cal, path, target.name, association, member.exptype, shelf, item.number, history(p))
+                for cal, path, target, member, item in zip(
+                    cals, temporary, targets, association.members, found, strict=True
+                )
+            ]
+            counts = list(run_in_order(executor, write_exposure, tasks))
     return targets, summarise(association, cals, groups, found, counts, facts, p, talker)
 
 
@@ -165,12 +185,18 @@ def _copy_all(
 ) -> tuple[list[Path], dict[str, Any]]:
     """One group: nothing to compare with; the exposures are copied and marked as skipped."""
     talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
-    for cal, target, member in zip(cals, targets, association.members, strict=True):
-        with atomic_path(target, overwrite) as temporary:
+    with ExitStack() as stack:
+        for cal, target, member in zip(cals, targets, association.members, strict=True):
             flagged_copy.write_copy(
-                cal, temporary, target.name, flagged=None, association=association, status="SKIPPED",
-                history=history(p), exptype=member.exptype,
-            )  # fmt: skip
+                cal,
+                stack.enter_context(atomic_path(target, overwrite)),
+                target.name,
+                flagged=None,
+                association=association,
+                status="SKIPPED",
+                history=history(p),
+                exptype=member.exptype,
+            )
     return list(targets), {"search": "skipped", "exposures": [{"input": str(cal.path)} for cal in cals]}
 
 
@@ -199,7 +225,7 @@ def _search_resampled(
     angles = find_angles(images, p, talker)
     plan = Plan(shelf, grid, windows, p, shallow, products=products)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
-    limits = list(run_tasks(executor, drizzle_group, [(plan, members) for members in by_group]))
+    limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))
     write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
     for angle in sorted(set(angles)) if any(angles) else ():
         kin = [g for g, a in enumerate(angles) if a == angle]
@@ -211,7 +237,7 @@ def _search_resampled(
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
     plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, turned, sources, products)
-    found = list(run_tasks(executor, search_exposure, [(plan, image) for image in images]))
+    found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p)
     facts = {
         "grid": {"shape": list(grid.shape), "scale_arcsec": grid.cdelt * 3600, "crval": list(grid.crval)},
@@ -271,23 +297,28 @@ def _search_direct(
 
 @dataclass(frozen=True)
 class WriteTask:
-    """One `_crf` file to write."""
+    """One `_crf` file to write under a temporary path."""
 
     cal: CalFile
-    target: Path
+    path: Path
+    name: str
     association: Association
     exptype: str
     shelf: Shelf
     number: int
-    overwrite: bool
     history: list[str]
 
 
 def write_exposure(task: WriteTask) -> dict[str, int]:
     """Task: write one flagged copy; the counts of :func:`badpix.io.flagged_copy.write_copy`."""
     flagged = read_flags(task.shelf, task.cal.shape, task.number)
-    with atomic_path(task.target, task.overwrite) as temporary:
-        return flagged_copy.write_copy(
-            task.cal, temporary, task.target.name, flagged=flagged, association=task.association, status="COMPLETE",
-            history=task.history, exptype=task.exptype,
-        )  # fmt: skip
+    return flagged_copy.write_copy(
+        task.cal,
+        task.path,
+        task.name,
+        flagged=flagged,
+        association=task.association,
+        status="COMPLETE",
+        history=task.history,
+        exptype=task.exptype,
+    )

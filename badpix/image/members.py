@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from badpix.io import associations
 from badpix.io import cal as io_cal
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
+from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 
 EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
@@ -73,20 +74,15 @@ class Talker:
 SILENT = Talker()
 
 
-def run_tasks(executor: Executor | None, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterable[Any]:
-    """Results in the order of the tasks, here or on the executor."""
-    return map(function, tasks) if executor is None else executor.map(function, tasks)
-
-
-def read_members(association: Association) -> list[CalFile]:
-    """Headers of all members, checked to belong together.
+def read_members(association: Association, workdir: Path | None = None) -> list[CalFile]:
+    """Headers of all members, checked to belong together; compressed ones are unpacked into ``workdir``.
 
     Raises
     ------
     DataError
         At other exposure types, mixed instruments, filters or units, missing arrays, and where no pixel is usable.
     """
-    cals = [io_cal.read_layout(path) for path in association.paths]
+    cals = [io_cal.read_layout(path, workdir) for path in association.paths]
     first = cals[0]
     for cal in cals:
         kind = cal.keyword("EXP_TYPE")
@@ -315,7 +311,7 @@ def set_skies(
     match = p["sky_match"] == "always" or (p["sky_match"] == "auto" and not all(told))
     if not match:
         return images, {"matched": False, "levels": [i.subtract for i in images]}
-    tables = list(run_tasks(executor, measure_sky_cells, [(image, grid.shape[1], p) for image in images]))
+    tables = list(run_in_order(executor, measure_sky_cells, [(image, grid.shape[1], p) for image in images]))
     matched = image_sky.match_levels(tables)
     talker.say(f"sky levels matched: from {matched.levels.min():.4g} to {matched.levels.max():.4g}")
     if matched.sets > 1:
@@ -335,7 +331,7 @@ def find_shallow(
     groups = max(i.group for i in images) + 1
     if p["reference_noise"] is None or p["reference"] != "others" or groups < 3:
         return frozenset()
-    levels = np.array(list(run_tasks(executor, measure_noise_level, [i.cal for i in images])))
+    levels = np.array(list(run_in_order(executor, measure_noise_level, [i.cal for i in images])))
     members = np.array([i.group for i in images])
     noise = np.array([np.median(levels[members == g]) for g in range(groups)])
     ratio = noise / clipping.median_mad(noise)[0]

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from badpix.errors import DataError
 from badpix.image.grid import Window
+from badpix.io.fits import read_into
 from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
@@ -59,7 +59,8 @@ class Shelf:
         out = np.empty((max(0, stop - start), shape[1]), dtype)
         if out.size:
             with open(self.folder / name, "rb", buffering=0) as file:
-                _read_fully(file.fileno(), out, start * shape[1] * out.itemsize)
+                view = out.reshape(-1).view(np.uint8).data
+                read_into(file.fileno(), view, start * shape[1] * out.itemsize, self.folder / name)
         return out
 
     def create(self, name: str, shape: tuple[int, int], dtype: DTypeLike) -> None:
@@ -79,16 +80,6 @@ class Shelf:
     def remove(self, name: str) -> None:
         """Forget an image."""
         (self.folder / name).unlink(missing_ok=True)
-
-
-def _read_fully(handle: int, out: NDArray, offset: int) -> None:
-    view = memoryview(out.data).cast("B")
-    done = 0
-    while done < len(view):
-        got = os.preadv(handle, [view[done:]], offset + done)
-        if not got:
-            raise DataError("a temporary file of this run is shorter than it was written")
-        done += got
 
 
 @contextmanager

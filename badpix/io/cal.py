@@ -2,8 +2,8 @@
 
 A `_cal` file holds SCI, ERR and VAR_* (float32), DQ (uint32, stored as int32 with BZERO 2**31) and an ASDF
 extension with metadata and GWCS. The headers of all HDUs and where their data lie are read once
-(:func:`read_layout`); pixels are then read by rows, with plain reads (a file that is cut short is an error, not a
-crash). Copies are written by :mod:`badpix.io.flagged_copy`.
+(:func:`read_layout`), from an unpacked copy where the file is gzipped or fpacked; pixels are then read by rows
+(:mod:`badpix.io.fits`). Copies are written by :mod:`badpix.io.flagged_copy`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 
 from badpix import dq
 from badpix.errors import DataError
 from badpix.io import asdf_text
 from badpix.io.associations import name_some
+from badpix.io.fits import Layout, Stamp, make_layout, open_fits, read_band, stamp_of
+from badpix.io.headers import refuse_stripes
+from badpix.io.structure import Piece
+from badpix.io.unpack import make_plain
+from badpix.outside import require_regular, understood
 
 DO_NOT_USE = np.uint32(dq.VALUE["DO_NOT_USE"])
 FLAGGED = np.uint32(dq.VALUE["DO_NOT_USE"] | dq.VALUE["OUTLIER"])
-_SIGN = np.uint32(1 << 31)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,15 @@ class Hdu:
 
 @dataclass(frozen=True)
 class CalFile:
-    """A `_cal` file whose headers have been read and whose pixels have not."""
+    """A `_cal` file whose headers have been read and whose pixels have not.
+
+    ``source`` is the file to read: the exposure itself, or its unpacked copy; ``stamp`` tells whether it changed.
+    """
 
     path: Path
     hdus: tuple[Hdu, ...]
+    source: Path
+    stamp: Stamp
 
     @property
     def primary(self) -> fits.Header:
@@ -93,50 +101,34 @@ def list_flagged(cals: Iterable[CalFile]) -> list[str]:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_layout(path: str | Path) -> CalFile:
+def read_layout(path: str | Path, workdir: Path | None = None) -> CalFile:
     """The headers of all HDUs of a FITS file, and where their data lie.
+
+    Parameters
+    ----------
+    path : path
+        The file; gzipped and fpacked ones need a ``workdir`` (:func:`badpix.io.exposure.unpacking`).
+    workdir : Path, optional
+        Where to unpack.
 
     Raises
     ------
     DataError
-        If the file is missing, no (uncompressed) FITS, or cut short.
+        If the file is missing, no FITS, truncated, or read out in stripes.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            magic = file.read(6)
-        if magic != b"SIMPLE":
-            packed = "; uncompress it first" if magic[:2] == b"\x1f\x8b" else ""
-            raise DataError(f"{path}: not a plain FITS file{packed}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(path, memmap=False, lazy_load_hdus=False, disable_image_compression=True) as hdul:
-                hdus = tuple(_hdu(hdul, i) for i in range(len(hdul)))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, KeyError, fits.VerifyError) as error:
-        raise DataError(f"{path}: not readable as FITS: {error}") from None
-    for hdu in hdus:
-        if hdu.end > size:
-            name = hdu.name or "PRIMARY"
-            raise DataError(f"{path}: cut short: HDU {name} ends at byte {hdu.end}, the file has {size}")
-    if _starts_with(path, hdus[-1].end, b"XTENSION"):  # a header that astropy silently leaves out
-        raise DataError(f"{path}: cut short in the header of the HDU behind {hdus[-1].name}")
-    return CalFile(path, hdus)
+    require_regular(path)
+    stamp = stamp_of(os.stat(path))
+    source, pieces = make_plain(path, workdir)
+    stamp = stamp if source == path else stamp_of(os.stat(source))
+    with open_fits(path, source) as hdul, understood(path, "FITS"):
+        hdus = tuple(_hdu(hdu, piece) for hdu, piece in zip(hdul, pieces, strict=True))
+    refuse_stripes(path, hdus[0].header)
+    return CalFile(path, hdus, source, stamp)
 
 
-def _starts_with(path: Path, position: int, text: bytes) -> bool:
-    with path.open("rb") as file:
-        file.seek(position)
-        return file.read(len(text)) == text
-
-
-def _hdu(hdul: fits.HDUList, i: int) -> Hdu:
-    info = hdul.fileinfo(i)
-    hdu = hdul[i]
-    start, data = info["hdrLoc"], info["datLoc"]
-    return Hdu(hdu.name, int(hdu.ver), hdu.header, start, data, data + info["datSpan"])
+def _hdu(hdu: Any, piece: Piece) -> Hdu:
+    return Hdu(hdu.name, int(hdu.ver), hdu.header, piece.start, piece.data, piece.end)
 
 
 def image_hdu(cal: CalFile, name: str) -> Hdu:
@@ -152,20 +144,24 @@ def image_hdu(cal: CalFile, name: str) -> Hdu:
         raise DataError(f"{cal.path}: no {name} extension; expected a _cal file with SCI, ERR and DQ")
     if hdu.header["NAXIS"] != 2:
         raise DataError(f"{cal.path}: {name}: found {hdu.header['NAXIS']} axes, expected an image (2)")
-    _stored_type(cal, hdu)
+    layout_of(cal, hdu)
     return hdu
 
 
-def _stored_type(cal: CalFile, hdu: Hdu) -> np.dtype[Any]:
-    """The type in the file, big-endian; DQ is one of the two forms of 32-bit integers."""
-    bits, zero = hdu.header.get("BITPIX"), hdu.header.get("BZERO", 0)
-    if hdu.name == "DQ":
-        if bits == 32 and zero in (0, 1 << 31):
-            return np.dtype(">u4")
-    elif bits in (-32, -64) and zero == 0 and hdu.header.get("BSCALE", 1) == 1:
-        return np.dtype(f">f{-bits // 8}")
-    kind = "32-bit integers" if hdu.name == "DQ" else "floating point"
-    raise DataError(f"{cal.path}: {hdu.name}: found BITPIX {bits}, BZERO {zero}; expected {kind}")
+def layout_of(cal: CalFile, hdu: Hdu) -> Layout:
+    """Where and how the pixels of an image lie.
+
+    Raises
+    ------
+    DataError
+        At a type that `_cal` files don't have: DQ holds integers, everything else floating-point numbers.
+    """
+    layout = make_layout(cal.path, cal.source, cal.stamp, hdu.name, hdu.header, hdu.data_start, hdu.shape)
+    integers = layout.dtype[0] != "f"
+    if integers != (hdu.name == "DQ"):
+        kind = "integers" if hdu.name == "DQ" else "floating point"
+        raise DataError(f"{cal.path}: {hdu.name}: found BITPIX {hdu.header['BITPIX']}; expected {kind}")
+    return layout
 
 
 def read_rows(cal: CalFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -177,47 +173,8 @@ def read_rows(cal: CalFile, name: str, start: int = 0, stop: int | None = None) 
         uint32 for DQ; float32 (float64 where the file has it) for the others.
     """
     hdu = image_hdu(cal, name)
-    stop = hdu.shape[0] if stop is None else stop
-    with cal.path.open("rb", buffering=0) as file:
-        stored = read_stored(file, cal, hdu, start, stop)
-    return to_native(stored, hdu)
-
-
-def read_stored(file: Any, cal: CalFile, hdu: Hdu, start: int, stop: int) -> np.ndarray:
-    """Rows of an array as they are stored.
-
-    Raises
-    ------
-    DataError
-        If the file is cut short.
-    """
-    kind = _stored_type(cal, hdu)
-    nx = hdu.shape[1]
-    rows = np.empty((stop - start, nx), kind)
-    view = rows.reshape(-1).view("u1").data
-    position = hdu.data_start + start * nx * kind.itemsize
-    done = 0
-    while done < len(view):
-        got = os.preadv(file.fileno(), [view[done:]], position + done)
-        if not got:
-            raise DataError(f"{cal.path}: cut short in {hdu.name}")
-        done += got
+    rows: np.ndarray = read_band(layout_of(cal, hdu), start, hdu.shape[0] if stop is None else stop)[0]
     return rows
-
-
-def to_native(stored: np.ndarray, hdu: Hdu) -> np.ndarray:
-    """Stored values in native byte order, in the same memory."""
-    values = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
-    if hdu.header.get("BZERO", 0):
-        values ^= _SIGN
-    return values
-
-
-def to_stored(values: np.ndarray, hdu: Hdu) -> np.ndarray:
-    """The inverse of :func:`to_native`; ``values`` is used up."""
-    if hdu.header.get("BZERO", 0):
-        values ^= _SIGN
-    return values.byteswap(inplace=True)
 
 
 def read_asdf(cal: CalFile) -> bytes | None:
@@ -225,9 +182,9 @@ def read_asdf(cal: CalFile) -> bytes | None:
     hdu = cal.find("ASDF")
     if hdu is None:
         return None
-    with cal.path.open("rb") as file:
+    with cal.source.open("rb") as file:
         file.seek(hdu.data_start)
-        return file.read(hdu.header["NAXIS1"] * hdu.header["NAXIS2"])
+        return file.read(int(np.prod(hdu.shape)))
 
 
 def read_wcs(cal: CalFile) -> Any:
@@ -245,13 +202,10 @@ def read_wcs(cal: CalFile) -> Any:
 
     import asdf
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with asdf.open(io.BytesIO(content), lazy_load=False, memmap=False, lazy_tree=True) as af:
-                wcs = af.tree["meta"]["wcs"]
-    except Exception as error:
-        raise DataError(f"{cal.path}: no readable meta.wcs in the ASDF extension: {error}") from error
+    with understood(cal.path, "ASDF with a GWCS (meta.wcs)"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with asdf.open(io.BytesIO(content), lazy_load=False, memmap=False, lazy_tree=True) as af:
+            wcs = af.tree["meta"]["wcs"]
     if not hasattr(wcs, "forward_transform"):
         raise DataError(f"{cal.path}: meta.wcs is no GWCS (found {type(wcs).__name__})")
     return wcs
@@ -260,4 +214,5 @@ def read_wcs(cal: CalFile) -> Any:
 def read_meta(cal: CalFile, path: str) -> str | None:
     """A scalar of the ASDF tree as text, such as ``meta.group_id``; None where there is none."""
     content = read_asdf(cal)
-    return None if content is None else asdf_text.read_value(content, path)
+    with understood(cal.path, "ASDF"):
+        return None if content is None else asdf_text.read_value(content, path)

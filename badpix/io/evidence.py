@@ -25,9 +25,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
-from badpix.io.cal import read_layout
-from badpix.io.layout import reading
+from badpix.io.fits import open_fits, reading
 from badpix.io.output import pack_hdu, table_hdu
+from badpix.io.structure import walk
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -164,18 +164,22 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
         If one of them holds no RULES.
     """
     rules: list[Rule] = []
-    known = {"", "RULES"}
+    known = {"PRIMARY", "RULES"}
     with open(path, "wb") as stream:
         stream.write(pack_hdu(_primary_hdu(header)))
         for part in parts:
             with opened(part) as (found, _):
                 rules += found.rules
-            fresh = [hdu for hdu in read_layout(part).hdus[1:] if hdu.name not in known]
-            known |= {hdu.name for hdu in fresh}
+            with open_fits(part) as hdus:
+                names = [hdu.name for hdu in hdus]
+            fresh = [
+                (n, piece) for n, piece in zip(names, walk(part), strict=True) if n not in known and n != "PRIMARY"
+            ]
+            known |= {name for name, _ in fresh}
             with open(part, "rb") as source:
-                for hdu in fresh:
-                    source.seek(hdu.start)
-                    stream.write(source.read(hdu.end - hdu.start))
+                for _, piece in fresh:
+                    source.seek(piece.start)
+                    stream.write(source.read(piece.end - piece.start))
         stream.write(pack_hdu(_rules_hdu(rules)))
 
 
@@ -235,6 +239,7 @@ def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"{path}: no evidence there; make the mask with --evidence")
     with ExitStack() as stack:  # what goes wrong while it is open is not its fault, unless it happens in reading it
+        walk(path)
         with reading(path):
             hdus = stack.enter_context(fits.open(path, mode="readonly", memmap=False, lazy_load_hdus=True))
             found, header = _read_contents(path, hdus)

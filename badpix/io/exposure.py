@@ -1,17 +1,13 @@
-"""Reading exposures: headers and layout once, pixels in bands of rows.
+"""Exposures of the mask commands: what a file holds and what it is an exposure of, height of bands, reference pixels.
 
 1. A file is opened once: primary header, and for each image extension its place, type and shape
-   (:mod:`badpix.io.layout`).
-2. Bands of rows are read with ``preadv`` straight into the array that the caller works on, and put into native
-   byte order in place: no memory maps (a file truncated during the run would kill the process) and no copies. Each
-   read compares size and time of the file with those at opening: a file that changed is an error, not bad data.
-3. Compressed files (gzip, fpack) can't be read by rows: their pixels are unpacked plane by plane into a private
-   temporary folder first, after a look at the free space.
+   (:mod:`badpix.io.fits`); bands of rows are read later, by the tasks.
+2. Bands are as high as memory allows.
+3. Reference pixels are those of the detector and those that the exposure's DQ names.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,8 +21,11 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.io.layout import Layout, read_layouts
-from badpix.io.unpack import flip_sign, gunzip, is_gzip, need_workdir
+from badpix.io.fits import Layout, read_image, read_layouts
+from badpix.io.headers import refuse_stripes
+from badpix.outside import quote
+
+LARGEST = 1 << 31  # no keyword that is a pixel or a number of things is larger
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,11 @@ class Exposure:
     def number(self, name: str) -> int:
         """Value of a primary keyword that must be a whole number."""
         value = self.keyword(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-            raise DataError(f"{self.path}: keyword {name} = {value!r}, expected a whole number")
+        whole = (isinstance(value, int) and not isinstance(value, bool)) or (
+            isinstance(value, float) and value.is_integer()
+        )
+        if not whole or abs(value) > LARGEST:
+            raise DataError(f"{self.path}: keyword {name} = {quote(value)}, expected a whole number")
         return int(value)
 
 
@@ -130,106 +132,14 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
         If the file is missing, no FITS, truncated, or lacks an extension.
     """
     path = Path(path)
-    source = path
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if is_gzip(path):
-        source = gunzip(path, need_workdir(path, workdir))
-    exposure = Exposure(path, *read_layouts(path, source, workdir, names))
+    exposure = Exposure(path, *read_layouts(path, workdir, names))
+    refuse_stripes(path, exposure.header)
     for name in names or ():
         exposure[name]  # raises where it is missing
     return exposure
 
 
-# --- 2. bands --------------------------------------------------------------------------------------------
-
-
-def read_band(
-    layout: Layout,
-    start: int,
-    stop: int,
-    *,
-    planes: Sequence[int] | None = None,
-    out: NDArray[Any] | None = None,
-    native: bool = True,
-    step: int = 1,
-) -> NDArray[Any]:
-    """Rows ``start`` to ``stop`` of all planes of an extension.
-
-    Parameters
-    ----------
-    layout : Layout
-        From :func:`open_exposure`.
-    start, stop : int
-        Rows, the last one exclusive.
-    planes : sequence of int, optional
-        Planes in file order (integration * ngroups + group); all, if not given.
-    out : ndarray, optional
-        Contiguous array of (number of planes, stop - start, nx) in the layout's type, to be reused.
-    native : bool
-        False leaves the bytes as they are in the file, for a caller whose next step is a copy; floats only.
-    step : int
-        Read every ``step``-th row only.
-
-    Returns
-    -------
-    ndarray
-        (number of planes, number of rows, nx), native byte order; float32 and unsigned integers as stored.
-
-    Raises
-    ------
-    DataError
-        If the file vanished, changed since it was opened, or can't be read.
-    """
-    ny, nx = layout.shape[-2:]
-    wanted = range(layout.planes) if planes is None else planes
-    dtype = np.dtype(layout.dtype)
-    if out is None:
-        out = np.empty((len(wanted), len(range(start, stop, step)), nx), dtype)
-    plane_bytes, row_bytes = ny * nx * dtype.itemsize, nx * dtype.itemsize
-    rows = out.shape[1]
-    runs = [(0, rows)] if step == 1 else [(k, k + 1) for k in range(rows)]
-    room = memoryview(out).cast("B") if out.size else memoryview(b"")  # type: ignore[arg-type]
-    try:
-        handle = os.open(layout.path, os.O_RDONLY)
-        try:
-            found = os.fstat(handle)
-            if (found.st_size, found.st_mtime_ns) != layout.stamp:
-                raise DataError(f"{layout.path}: changed during the run")
-            for k, plane in enumerate(wanted):
-                first = layout.offset + plane * plane_bytes + start * row_bytes
-                for low, high in runs:
-                    here = room[(k * rows + low) * row_bytes : (k * rows + high) * row_bytes]
-                    _read_into(handle, here, first + low * step * row_bytes, layout.path)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise DataError(f"{layout.path}: can't be read: {error.strerror}") from None
-    stored = out.view(dtype.newbyteorder(">"))
-    if not native:
-        return stored
-    if dtype.itemsize > 1:
-        np.copyto(out, stored)  # in place, several times as fast as byteswap(inplace=True)
-    flip_sign(out)
-    return out
-
-
-def _read_into(handle: int, target: memoryview, offset: int, path: Path) -> None:
-    while len(target):
-        got = os.preadv(handle, [target], offset)
-        if got == 0:
-            raise DataError(f"{path}: truncated during the run at byte {offset}")
-        target, offset = target[got:], offset + got
-
-
-def read_image(layout: Layout, plane: int = 0) -> NDArray[Any]:
-    """One whole plane of an extension, in file order: (ny, nx)."""
-    return read_band(layout, 0, layout.shape[-2], planes=[plane])[0]
-
-
-def bands(ny: int, height: int) -> list[tuple[int, int]]:
-    """Rows 0 to ``ny`` cut into bands of ``height`` rows: [(start, stop), ...]."""
-    return [(y, min(y + height, ny)) for y in range(0, ny, height)]
+# --- 2. heights of bands --------------------------------------------------------------------------------
 
 
 def band_height(row_bytes: float, limit: float, ny: int) -> int:

@@ -26,8 +26,8 @@ from astropy.io import fits
 from badpix.errors import DataError, UsageError
 from badpix.io import asdf_text
 from badpix.io.associations import Association, crf_name
-from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, read_asdf, read_stored, to_native, to_stored
-from badpix.io.exposure import bands
+from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, layout_of, read_asdf
+from badpix.io.fits import bands, pack, read_band
 
 # Arrays that are NaN together (those that exist and have the shape of SCI).
 MATCHED = ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT")
@@ -75,9 +75,9 @@ def write_copy(
         ``unusable``: all pixels with DO_NOT_USE. Empty where ``flagged`` is None.
     """
     values = _header_values(name, association, status)
-    with cal.path.open("rb") as source, path.open("wb") as out:
+    with cal.source.open("rb") as source, path.open("wb") as out:
         places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
-        counts = {} if flagged is None else _write_matched(cal, source, out, places, flagged)
+        counts = {} if flagged is None else _write_matched(cal, out, places, flagged)
         out.flush()
         os.fsync(out.fileno())  # here, where several copies are written side by side
     return counts
@@ -210,21 +210,19 @@ def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
         start += len(chunk)
 
 
-def _write_matched(
-    cal: CalFile, source: BinaryIO, out: BinaryIO, places: Mapping[str, int], flagged: np.ndarray
-) -> dict[str, int]:
+def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagged: np.ndarray) -> dict[str, int]:
     out.flush()
     counts = {"flagged": int(np.count_nonzero(flagged)), "newly_unusable": 0, "unusable": 0}
-    hdus = {name: image_hdu(cal, name) for name in places}
+    layouts = {name: layout_of(cal, image_hdu(cal, name)) for name in places}
     for start, stop in bands(cal.shape[0], _BAND):
-        arrays = {n: to_native(read_stored(source, cal, h, start, stop), h) for n, h in hdus.items()}
+        arrays = {name: read_band(layout, start, stop)[0] for name, layout in layouts.items()}
         was_finite = np.isfinite(arrays["SCI"])
         bad = match(arrays, flagged[start:stop])
         counts["newly_unusable"] += int(np.count_nonzero(bad & was_finite))
         counts["unusable"] += int(np.count_nonzero(bad))
         for name, values in arrays.items():
-            position = places[name] + start * hdus[name].shape[1] * values.itemsize
-            os.pwrite(out.fileno(), to_stored(values, hdus[name]).data, position)
+            stored = pack(values, layouts[name])
+            os.pwrite(out.fileno(), stored.data, places[name] + start * stored.shape[1] * stored.itemsize)
     return counts
 
 

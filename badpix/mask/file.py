@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError
-from badpix.io.layout import open_fits, plain_header
+from badpix.io.fits import open_fits, plain_header
 from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.mask.combine import standard_bits
 

@@ -20,6 +20,7 @@ from badpix.errors import DataError, UsageError
 from badpix.io import exposure as exposures
 from badpix.io import selection
 from badpix.io.exposure import Exposure
+from badpix.io.fits import read_band, read_image
 
 NEAR_INFRARED = ("uncal", "dq_init", "saturation", "superbias", "refpix", "linearity", "dark_current", "jump")
 MIRI = ("uncal", "dq_init", "saturation", "linearity", "dark_current", "refpix", "jump")
@@ -121,7 +122,7 @@ def read_plane(exposure: Exposure, name: str, integration: int = 0, group: int =
     layout = exposure[name]
     groups = layout.shape[1] if len(layout.shape) == 4 else 1
     group = group % groups
-    plane = exposures.read_image(layout, integration * groups + group)
+    plane = read_image(layout, integration * groups + group)
     return plane.astype(np.float32) if plane.dtype == np.uint16 else plane
 
 
@@ -130,4 +131,4 @@ def read_ramp(exposure: Exposure, name: str, x: int, y: int, integration: int = 
     layout = exposure[name]
     groups = layout.shape[1]
     planes = range(integration * groups, (integration + 1) * groups)
-    return exposures.read_band(layout, y, y + 1, planes=planes)[:, 0, x].copy()
+    return read_band(layout, y, y + 1, planes=planes)[:, 0, x].copy()

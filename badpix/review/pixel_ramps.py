@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError
-from badpix.io.exposure import Exposure, open_exposure, read_band, unpacking
+from badpix.io.exposure import Exposure, open_exposure, unpacking
+from badpix.io.fits import read_band
 from badpix.io.selection import sibling
 
 WIDTH, HEIGHT = 64, 12  # characters of a drawn ramp

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.io.layout import open_fits
+from badpix.io.fits import open_fits
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
 from badpix.settings import param
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth

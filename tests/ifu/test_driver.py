@@ -342,9 +342,9 @@ def _without(name):
             "BUNIT of SCI: found mJy/arcsec.2, expected MJy/sr",
         ),
         (_set_all_nan, "no usable pixel"),
-        (_cut, "cut short"),
-        (_cut_in_a_header, "cut short"),
-        (lambda p: p.write_text("nothing"), "not a plain FITS file"),
+        (_cut, "truncated"),
+        (_cut_in_a_header, "truncated"),
+        (lambda p: p.write_text("nothing"), "not readable as FITS"),
         (lambda p: p.unlink(), "no such file"),
     ],
 )

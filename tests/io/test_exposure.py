@@ -24,15 +24,8 @@ from badpix.detectors import Window
 from badpix.errors import BadpixError, DataError, UsageError
 from badpix.flats.build import check_flat
 from badpix.io import unpack
-from badpix.io.exposure import (
-    band_height,
-    bands,
-    open_exposure,
-    read_band,
-    read_image,
-    read_reference_pixels,
-    unpacking,
-)
+from badpix.io.exposure import band_height, open_exposure, read_reference_pixels, unpacking
+from badpix.io.fits import bands, read_band, read_image
 from badpix.io.selection import check_same, check_state, expand_inputs, root_name, sibling
 
 RNG = np.random.default_rng(1)

@@ -159,16 +159,16 @@ def test_broken_files(cal_path, tmp_path):
     content = cal_path.read_bytes()
     short = tmp_path / "short.fits"
     short.write_bytes(content[:12000])
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         io_cal.read_layout(short)
     with pytest.raises(DataError, match="no such file"):
         io_cal.read_layout(tmp_path / "none.fits")
     text = tmp_path / "text.fits"
     text.write_text("hello")
-    with pytest.raises(DataError, match="not a plain FITS"):
+    with pytest.raises(DataError, match="not readable as FITS"):
         io_cal.read_layout(text)
     text.write_bytes(b"\x1f\x8b...")
-    with pytest.raises(DataError, match="uncompress"):
+    with pytest.raises(DataError, match="compressed"):
         io_cal.read_layout(text)
     cube = tmp_path / "cube.fits"
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 3, 4), "f4"), name="SCI")]).writeto(cube)
