@@ -25,6 +25,7 @@ from badpix.errors import DataError, UsageError
 from badpix.io import exposure as io
 from badpix.io import selection
 from badpix.io.exposure import Exposure
+from badpix.io.fits import stamp_of
 
 SUFFIX = {"jump": "_jump", "fitopt": "_fitopt", "uncal": "_uncal"}
 NEEDED = {
@@ -263,7 +264,7 @@ def find_changed(files: Sequence[DarkFiles]) -> dict[Path, str]:
             except OSError:
                 changed[dark.rate.path] = f"{layout.path}: vanished during the run"
                 break
-            if (found.st_size, found.st_mtime_ns) != layout.stamp:
+            if stamp_of(found) != layout.stamp:
                 changed[dark.rate.path] = f"{layout.path}: changed during the run"
                 break
     return changed

@@ -535,7 +535,7 @@ def test_broken_members_are_named_and_nothing_is_written(four, tmp_path, kind):
     with pytest.raises(DataError, match=word) as caught:
         flag(paths, tmp_path / "out")
     assert paths[1].name in str(caught.value)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_group_is_copied_as_skipped(four, tmp_path):
