@@ -535,7 +535,7 @@ def test_broken_members_are_named_and_nothing_is_written(four, tmp_path, kind):
     with pytest.raises(DataError, match=word) as caught:
         flag(paths, tmp_path / "out")
     assert paths[1].name in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_one_group_is_copied_as_skipped(four, tmp_path):
@@ -735,10 +735,7 @@ def test_an_interrupted_run_leaves_nothing_behind(four, tmp_path, stage, sign, w
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)), capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 128 + sign, run.stderr
-    left = sorted(p.name for p in out.iterdir())
-    assert len(left) == (2 if stage == "write_exposure" else 0), left
-    for name in left:  # what was written is whole
-        assert read_flags(out / name).any()
+    assert sorted(out.iterdir()) == [], "all outputs, or none"
 
 
 def test_planes_on_the_shelf_are_those_of_the_whole_stack(tmp_path):
