@@ -93,7 +93,7 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
     """Tables of what was flagged, by exposure and reason, and of the sources that lost flux."""
     from badpix.io.associations import root_name
 
-    reasons = ("bright", "dark", "trail", "single_coverage", "flagged")
+    reasons = ("bright", "dark", "trail", "persistent", "single_coverage", "flagged")
     rows = [row for row in summary["exposures"] if "flagged" in row]
     shown = [r for r in reasons if any(r in row for row in rows)]
     talk.table(
@@ -128,9 +128,9 @@ _SHEET = "What is simulated"
 
 @click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
 @click.argument("directory")
-@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls"]), default="sw",
+@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls", "steps"]), default="sw",
         heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups, "
-              "two roll angles.  [default: sw]")  # fmt: skip
+              "two roll angles, dithers of a pixel.  [default: sw]")  # fmt: skip
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
 @option("--size", metavar='"NY NX"', heading=_SHEET,
         help="Size of the detector.  [default: 1024 1024]")  # fmt: skip

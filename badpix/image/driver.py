@@ -6,7 +6,7 @@
    private directory beside the outputs.
 4. Stack: the mosaics are sorted once, in tiles.
 5. Model of an exposure: the other groups but the shallow ones (documented: all groups), those at its own roll angle
-   first, blotted to its pixels.
+   first, blotted to its pixels. Pixels that shine in all exposures while the sky moves are flagged and no part of it.
 6. Sharpening of the model by a kernel learned in the exposure.
 7. Noise that the pixels would have without a hit.
 8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ from badpix.image.members import (
     set_skies,
     tile_rows,
 )
+from badpix.image.persistence import find_persistent
 from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
     Found,
@@ -223,7 +224,8 @@ def _search_resampled(
     products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
     shallow = find_shallow(images, p, executor, talker)
     angles = find_angles(images, p, talker)
-    plan = Plan(shelf, grid, windows, p, shallow, products=products)
+    persistent = find_persistent(images, p, executor, talker)
+    plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))
     write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
@@ -236,7 +238,7 @@ def _search_resampled(
     deep = [g for g in range(len(windows)) if g not in shallow]
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
-    plan = Plan(shelf, grid, windows, p, shallow, pair_sigma, turned, sources, products)
+    plan = replace(plan, pair_sigma=pair_sigma, angles=turned, sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p)
     facts = {

@@ -221,9 +221,9 @@ def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, ND
     x0, x1, y0, y1 = pixel_map.span
     px, py = np.full(len(x), (x0 + x1) / 2.0), np.full(len(x), (y0 + y1) / 2.0)
     for _ in range(6):
-        gx, gy = _map_points(pixel_map, np.clip(px, x0, x1 - 1), np.clip(py, y0, y1 - 1))
-        ax, ay = _map_points(pixel_map, np.clip(px, x0, x1 - 1) + 1, np.clip(py, y0, y1 - 1))
-        bx, by = _map_points(pixel_map, np.clip(px, x0, x1 - 1), np.clip(py, y0, y1 - 1) + 1)
+        gx, gy = map_points(pixel_map, np.clip(px, x0, x1 - 1), np.clip(py, y0, y1 - 1))
+        ax, ay = map_points(pixel_map, np.clip(px, x0, x1 - 1) + 1, np.clip(py, y0, y1 - 1))
+        bx, by = map_points(pixel_map, np.clip(px, x0, x1 - 1), np.clip(py, y0, y1 - 1) + 1)
         a, b, c, d = ax - gx, bx - gx, ay - gy, by - gy
         det = a * d - b * c
         px = np.clip(px, x0, x1 - 1) + (d * (x - gx) - b * (y - gy)) / det
@@ -232,7 +232,7 @@ def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, ND
     return np.where(inside, px, np.nan), np.where(inside, py, np.nan)
 
 
-def _map_points(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+def map_points(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
     """The map at single points inside the span."""
     x0, x1, y0, y1 = pixel_map.span
     if pixel_map.fit is None:
@@ -248,7 +248,7 @@ def find_window(pixel_map: PixelMap, grid: Grid) -> Window | None:
     x0, x1, y0, y1 = pixel_map.span
     edge = _outline(x0, x1, y0, y1)
     if pixel_map.fit is not None:
-        x, y = _map_points(pixel_map, *edge)
+        x, y = map_points(pixel_map, *edge)
     else:
         full = evaluate_map(pixel_map)
         x, y = full[..., 0].ravel(), full[..., 1].ravel()

@@ -144,7 +144,7 @@ def blot_bands(
     loose = None if slack is None else np.zeros((ny, nx), np.float32)
     model = np.empty((ny, nx), np.float32)
     others = np.zeros((ny, nx), np.uint8)
-    filled = None if interp == "linear" else np.nan_to_num(image)
+    filled = None if interp == "linear" else resample.fill_for_cubic(image)
     for top in range(0, ny, _ROWS):
         rows = slice(top, min(top + _ROWS, ny))
         positions = evaluate_map(pixel_map, rows=rows)

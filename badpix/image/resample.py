@@ -137,7 +137,7 @@ def blot(
     interp : {"linear", "poly3", "poly5"}
         Only ``linear`` carries NaN by itself; the others are set to NaN where it is.
     filled : float32 array, optional
-        The image with 0 instead of NaN, for the others than ``linear``; made here if it isn't given.
+        From :func:`fill_for_cubic`, for the others than ``linear``; made here if it isn't given.
     """
     from drizzle.resample import blot_image
 
@@ -151,10 +151,23 @@ def blot(
     if interp == "linear":
         return out
     missing = np.isnan(out)
-    filled = np.nan_to_num(image) if filled is None else filled
+    filled = fill_for_cubic(image) if filled is None else filled
     blot_image(filled, where, out_img=out, fillval=np.nan, interp=interp)
     out[missing] = np.nan
     return out
+
+
+def fill_for_cubic(image: NDArray) -> NDArray:
+    """The image with 0 instead of NaN, and its last row twice more.
+
+    Above the last row's centers the cubic of drizzle (2.2, 3.0) takes a row that it never filled: what it gives there
+    depends on what the memory held before.
+    """
+    filled = np.empty((len(image) + 2, image.shape[1]), np.float32)
+    filled[:-2] = image
+    np.copyto(filled[:-2], 0, where=np.isnan(image))
+    filled[-2:] = filled[-3]
+    return filled
 
 
 def measure_derivative(image: NDArray) -> NDArray:

@@ -31,6 +31,7 @@ from badpix.image.noise import (
     measure_scatter,
     replace_bad_error,
 )
+from badpix.image.persistence import Places, detector_key
 from badpix.image.pixel_map import evaluate_map
 from badpix.image.reference import blot_bands, build_reference
 from badpix.image.resample import measure_derivative
@@ -58,6 +59,7 @@ class Plan:
     angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
     sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
+    persistent: Places = field(default_factory=dict)  # hot pixels of each detector
 
 
 @dataclass
@@ -91,8 +93,9 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     drizzle = resample.start_drizzle(window, kernel=p["kernel"], fillval=resample.parse_fillval(p["fillval"]))
     for image in images:
         assert image.pixel_map is not None
+        hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
         for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
-            _drizzle_rows(drizzle, image, window, p, rows, inner)
+            _drizzle_rows(drizzle, image, window, p, rows, inner, hot)
     mosaic, weight = drizzle.out_img, drizzle.out_wht
     if plan.products is not None:
         image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
@@ -105,14 +108,25 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     return limit
 
 
-def _drizzle_rows(drizzle: Any, image: Image, window: Window, p: dict[str, Any], rows: slice, inner: slice) -> None:
-    """Add a band of an exposure to its group's drizzle."""
+def _drizzle_rows(
+    drizzle: Any,
+    image: Image,
+    window: Window,
+    p: dict[str, Any],
+    rows: slice,
+    inner: slice,
+    hot: tuple[NDArray, NDArray] | None,
+) -> None:
+    """Add a band of an exposure, but its persistent hot pixels, to its group's drizzle."""
     sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
     if image.subtract:
         sci -= np.float32(image.subtract)
     assert image.pixel_map is not None
     positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
     weight = read_weight(image.cal, p, rows)
+    if hot is not None:
+        here = (hot[0] >= rows.start) & (hot[0] < rows.stop)
+        weight[hot[0][here] - rows.start, hot[1][here]] = 0
     resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p["pixfrac"], rows=inner)
 
 
@@ -221,6 +235,8 @@ def _search_closely(
     noise = combine_noise(p["noise"], sigma, expected, factors, others)
     del flat
     flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, slack, found)
+    if plan.persistent:
+        flagged |= _flag_persistent(plan, image, flagged, good, found)
     if p["audit"]:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
@@ -232,6 +248,15 @@ def _search_closely(
     found.counts["flagged"] = int(np.count_nonzero(flagged))
     found.counts["single_coverage_pixels"] = int(np.count_nonzero((others == 0) & good))
     return flagged, found
+
+
+def _flag_persistent(plan: Plan, image: Image, flagged: NDArray, good: NDArray, found: Found) -> NDArray:
+    """The detector's hot pixels (bool map) where they are usable; counts those that weren't flagged anyway."""
+    hot = np.zeros_like(flagged)
+    hot[plan.persistent.get(detector_key(image.cal), ((), ()))] = True
+    hot &= good
+    found.counts["persistent"] = int(np.count_nonzero(hot & ~flagged))
+    return hot
 
 
 def _read_optional(cal: CalFile, name: str) -> NDArray | None:

@@ -106,6 +106,16 @@ SECTION = Section(
             documented=None,
             group=MODEL,
         ),
+        Param(
+            "persistent_snr",
+            4.0,
+            "Pixels above this limit in three quarters of a detector's exposures, alone and steady while the sky "
+            "moves, are hot: flagged, and no part of the model; 0 = not looked for.",
+            unit="sigma",
+            low=0.0,
+            documented=0.0,
+            group=MODEL,
+        ),
         Param("agree_sigma", 3.0, "The two middle values of the others agree within this many sigma ...",
               unit="sigma", low=0.0, group=MODEL),
         Param("agree_gradient", 0.7, "... plus this fraction of the local derivative; else the lower one counts.",

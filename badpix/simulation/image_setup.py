@@ -10,6 +10,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sw2": {"detectors": ("NRCB1", "NRCB2")},
     "lw": {"detectors": ("NRCBLONG",), "scale": 0.063, "fwhm": 2.2, "filter": "F444W"},
     "rolls": {"rolls": (0.0, 0.0, 30.0, 30.0)},
+    "steps": {"steps": ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)), "hot": 1500.0},
     "skies": {"sky_differs": True, "groups": 5, "roll_step": 0.4},
     "two": {"groups": 2},
 }
@@ -33,6 +34,7 @@ class Setup:
     roll_step: float = 0.0  # degrees between groups
     rolls: tuple[float, ...] = ()  # degrees of each group, in turn; besides roll_step
     dither: float = 25.0  # pixels
+    steps: tuple[tuple[float, float], ...] = ()  # pixels, of each group in turn; instead of random dithers
     read_noise: float = 0.012  # MJy/sr
     gain: float = 1200.0  # electrons a MJy/sr
     tracks: float = 400.0  # cosmic rays a million pixels and exposure

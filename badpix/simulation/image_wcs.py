@@ -98,6 +98,8 @@ def make_pointings(rng: np.random.Generator, setup: Setup, optics: Optics | None
     width = setup.shape[1] * setup.scale * 1.04
     for group in range(setup.groups):
         offset = rng.uniform(-setup.dither, setup.dither, 2) * setup.scale
+        if setup.steps:
+            offset = np.array(setup.steps[group % len(setup.steps)]) * setup.scale
         roll = 40.0 + group * setup.roll_step
         if setup.rolls:
             roll += setup.rolls[group % len(setup.rolls)]

@@ -250,6 +250,18 @@ def plain_bilinear(image, positions):
     return out
 
 
+@pytest.mark.parametrize("interp", ["poly3", "poly5"])
+def test_cubic_blot_of_a_constant_is_the_constant_up_to_the_edges(interp):
+    image = np.full((40, 50), 7, np.float32)
+    y, x = np.mgrid[0:40:0.25, 0:50:0.25]
+    for _ in range(3):  # what lies beyond the image in memory differs
+        np.full(40 * 50 * 4, 1e6, np.float32).sum()
+        out = rs.blot(image, grids.Window(0, 40, 0, 50), np.stack([x, y], axis=-1), interp=interp)
+        inside = np.isfinite(out)
+        assert inside[:157, :197].all()
+        np.testing.assert_allclose(out[inside], 7, rtol=1e-5)
+
+
 def test_linear_blot_is_bilinear_and_a_window_changes_nothing():
     rng = np.random.default_rng(6)
     image = rng.normal(size=(60, 70)).astype(np.float32)

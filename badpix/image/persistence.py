@@ -1,0 +1,173 @@
+"""Pixels that shine in every exposure of a detector while the sky moves: hot, whatever the sky does.
+
+With dithers of about a pixel a hot pixel lies beside itself in the other exposures. These are then no model for it,
+and its excess doesn't survive in the sum over 3x3, as that of a star at another sub-pixel phase. Persistence in
+detector coordinates is evidence by itself:
+
+1. Candidates are pixels that exceed their four neighbors, and the exposure's sky by ``persistent_snr``, in three
+   quarters of the exposures of the detector (:func:`find_peaks`, :func:`count_peaks`). Only where the sky moved by
+   0.4 pixel at least between two of them.
+2. With c = pixel minus the median of the other 24 of 5x5, and s = their scatter or that of the sky, the larger one:
+   c > persistent_snr * s in three quarters of the exposures.
+3. A star that moves lights its neighbors, a hot pixel doesn't: the mean of the 8 neighbors, above the same median,
+   stays below 6 % of c (medians over the exposures).
+4. A star that moves changes, a hot pixel doesn't: c stays within 1 - 1/n times 4 s plus 10 % of its median in three
+   quarters of the n exposures (:func:`judge_stamps`).
+
+What is found is flagged in all exposures of the detector and gets no weight in the mosaics: as a model for others it
+would hide hits and break stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.image.members import Image, Talker
+from badpix.image.pixel_map import map_points
+from badpix.io import cal as io_cal
+from badpix.io.cal import CalFile
+from badpix.io.tasks import run_in_order
+from badpix.numerics import clipping
+from badpix.numerics.neighbors import gather, locate
+
+MOVED = 0.4  # pixels of dither, below which a source stays on its pixels
+SHARE = 0.75  # of the exposures
+RING = 0.06  # of a pixel's excess, in its neighbors
+STEADY_SIGMA = 4.0
+STEADY = 0.1
+_AROUND = 2  # pixels to each side
+
+
+def find_peaks(sci: NDArray, *, snr: float) -> tuple[NDArray, float]:
+    """Pixels (bool) above the sky by ``snr`` of its scatter and not below their four neighbors; the scatter.
+
+    Parameters
+    ----------
+    sci : float32 (ny, nx)
+        NaN on bad pixels.
+    snr : float
+    """
+    level, sigma = clipping.median_mad(sci[::4, ::4])
+    peaks = np.zeros(sci.shape, bool)
+    if not (np.isfinite(sigma) and sigma > 0):
+        return peaks, float("nan")
+    with np.errstate(invalid="ignore"):
+        ys, xs = locate(sci > np.float32(level + snr * sigma))
+    around = gather(sci, ys, xs, 1)
+    highest = np.fmax.reduce(around[1::2], axis=0) <= around[4] if len(ys) else np.empty(0, bool)
+    peaks[ys[highest], xs[highest]] = True
+    return peaks, float(sigma)
+
+
+def count_peaks(peaks: Iterable[NDArray], number: int) -> NDArray:
+    """Pixels (bool) that are peaks in three quarters of ``number`` exposures, and in two at least."""
+    count: Any = sum(part.astype(np.uint16) for part in peaks)
+    out: NDArray = count >= max(2, int(np.ceil(SHARE * number)))
+    return out
+
+
+def judge_stamps(stamps: NDArray, sigma: NDArray, *, snr: float) -> NDArray:
+    """Which candidates are hot (bool): rules 2 to 4.
+
+    Parameters
+    ----------
+    stamps : float32 (exposure, 25, candidate)
+        NaN on bad pixels.
+    sigma : float (exposure,)
+        Scatter of the sky.
+    snr : float
+    """
+    others = np.delete(stamps, 12, axis=1)
+    with np.errstate(invalid="ignore"):
+        level = _median(others, 1)
+        scatter = 1.4826 * _median(np.abs(others - level[:, None]), 1)
+        noise = np.fmax(scatter, sigma[:, None])
+        excess = stamps[:, 12] - level
+        near = np.array([6, 7, 8, 11, 13, 16, 17, 18])
+        ring = np.mean(np.where(np.isfinite(stamps[:, near]), stamps[:, near], level[:, None]), axis=1) - level
+        known = np.isfinite(excess)
+        needed = np.maximum(2, np.ceil(SHARE * known.sum(axis=0)))
+        usual = _median(excess, 0)
+        bright = (known & (excess > snr * noise)).sum(axis=0) >= needed
+        free = 1 - 1 / np.maximum(known.sum(axis=0), 2)  # the median follows its own values
+        change = np.abs(excess - usual) < free * (STEADY_SIGMA * noise + STEADY * usual)
+        steady = (known & change).sum(axis=0) >= needed
+        alone = _median(np.where(known, ring, np.nan), 0) < RING * usual
+    out: NDArray = bright & steady & alone
+    return out
+
+
+def _median(values: NDArray, axis: int) -> NDArray:
+    """NaN-ignoring median; NaN where nothing is left, in silence."""
+    ordered = np.sort(values, axis=axis)  # NaN last
+    number = np.isfinite(values).sum(axis=axis, keepdims=True)
+    low, high = (np.take_along_axis(ordered, np.maximum(k, 0), axis) for k in ((number - 1) // 2, number // 2))
+    middle: NDArray = np.where(number > 0, (low + high) / 2, np.nan)
+    return middle.squeeze(axis)
+
+
+# --- on exposures -----------------------------------------------------------------------------------------
+
+Places = dict[str, tuple[NDArray, NDArray]]  # detector -> rows and columns
+
+
+def detector_key(cal: CalFile) -> str:
+    """What exposures share that see the same pixels."""
+    start = tuple(cal.primary.get(k, io_cal.image_hdu(cal, "SCI").header.get(k, 1)) for k in ("SUBSTRT1", "SUBSTRT2"))
+    return f"{cal.keyword('DETECTOR')} {cal.shape} {start}"
+
+
+def find_persistent(images: Sequence[Image], p: dict[str, Any], executor: Executor | None, talker: Talker) -> Places:
+    """The pixels that shine in all exposures of their detector while the sky moves, by detector."""
+    found: Places = {}
+    if not p["persistent_snr"]:
+        return found
+    detectors: dict[str, list[Image]] = {}
+    for image in images:
+        detectors.setdefault(detector_key(image.cal), []).append(image)
+    for name, members in detectors.items():
+        if len(members) < 2 or measure_dither(members) < MOVED:
+            continue
+        tasks = [(image.cal, p["persistent_snr"]) for image in members]
+        peaks, sigma = zip(*run_in_order(executor, find_exposure_peaks, tasks), strict=True)
+        shape = members[0].cal.shape
+        maps = (np.unpackbits(part, count=shape[0] * shape[1]).view(bool).reshape(shape) for part in peaks)
+        ys, xs = locate(count_peaks(maps, len(members)))
+        stamps = list(run_in_order(executor, cut_stamps, [(image.cal, ys, xs) for image in members]))
+        hot = judge_stamps(np.stack(stamps), np.array(sigma), snr=p["persistent_snr"])
+        if hot.any():
+            found[name] = ys[hot], xs[hot]
+    if found:
+        told = ", ".join(f"{len(ys):,} of {name.split()[0]}" for name, (ys, _) in found.items())
+        talker.say(f"pixels that shine in all exposures while the sky moves: {told}; flagged in each")
+    return found
+
+
+def measure_dither(images: Sequence[Image]) -> float:
+    """By how many grid pixels the corners of a detector move at most between two of its exposures."""
+    corners = []
+    for image in images:
+        assert image.pixel_map is not None
+        x0, x1, y0, y1 = image.pixel_map.span
+        corners.append(np.stack(map_points(image.pixel_map, np.array([x0, x1, x0, x1]), np.array([y0, y0, y1, y1]))))
+    moved = [np.hypot(*(a - b)).max() for i, a in enumerate(corners) for b in corners[:i]]
+    return float(np.nanmax(moved)) if np.isfinite(moved).any() else 0.0
+
+
+def find_exposure_peaks(task: tuple[CalFile, float]) -> tuple[NDArray, float]:
+    """Task: the candidates of one exposure, packed, and the scatter of its sky."""
+    cal, snr = task
+    sci = io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False)
+    peaks, sigma = find_peaks(sci, snr=snr)
+    return np.packbits(peaks), sigma
+
+
+def cut_stamps(task: tuple[CalFile, NDArray, NDArray]) -> NDArray:
+    """Task: the 5x5 pixels around the candidates in one exposure."""
+    cal, ys, xs = task
+    return gather(io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False), ys, xs, _AROUND)
