@@ -13,7 +13,7 @@ import numpy as np
 
 from badpix.ifu import noise, significance
 from badpix.ifu.rank import measure_differences, measure_ratio
-from badpix.ifu.residuals import solve_thresholds
+from badpix.ifu.residuals import solve_hit_limit, solve_thresholds
 from badpix.settings import param
 from badpix.simulation import score_ifu
 from badpix.simulation.ifu import simulate
@@ -73,8 +73,10 @@ def search(p, usable, errors, axis, dithered):
         sigma,
         level=noise.measure_level([samples], n),
         thresholds=solve_thresholds(n, p["false_alarm"]),
+        hit_limit=solve_hit_limit(p["false_alarm"]),
         kernel_size=p["kernel_size"],
-        window=p["moved_window"][:: 1 if axis == 1 else -1],
+        window=p["moved_window"],
+        across=axis,
         noise="both",
         protect_structure=0.3 if dithered else 0.6,
         **{name: p[name] for name in names},

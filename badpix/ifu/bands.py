@@ -19,14 +19,14 @@ from badpix.ifu import noise as ifu_noise
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.inputs import Exposure, axis_across, is_dithered, read_usable
 from badpix.ifu.rank import measure_differences, odd
-from badpix.ifu.residuals import solve_thresholds
+from badpix.ifu.residuals import solve_hit_limit, solve_thresholds
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.io.fits import bands
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
-_USUAL_HALO = 11  # rows that a band reads beyond its own, on each side
+_USUAL_HALO = 17  # rows that a band reads beyond its own, on each side
 _ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
 _PER_ELEMENT = 60  # bytes that a search needs for each of them
 
@@ -79,10 +79,11 @@ class Plan:
 
     exposures: list[Exposure]
     kernel: tuple[int, int]
-    window: tuple[int, int]  # rows, columns
+    window: tuple[int, int]  # pixels along the dispersion, across it
     noise: str
     options: Mapping[str, Any]
     thresholds: np.ndarray
+    hit_limit: float
     usual_err: tuple[float, ...]
     level: ifu_noise.Level | None = None
 
@@ -92,15 +93,15 @@ def make_plan(exposures: list[Exposure], p: Mapping[str, Any]) -> Plan:
     structure = p["protect_structure"]
     if structure is None:
         structure = 0.3 if is_dithered(exposures) else 0.6
-    along, across = odd(p["moved_window"])
     names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
     return Plan(
         exposures=exposures,
         kernel=odd(p["kernel_size"]),
-        window=(along, across) if axis_across(exposures) == 1 else (across, along),
+        window=odd(p["moved_window"]),
         noise=p["noise"],
         options={name: p[name] for name in names} | {"protect_structure": structure},
         thresholds=solve_thresholds(len(exposures), p["false_alarm"]),
+        hit_limit=solve_hit_limit(p["false_alarm"]),
         usual_err=tuple(measure_usual_err(e.cal) for e in exposures),
     )
 
@@ -146,9 +147,11 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
         sigma,
         level=plan.level,
         thresholds=plan.thresholds,
+        hit_limit=plan.hit_limit,
         kernel_size=plan.kernel,
         window=plan.window,
         noise=plan.noise,
+        across=axis_across(plan.exposures),
         **plan.options,
     )
     core = slice(start - low, stop - low)

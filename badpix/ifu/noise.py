@@ -33,10 +33,14 @@ _MEDIAN_BETWEEN = (0.448, 0.633, 0.562, 0.603, 0.597, 0.611, 0.632, 0.653, 0.674
 
 @dataclass(frozen=True)
 class Level:
-    """Noise of one detector: ``scale`` is c, ``usual`` the median over the frame of the local residual."""
+    """Noise of one detector: ``scale`` is c, ``usual`` the median over the frame of the local residual.
+
+    ``offsets`` holds, for each exposure, by how much it lies above the first one, in the unit of SCI (empty: 0).
+    """
 
     scale: float
     usual: float
+    offsets: tuple[float, ...] = ()
 
 
 def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = None) -> np.ndarray:
@@ -96,6 +100,8 @@ def sample_band(
 ) -> list[np.ndarray]:
     """What the noise level is measured on: residuals along x, along y, between exposures; local residuals.
 
+    Behind these four, for each exposure, its differences from the first one.
+
     Parameters
     ----------
     sci, sigma : list of ndarray, shape (ny, nx)
@@ -114,8 +120,11 @@ def sample_band(
     where = np.isfinite(local)
     where[: rows.start] = where[rows.stop :] = False
     wide = local_median(local, kernel, outside=np.nan, where=where)
-    between = [np.empty(0, np.float32)]
+    between, offsets = [np.empty(0, np.float32)], [(s - sci[0])[rows].reshape(-1)[::7] for s in sci]
+    offsets = [d[np.isfinite(d)] for d in offsets]
     if n >= 3:
+        level = [np.median(d) if d.size else np.float32(0) for d in offsets]
+        sci = [s - o for s, o in zip(sci, level, strict=True)]
         reference = measure_common(sci)
         inside = np.zeros(reference.shape, bool)
         inside[rows, REACH:-REACH] = True
@@ -125,7 +134,7 @@ def sample_band(
             between.append(np.abs(stand_out(difference, at)))
     samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
     samples += [np.concatenate(between), wide.reshape(-1)]
-    return [_measured(v) for v in samples]
+    return [*(_measured(v) for v in samples), *offsets]
 
 
 def _measured(values: np.ndarray) -> np.ndarray:
@@ -135,13 +144,14 @@ def _measured(values: np.ndarray) -> np.ndarray:
 
 def measure_level(samples: list[list[np.ndarray]], exposures: int) -> Level | None:
     """The noise level of a detector from the samples of its bands; None where nothing was measured."""
-    x, y, between, local = (np.concatenate(part) for part in zip(*samples, strict=True))
+    x, y, between, local, *differences = (np.concatenate(part) for part in zip(*samples, strict=True))
     sizes = [float(np.median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
     if exposures >= 3 and between.size:
         sizes.append(float(np.median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
     if not sizes or not local.size or min(sizes) == 0:
         return None
-    return Level(min(sizes), max(float(np.median(local)), 1e-30))
+    offsets = tuple(float(np.median(d)) if d.size else 0.0 for d in differences)
+    return Level(min(sizes), max(float(np.median(local)), 1e-30), offsets)
 
 
 # --- a band ----------------------------------------------------------------------------------------------
@@ -155,15 +165,32 @@ class Band:
     sigma: list[np.ndarray]
     residuals: list[Residuals]
     noise: np.ndarray
+    across: int  # axis across the slices
+    offsets: tuple[float, ...]  # of each exposure from the first, in the unit of SCI
 
     @property
     def stride(self) -> int:
         """Distance in memory between rows."""
         return self.noise.shape[1]
 
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Distances in memory from a pixel to the next along the dispersion, and across it."""
+        return (self.stride, 1) if self.across == 1 else (1, self.stride)
+
+    def around(self, window: tuple[int, int]) -> np.ndarray:
+        """Distances in memory of a window (along the dispersion, across it), the pixel itself among them."""
+        return offsets(*(window if self.across == 1 else window[::-1]), self.stride, centre=True)
+
 
 def prepare_band(
-    sci: list[np.ndarray], sigma: list[np.ndarray], level: Level, kernel: tuple[int, int], noise: str, width: int
+    sci: list[np.ndarray],
+    sigma: list[np.ndarray],
+    level: Level,
+    kernel: tuple[int, int],
+    noise: str,
+    width: int,
+    across: int = 1,
 ) -> Band:
     """Residuals and noise of a band.
 
@@ -179,6 +206,8 @@ def prepare_band(
         ``err``: sigma is the noise; else the level and the local residuals count, too.
     width : int
         Pixels of NaN around the frame.
+    across : int
+        Axis across the slices.
     """
     sci, sigma = [pad(s, width) for s in sci], [pad(s, width) for s in sigma]
     residuals = [measure_residuals(s, e) for s, e in zip(sci, sigma, strict=True)]
@@ -188,7 +217,7 @@ def prepare_band(
         local = median_along([r.smaller for r in residuals])
         wide = local_median(local, kernel, outside=np.nan, where=np.isfinite(local))
         size = np.float32(level.scale) * np.fmax(wide / np.float32(level.usual), np.float32(1))
-    return Band(sci, sigma, residuals, size)
+    return Band(sci, sigma, residuals, size, across, level.offsets or (0.0,) * len(sci))
 
 
 def measure_eta(

@@ -62,33 +62,27 @@ def measure_structure(
     return out
 
 
-def measure_between(
-    difference: np.ndarray, size: np.ndarray, at: np.ndarray, *, protect: float, window: int
-) -> np.ndarray:
-    """Significance of the difference between exposures, protected by that of the neighbours.
+def measure_between(difference: np.ndarray, at: np.ndarray, *, protect: float) -> np.ndarray:
+    """Significance of the difference between exposures, protected by that of the 8 neighbors.
 
     Parameters
     ----------
     difference : ndarray of float32, shape (ny, nx)
-        Of an exposure from what all have in common, in units of sigma.
-    size : ndarray of float32, flat
-        Its noise.
+        Of an exposure from what all have in common, in units of the noise.
     at : ndarray of int, shape (n,)
         The pixels.
     protect : float
         Strength of the protection.
-    window : int
-        Width of the neighbourhood.
 
     Returns
     -------
     ndarray of float32, shape (n,)
     """
-    around = offsets(window, window, difference.shape[1])
-    out = stand_out(difference, at) / size[at]
+    around = offsets(3, 3, difference.shape[1])
+    out = stand_out(difference, at)
     for chunk in chunks(at.size):
         near = (at[chunk, None] + around).reshape(-1)
-        level = np.abs(stand_out(difference, near) / size[near]).reshape(-1, around.size)
+        level = np.abs(stand_out(difference, near)).reshape(-1, around.size)
         out[chunk] /= _divisor(median_rows(level), protect, _NOISE_BETWEEN)
     return out
 
@@ -109,7 +103,7 @@ def measure_moved(
     persistent : ndarray of bool, flat
         Defects of all exposures, which are no lines.
     window : (int, int)
-        Rows and columns that are looked at.
+        Pixels along the dispersion and across it that are looked at; odd.
     protect : float
         Strength of the protection.
 
@@ -118,7 +112,7 @@ def measure_moved(
     ndarray of float32, shape (n,)
         At least 1.
     """
-    around = offsets(*window, band.stride, centre=True)
+    around = band.around(window)
     size = band.noise.reshape(-1)
     out = np.ones(at.size, np.float32)
     for chunk in chunks(at.size):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from badpix.numerics.medians import median_filled
 # Variance of the median of k Gaussian values, k = 1 ... 4.
 _MEDIAN_VARIANCE = (np.nan, 1.0, 0.5, 0.449, 0.298)
 _FACTORS = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE))).astype(np.float32)
+_HIT_SHARE = 20  # part of the false alarms that hits of one exposure may be
 _STEP = 0.02  # sigma, of the integral and of the thresholds
 
 
@@ -126,3 +128,12 @@ def solve_thresholds(exposures: int, false_alarm: float) -> np.ndarray:
             log = np.log(np.maximum(chance, 1e-300))
             out[k, m] = np.interp(-math.log(false_alarm), -log, limits)  # chance falls with the limit
     return out
+
+
+def solve_hit_limit(false_alarm: float) -> float:
+    """Limit on the difference from other exposures alone: a Gaussian exceeds it with a twentieth of ``false_alarm``.
+
+    The difference has wider tails than a Gaussian: with this limit about 1 pixel in a million is flagged on blank sky
+    for the default of 1e-5.
+    """
+    return -NormalDist().inv_cdf(false_alarm / _HIT_SHARE)

@@ -16,20 +16,23 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
    pixel in some exposures hides it there (step 3 with strength 1 divides by more than 3). The c others (half of m, at
    least 2; 4 are always enough) then do alone, if each is beyond t(c, c), ``min_sigma`` and 3.5.
 5. *Partial*: the same for k of m exposures, k a majority; flagged where it exceeds ``partial_sigma``.
-6. *Single*: beyond t(1, 1) both in eta and against the lower median of all exposures (too low values: against the
-   upper one), unless other exposures have something as significant close by (a line of a dithered source is at the
-   same wavelength, a few pixels to the side). Tracks of cosmic rays grow from the pixels that are too high.
+6. *Single*: in one exposure or a minority, beyond t(1, 1) against the other exposures: either against the neighbors
+   as well, or too high by more than sources could give, which the other exposures close by, and this one further
+   along the dispersion, tell. Tracks of cosmic rays grow from there.
 
 Step 1 is in :mod:`badpix.ifu.residuals`, with the thresholds, which come from the distribution of eta for independent
-Gaussian noise; step 2 in :mod:`badpix.ifu.noise`, step 3 in :mod:`badpix.ifu.protection`. The tests are here.
+Gaussian noise; step 2 in :mod:`badpix.ifu.noise`, step 3 in :mod:`badpix.ifu.protection`, step 6 in
+:mod:`badpix.ifu.single`. The other tests are here.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from badpix.ifu.noise import REACH, Band, Level, measure_common, prepare_band, stand_out, tail_between
-from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_between, measure_moved, measure_structure
+from badpix.ifu.noise import REACH, Band, Level, prepare_band
+from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
+from badpix.ifu.single import SingleLimits, find_single
+from badpix.ifu.sources import reach
 from badpix.numerics.neighbors import offsets
 
 # Reasons, in order of precedence.
@@ -47,6 +50,7 @@ def find_significant(
     *,
     level: Level,
     thresholds: np.ndarray,
+    hit_limit: float,
     kernel_size: tuple[int, int],
     min_sigma: float,
     partial_sigma: float,
@@ -58,6 +62,7 @@ def find_significant(
     protect_structure: float,
     window: tuple[int, int],
     noise: str,
+    across: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which pixels of a band are flagged in which exposure, and why.
 
@@ -71,8 +76,12 @@ def find_significant(
         Noise of the detector.
     thresholds : ndarray
         From :func:`badpix.ifu.residuals.solve_thresholds`.
+    hit_limit : float
+        From :func:`badpix.ifu.residuals.solve_hit_limit`.
     window : (int, int)
-        Rows and columns in which lines of other exposures protect.
+        Pixels along the dispersion and across it in which lines of other exposures protect.
+    across : int
+        Axis across the slices.
     **others
         Parameters of ``outlier ifu``.
 
@@ -85,8 +94,8 @@ def find_significant(
     noisy : ndarray of bool, shape (ny, nx)
         Pixels whose noise is more than 1.3 times the usual one.
     """
-    width = max(REACH, *(w // 2 for w in window))
-    band = prepare_band(sci, sigma, level, kernel_size, noise, width)
+    width = max(REACH, reach(window))
+    band = prepare_band(sci, sigma, level, kernel_size, noise, width, across)
     n, (ny, nx) = len(sci), sci[0].shape
     inside = (slice(width, width + ny), slice(width, width + nx))
     first = float(thresholds[1, 1])
@@ -96,7 +105,10 @@ def find_significant(
         _flag_repeated(reasons, found, band, thresholds, min_sigma, partial_sigma)
         if single:
             persistent = (reasons == PERSISTENT).any(axis=0)
-            _flag_single(reasons, found, band, persistent, first, protect, window, grow_sigma, grow_steps)
+            p = SingleLimits(first, hit_limit, protect, grow_sigma, grow_steps, window)
+            for e, (at, grown) in enumerate(find_single(found, band, persistent, p)):
+                _fill(reasons[e], at, SINGLE)
+                _fill(reasons[e], grown, GROWN)
     elif lone_exposure:
         at, value = found[0]
         reasons[0, at[np.abs(value) > first]] = SINGLE
@@ -191,64 +203,10 @@ def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarra
     return enough & (np.maximum(high, low) > limit)
 
 
-def _flag_single(
-    reasons: np.ndarray,
-    found: list[tuple[np.ndarray, np.ndarray]],
-    band: Band,
-    persistent: np.ndarray,
-    limit: float,
-    protect: float,
-    window: tuple[int, int],
-    grow_sigma: float,
-    grow_steps: int,
-) -> None:
-    """Test against the other exposures, and growth along tracks (step 6), into ``reasons``."""
-    size = band.noise.reshape(-1) * np.float32(tail_between(len(found)))
-    for sign in (1, -1):
-        reference = sign * measure_common([sign * s for s in band.sci])
-        for e, (at, value) in enumerate(found):
-            keep = (sign * value > limit) & ~persistent[at]
-            if not keep.any():
-                continue
-            at, value = at[keep], value[keep]
-            difference = (band.sci[e] - reference) / band.sigma[e]
-            between = sign * measure_between(difference, size, at, protect=protect, window=3)
-            moved = measure_moved(band, e, at, persistent, window=window, protect=0.5 * protect)
-            at = at[np.minimum(between, sign * value) / moved > limit]  # NaN compares false
-            _fill(reasons[e], at, SINGLE)
-            if sign > 0:  # cosmic rays add charge
-                _fill(reasons[e], _grow(difference, size, at, 2 * protect, grow_sigma, grow_steps), GROWN)
-
-
 def _fill(reasons: np.ndarray, at: np.ndarray, reason: int) -> None:
     reasons[at] = np.where(reasons[at] == 0, reason, reasons[at])
 
 
-def _grow(
-    difference: np.ndarray,
-    size: np.ndarray,
-    seeds: np.ndarray,
-    protect: float,
-    grow_sigma: float,
-    steps: int,
-) -> np.ndarray:
-    """Pixels reached from seeds, step by step, through neighbours that are too high by more than ``grow_sigma``."""
-    around = offsets(3, 3, difference.shape[1])
-    usable = np.isfinite(difference).reshape(-1)
-    usable[seeds] = False
-    front, grown = seeds, [np.empty(0, np.intp)]
-    for _ in range(steps):
-        at = np.unique((front[:, None] + around).reshape(-1))
-        at = at[usable[at]]
-        usable[at] = False  # each is looked at once
-        at = at[stand_out(difference, at) / size[at] > grow_sigma]
-        front = at[measure_between(difference, size, at, protect=protect, window=5) > grow_sigma]
-        if not front.size:
-            break
-        grown.append(front)
-    return np.concatenate(grown)
-
-
 def halo(kernel_size: tuple[int, int], window: tuple[int, int], grow_steps: int) -> int:
     """Rows that a band needs beyond its own so that its result is that of the whole frame."""
-    return grow_steps + max(3 + 2, window[0] // 2 + 1 + kernel_size[0] // 2 + 2)
+    return grow_steps + reach(window) + max(kernel_size) // 2 + 2

@@ -38,9 +38,9 @@ SECTION = Section(
         Param("lone_exposure", False,
               "Whether to search a detector that has one exposure only, by its own neighbours alone.",
               "bool", group=_SIGNIFICANCE),
-        Param("grow_sigma", 5.0,
-              "Tracks grow from a single bad pixel into neighbours that differ by more than this from other "
-              "exposures.",
+        Param("grow_sigma", 3.0,
+              "Tracks grow from a single bad pixel into neighbours that are too high by more than this beside other "
+              "exposures, and beside what sources could give.",
               "float", "sigma", low=0, high=1000, group=_SIGNIFICANCE),
         Param("grow_steps", 4, "How far tracks grow; 0: not at all.",
               "int", "pixels", low=0, high=32, group=_SIGNIFICANCE),

@@ -117,8 +117,9 @@ def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeyp
     plan = found.plan
     sci, sigma = ifu_bands._read_band(plan, 0, SIZE[0] if which == "mrs" else SIZE[1])
     whole, untestable, _ = ifu_significance.find_significant(
-        sci, sigma, level=plan.level, thresholds=plan.thresholds, kernel_size=plan.kernel, window=plan.window,
-        noise=plan.noise, **plan.options
+        sci, sigma, level=plan.level, thresholds=plan.thresholds, hit_limit=plan.hit_limit,
+        kernel_size=plan.kernel, window=plan.window, noise=plan.noise,
+        across=ifu_inputs.axis_across(group), **plan.options
     )  # fmt: skip
     assert np.count_nonzero(whole) > 50
     for i in range(len(group)):

@@ -5,7 +5,7 @@ import pytest
 
 from badpix.ifu import significance as sg
 from badpix.ifu.noise import Level, measure_level, measure_sigma, sample_band
-from badpix.ifu.residuals import _chance, measure_residuals, pad, solve_thresholds
+from badpix.ifu.residuals import _chance, measure_residuals, pad, solve_hit_limit, solve_thresholds
 
 OPTIONS = {
     "kernel_size": (7, 7),
@@ -13,7 +13,8 @@ OPTIONS = {
     "partial_sigma": 3.0,
     "single": True,
     "lone_exposure": False,
-    "grow_sigma": 5.0,
+    "hit_limit": solve_hit_limit(1e-5),
+    "grow_sigma": 3.0,
     "grow_steps": 4,
     "protect": 1.0,
     "protect_structure": 0.3,
@@ -154,13 +155,20 @@ def test_bad_in_two_of_four(sign):
     assert np.argwhere(found).tolist() == [[1, 40, 40], [3, 40, 40]]
 
 
-def test_turned_signs_give_the_same_map():
+def test_turned_signs_give_the_same_map_but_for_hits():
     sci = _noise(seed=16)
     for e, s in enumerate(sci):
         s[20 + e, 30] += 30
         s[60, 20 + 9 * e : 22 + 9 * e] -= 40
-    options = {"grow_steps": 0}  # tracks grow upwards only
-    np.testing.assert_array_equal(_search(sci, **options)[0], _search([-s for s in sci], **options)[0])
+    high = np.zeros((4, *sci[0].shape), bool)
+    for e in range(4):
+        high[e, 20 + e, 30] = True
+    given, turned = (_search(signed)[0] for signed in (sci, [-s for s in sci]))
+    np.testing.assert_array_equal(given[~high], turned[~high])  # the low pixels and everything else
+    assert (given[high] == sg.SINGLE).all()
+    assert np.count_nonzero(turned[high]) >= 2  # against the neighbors alone: no track is that low
+    given, turned = (_search(signed, single=False)[0] for signed in (sci, [-s for s in sci]))
+    np.testing.assert_array_equal(given, turned)
 
 
 def test_tracks_grow():
@@ -316,5 +324,5 @@ def test_transposed_frames_give_transposed_maps():
     for e, s in enumerate(sci):
         s[50, 60] += 30
         s[20 + 5 * e, 20] += 30
-    turned = _search([s.T.copy() for s in sci], window=(7, 3))[0]
+    turned = _search([s.T.copy() for s in sci], across=0)[0]
     np.testing.assert_array_equal(turned.transpose(0, 2, 1), _search(sci)[0])

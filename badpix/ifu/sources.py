@@ -1,0 +1,138 @@
+"""What sources could leave at a pixel of one exposure, as other pixels tell: arrays in, arrays out.
+
+A difference between exposures is a cosmic ray, or a source that the dither moved here. The exposure itself can't tell
+which close by, where a track looks like structure; it is asked further along the dispersion, and the others are
+asked around the pixel. All three are in units of the noise, 0 where nothing shows:
+
+1. *Trace*: the median difference 4 to 8 pixels away along the dispersion, where a continuum goes on and a track
+   doesn't. A trace may run up to a pixel to the side there. Differences at both sides of it are the level.
+2. *Line*: the largest difference in the other exposures, in the window in which a dither moves a source. The median
+   of the 4 pixels before and behind it along the dispersion is taken off: a trace of another exposure says nothing
+   here, as this exposure would show its own. The third largest counts, so that single bad pixels don't.
+3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or once the line: a
+   line on a source is as wide as the point-spread function; a track on blank sky is capped by nothing that shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from badpix.numerics.medians import median_rows
+from badpix.numerics.neighbors import chunks, offsets
+
+_FAR = (4, 5, 6, 7, 8)  # pixels along the dispersion at which a trace goes on
+_ASIDE = (4, 5)  # pixels across it at which it has ended
+_BEYOND = 4  # pixels beyond the window, along the dispersion, that show the traces of other exposures
+_RANK = 3  # which of the largest differences in the window counts
+
+_TRACE, _LINE = 0.5, 0.5  # weights of what shows, beside that of the blob
+_TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
+_BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 1.0  # how much larger a blob can be than what shows
+
+
+def reach(window: tuple[int, int]) -> int:
+    """Pixels at most by which what is looked at lies away from a pixel."""
+    return max(*_FAR, *_ASIDE, window[0] // 2 + _BEYOND, window[1] // 2)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What each exposure has beyond what all have in common, on a padded band, in units of the noise.
+
+    ``along`` and ``across`` are the distances in memory from a pixel to the next along the dispersion and across it.
+    """
+
+    values: list[np.ndarray]  # float32, shape (ny, nx), NaN where unknown
+    along: int
+    across: int
+
+    def around(self, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+        """Distances in memory of a window, shape (along, across)."""
+        return along[:, None] * self.along + across[None, :] * self.across
+
+
+def explain(
+    differences: Differences,
+    e: int,
+    at: np.ndarray,
+    *,
+    defects: np.ndarray,
+    window: tuple[int, int],
+    strength: float,
+) -> np.ndarray:
+    """Variance that sources could give to a difference, in units of that of the noise.
+
+    Parameters
+    ----------
+    differences : Differences
+        Of all exposures.
+    e : int
+        The exposure whose pixels are asked for.
+    at : ndarray of int, shape (n,)
+        The pixels, flat indices.
+    defects : ndarray of bool, flat
+        Persistent pixels, which say nothing about sources.
+    window : (int, int)
+        Pixels along the dispersion and across it by which a dither moves a source; odd.
+    strength : float
+        0 explains nothing.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+    """
+    out = np.zeros(at.size, np.float32)
+    if strength == 0:
+        return out
+    for chunk in chunks(at.size):
+        some = at[chunk]
+        trace = measure_trace(differences, e, some)
+        line = measure_line(differences, e, some, defects, window)
+        most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
+        blob = np.minimum(measure_blob(differences, e, some), np.maximum(most, 0))
+        terms = ((_TRACE, trace, _TRACE_NOISE), (_LINE, line, _LINE_NOISE), (1, blob, _BLOB_NOISE))
+        out[chunk] = sum(weight**2 * np.maximum(value**2 - noise**2, 0) for weight, value, noise in terms)
+    return np.float32(strength**2) * out
+
+
+def measure_trace(differences: Differences, e: int, at: np.ndarray) -> np.ndarray:
+    """How much of a trace the exposure shows further along the dispersion, at least 0."""
+    values = differences.values[e].reshape(-1)
+    far = np.array([-d for d in _FAR] + [*_FAR])
+    near = at[:, None, None] + differences.around(far, np.arange(-1, 2))
+    trace = median_rows(np.fmax.reduce(values[near], axis=2))
+    sides = [np.array(_ASIDE), -np.array(_ASIDE)]
+    levels = [median_rows(values[at[:, None] + differences.around(far, side).reshape(-1)]) for side in sides]
+    level = np.minimum(np.nan_to_num(np.fmin(*levels)), 0)  # structure beside a trace is no level
+    return np.maximum(np.nan_to_num(trace) - level, 0)
+
+
+def measure_line(
+    differences: Differences, e: int, at: np.ndarray, defects: np.ndarray, window: tuple[int, int]
+) -> np.ndarray:
+    """How much structure that is no trace the other exposures show in the window, at least 0."""
+    half, rows, columns = window[0] // 2 + _BEYOND, slice(_BEYOND, -_BEYOND), window[1] // 2
+    around = differences.around(np.arange(-half, half + 1), np.arange(-columns, columns + 1))
+    near = at[:, None, None] + around
+    skip = defects[near]
+    out = np.zeros(at.size, np.float32)
+    for other, values in enumerate(differences.values):
+        if other == e:
+            continue
+        seen = values.reshape(-1)[near]
+        seen[skip] = np.nan
+        beyond = np.concatenate([seen[:, :_BEYOND], seen[:, -_BEYOND:]], axis=1).swapaxes(1, 2)
+        trace = median_rows(beyond.reshape(-1, 2 * _BEYOND)).reshape(at.size, 1, -1)
+        size = np.abs(seen[:, rows] - np.nan_to_num(trace)).reshape(at.size, -1)
+        rank = min(_RANK, size.shape[1])
+        np.maximum(out, np.partition(np.nan_to_num(size), -rank, axis=1)[:, -rank], out=out)
+    return out
+
+
+def measure_blob(differences: Differences, e: int, at: np.ndarray) -> np.ndarray:
+    """Median size of the differences of the 8 neighbors; 0 where there are none."""
+    values = differences.values[e]
+    near = at[:, None] + offsets(3, 3, values.shape[1])
+    return np.nan_to_num(median_rows(np.abs(values.reshape(-1)[near])))
