@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps
+from badpix.darks import cells, ramps, series
 from badpix.darks.scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
 from badpix.io.fits import Layout, read_band
@@ -22,6 +22,7 @@ from badpix.numerics import clipping
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
 SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
+HOT_SIGMA = 30.0  # median rate over the scatter from which on a pixel tells the dark current's scale
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 _KEPT = threading.local()
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
@@ -41,8 +42,21 @@ class Dark:
 
 
 @dataclass(frozen=True)
+class Brightness:
+    """From which rate (DN/s), own errors and part of the slope in the second half on an integration is bright."""
+
+    limit: float
+    own: float
+    late: float
+
+
+@dataclass(frozen=True)
 class Job:
-    """All that a task needs besides its rows; ``examined``: integrations whose ramps are measured in full."""
+    """All that a task needs besides its rows.
+
+    ``examined``: integrations whose ramps are measured in full; ``steps``: the step in time of each integration;
+    ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched.
+    """
 
     darks: tuple[Dark, ...]
     fit: ramps.RampFit
@@ -54,6 +68,9 @@ class Job:
     hot_fraction: float
     drop_sigma: float
     examined: tuple[int, ...]
+    steps: tuple[int, ...]
+    scales: tuple[float, ...] = ()
+    bright: Brightness | None = None
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
 
@@ -70,14 +87,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Band:
-    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, statistics, and values by
-    integration (candidates, n)."""
+    """What leaves a band: maps (rows, nx), candidates' flat indices in the frame, statistics, values by integration
+    (candidates, n), and by step in time (:func:`badpix.darks.series.measure_series`)."""
 
     start: int
     maps: dict[str, NDArray[np.float32]]
     index: NDArray[np.intp]
     pixels: Stats
     samples: dict[str, NDArray[np.float32]]
+    series: dict[str, NDArray[np.float32]]
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -172,6 +190,10 @@ class _Stack:
         else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
             counts, _, _ = ramps.count_groups(pixels)
             np.copyto(rate, np.nan, where=(counts[0] <= 1) | (counts[1] > 0))
+        if job.scales and job.scales[i] != 1:
+            rate /= np.float32(job.scales[i])
+            if i in self.chosen:
+                self.shapes[job.fit.names.index(ramps.STEADY), self.chosen[i]] /= np.float32(job.scales[i])
         self.counts[:, i] = counts
         self.filled += 1
 
@@ -216,13 +238,16 @@ def sample_tiles(job: Job, reference: NDArray[np.bool_]) -> list[tuple[int, int]
     return [tiles[k * len(tiles) // wanted] for k in range(wanted)]
 
 
-def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32]]:
-    """Statistics of all science pixels of one tile, and the scatter of the rate in each integration."""
+def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32], NDArray[np.float32]]:
+    """Statistics of all science pixels of one tile, scatter of the rate by integration, rates of its hot pixels."""
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found)
-    spread = [clipping.median_mad(line[science])[1] for line in found.rate]
-    return {name: column[science] for name, column in pixels.items()}, np.array(spread, np.float32)
+    spread = np.array([clipping.median_mad(line[science])[1] for line in found.rate], np.float32)
+    with np.errstate(invalid="ignore"):
+        usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else np.inf
+        hot = science[pixels["rate"][science] > HOT_SIGMA * usual]
+    return {name: column[science] for name, column in pixels.items()}, spread, found.rate[:, hot].T.copy()
 
 
 def measure_band(job: Job, population: Population, band: Rows) -> Band:
@@ -234,7 +259,9 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
     for start in range(0, band.reference.size, job.cells.rows * nx):
         here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
         reference = band.reference.reshape(-1)[here]
-        pixels = _combine(job, cut(stack, here))
+        tile = cut(stack, here)
+        pixels = _combine(job, tile)
+        pixels["bright"] = _count_bright(job, tile, pixels)
         scores = score_pixels(pixels, job.setup, population)
         places = np.flatnonzero(find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference)
         for name in job.maps:
@@ -247,7 +274,39 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         samples[name] = getattr(stack, name)[:, candidates].T.astype(np.float32)
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
     table |= _examine(job, stack, candidates, table)
-    return Band(band.start, images, candidates + band.start * nx, table, samples)
+    by_step = _measure_series(job, stack, candidates, table)
+    return Band(band.start, images, candidates + band.start * nx, table, samples, by_step)
+
+
+def _count_bright(job: Job, tile: Integrations, pixels: Stats) -> NDArray[np.float32]:
+    """Examined integrations in which each pixel is bright."""
+    count = np.zeros(tile.rate.shape[1], np.float32)
+    if job.bright is None:
+        return count
+    with np.errstate(invalid="ignore"):
+        above = np.zeros(len(count), np.uint16)
+        for i in job.examined:
+            above += tile.rate[i] > job.bright.limit
+    at = np.flatnonzero(above >= series.ENOUGH)
+    count[at] = _find_bright(job, tile, at, pixels["white"][at], job.bright).sum(axis=0)
+    return count
+
+
+def _find_bright(
+    job: Job, tile: Integrations, at: NDArray[np.intp], white: NDArray[np.float32], bright: Brightness
+) -> NDArray[np.bool_]:
+    return series.find_bright(
+        tile, at, white, limit=bright.limit, own=bright.own, late=bright.late, group_time=job.setup.group_time
+    )
+
+
+def _measure_series(
+    job: Job, stack: Integrations, candidates: NDArray[np.intp], table: Stats
+) -> dict[str, NDArray[np.float32]]:
+    if job.bright is None:
+        return {}
+    bright = _find_bright(job, stack, candidates, table["white"], job.bright)
+    return series.measure_series(stack, candidates, bright, np.array(job.steps), max(job.steps) + 1)
 
 
 def _combine(job: Job, found: Integrations) -> Stats:

@@ -50,6 +50,28 @@ def measure_memory(r: NDArray[np.floating], weights: tuple[float, ...]) -> NDArr
     return np.sum([w * np.einsum("gp,gp->p", r[k:], r[:-k]) for k, w in enumerate(weights, 1)], axis=0)
 
 
+@lru_cache(maxsize=4)
+def step_slopes(groups: int) -> Array:
+    """What a unit of each of :func:`step_templates` adds to the slope of the line, DN per group: (G - 1,)."""
+    g = np.arange(groups) - (groups - 1) / 2
+    steps = (np.arange(groups) >= np.arange(1, groups)[:, None]).astype(float)
+    line, _ = np.linalg.qr(np.stack([np.ones(groups), g], axis=1))
+    norm = np.linalg.norm(steps - (steps @ line) @ line.T, axis=1)
+    slope = steps @ g / np.sum(g**2)
+    return np.where(norm > 1e-6, slope / np.maximum(norm, 1e-6), 0.0).astype(np.float32)
+
+
+def steady_slope(r: Array, slope: Array) -> Array:
+    """Slope of ramps beside the one step up that explains most of their residuals (G, pixels): DN per group.
+
+    At least 2 pixels: numpy adds up a single column in another order.
+    """
+    size = step_templates(len(r)) @ r
+    at = size.argmax(axis=0)
+    height = np.maximum(np.take_along_axis(size, at[None], axis=0)[0], 0)
+    return (slope - height * step_slopes(len(r))[at]).astype(np.float32)
+
+
 def measure_hits(
     r: Array, jumps: NDArray[np.uint16], weights: tuple[float, ...], *, most: int, averaged: bool
 ) -> tuple[Array, Array, Array, Array]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ SAME_EXPOSURE = (
     "INSTRUME DETECTOR SUBARRAY READPATT NINTS NGROUPS PROGRAM OBSERVTN VISIT VISITGRP SEQ_ID ACT_ID EXPOSURE "
     "EXSEGNUM INTSTART INTEND TGROUP DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
 ).split()
+MJD_0 = datetime(1858, 11, 17)
 SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
 
 
@@ -96,6 +98,11 @@ class DarkSet:
         return float(self.first.keyword("TGROUP"))
 
     @property
+    def dates(self) -> list[float]:
+        """Start of each exposure, MJD; NaN where the header has none."""
+        return [read_date(f.rate.header) for f in self.files]
+
+    @property
     def averaged(self) -> bool:
         """Whether a group is the mean of several frames."""
         return any(int(f.rate.header.get("NFRAMES") or 1) > 1 for f in self.files)
@@ -113,6 +120,18 @@ class DarkSet:
     def reference_pixels(self) -> NDArray[np.bool_]:
         """Reference pixels by the detector's geometry and the DQ of the first rate file: (ny, nx)."""
         return io.read_reference_pixels(self.first)
+
+
+def read_date(header: Mapping[str, Any]) -> float:
+    """Start of an exposure by EXPSTART, else DATE-OBS and TIME-OBS: MJD; NaN without both."""
+    start = header.get("EXPSTART")
+    if isinstance(start, int | float) and not isinstance(start, bool) and start > 0:
+        return float(start)
+    try:
+        moment = datetime.fromisoformat(f"{header.get('DATE-OBS')}T{header.get('TIME-OBS') or '00:00:00'}")
+    except ValueError:
+        return float("nan")
+    return (moment.replace(tzinfo=None) - MJD_0).total_seconds() / 86400
 
 
 def open_darks(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks import cells, hits, ramps, types
-from badpix.darks.bands import BYTES_PER_PIXEL, Job
+from badpix.darks import cells, hits, ramps, series, types
+from badpix.darks.bands import BYTES_PER_PIXEL, Brightness, Job
 from badpix.darks.inputs import DarkSet
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.errors import DataError, UsageError
@@ -42,6 +42,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
         tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
         min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
         p["telegraph_drop_sigma"], examined,
+        series.order_steps(darks.dates, [f.integrations for f in darks.files])[0],
     )  # fmt: skip
 
 
@@ -68,6 +69,14 @@ def make_cuts(p: Mapping[str, Any]) -> Cuts:
         pedestal=min(usual.pedestal, 0.8 * p["low_pedestal_sigma_threshold"]),
         min_integrations=p["min_integrations"],
     )
+
+
+def choose_brightness(population: Population, p: Mapping[str, Any]) -> Brightness | None:
+    """From when on an integration is bright, as HOT; None where the order of time is not searched."""
+    limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
+    if limit is None or not p["time_search"]:
+        return None
+    return Brightness(limit, p["hot_own_threshold"], p["hot_late_fraction"])
 
 
 def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int, float]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.darks.cells import Cells, measure_drift, subtract_tile, take
-from badpix.darks.hits import measure_hits
+from badpix.darks.hits import measure_hits, steady_slope
 
 Array = NDArray[np.float32]
 
@@ -46,6 +46,8 @@ SHORTEST_DECAY = 0.7  # groups; each further template decays sqrt(10) times more
 SCALARS = ("mean", "slope", "late")
 NOISE = ("residual", "white", "flatness", "memory", "drop")
 CALM = "calm"  # residual variance beside hits
+STEADY = "steady"  # slope beside the step up that fits best, where the ramp rises; else the slope
+RISES = 5.0  # sigma of the slope from which on a ramp rises
 SUMS = ("squares", "steps", "lag 2", "lag 3", "lowest", "highest", "size", "first", "last")  # what NOISE is made of
 MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
 
@@ -97,7 +99,7 @@ class RampFit:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of what :func:`measure_ramps` gives, in order."""
-        return SCALARS + contrast_names(self.templates) + NOISE + (CALM,)
+        return SCALARS + contrast_names(self.templates) + NOISE + (CALM, STEADY)
 
 
 def contrast_names(templates: int) -> tuple[str, ...]:
@@ -200,6 +202,7 @@ def measure_ramps(
     counts, jumped, cut = count_groups(flags)
     odd = np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
     _take_hits_off(ramps, drift, fit, cells, values, counts[1], np.setdiff1d(jumped, odd, assume_unique=True))
+    _find_steady(ramps, drift, fit, cells, values, odd)
     if odd.size:
         values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
     return values, counts
@@ -246,7 +249,7 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
             np.matmul(fit.design, found[:2, here], out=r[:, here])
         np.subtract(y, r, out=r)
         _sum_residuals(r, steps[:, :n], sums[:, :n])
-        _describe_noise(sums[:, :n], groups, found[1], found[linear:-1])
+        _describe_noise(sums[:, :n], groups, found[1], found[linear : linear + len(NOISE)])
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
@@ -289,7 +292,7 @@ def _take_hits_off(
 ) -> None:  # fmt: skip
     """Residual variance, flatness and memory beside hits, in ``values``: of pixels ``hit`` whose groups are good."""
     first = len(SCALARS) + fit.templates
-    values[-1] = values[first]
+    values[first + len(NOISE)] = values[first]
     if not hit.size or len(ramps) <= SHORTEST_RAMP:
         return
     pixels = np.resize(hit, max(hit.size, 2))
@@ -300,6 +303,27 @@ def _take_hits_off(
     for row, column in zip(rows, found, strict=True):
         known = np.isfinite(column[: hit.size])
         values[row, hit[known]] = column[: hit.size][known]
+
+
+def _find_steady(
+    ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, odd: NDArray[np.intp]
+) -> None:
+    """The slope beside the best step up, in ``values``, of pixels whose ramps rise; none of ``odd`` ones."""
+    values[-1] = values[1]
+    if len(ramps) <= SHORTEST_RAMP:
+        return
+    white = values[len(SCALARS) + fit.templates + NOISE.index("white")]
+    with np.errstate(invalid="ignore"):
+        rises = np.square(values[1]) * np.float32(len(ramps) ** 3 / 12 / RISES**2) > white
+        rises &= values[1] > 0
+    rises[odd] = False
+    at = np.flatnonzero(rises)
+    if not at.size:
+        return
+    pixels = np.resize(at, max(at.size, 2))
+    line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
+    found = steady_slope(take(ramps, pixels, drift, cells) - line, values[1, pixels])
+    values[-1, at] = found[: at.size]
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
@@ -322,10 +346,11 @@ def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Ar
         half = good & (g >= len(y) // 2)
         out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
         first = len(SCALARS) + fit.templates
-        out[first:-1] = _measure_gaps(residual, good)
-        out[-2] += slope
-        out[-1] = out[first]
+        out[first : first + len(NOISE)] = _measure_gaps(residual, good)
+        out[first + NOISE.index("drop")] += slope
+        out[first + len(NOISE)] = out[first]
         out[first:, n < SHORTEST_RAMP] = np.nan
+        out[-1] = out[1]
     out[:, n == 0] = np.nan
     return out.astype(np.float32), n.astype(np.uint16)
 

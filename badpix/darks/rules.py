@@ -69,7 +69,10 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
 
     def add(search: str, way: int, quantity: str, sign: str, limit: float, unit: str, meaning: str) -> None:
         rules.append(Rule(search, quantity, sign, float(limit), unit, meaning, way))
-        if f"{search}_withheld" not in (quantity, *[r.quantity for r in rules if (r.search, r.way) == (search, way)]):
+        if quantity != "dark_born" and f"{search}_withheld" not in (
+            quantity,
+            *[r.quantity for r in rules if (r.search, r.way) == (search, way)],
+        ):
             rules.append(Rule(search, f"{search}_withheld", "<", 1.0, "", WITHHELD[search], way))
 
     for name in ("hot", "warm"):
@@ -79,6 +82,10 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         need = int(np.ceil(p["max_saturated_fraction"] * integrations - 1e-9))
         rules.append(Rule("hot", "votes_saturated", ">=", max(need, 1), "integrations", "saturated throughout", 2))
         rules.append(Rule("hot", "saturated_withheld", "<", 1.0, "", WITHHELD["saturated"], 2))
+    if "intermittent" in decisions:
+        add("hot", 3, "dark_born", ">=", 1.0, "", "hot in the newest darks and in no earlier one")
+        limit = decisions["intermittent"].limit
+        add("intermittent", 1, "dark_bright_fraction", ">=", limit, "", "fraction of the darks in which it is hot")
     if "rc" in decisions:
         add("rc", 1, "dark_rc", ">", decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
         add("rc", 2, "dark_rc", "<", -decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
@@ -100,6 +107,7 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
 WITHHELD = {
     "hot": "own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
     "warm": "HOT, own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
+    "intermittent": "HOT, RC, hot once or in the oldest darks alone, decaying, or leaked from a neighbor",
     "saturated": "only the neighbour of a saturated pixel",
     "rc": "too different between integrations, too small beside the signal, or the ramp shows something else",
     "telegraph": "RC, saturated, ruled by shot noise, or leaked from a neighbour",

@@ -29,6 +29,7 @@ DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jum
 RARE = 2e-6  # fraction of good pixels that steps down may make TELEGRAPH
 COMMON, SCARCE = 1e-2, 1e-3  # fractions of pixels between which the tail of the deepest step is measured
 DEEPEST = 1e4  # sigma
+BRIGHT = 2  # integrations above the limit of HOT that make a candidate
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
 
 
@@ -304,5 +305,6 @@ def find_candidates(
             found |= np.abs(scores[name + "_z"]) > cuts.contrast
         found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2)
         found |= (pixels["deepest"] < -7) & (pixels["jump_fraction"] > 0.25)
+        found |= pixels["bright"] >= BRIGHT
         found |= np.abs(pixels["pedestal"]) > cuts.pedestal * population.spread["pedestal"][1]
     return found

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import documented, plan, searches, types
+from badpix.darks import changes, documented, plan, searches, series, types
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
@@ -35,7 +35,7 @@ from badpix.darks.bands import (
     sample_tiles,
 )
 from badpix.darks.inputs import DarkSet
-from badpix.darks.rules import make_rules
+from badpix.darks.rules import MOST_SAMPLES, make_rules
 from badpix.darks.scores import Population, measure_population
 from badpix.darks.stats import join
 from badpix.darks.types import Candidates
@@ -137,9 +137,9 @@ def search(
 
 def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
-    job, bias = run.job, run.bias
-    population = describe(job, run.reference, bias, run.executor)
-    job = replace(job, drop_sigma=population.drop_sigma)
+    bias = run.bias
+    job, population = describe(run.job, run.reference, bias, run.executor)
+    job = replace(job, drop_sigma=population.drop_sigma, bright=plan.choose_brightness(population, p))
     notes = plan.describe_depth(job, population, p)
     for note in notes:
         say(note)
@@ -150,7 +150,8 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     detector, superbias = run.darks.detector, run.darks.superbias_done
     ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
     table = types.correct(table, job.setup, population, ipc)
-    result = types.find_types(table, maps, job.setup, population, ipc, p)
+    verdicts = types.judge_time(table, population, ipc, job.bright, p)
+    result = types.find_types(table, maps, job.setup, population, ipc, p, verdicts)
     levels = maps["pedestal"]
     if not superbias and bias is None:
         levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
@@ -159,8 +160,28 @@ def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> 
     kept.rules += make_rules(result.decisions, population, job.setup.integrations, p)
     if job.samples:
         types.add_evidence(result, table, maps)
+    if verdicts is not None:
+        add_changes(run, job, result, table, verdicts)
     result.detection.notes[:0] = [*notes, ipc_note]
     return result.detection
+
+
+def add_changes(run: Run, job: Job, result: types.Outcome, table: Candidates, verdicts: series.Verdicts) -> None:
+    """What the order of time showed, as notes and evidence."""
+    files = run.darks.files
+    steps, exposures = series.order_steps(run.darks.dates, [f.integrations for f in files])
+    dates = [run.darks.dates[k] for k in exposures]
+    of_step = {step: job.scales[i] if job.scales else 1.0 for i, step in enumerate(steps)}
+    scales = [of_step[k] for k in range(len(dates))]
+    flagged = {name: image.flat[table.places.index] for name, image in result.detection.maps.items()}
+    born, nothing = verdicts.born & flagged["hot"], np.zeros(len(verdicts.first), bool)
+    result.detection.notes += changes.describe(verdicts, born, flagged.get("intermittent", nothing), dates, scales)
+    kept = result.detection.evidence
+    if job.samples:
+        kept.images |= changes.make_images(verdicts, table.places, result.born, dates)
+        kept.exposures += [(files[k].rate.path.name, dates[i], scales[i]) for i, k in enumerate(exposures)]
+        if len(dates) <= MOST_SAMPLES:
+            kept.samples |= changes.make_samples(verdicts, table.series, table.places)
 
 
 def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: bool) -> None:
@@ -251,16 +272,20 @@ def add_scattered(
 
 def describe(
     job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None
-) -> Population:
-    """The population of pixels from a sample of rows."""
+) -> tuple[Job, Population]:
+    """The population of pixels from a sample of rows; the job with the scales of the dark current that it shows."""
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
     found = list(run_in_order(executor, partial(measure_sample, job), tiles))
-    known = medians.median_along([spread for _, spread in found])  # of each integration; some may hold nothing
+    known = medians.median_along([spread for _, spread, _ in found])  # of each integration; some may hold nothing
     if not np.isfinite(known).any():
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
+    scales = series.measure_scales(np.concatenate([rates for _, _, rates in found]))
+    known = known / scales
     spread = float(np.median(known[np.isfinite(known)]))
     with np.errstate(invalid="ignore"):
-        return measure_population(join([pixels for pixels, _ in found]), job.setup, spread, job.drop_sigma)
+        pixels = join([pixels for pixels, _, _ in found])
+        population = measure_population(pixels, job.setup, spread, job.drop_sigma)
+    return replace(job, scales=tuple(scales.tolist()) if np.any(scales != 1) else ()), population
 
 
 # --- 3: bands ----------------------------------------------------------------------------------------------
@@ -284,6 +309,7 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.floa
     maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps}
     index, tables = [], []
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
+    steps: dict[str, list[NDArray[np.float32]]] = {}
     for band in found:
         for name, part in band.maps.items():
             maps[name][band.start : band.start + len(part)] = part
@@ -291,5 +317,10 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.floa
         tables.append(band.pixels)
         for name, values in band.samples.items():
             samples[name].append(values)
+        for name, values in band.series.items():
+            steps.setdefault(name, []).append(values)
     places = neighbors.Places(np.concatenate(index), job.shape)
-    return maps, Candidates(places, join(tables), {}, {k: np.concatenate(v) for k, v in samples.items()})
+    by_integration = {k: np.concatenate(v) for k, v in samples.items()}
+    return maps, Candidates(
+        places, join(tables), {}, by_integration, {k: np.concatenate(v) for k, v in steps.items()}
+    )

@@ -9,16 +9,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import ramps, searches
+from badpix.darks import changes, ramps, searches
 from badpix.darks import rules as dark_rules
+from badpix.darks.bands import Brightness
 from badpix.darks.rules import Decision
 from badpix.darks.scores import Population, Setup, drops_needed, score_pixels
+from badpix.darks.series import Verdicts
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.io.evidence import Detection
@@ -32,12 +34,13 @@ RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
 @dataclass(frozen=True)
 class Candidates:
-    """The table of candidates: where they lie, statistics, scores, and values by integration (candidates, n)."""
+    """The table of candidates: where they lie, statistics, scores, values by integration and by step in time."""
 
     places: neighbors.Places
     pixels: Stats
     scores: Stats
     samples: dict[str, Float] = field(default_factory=dict)
+    series: dict[str, Float] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Outcome:
     decisions: dict[str, Decision]
     undetermined: Bool
     otherwise: Bool
+    born: Bool
     pedestal_sigma: Float | None = None
 
 
@@ -71,12 +75,50 @@ def correct(table: Candidates, setup: Setup, population: Population, ipc: float)
     pixels = dict(table.pixels)
     for name in linear:
         pixels[name] = searches.correct_ipc(pixels[name], table.places, ipc)
-    return Candidates(table.places, pixels, score_pixels(pixels, setup, population), table.samples)
+    return replace(table, pixels=pixels, scores=score_pixels(pixels, setup, population))
+
+
+@dataclass
+class Changes:
+    """What the order of time says, as far as it counts: one entry for each candidate."""
+
+    born: Bool
+    intermittent: Bool
+    decaying: Bool
+    gone: Bool
+    calm: Bool
+    always: Bool
+    fraction: Float
+
+    @classmethod
+    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: Mapping[str, Any]) -> Changes:
+        """From the verdicts; nothing without them."""
+        if verdicts is None:
+            a, b, c, d, e, f = np.zeros((6, len(table.places.index)), bool)
+            return cls(a, b, c, d, e, f, np.zeros(len(a), np.float32))
+        leaked = changes.find_explained(verdicts, table.pixels, table.places, leak=p["hot_leak_fraction"] * ipc)
+        return cls(
+            verdicts.born & ~leaked, verdicts.intermittent & ~leaked, verdicts.decaying,
+            changes.has_gone(verdicts) | verdicts.decaying, verdicts.recovered & verdicts.calm, verdicts.always,
+            verdicts.fraction,
+        )  # fmt: skip
+
+
+def judge_time(
+    table: Candidates, population: Population, ipc: float, bright: Brightness | None, p: Mapping[str, Any]
+) -> Verdicts | None:
+    """What the order of time says of the candidates; None where it is not searched."""
+    if bright is None or not table.series:
+        return None
+    quiet = np.full(len(table.places.index), np.exp(population.spread["log_noise"][0]), np.float32)
+    return changes.judge(
+        table.series, table.places, quiet, ipc=ipc, limit=bright.limit, fraction=p["intermittent_fraction"]
+    )
 
 
 def find_types(
     table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
-    p: Mapping[str, Any],
+    p: Mapping[str, Any], verdicts: Verdicts | None = None,
 ) -> Outcome:  # fmt: skip
     """All searches among the candidates."""
     pixels, scores, places = table.pixels, table.scores, table.places
@@ -87,9 +129,10 @@ def find_types(
     )
     decisions = {"saturated": Decision(p["max_saturated_fraction"], full, saturated)}
     found = {}
+    time = Changes.of(verdicts, table, ipc, p)
     settling, bent = find_bent(table, setup, population, p)
     if p["rc_search_type"] == "shape":
-        found["rc"] = settling & measured & ~saturated
+        found["rc"] = settling & measured & ~saturated & ~time.decaying
         decisions["rc"] = Decision(
             p["rc_sigma_threshold"], np.abs(scores["rc"]) > p["rc_sigma_threshold"], found["rc"]
         )
@@ -101,27 +144,37 @@ def find_types(
     hot = saturated if p["saturated_search_type"] == "level" else np.zeros_like(saturated)
     for name, limit in limits.items():
         if limit is not None:
-            bright = find_bright(table, setup, population, ipc, settling, limit, p)
+            bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~time.gone
+            if name == "hot":
+                time.born &= ~(settling | hot | bright)
+                bright |= time.born
             found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
             decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
     found.setdefault("hot", hot)
+    if verdicts is not None:
+        found["intermittent"] = time.intermittent & ~(settling | found["hot"])
+        above = time.fraction >= p["intermittent_fraction"]
+        decisions["intermittent"] = Decision(p["intermittent_fraction"], above, found["intermittent"])
+    changing = time.calm | time.decaying | time.born | found.get("intermittent", time.born)
     leaked = searches.leaked_variance(pixels, places, ipc)
     score, otherwise = find_switching(table, setup, population, leaked, bent, p)
     if p["telegraph_search"]:
-        found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling)
+        found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling | changing)
         above = (scores["telegraph"] > p["telegraph_threshold"]) | otherwise
         decisions["telegraph"] = Decision(p["telegraph_threshold"], above, found["telegraph"])
     if p["noisy_search_type"] == "ramp":
         loud = find_loud(table, setup, population, leaked, p)
-        found["noisy"] = loud & measured & ~np.any(list(found.values()), axis=0)
+        found["noisy"] = loud & measured & ~np.any([*found.values(), time.decaying, time.calm], axis=0)
         decisions["noisy"] = Decision(p["noisy_sigma_threshold"], loud, found["noisy"])
-    undetermined = ~measured & ~found["hot"]
+    few = ~measured & ~found["hot"]
+    undetermined = few | time.decaying
     result = Outcome(
-        Detection({name: places.to_map(column) for name, column in found.items()}), decisions, undetermined, otherwise
-    )
-    if undetermined.any():
+        Detection({name: places.to_map(column) for name, column in found.items()}),
+        decisions, undetermined, otherwise, time.born,
+    )  # fmt: skip
+    if few.any():
         result.detection.notes.append(
-            f"{int(undetermined.sum())} pixels are undetermined: too few usable integrations or groups"
+            f"{int(few.sum())} pixels are undetermined: too few usable integrations or groups"
         )
     return result
 
@@ -141,9 +194,12 @@ def find_bent(table: Candidates, setup: Setup, population: Population, p: Mappin
 
 def find_bright(
     table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
-    p: Mapping[str, Any],
+    p: Mapping[str, Any], always: Bool,
 ) -> Bool:  # fmt: skip
-    """HOT or WARM by the dark rate; that of an RC pixel counts without its decay."""
+    """HOT or WARM by the dark rate; that of an RC pixel counts without its decay.
+
+    The scatter from dark to dark says nothing against pixels that are bright in ``always`` all of them.
+    """
     if limit is None:
         return np.zeros(len(table.places.index), bool)
     pixels = dict(table.pixels)
@@ -152,6 +208,7 @@ def find_bright(
         decay = searches.decay_rate({name: column[settling] for name, column in pixels.items()}, setup)
         pixels["hot_rate"] = pixels["hot_rate"].copy()
         pixels["hot_rate"][settling] -= np.maximum(decay, 0)
+    pixels["rate_scatter"] = np.where(always, np.float32(0), pixels["rate_scatter"])
     overrun = searches.find_overrun(
         pixels, table.places, min_groups=p["min_groups"], fraction=p["hot_overrun_fraction"],
         late_fraction=p["hot_late_overrun_fraction"],

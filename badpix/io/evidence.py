@@ -90,11 +90,15 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
 
 @dataclass
 class Evidence:
-    """Images (arrays, or :class:`Sparse`), rules and samples of one or several searches."""
+    """Images (arrays, or :class:`Sparse`), rules and samples of one or several searches.
+
+    ``exposures``: file name, date (MJD) and scale of the dark current of each step in time, in the order of time.
+    """
 
     images: dict[str, Any] = field(default_factory=dict)
     rules: list[Rule] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
+    exposures: list[tuple[str, float, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -143,6 +147,8 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
             stream.write(pack_hdu(_image_hdu(name, evidence.images.pop(name))))
         for name, samples in evidence.samples.items():
             stream.write(pack_hdu(_samples_hdu(name, samples)))
+        if evidence.exposures:
+            stream.write(pack_hdu(_exposures_hdu(evidence.exposures)))
         stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
 
 
@@ -211,6 +217,16 @@ def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
         fits.Column("values", f"{samples.values.shape[1]}E", array=samples.values),
     ]
     return table_hdu(columns, f"SAMPLES_{name.upper()}")
+
+
+def _exposures_hdu(exposures: Sequence[tuple[str, float, float]]) -> fits.BinTableHDU:
+    names, dates, scales = zip(*exposures, strict=True)
+    columns = [
+        fits.Column("file", f"{max(len(name) for name in names)}A", array=np.array(names)),
+        fits.Column("mjd", "D", array=np.array(dates, float)),
+        fits.Column("scale", "E", array=np.array(scales, np.float32)),
+    ]
+    return table_hdu(columns, "EXPOSURES")
 
 
 def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:

@@ -17,11 +17,12 @@ SATURATED, HOT, NOISY, RC, TELEGRAPH, PEDESTAL, COMMON, RESULT = (
     "Result",
 )
 
-KEYS = ("hot", "warm", "noisy", "rc", "low_pedestal", "high_cr", "telegraph")
+KEYS = ("hot", "warm", "intermittent", "noisy", "rc", "low_pedestal", "high_cr", "telegraph")
 
 FLAG_VALUES = {
     "hot": ["HOT"],
     "warm": ["WARM"],
+    "intermittent": ["HOT", "UNRELIABLE_DARK"],
     "noisy": ["UNRELIABLE_SLOPE"],
     "rc": ["RC"],
     "low_pedestal": ["OTHER_BAD_PIXEL"],
@@ -146,6 +147,24 @@ SECTION = Section(
             unit="sigma",
             low=1.0,
             optional=True,
+            group=HOT,
+        ),
+        Param(
+            "time_search",
+            True,
+            "Use the order of the darks in time: HOT that began within them, intermittent pixels, and pixels that "
+            "recovered or show persistence, which are not flagged.",
+            "bool",
+            documented=False,
+            group=HOT,
+        ),
+        Param(
+            "intermittent_fraction",
+            0.15,
+            "Least fraction of the darks in which an intermittent pixel is hot (equal counts); at least two "
+            "integrations.",
+            low=0.0,
+            high=1.0,
             group=HOT,
         ),
         Param(
@@ -467,7 +486,7 @@ SECTION = Section(
         ),
         Param(
             "dark_do_not_use",
-            ["hot", "noisy", "rc", "low_pedestal", "high_cr", "telegraph"],
+            ["hot", "intermittent", "noisy", "rc", "low_pedestal", "high_cr", "telegraph"],
             "Types that also get DO_NOT_USE.",
             "list",
             choices=KEYS,

@@ -1,0 +1,131 @@
+"""Types of candidates that follow from the order of time: born hot, intermittent, recovered, persistence.
+
+1. Verdicts of all candidates (:mod:`badpix.darks.series`), with leaked charge taken off the rate of every step.
+2. Born hot pixels are HOT. Intermittent ones have a type of their own. Recovered and decaying ones keep no flag of a
+   dark rate; decaying ones keep none at all and are undetermined.
+3. What was found is told by date (:func:`describe`), and kept for the evidence (:func:`make_images`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks import searches, series
+from badpix.darks.series import Verdicts
+from badpix.darks.stats import Stats
+from badpix.io.evidence import Samples, Sparse
+from badpix.numerics.neighbors import Places
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+
+GONE = 3  # newest steps without it after which a pixel that was hot in most darks has recovered
+MJD_0 = datetime(1858, 11, 17)
+MOST_DATES = 12  # births are told one by one up to so many dates
+
+
+def judge(
+    steps: dict[str, Float], places: Places, quiet: Float, *, ipc: float, limit: float, fraction: float
+) -> Verdicts:
+    """Verdicts of all candidates.
+
+    Parameters
+    ----------
+    steps : dict
+        :data:`badpix.darks.series.SERIES` of all candidates.
+    places : Places
+        Where they lie.
+    quiet : ndarray
+        (candidates,) noise of one group of the median pixel around, DN.
+    ipc : float
+        Signal of a side neighbor over that of a pixel.
+    limit : float
+        Rate of a bright step, DN/s.
+    fraction : float
+        Least fraction of bright steps of an intermittent pixel.
+    """
+    rate = steps["rate"].copy()
+    with np.errstate(invalid="ignore"):
+        some = np.flatnonzero((rate > limit).any(axis=1))
+    near = Places(places.index[some], places.shape)
+    for step in range(rate.shape[1]):
+        rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc)
+    return series.judge(steps, rate, quiet, limit=limit, fraction=fraction)
+
+
+def find_explained(verdicts: Verdicts, pixels: Stats, places: Places, *, leak: float) -> Bool:
+    """Candidates whose highest rate is what a brighter neighbor leaks."""
+    peak = np.where(verdicts.state == 1, verdicts.rate, np.float32(-np.inf)).max(axis=1, initial=-np.inf)
+    return searches.find_leaked({**pixels, "hot_rate": peak.astype(np.float32)}, places, fraction=leak)
+
+
+def has_gone(verdicts: Verdicts) -> Bool:
+    """Recovered pixels that :data:`GONE` newest steps or more show dark."""
+    return verdicts.recovered & (verdicts.state.shape[1] - 1 - verdicts.last >= GONE)
+
+
+def describe(
+    verdicts: Verdicts, born: Bool, intermittent: Bool, dates: list[float], scales: list[float]
+) -> list[str]:
+    """Notes: births by date, intermittent, recovered and decaying pixels, and the dark current's scale."""
+    notes = []
+    if born.any():
+        count = np.bincount(verdicts.first[born], minlength=len(dates))
+        told = [f"{count[k]} since {write_date(dates[k])}" for k in np.flatnonzero(count)[-MOST_DATES:]]
+        newest = write_date(dates[int(np.flatnonzero(count)[-1])])
+        notes.append(
+            f"{int(born.sum())} pixels became hot within these darks: {', '.join(told)}; "
+            f"a mask with all of them is right from {newest} on (USEAFTER)"
+        )
+    if intermittent.any():
+        notes.append(f"{int(intermittent.sum())} pixels are hot now and then (intermittent)")
+    if verdicts.recovered.any():
+        last = np.bincount(verdicts.last[verdicts.recovered], minlength=len(dates))
+        told = [f"{last[k]} after {write_date(dates[k])}" for k in np.flatnonzero(last)[-MOST_DATES:]]
+        notes.append(f"{int(verdicts.recovered.sum())} pixels were hot and are no more: {', '.join(told)}")
+    if verdicts.decaying.any():
+        notes.append(
+            f"{int(verdicts.decaying.sum())} pixels show the charge of an earlier exposure that decays "
+            "(persistence): undetermined, not flagged"
+        )
+    if any(scale != 1 for scale in scales):
+        told = [f"{scale:.2f}" for scale in scales]
+        notes.append(
+            f"dark current of the hot pixels over the usual one, by exposure: {', '.join(told)} (temperature?); "
+            "rates are divided by it"
+        )
+    return notes
+
+
+def write_date(mjd: float) -> str:
+    """A date in words."""
+    if not np.isfinite(mjd):
+        return "an unknown date"
+    return (MJD_0 + timedelta(days=float(mjd))).strftime("%Y-%m-%d")
+
+
+def make_images(verdicts: Verdicts, places: Places, born: Bool, dates: list[float]) -> dict[str, Sparse]:
+    """Images of the verdicts: fraction of bright steps, first and last of them (MJD), and the kinds of change."""
+
+    def image(values: NDArray, empty: float) -> Sparse:
+        return Sparse(places.index, values, places.shape, empty)
+
+    when = np.array([*dates, np.nan], np.float32)
+    seen = np.where(np.isfinite(verdicts.state).any(axis=1), verdicts.fraction, np.float32(np.nan))
+    kinds = {"born": born, "recovered": verdicts.recovered, "decays": verdicts.decaying}
+    return {
+        "dark_bright_fraction": image(seen, np.nan),
+        "dark_bright_first": image(when[verdicts.first], np.nan),
+        "dark_bright_last": image(when[verdicts.last], np.nan),
+        **{f"dark_{name}": image(column.astype(np.uint8), 0) for name, column in kinds.items()},
+    }
+
+
+def make_samples(verdicts: Verdicts, steps: dict[str, Float], places: Places) -> dict[str, Samples]:
+    """Rate, noise, pedestal and state of all candidates, step by step in time."""
+    y, x = (part.astype(np.int32) for part in np.divmod(places.index, places.shape[1]))
+    columns = {"rate": verdicts.rate, "noise": steps["noise"], "pedestal": steps["pedestal"], "state": verdicts.state}
+    return {f"step_{name}": Samples(x, y, values) for name, values in columns.items()}

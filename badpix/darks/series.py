@@ -1,0 +1,249 @@
+"""What each exposure says of a candidate, in the order of time: hot since when, now and then, no more, or decaying.
+
+1. Exposures are put in the order of their dates (EXPSTART, else DATE-OBS and TIME-OBS); with fewer than three of
+   them the integrations are the steps in time.
+2. An integration is *bright* if its rate is above the limit of HOT and above the pixel's own noise, if the ramp goes
+   on in its second half, and if a line explains it: beside the one step up that fits best, most of the slope is left.
+   A particle that was too small for a jump flag leaves nothing.
+3. An exposure is bright if more than half of its examined integrations are.
+4. *Born*: bright in the newest exposures and in no earlier one. *Recovered*: bright in the oldest alone.
+   *Intermittent*: anything else, in a fraction of the exposures. Each needs two bright integrations.
+5. *Persistence*: the rate jumps up once, then shrinks from exposure to exposure, and the ramps are quiet where it is
+   low: the charge of an earlier bright exposure, no defect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks.stats import Integrations
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+
+STEADY = 0.4  # least slope beside the best step up, over the rate: a line leaves 0.6 and more, a step nothing
+FEWEST = 3  # exposures from which on they, and not their integrations, are the steps in time
+ENOUGH = 2  # bright integrations that a verdict needs
+QUIET = 2.5  # residual variance over the median pixel's up to which an exposure is quiet
+SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay
+DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
+FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay
+SERIES = ("rate", "noise", "pedestal", "bright", "used")
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the order of time says of candidates, one entry each.
+
+    Attributes
+    ----------
+    state : ndarray
+        (candidates, steps) float32: 1 bright, 0 not, NaN not measured.
+    rate : ndarray
+        (candidates, steps) float32 DN/s, charge that leaked in taken off.
+    fraction : ndarray
+        Bright steps over measured ones.
+    first, last : ndarray
+        First and last bright step, -1 without one.
+    born, intermittent, recovered, decaying, always, calm : ndarray
+        bool; ``always``: bright in nine of ten measured steps; ``calm``: quiet ramps in all others.
+    """
+
+    state: Float
+    rate: Float
+    fraction: Float
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+    born: Bool
+    intermittent: Bool
+    recovered: Bool
+    decaying: Bool
+    always: Bool
+    calm: Bool
+
+
+def order_steps(dates: list[float], integrations: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The step in time of each integration, and the exposure of each step.
+
+    Parameters
+    ----------
+    dates : list of float
+        Start of each exposure, MJD; NaN sorts last, in the order given.
+    integrations : list of int
+        Of each exposure.
+    """
+    order = sorted(range(len(dates)), key=lambda k: (not np.isfinite(dates[k]), dates[k], k))
+    if len(order) >= FEWEST:
+        rank = {exposure: step for step, exposure in enumerate(order)}
+        return tuple(rank[k] for k, n in enumerate(integrations) for _ in range(n)), tuple(order)
+    starts = np.cumsum([0, *(integrations[k] for k in order)])
+    step = {(k, i): int(starts[place]) + i for place, k in enumerate(order) for i in range(integrations[k])}
+    steps = tuple(step[k, i] for k, n in enumerate(integrations) for i in range(n))
+    return steps, tuple(k for k in order for _ in range(integrations[k]))
+
+
+def find_bright(
+    tile: Integrations, index: NDArray[np.intp], white: Float, *, limit: float, own: float, late: float,
+    group_time: float,
+) -> Bool:  # fmt: skip
+    """Examined integrations in which pixels are bright: (examined, len(index)).
+
+    Parameters
+    ----------
+    tile : Integrations
+        All integrations of some pixels.
+    index : ndarray
+        Pixels looked at.
+    white : ndarray
+        (len(index),) variance of their white noise, DN^2.
+    limit, own : float
+        Least rate in DN/s, and in units of the slope's error.
+    late : float
+        Least slope of the second half over that of the ramp.
+    group_time : float
+        Seconds.
+    """
+    rate = tile.rate[tile.examined][:, index]
+    groups = tile.groups[tile.examined][:, index].astype(np.float32)
+    shapes = {name: tile.shapes[name][:, index] for name in ("slope", "late", "steady")}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(np.nan_to_num(white) * 12 / np.maximum(groups, 2) ** 3) / np.float32(group_time)
+        bright = (rate > limit) & (rate > own * error)
+        bright &= shapes["steady"] > np.float32(STEADY * group_time) * rate
+        bright &= ~(shapes["late"] <= late * shapes["slope"])
+    return bright
+
+
+def measure_series(
+    tile: Integrations, index: NDArray[np.intp], bright: Bool, steps: NDArray[np.intp], number: int
+) -> dict[str, Float]:
+    """The :data:`SERIES` of pixels by step in time: (len(index), number) float32 each.
+
+    ``rate`` and ``pedestal`` are medians over the integrations of a step (DN/s, DN), ``noise`` the root of the mean
+    residual variance (DN), ``bright`` and ``used`` counts of examined integrations.
+    """
+    out = {name: np.full((number, len(index)), np.nan, np.float32) for name in SERIES}
+    residual = tile.shapes["calm"][:, index]
+    known = np.isfinite(tile.rate[tile.examined][:, index])
+    of_examined = steps[tile.examined]
+    for step in range(number):
+        mine, examined = np.flatnonzero(steps == step), np.flatnonzero(of_examined == step)
+        out["rate"][step] = _middle(tile.rate[mine][:, index])
+        out["pedestal"][step] = _middle(tile.pedestal[mine][:, index])
+        out["bright"][step] = bright[examined].sum(axis=0)
+        out["used"][step] = known[examined].sum(axis=0)
+        if examined.size:
+            with np.errstate(invalid="ignore"):
+                out["noise"][step] = np.sqrt(residual[examined].mean(axis=0))
+    return {name: np.ascontiguousarray(values.T) for name, values in out.items()}
+
+
+def _middle(values: Float) -> Float:
+    """Median along axis 0 of few values, NaN left out."""
+    if len(values) == 1:
+        return values[0]
+    ordered = np.sort(values, axis=0)  # NaN last
+    count = np.isfinite(ordered).sum(axis=0)
+    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+    high = np.take_along_axis(ordered, np.minimum(count // 2, len(values) - 1)[None], axis=0)[0]
+    return np.where(count > 0, (low + high) / 2, np.float32(np.nan)).astype(np.float32)
+
+
+def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, fraction: float) -> Verdicts:
+    """What the order of time says.
+
+    Parameters
+    ----------
+    series : dict
+        From :func:`measure_series`.
+    rate : ndarray
+        (candidates, steps) rates with leaked charge taken off, DN/s.
+    quiet : ndarray
+        (candidates,) noise of one group of the median pixel around, DN.
+    limit : float
+        Least rate, DN/s.
+    fraction : float
+        Least fraction of steps in which an intermittent pixel is bright.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bright = (series["bright"] > 0.5 * series["used"]) & (rate > limit)
+    state = np.where(series["used"] > 0, bright, np.float32(np.nan)).astype(np.float32)
+    measured, number = np.isfinite(state).sum(axis=1), bright.sum(axis=1)
+    votes = np.where(bright, series["bright"], 0).sum(axis=1)
+    steps = np.arange(state.shape[1])
+    first = np.where(number > 0, bright.argmax(axis=1), -1)
+    last = np.where(number > 0, steps[-1] - bright[:, ::-1].argmax(axis=1), -1)
+    dark = state == 0
+    before = dark & (steps < first[:, None])
+    after = dark & (steps > last[:, None])
+    within = dark & (steps > first[:, None]) & (steps < last[:, None])
+    enough = votes >= ENOUGH
+    part = (number / np.maximum(measured, 1)).astype(np.float32)
+    decaying = find_decay(rate, series["noise"], state, quiet, limit)
+    calm = ((series["noise"] < np.sqrt(QUIET) * quiet[:, None]) | ~dark).all(axis=1)
+    once = enough & ~within.any(axis=1) & ~decaying
+    born = once & before.any(axis=1) & ~after.any(axis=1)
+    recovered = once & after.any(axis=1) & ~before.any(axis=1) & (after.sum(axis=1) >= ENOUGH)
+    intermittent = (
+        enough & ~born & ~recovered & ~decaying & (part >= fraction) & (before | after | within).any(axis=1)
+    )
+    always = enough & (part >= 0.9)
+    return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
+
+
+def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: float) -> Bool:
+    """Pixels whose rate jumps up once and shrinks ever after, with quiet ramps where it is low.
+
+    Shapes as for :func:`judge`; ``state`` tells which steps were measured.
+    """
+    known = np.isfinite(state)
+    values = np.where(known, rate, np.float32(-np.inf))
+    peak, top = values.argmax(axis=1), values.max(axis=1)
+    steps = np.arange(rate.shape[1])
+    later, earlier = steps > peak[:, None], steps < peak[:, None]
+    with np.errstate(invalid="ignore"):
+        low = rate < max(limit / 2, 0.0)
+        previous = np.full_like(rate, np.inf)
+        previous[:, 1:] = np.fmin.accumulate(np.where(known & ~earlier, rate, np.float32(np.inf)), axis=1)[:, :-1]
+        shrinks = low | (rate <= SHRINKS * previous) | ~known
+        fresh = low | (rate <= FRESH * top[:, None]) | ~known
+        calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
+        newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]
+        found = (top > limit) & (peak < _last_known(known)) & (newest <= DECAYED * top)
+    return found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
+
+
+def _last_known(known: Bool) -> NDArray[np.intp]:
+    """Last known step of each pixel; the last of all without one."""
+    return known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+
+
+def measure_scales(rates: Float) -> Float:
+    """Dark current of each integration over the median one, from all hot pixels: (n,) float32; 1 where not known.
+
+    Parameters
+    ----------
+    rates : ndarray
+        (hot pixels, n) rates, DN/s.
+
+    Notes
+    -----
+    A scale is the median over hot pixels of the rate over the pixel's own median, iterated once about the scales; it
+    counts where it differs from 1 by more than 4 times its error and by 3 %.
+    """
+    n = rates.shape[1]
+    if len(rates) < 6:
+        return np.ones(n, np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = rates / np.nanmedian(rates, axis=1, keepdims=True)
+        for _ in range(2):
+            scale = np.nanmedian(ratio, axis=0)
+            scale = np.where(np.isfinite(scale) & (scale > 0.05), scale, 1.0)
+            ratio = rates / np.nanmedian(rates / scale, axis=1, keepdims=True)
+        scatter = 1.4826 * np.nanmedian(np.abs(ratio / scale - 1), axis=0)
+        error = 1.2533 * scatter * scale / np.sqrt(len(rates))
+        sure = (np.abs(scale - 1) > 4 * error) & (np.abs(scale - 1) > 0.03)
+    return np.where(sure, scale, 1.0).astype(np.float32) if sure.any() else np.ones(n, np.float32)

@@ -1,0 +1,179 @@
+"""The order of time against injected truth: births, recoveries, pixels hot now and then, persistence, temperature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dark_files import TGROUP, make_ramps, write_dark
+
+from badpix.darks import series
+from badpix.darks.inputs import open_darks, read_date
+from badpix.darks.search import search
+from badpix.settings import param
+from badpix.settings.darks import FLAG_VALUES, KEYS
+
+STEPS = 8
+LIMIT = 1.0
+
+
+def judge(rate, bright=None, noise=5.0):
+    rate = np.atleast_2d(np.asarray(rate, np.float32))
+    seen = np.isfinite(rate)
+    bright = (rate > LIMIT) if bright is None else np.atleast_2d(bright)
+    table = {
+        "noise": np.broadcast_to(np.float32(noise), rate.shape),
+        "bright": bright.astype(np.float32),
+        "used": seen.astype(np.float32),
+    }
+    return series.judge(table, rate, np.full(len(rate), 5.0, np.float32), limit=LIMIT, fraction=0.2)
+
+
+@pytest.mark.parametrize(
+    ("rate", "verdict", "first", "last"),
+    [
+        ([0, 0, 0, 0, 0, 0, 5, 5], "born", 6, 7),
+        ([0, 0, 5, 5, np.nan, 5, 5, 5], "born", 2, 7),
+        ([5, 5, 5, 0, 0, 0, 0, 0], "recovered", 0, 2),
+        ([0, 5, 0, 0, 0, 5, 0, 0], "intermittent", 1, 5),
+        ([5, 5, 0, 5, 0, 5, 5, 0], "intermittent", 0, 6),
+        ([0, 0, 9, 4, 1.5, 0.4, 0, 0], "decaying", 2, 4),
+        ([5, 5, 5, 5, 5, 5, 5, 5], "always", 0, 7),
+        ([0, 0, 0, 0, 0, 0, 0, 5], None, 7, 7),
+        ([0, 0, 0, 0, 0, 0, 0, 0], None, -1, -1),
+    ],
+)
+def test_the_order_of_time_tells_the_kind_of_change(rate, verdict, first, last):
+    found = judge(rate)
+    kinds = [k for k in ("born", "recovered", "intermittent", "decaying", "always") if getattr(found, k)[0]]
+    assert kinds == ([verdict] if verdict else [])
+    assert (found.first[0], found.last[0]) == (first, last)
+
+
+def test_a_decay_needs_quiet_ramps_where_the_rate_is_low():
+    rate = np.array([0, 0, 9, 4, 1.5, 0.4, 0, 0])
+    assert judge(rate).decaying[0]
+    assert not judge(rate, noise=20.0).decaying[0]
+
+
+def test_a_plateau_that_ends_is_no_decay():
+    assert not judge([0, 0, 6, 6, 6, 0, 0, 0]).decaying[0]
+
+
+def test_more_bright_steps_never_lose_a_pixel():
+    rng = np.random.default_rng(1)
+    rate = np.where(rng.random((2000, STEPS)) < 0.5, 5.0, 0.0)
+    found, more = judge(rate), judge(np.where(rng.random(rate.shape) < 0.2, 5.0, rate))
+
+    def any_kind(v):
+        return v.born | v.intermittent | v.recovered | v.decaying | v.always
+
+    assert not (any_kind(found) & ~any_kind(more)).any()
+
+
+@pytest.mark.parametrize(
+    ("dates", "integrations", "steps", "exposures"),
+    [
+        ([3.0, 1.0, 2.0], [1, 1, 1], (2, 0, 1), (1, 2, 0)),
+        ([3.0, 1.0, np.nan], [2, 1, 1], (1, 1, 0, 2), (1, 0, 2)),
+        ([2.0, 1.0], [2, 3], (3, 4, 0, 1, 2), (1, 1, 1, 0, 0)),
+    ],
+)
+def test_steps_follow_the_dates(dates, integrations, steps, exposures):
+    assert series.order_steps(dates, integrations) == (steps, exposures)
+
+
+@pytest.mark.parametrize(
+    ("header", "date"),
+    [
+        ({"EXPSTART": 60000.25, "DATE-OBS": "2020-01-01"}, 60000.25),
+        ({"DATE-OBS": "2023-02-25", "TIME-OBS": "12:00:00.000"}, 60000.5),
+        ({"DATE-OBS": "2023-02-25"}, 60000.0),
+        ({"EXPSTART": 0.0, "DATE-OBS": "soon"}, np.nan),
+        ({}, np.nan),
+    ],
+)
+def test_dates_come_from_the_header(header, date):
+    assert read_date(header) == pytest.approx(date, nan_ok=True)
+
+
+def test_the_scale_of_the_dark_current_is_that_of_all_hot_pixels():
+    rng = np.random.default_rng(2)
+    true = np.array([0.6, 1.0, 1.0, 1.0, 2.5])
+    own = rng.uniform(1, 50, (40, 1))
+    rates = own * true * (1 + 0.02 * rng.normal(size=(40, 5)))
+    rates[0, 3] *= 7  # a pixel that changes by itself
+    np.testing.assert_allclose(series.measure_scales(rates.astype(np.float32)), true, rtol=0.02)
+    steady = own * (1 + 0.02 * rng.normal(size=(40, 5)))
+    assert (series.measure_scales(steady.astype(np.float32)) == 1).all()
+    assert (series.measure_scales(rates[:5].astype(np.float32)) == 1).all()
+
+
+def write_series(folder, rates, number=10, groups=20):
+    """Darks of pixels whose rates (DN/s) by exposure are given as (y, x) -> list; hits that no flag tells."""
+    paths = []
+    for k in range(number):
+        ramps, flags, reset = make_ramps(100 + k, 1, groups=groups, shape=(48, 96), defects={})
+        g = np.arange(groups)
+        for (y, x), series_of in rates.items():
+            ramps[0, :, y, x] += series_of[k] * TGROUP * g
+        rng = np.random.default_rng(k)
+        for y, x in zip(rng.integers(0, 48, 40), rng.integers(0, 96, 40), strict=True):
+            ramps[0, rng.integers(4, groups - 4) :, y, x] += 16  # three sigma: no jump flag
+        paths.append(write_dark(folder, number - k, ramps, flags, reset, EXPSTART=60000.0 + k))
+    return paths
+
+
+def run(paths, **values):
+    p = param.check(param.section("darks"), values, "test")
+    return search(open_darks(paths, {}), p)
+
+
+RATES = {
+    (8, 10): [0.0] * 8 + [0.6] * 2,
+    (8, 40): [0.0] * 6 + [3.0] * 4,
+    (20, 20): [0, 0.6, 0, 0, 0, 0, 0.6, 0, 0, 0],
+    (20, 60): [3, 0, 0, 3, 0, 0, 3, 0, 3, 0],
+    (30, 30): [3.0] * 4 + [0.0] * 6,
+    (30, 70): [0, 0, 0, 5, 2.5, 1.2, 0.5, 0.2, 0, 0],
+    (40, 50): [0.5, 1, 2, 1, 0.5, 0.7, 3, 0.4, 1, 2],
+}
+
+
+def test_darks_tell_births_and_intermittent_pixels_with_their_dates(tmp_path):
+    found = run(write_series(tmp_path, RATES))
+    want = np.zeros((2, 48, 96), bool)
+    for y, x in ((8, 10), (8, 40), (40, 50)):
+        want[0, y, x] = True
+    for y, x in ((20, 20), (20, 60)):
+        want[1, y, x] = True
+    np.testing.assert_array_equal(found.maps["hot"], want[0])
+    np.testing.assert_array_equal(found.maps["intermittent"], want[1])
+    assert not any(image[30, 30] or image[30, 70] for image in found.maps.values())
+    images = found.evidence.images
+    assert (images["dark_bright_first"][8, 10], images["dark_bright_first"][8, 40]) == (60008, 60006)
+    assert (images["dark_bright_first"][20, 60], images["dark_bright_last"][20, 60]) == (60000, 60008)
+    assert images["dark_bright_fraction"][20, 60] == pytest.approx(0.4)
+    assert (images["dark_recovered"][30, 30], images["dark_bright_last"][30, 30]) == (1, 60003)
+    assert (images["dark_decays"][30, 70], images["dark_undetermined"][30, 70]) == (1, 1)
+    assert [date for _, date, _ in found.evidence.exposures] == [60000.0 + k for k in range(10)]
+    states = found.evidence.samples["step_state"]
+    at = np.flatnonzero((states.x == 20) & (states.y == 20))[0]
+    assert states.values[at].tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert any("1 since 2023-03-03, 1 since 2023-03-05" in note for note in found.notes)
+
+
+def test_time_can_be_left_out(tmp_path):
+    found = run(write_series(tmp_path, RATES), time_search=False)
+    assert "intermittent" not in found.maps
+    assert not found.maps["hot"][8, 10]
+
+
+def test_the_order_of_the_files_says_nothing(tmp_path):
+    paths = write_series(tmp_path, RATES)
+    one, other = run(paths), run(paths[::-1])
+    for name in one.maps:
+        np.testing.assert_array_equal(one.maps[name], other.maps[name])
+
+
+def test_settings_know_the_types():
+    assert set(FLAG_VALUES) == set(KEYS)
