@@ -269,6 +269,8 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)
+        elif hdu.name == "EXPOSURES":
+            found.exposures = [(str(row["file"]), float(row["mjd"]), float(row["scale"])) for row in hdu.data]
         elif hdu.name.startswith("SAMPLES_"):
             found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
     return found, dict(hdus[0].header)

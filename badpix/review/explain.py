@@ -19,6 +19,7 @@ from badpix.errors import UsageError
 from badpix.io.evidence import Evidence
 from badpix.mask.file import Mask
 from badpix.review import words
+from badpix.review.history import DECAYS, tell_series
 from badpix.review.readings import Search, is_undetermined, manual_lists, read_quantities, read_searches
 
 SIDE_FLAGS = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
@@ -103,6 +104,7 @@ def explain(mask: Mask, evidence: Evidence | None, x: int, y: int) -> Explanatio
     out.sentences = _sentences(mask, out, reference, evidence is not None)
     if not reference:
         out.others = _why_not(out)
+        out.sentences += [] if evidence is None else tell_series(evidence, quantities, column, row)
     return out
 
 
@@ -153,7 +155,9 @@ def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
 def _unknown(pixel: Explanation) -> str:
     """Why nothing can be said of a pixel without flags; empty where all was measured."""
     reasons = []
-    if is_undetermined(pixel.quantities):
+    if pixel.quantities.get(DECAYS, 0) > 0:
+        reasons.append("the charge of an earlier exposure decays in its darks (persistence)")
+    elif is_undetermined(pixel.quantities):
         reasons.append("the darks have too few usable groups or integrations of it")
     if math.isnan(pixel.quantities.get("flat_norm", 0.0)):
         reasons.append("the flats have no slope of it")

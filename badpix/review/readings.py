@@ -31,13 +31,17 @@ from badpix.settings import param
 MAIN_QUANTITY = {
     "hot": "dark_rate",
     "warm": "dark_rate",
+    "intermittent": "dark_bright_fraction",
     "rc": "dark_rc",
     "telegraph": "dark_telegraph",
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
 }
 INDENT = "    "  # of a HISTORY card that goes on with the one before
-CANDIDATES_ONLY = ("dark_residual", "dark_noise_z", "dark_residual_z")
+CANDIDATES_ONLY = (
+    "dark_residual", "dark_noise_z", "dark_residual_z",
+    "dark_bright_fraction", "dark_bright_first", "dark_bright_last",
+)  # fmt: skip
 CORRECTED = ("dark_rate",)
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 

@@ -29,7 +29,10 @@ COMPARED = {"<": "below", "<=": "at or below", ">": "above", ">=": "at or above"
 COUNTED = {"<": "fewer than", "<=": "at most", ">": "more than", ">=": "at least"}
 NEGATED = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
 OPPOSITE = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-YES_NO = {"open_near": ("touches an OPEN pixel", "touches no OPEN pixel")}
+YES_NO = {
+    "open_near": ("touches an OPEN pixel", "touches no OPEN pixel"),
+    "dark_born": ("became hot within the darks", "did not become hot within the darks"),
+}
 COUNTS = "votes_"  # beginning of quantities that count integrations
 
 

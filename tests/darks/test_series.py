@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from dark_files import TGROUP, make_ramps, write_dark
 
+from badpix.cli.main import badpix
 from badpix.darks import series
 from badpix.darks.inputs import open_darks, read_date
 from badpix.darks.search import search
@@ -160,6 +162,20 @@ def test_darks_tell_births_and_intermittent_pixels_with_their_dates(tmp_path):
     at = np.flatnonzero((states.x == 20) & (states.y == 20))[0]
     assert states.values[at].tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
     assert any("1 since 2023-03-03, 1 since 2023-03-05" in note for note in found.notes)
+
+
+def test_explain_tells_the_history_of_a_pixel(tmp_path):
+    write_series(tmp_path / "darks", RATES)
+    run_cli = CliRunner().invoke
+    mask = str(tmp_path / "m.fits")
+    assert run_cli(badpix, ["darks", str(tmp_path / "darks"), "-o", mask, "--evidence"]).exit_code == 0
+    said = " ".join(run_cli(badpix, ["explain", mask, "1059", "919"]).output.split())
+    assert "Hot in 4 of 10 darks, first 2023-02-25, last 2023-03-05." in said
+    assert said.count("* ") == 2 or said.count("*,") == 4
+    said = " ".join(run_cli(badpix, ["explain", mask, "1039", "907"]).output.split())
+    assert "Hot in 4 of 10 darks, first 2023-03-03, last 2023-03-06: it became hot within these darks." in said
+    said = " ".join(run_cli(badpix, ["explain", mask, "1069", "929"]).output.split())
+    assert "nobody knows whether it is good: the charge of an earlier exposure decays" in said
 
 
 def test_time_can_be_left_out(tmp_path):

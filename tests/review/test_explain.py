@@ -169,7 +169,7 @@ def test_pixels_that_nobody_could_measure_are_not_called_good(darks_mask):
     item = explain.explain(mask, lost, *place(mask, (mask.image == 0) & ~mask.reference))
     assert item.title == "unknown"
     assert "nobody knows whether it is good: the darks have too few usable groups" in item.sentences[0]
-    assert item.others[-1] == "Not measured: RC, TELEGRAPH, noisy, low_pedestal."
+    assert item.others[-1] == "Not measured: intermittent, RC, TELEGRAPH, noisy, low_pedestal."
 
 
 def test_what_was_not_measured_is_said(made):
