@@ -171,7 +171,7 @@ def test_explain_tells_the_history_of_a_pixel(tmp_path):
     assert run_cli(badpix, ["darks", str(tmp_path / "darks"), "-o", mask, "--evidence"]).exit_code == 0
     said = " ".join(run_cli(badpix, ["explain", mask, "1059", "919"]).output.split())
     assert "Hot in 4 of 10 darks, first 2023-02-25, last 2023-03-05." in said
-    assert said.count("* ") == 2 or said.count("*,") == 4
+    assert said.count("*,") == 4
     said = " ".join(run_cli(badpix, ["explain", mask, "1039", "907"]).output.split())
     assert "Hot in 4 of 10 darks, first 2023-03-03, last 2023-03-06: it became hot within these darks." in said
     said = " ".join(run_cli(badpix, ["explain", mask, "1069", "929"]).output.split())
