@@ -28,7 +28,8 @@ demo: $(VENV)/installed
 lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/typed && mkdir -p build/typed && cp -Rp badpix build/typed/ && cp -Rp cli configs build/typed/badpix/
+	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p badpix
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_layers.py
 
 # tests of one file stay in one process: they share their simulated exposures

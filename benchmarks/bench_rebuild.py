@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from badpix.io import provenance
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 # columns and rows, flats, darks, groups
@@ -46,7 +46,7 @@ rebuild: {settle: 0}
 def make(place: Path, detector: str, size: int, flats: int, darks: int, groups: int) -> None:
     """Simulated exposures of one detector."""
     given = {"detector": detector, "size": (size, size), "flats": flats, "darks": darks, "dark_groups": groups}
-    simulate(place / detector.lower(), param.check(param.section("simulate"), given, "bench"))
+    simulate(place / detector.lower(), SimulateSettings.from_values(given, "bench"))
 
 
 def processor() -> float:

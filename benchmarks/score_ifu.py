@@ -14,7 +14,7 @@ import numpy as np
 from badpix.ifu import noise, significance
 from badpix.ifu.rank import measure_differences, measure_ratio
 from badpix.ifu.residuals import solve_hit_limit, solve_thresholds
-from badpix.settings import param
+from badpix.settings.ifu import IfuSettings
 from badpix.simulation import score_ifu
 from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import Defects
@@ -66,16 +66,16 @@ def search(p, usable, errors, axis, dithered):
     """The default search on whole frames."""
     n = len(usable)
     sigma = [noise.measure_sigma(e, s) for e, s in zip(errors, usable, strict=True)]
-    samples = noise.sample_band(usable, sigma, p["kernel_size"], slice(0, len(usable[0])))
+    samples = noise.sample_band(usable, sigma, p.kernel_size, slice(0, len(usable[0])))
     names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
     maps, _, _ = significance.find_significant(
         usable,
         sigma,
         level=noise.measure_level([samples], n),
-        thresholds=solve_thresholds(n, p["false_alarm"]),
-        hit_limit=solve_hit_limit(p["false_alarm"]),
-        kernel_size=p["kernel_size"],
-        window=p["moved_window"],
+        thresholds=solve_thresholds(n, p.false_alarm),
+        hit_limit=solve_hit_limit(p.false_alarm),
+        kernel_size=p.kernel_size,
+        window=p.moved_window,
         across=axis,
         noise="both",
         protect_structure=0.3 if dithered else 0.6,
@@ -101,7 +101,7 @@ def run(detector, exposures, sky, defects, slices, changed, seed, totals):
         sci[exposure.arrays["DQ"] & 1 > 0] = np.nan
         usable.append(sci)
     axis = 0 if DETECTORS[detector].transposed else 1
-    p = param.defaults(param.section("ifu")) | changed
+    p = IfuSettings(**changed)
     dithered = sky.dither > 0 and exposures > 1
     rules = {
         "documented": search_documented(usable, axis),

@@ -17,7 +17,7 @@ from typing import Any
 
 from badpix.image import driver as image_driver
 from badpix.io.associations import read_inputs
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import PRESETS, Setup
 from badpix.simulation.score_image import score_run
@@ -57,14 +57,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2011, help="of the first set; the others follow")
     parser.add_argument("--vary", nargs="+", metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    section = param.section("image")
     print(" | ".join(["set", "search", *COLUMNS]))
     for name in options.sets:
         seed = options.seed + list(SETS).index(name)
         folder = options.workdir / f"{name}{seed}"
         table = next(folder.glob("*_asn.json"), None) or simulate(folder, Setup(seed=seed, **SETS[name]))
         for label, parameter_set, values in choices(options.vary):
-            p = param.check(section, values, "score_image", parameter_set)
+            p = ImageSettings.from_values(values, "score_image", parameter_set)
             with tempfile.TemporaryDirectory(dir=options.workdir) as out:
                 image_driver.flag_images(read_inputs([table]), out, p)
                 found = score_run(folder, Path(out))

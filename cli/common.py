@@ -22,6 +22,7 @@ from badpix.settings import param as settings_param
 __all__ = ["make_executor"]  # commands take it from here with the rest of the frame
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound=settings_param.Settings)
 
 # Sections of a parameter file; a command reads its own and the ones that all share.
 FILE_KEYS = (
@@ -136,14 +137,14 @@ def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Calla
     def decorate(function: F) -> F:
         for name in reversed(section_names):
             sec = settings_param.section(name)
-            for p in reversed(sec.params):
+            for p in reversed(sec.params()):
                 function = function if p.name in without else _option(p, sec)(function)
         return function
 
     return decorate
 
 
-def _option(p: settings_param.Param, sec: settings_param.Section) -> Callable[[F], F]:
+def _option(p: settings_param.Param, sec: type[settings_param.Settings]) -> Callable[[F], F]:
     flag = "--" + p.name.replace("_", "-")
     heading = f"{p.group or sec.title}"
     text = f"{p.help}  [default: {settings_param.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
@@ -205,13 +206,13 @@ def load_files(options: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def collect(cls: type[S], tree: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[S, dict[str, Any]]:
     """Checked values and named inputs of a section: declared default < YAML < explicit option.
 
     Parameters
     ----------
-    name : str
-        Section.
+    cls : type
+        Settings of the section.
     tree : mapping
         From :func:`load_files`.
     options : mapping
@@ -219,20 +220,20 @@ def collect(name: str, tree: Mapping[str, Any], options: Mapping[str, Any]) -> t
 
     Returns
     -------
-    values, inputs : dict
-        Complete parameter values; inputs by role as the YAML names them.
+    values : Settings
+        Complete parameter values.
+    inputs : dict
+        Inputs by role as the YAML names them.
     """
-    sec = settings_param.section(name)
     source = ", ".join(options.get("params_files") or ()) or "command line"
-    from_file, inputs = settings_files.section_values(tree, sec, source)
+    from_file, inputs = settings_files.section_values(tree, cls, source)
     parameter_set = options.get("parameter_set") or from_file.pop("set", None) or tree.get("set") or "default"
     from_file.pop("set", None)
-    values = settings_param.check(sec, from_file, source, parameter_set)
-    given = {p.name: options[p.name] for p in sec.params if options.get(p.name) is not None}
-    for key, value in given.items():
-        checked = settings_param.check_value(sec[key], value, f"--{key.replace('_', '-')}")
-        merged = sec[key].kind in settings_param.MERGED and checked
-        values[key] = {**values[key], **checked} if merged else checked
+    values = cls.from_values(from_file, source, parameter_set)
+    given = {name: options[name] for name in cls.names() if options.get(name) is not None}
+    for name, value in given.items():
+        checked = settings_param.check_value(cls.param(name), value, f"--{name.replace('_', '-')}")
+        values = values.changed({name: checked}, "command line")
     return values, inputs
 
 

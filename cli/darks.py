@@ -27,6 +27,8 @@ from badpix.cli.masks import (
     report,
 )
 from badpix.cli.talk import Talk
+from badpix.settings.darks import DarkSettings
+from badpix.settings.reference import ReferenceSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +62,8 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
     """
     talk = ctx.obj = Talk(options)
     tree = load_files(options)
-    p, inputs = collect("darks", tree, options)
-    reference, _ = collect("reference", tree, options)
+    p, inputs = collect(DarkSettings, tree, options)
+    reference, _ = collect(ReferenceSettings, tree, options)
     check_detector(tree, options)
     room = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
     from badpix.darks import build as darks_build

@@ -26,6 +26,7 @@ from badpix.cli.common import (
 from badpix.cli.outliers import members_option, output_dir_option, read_members
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.settings.image import ImageSettings
 
 MEMORY = "700M"
 AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
@@ -55,7 +56,7 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     # one process computes one exposure; a BLAS of many threads would only cost memory and time
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that temporary files are removed
-    p, _ = collect("image", load_files(options), options)
+    p, _ = collect(ImageSettings, load_files(options), options)
     memory = parse_size(options["max_memory"], MEMORY)
     members = read_members(inputs, options["exptypes"], talk)
     draw = _pictures(options["plot"])
@@ -75,7 +76,7 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     if draw is not None:
         summary["pictures"] = draw(cutouts)
     _tell(talk, summary)
-    talk.finish("outlier image", outputs, summary | {"parameters": p})
+    talk.finish("outlier image", outputs, summary | {"parameters": dict(p.items())})
 
 
 def _pictures(folder: str | None) -> Any:

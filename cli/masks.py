@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,9 @@ from badpix.cli.common import (
 )
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.settings.flats import FlatSettings
+from badpix.settings.merge import MergeSettings
+from badpix.settings.reference import ReferenceSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,8 +129,8 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
     talk = ctx.obj = Talk(options)
     tree = load_files(options)
     options["manual_flag_file"] = options.pop("manual_flag") or options["manual_flag_file"]
-    p, inputs = collect("flats", tree, options)
-    reference, _ = collect("reference", tree, options)
+    p, inputs = collect(FlatSettings, tree, options)
+    reference, _ = collect(ReferenceSettings, tree, options)
     check_detector(tree, options)
     memory = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
     from badpix.flats import build
@@ -185,19 +189,18 @@ def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, .
     """
     talk = ctx.obj = Talk(options)
     tree = load_files(options)
-    p, inputs = collect("merge", tree, options)
-    p["manual"] = list(manual_files) or p["manual"] or list(inputs.get("manual") or [])
-    reference, _ = collect("reference", tree, options)
+    p, inputs = collect(MergeSettings, tree, options)
+    lists = list(manual_files) or p.manual or list(inputs.get("manual") or [])
+    reference, _ = collect(ReferenceSettings, tree, options)
     check_detector(tree, options)
     from badpix.mask import header as mask_header
     from badpix.mask import merge as merging
 
     texts = mask_header.check_texts(reference)
-    files = choose_inputs(masks, p["masks"] or inputs.get("masks"), ("_mask", ""), "masks")
-    p["masks"] = [str(f) for f in files]
+    files = choose_inputs(masks, p.masks or inputs.get("masks"), ("_mask", ""), "masks")
     product = merging.build_merge(
         files,
-        p,
+        replace(p, manual=lists, masks=[str(f) for f in files]),
         texts,
         choose_output(options, tree),
         overwrite=options["overwrite"],

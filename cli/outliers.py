@@ -23,6 +23,7 @@ from badpix.cli.common import (
 )
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.settings.ifu import IfuSettings
 
 if TYPE_CHECKING:
     from badpix.ifu.search import Found
@@ -79,7 +80,7 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     never changed. --set documented gives the result of the JWST pipeline, bit for bit.
     """
     talk = ctx.obj = Talk(options)
-    p, _ = collect("ifu", load_files(options), options)
+    p, _ = collect(IfuSettings, load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
     memory = parse_size(options["max_memory"], "600M")
     if options["report"]:
@@ -103,7 +104,7 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
             look=_pictures(options["plot"]),
         )
     _tell(talk, summary)
-    summary |= {"parameters": p}
+    summary |= {"parameters": dict(p.items())}
     if options["report"]:
         _write_report(options["report"], members, summary, options["overwrite"])
     outputs = summary.pop("outputs")

@@ -22,6 +22,7 @@ from badpix.cli.common import (
 from badpix.cli.masks import choose_inputs
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.settings.prepare import PrepareSettings
 
 
 @click.command(
@@ -42,7 +43,7 @@ def prepare(ctx: click.Context, uncals: tuple[str, ...], output_dir: str | None,
     not done again; a run that was killed goes on where it ended. Needs the extra 'pipeline'.
     """
     talk = ctx.obj = Talk(options)
-    p, inputs = collect("prepare", load_files(options), options)
+    p, inputs = collect(PrepareSettings, load_files(options), options)
     if not output_dir:
         raise UsageError("no output: give --output-dir DIR")
     from badpix.prepare import driver as preparing

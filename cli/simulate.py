@@ -19,6 +19,7 @@ from badpix.cli.common import (
 )
 from badpix.cli.talk import Talk
 from badpix.errors import DataError, UsageError
+from badpix.settings.simulate import SimulateSettings
 
 
 @click.command(
@@ -36,7 +37,7 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
     corners. Equal seeds give equal files, whatever the number of workers.
     """
     talk = ctx.obj = Talk(options)
-    values, _ = collect("simulate", load_files(options), options)
+    values, _ = collect(SimulateSettings, load_files(options), options)
     from badpix.simulation.files import make_recipe
     from badpix.simulation.files import simulate as write
 
@@ -45,9 +46,7 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
     need = 105_000_000 + 50 * nx * ny  # imports and bands; the detector's maps
     if options["max_memory"] and parse_size(options["max_memory"], "2G") < need:
         raise UsageError(f"--max-memory {options['max_memory']}: {nx} x {ny} pixels need {need / 1e6:.0f}M a process")
-    talk.say(
-        f"simulating {recipe.detector.name}, {nx} x {ny} pixels, {values['flats']} flats, {values['darks']} darks"
-    )
+    talk.say(f"simulating {recipe.detector.name}, {nx} x {ny} pixels, {values.flats} flats, {values.darks} darks")
     with make_executor(options["workers"], options["dask"]) as executor, talk.progress("exposures") as tick:
         written = write(directory, values, executor, options["overwrite"], tick)
     rows = [(kind, len(paths), str(paths[0].parent) if paths else "-") for kind, paths in written.items()]

@@ -20,6 +20,7 @@ from badpix.cli.common import (
 )
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.settings.check import CheckSettings
 
 if TYPE_CHECKING:
     from badpix.review.check import Checked
@@ -106,14 +107,14 @@ def check(
     ctx.exit(0 if passed else 3)
 
 
-def _limits(limits: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _limits(limits: str | None, options: dict[str, Any]) -> tuple[CheckSettings, dict[str, Any]]:
     """Checked limits, and the whole tree of the limits file for those of single detectors."""
     tree = load_files({"params_files": [limits] if limits else []})
     known = {"check", "detectors"}
     for key in tree:
         if key not in known:
             raise UsageError(f"{limits}: section {key!r} is not used here; expected {', '.join(sorted(known))}")
-    p, _ = collect("check", tree, {**options, "params_files": (limits,) if limits else ()})
+    p, _ = collect(CheckSettings, tree, {**options, "params_files": (limits,) if limits else ()})
     return p, tree
 
 
@@ -287,10 +288,9 @@ def report(
     from badpix.io.selection import expand_inputs
     from badpix.review import check as checking
     from badpix.review import report as reporting
-    from badpix.settings import param
 
     target = check_target(output, overwrite)
-    p, own = _limits(limits, {**options, **dict.fromkeys(param.section("check").names)})
+    p, own = _limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
     p = checking.limits_for(_detector_of(Path(mask)), own, p, limits or "defaults")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
     size = reporting.write_report(

@@ -28,7 +28,8 @@ from badpix.io.tasks import Progress, silent
 from badpix.mask import combine, product
 from badpix.mask import header as mask_header
 from badpix.mask.header import Provenance
-from badpix.settings import param
+from badpix.settings.darks import DarkSettings
+from badpix.settings.reference import ReferenceSettings
 
 HASHED = 256 << 20  # bytes up to which a file is hashed as a whole
 SAMPLES, SAMPLE = 64, 1 << 16  # of larger ones: blocks, and their size
@@ -36,8 +37,8 @@ SAMPLES, SAMPLE = 64, 1 << 16  # of larger ones: blocks, and their size
 
 def build_darks(
     rates: Sequence[Path],
-    p: Mapping[str, Any],
-    texts: Mapping[str, Any],
+    p: DarkSettings,
+    texts: ReferenceSettings,
     target: Path,
     *,
     named: Mapping[str, Sequence[Path]] | None = None,
@@ -80,12 +81,12 @@ def build_darks(
         given = [*rates, *list_files(opened, p), *(file for files in (named or {}).values() for file in files)]
         path = product.claim_output(target, opened.first.header, given, overwrite, with_evidence)
         check_header(opened, texts)
-        bias = read_bias(p["bias_map"], opened)
+        bias = read_bias(p.bias_map, opened)
         found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias,
                         with_evidence=with_evidence or look is not None)  # fmt: skip
         reference = opened.reference_pixels()
         image = combine.combine(
-            found.maps, flag_values=p["flag_values"], do_not_use=set(p["dark_do_not_use"]), reference=reference
+            found.maps, flag_values=p.flag_values, do_not_use=set(p.dark_do_not_use), reference=reference
         )
         if look is not None:
             look(found, opened, image)
@@ -93,7 +94,7 @@ def build_darks(
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} darks of {opened.integrations} "
         f"integrations: {', '.join(found.maps)}.",
-        [(param.section("darks"), p)],
+        [p],
         hash_files(opened, p),
         opened.rejected,
         found.notes,
@@ -101,7 +102,7 @@ def build_darks(
     return product.finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
 
 
-def check_header(opened: DarkSet, texts: Mapping[str, Any]) -> None:
+def check_header(opened: DarkSet, texts: ReferenceSettings) -> None:
     """Make sure that the keywords of a mask can be made, before hours are spent."""
     used = [f.rate for f in opened.files]
     mask_header.make_header(
@@ -109,7 +110,7 @@ def check_header(opened: DarkSet, texts: Mapping[str, Any]) -> None:
     )
 
 
-def _search(opened: DarkSet, p: Mapping[str, Any], skip_bad: bool, **options: Any) -> Detection:
+def _search(opened: DarkSet, p: DarkSettings, skip_bad: bool, **options: Any) -> Detection:
     """The search; again without the exposures of which a file changed during the run, if ``skip_bad``."""
     while True:
         try:
@@ -150,13 +151,13 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
     return np.ascontiguousarray(image)
 
 
-def list_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Path]:
+def list_files(opened: DarkSet, p: DarkSettings) -> list[Path]:
     """All files of the darks, and the bias map."""
     paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
-    return [*paths, *([Path(p["bias_map"])] if p["bias_map"] else [])]
+    return [*paths, *([Path(p.bias_map)] if p.bias_map else [])]
 
 
-def hash_files(opened: DarkSet, p: Mapping[str, Any]) -> list[Input]:
+def hash_files(opened: DarkSet, p: DarkSettings) -> list[Input]:
     """All input files with their sha256; of files above 256 MB that of samples, marked as such."""
     paths = list_files(opened, p)
     small = [q for q in paths if q.stat().st_size <= HASHED]

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ from badpix.darks.bands import Dark
 from badpix.errors import UsageError
 from badpix.io.fits import read_band
 from badpix.numerics import clipping
+from badpix.settings.darks import DarkSettings
 
 SATURATED = np.uint8(dq.VALUE["SATURATED"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
@@ -67,7 +67,7 @@ class Rules:
         return int(self.groups - self.early_fraction * self.groups)
 
 
-def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
+def make_rules(groups: int, p: DarkSettings) -> Rules:
     """The rules for ramps of ``groups`` groups.
 
     Raises
@@ -76,8 +76,8 @@ def make_rules(groups: int, p: Mapping[str, Any]) -> Rules:
         If the early part of the ramp holds no group.
     """
     rules = Rules(
-        groups, p["max_jump_limit"], p["jump_ratio_threshold"], p["early_cutoff_fraction"],
-        p["pedestal_sigma_threshold"],
+        groups, p.max_jump_limit, p.jump_ratio_threshold, p.early_cutoff_fraction,
+        p.pedestal_sigma_threshold,
     )  # fmt: skip
     if rules.early < 1:
         raise UsageError(

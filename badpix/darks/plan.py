@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +15,10 @@ from badpix.darks.inputs import DarkSet
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
+from badpix.settings.darks import DarkSettings
 
 
-def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, Any]) -> Job:
+def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -> Job:
     """What all tasks need: usable groups, weights, cells, settings."""
     start, stop, clean = find_usable_groups(darks, reference)
     fit = replace(
@@ -31,17 +30,17 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: Mapping[str, An
     detector = detectors.get(darks.first.keyword("DETECTOR"))
     cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
-    examined = choose_evenly(darks.integrations, p["examined_integrations"])
+    examined = choose_evenly(darks.integrations, p.examined_integrations)
     setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, len(examined))
-    if setup.integrations < p["min_integrations"]:
+    if setup.integrations < p.min_integrations:
         raise DataError(
             f"{darks.first.path}: {setup.integrations} integration(s) in {len(darks.files)} dark(s), expected "
-            f"{p['min_integrations']} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
+            f"{p.min_integrations} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
         )
     return Job(
         tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
-        min(p["min_groups"], fit.usable), make_cuts(p), p["hot_fraction"],
-        p["telegraph_drop_sigma"], examined,
+        min(p.min_groups, fit.usable), make_cuts(p), p.hot_fraction,
+        p.telegraph_drop_sigma, examined,
         series.order_steps(darks.dates, [f.integrations for f in darks.files])[0],
     )  # fmt: skip
 
@@ -56,27 +55,27 @@ def choose_evenly(n: int, most: int) -> tuple[int, ...]:
     return tuple(a + k % (b - a) for k, (a, b) in enumerate(pairwise(edges)))
 
 
-def make_cuts(p: Mapping[str, Any]) -> Cuts:
+def make_cuts(p: DarkSettings) -> Cuts:
     """Limits of the candidates: lower where the user set lower limits of the searches."""
     usual = Cuts()
-    sigmas = [p[name] for name in ("hot_sigma_threshold", "warm_sigma_threshold") if p[name] is not None]
+    sigmas = [s for s in (p.hot_sigma_threshold, p.warm_sigma_threshold) if s is not None]
     return Cuts(
         rate_sigma=min([usual.rate_sigma, *(0.5 * s for s in sigmas)]),
-        rate=np.inf if p["hot_max_rate"] is None else 0.5 * p["hot_max_rate"],
-        noise=min(usual.noise, 0.75 * p["noisy_sigma_threshold"]),
-        contrast=min(usual.contrast, 0.8 * p["rc_sigma_threshold"]),
-        telegraph=min(usual.telegraph, 0.95 * p["telegraph_threshold"]),
-        pedestal=min(usual.pedestal, 0.8 * p["low_pedestal_sigma_threshold"]),
-        min_integrations=p["min_integrations"],
+        rate=np.inf if p.hot_max_rate is None else 0.5 * p.hot_max_rate,
+        noise=min(usual.noise, 0.75 * p.noisy_sigma_threshold),
+        contrast=min(usual.contrast, 0.8 * p.rc_sigma_threshold),
+        telegraph=min(usual.telegraph, 0.95 * p.telegraph_threshold),
+        pedestal=min(usual.pedestal, 0.8 * p.low_pedestal_sigma_threshold),
+        min_integrations=p.min_integrations,
     )
 
 
-def choose_brightness(population: Population, p: Mapping[str, Any]) -> Brightness | None:
+def choose_brightness(population: Population, p: DarkSettings) -> Brightness | None:
     """From when on an integration is bright, as HOT; None where the order of time is not searched."""
-    limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
-    if limit is None or not p["time_search"]:
+    limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
+    if limit is None or not p.time_search:
         return None
-    return Brightness(limit, p["hot_own_threshold"], p["hot_late_fraction"])
+    return Brightness(limit, p.hot_own_threshold, p.hot_late_fraction)
 
 
 def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int, float]:
@@ -132,7 +131,7 @@ def band_rows(job: Job, memory: float) -> int:
     return job.cells.rows * min(tiles, 64)
 
 
-def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> list[str]:
+def describe_depth(job: Job, population: Population, p: DarkSettings) -> list[str]:
     """What can be found at this depth, and which searches are left out."""
     notes = []
     setup, n = job.setup, job.setup.integrations
@@ -146,28 +145,28 @@ def describe_depth(job: Job, population: Population, p: Mapping[str, Any]) -> li
             f"{population.masked:.2%} of the pixels are DO_NOT_USE in every group: a mask was in use. Their ramps "
             "are searched, but they have no slopes and no pedestals; `badpix prepare` takes such flags off"
         )
-    limit = types.rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population)
+    limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
     if limit is not None:
         notes.append(f"HOT: rates above {limit:.4g} DN/s can be found")
-    if limit is not None and p["hot_max_rate"] is not None and limit > p["hot_max_rate"]:
+    if limit is not None and p.hot_max_rate is not None and limit > p.hot_max_rate:
         notes.append(
-            f"hot_max_rate = {p['hot_max_rate']:g} DN/s is below what the noise of these darks supports: too shallow"
+            f"hot_max_rate = {p.hot_max_rate:g} DN/s is below what the noise of these darks supports: too shallow"
         )
-    if p["low_pedestal_search_type"] == "mean":
-        size = p["low_pedestal_sigma_threshold"] * population.spread["pedestal"][1]
+    if p.low_pedestal_search_type == "mean":
+        size = p.low_pedestal_sigma_threshold * population.spread["pedestal"][1]
         notes.append(f"low pedestal: more than {size:.3g} DN below the surroundings can be found")
     if setup.groups < ramps.SHORTEST_RAMP:
         notes.append(
             f"{setup.groups} usable groups, fewer than {ramps.SHORTEST_RAMP}: noise within the "
             "ramp, RC and TELEGRAPH are not searched"
         )
-    elif p["rc_search_type"] == "shape":
+    elif p.rc_search_type == "shape":
         noise = float(np.exp(population.spread["log_noise"][0]))
-        size = p["rc_sigma_threshold"] * noise / np.sqrt(setup.examined)
+        size = p.rc_sigma_threshold * noise / np.sqrt(setup.examined)
         notes.append(f"RC: contrasts above {size:.3g} DN can be found (noise of one group {noise:.3g} DN)")
-    if setup.groups >= ramps.SHORTEST_RAMP and p["noisy_search_type"] == "ramp":
+    if setup.groups >= ramps.SHORTEST_RAMP and p.noisy_search_type == "ramp":
         width = population.spread["log_noise"][1]
-        ratio = max(float(np.exp(p["noisy_sigma_threshold"] * width)), p["noisy_min_ratio"])
+        ratio = max(float(np.exp(p.noisy_sigma_threshold * width)), p.noisy_min_ratio)
         notes.append(f"noisy: above {ratio:.2f} times the median noise")
     if n < 5:
         notes.append(f"{n} integrations, fewer than 5: completeness and false positives were measured from 5 on")

@@ -19,6 +19,7 @@ from badpix.darks.scores import Population
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
 from badpix.numerics.neighbors import Places
+from badpix.settings.darks import DarkSettings
 
 Bool = NDArray[np.bool_]
 MOST_SAMPLES = 200  # integrations up to which samples are kept
@@ -62,7 +63,7 @@ def sparse(places: Places, values: NDArray[Any], empty: float = np.nan) -> Spars
     return Sparse(places.index, values, places.shape, empty)
 
 
-def make_rules(decisions: Mapping[str, Decision], population: Population, integrations: int, p: Mapping[str, Any]
+def make_rules(decisions: Mapping[str, Decision], population: Population, integrations: int, p: DarkSettings
                ) -> list[Rule]:  # fmt: skip
     """The comparisons of all searches."""
     rules = []
@@ -78,8 +79,8 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
     for name in ("hot", "warm"):
         if name in decisions:
             add(name, 1, "dark_rate", ">", decisions[name].limit, "DN/s", "dark rate over its surroundings")
-    if p["saturated_search_type"] == "level":
-        need = int(np.ceil(p["max_saturated_fraction"] * integrations - 1e-9))
+    if p.saturated_search_type == "level":
+        need = int(np.ceil(p.max_saturated_fraction * integrations - 1e-9))
         rules.append(Rule("hot", "votes_saturated", ">=", max(need, 1), "integrations", "saturated throughout", 2))
         rules.append(Rule("hot", "saturated_withheld", "<", 1.0, "", WITHHELD["saturated"], 2))
     if "intermittent" in decisions:
@@ -94,12 +95,12 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         add("telegraph", 1, "dark_telegraph", ">", limit, "sigma", "residuals that remember, or sit on two levels")
         add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "steps down, or bends that do not repeat")
     if "noisy" in decisions:
-        floor = p["noisy_min_ratio"] * np.exp(population.spread["log_noise"][0])
+        floor = p.noisy_min_ratio * np.exp(population.spread["log_noise"][0])
         for way, name in enumerate(("noise", "residual"), 1):
             add("noisy", way, f"dark_{name}_z", ">", decisions["noisy"].limit, "sigma", "noise among all pixels")
             add("noisy", way, f"dark_{name}", ">", floor, "DN", "noise of one group")
     if "low_pedestal" in decisions:
-        limit = -p["low_pedestal_sigma_threshold"]
+        limit = -p.low_pedestal_sigma_threshold
         add("low_pedestal", 1, "dark_pedestal_sigma", "<", limit, "sigma", "mean pedestal under its surroundings")
     return rules
 

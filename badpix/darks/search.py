@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +43,7 @@ from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import band_height
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
-from badpix.settings.darks import KEYS
+from badpix.settings.darks import KEYS, DarkSettings
 
 Bool = NDArray[np.bool_]
 
@@ -62,32 +61,32 @@ class Run:
     tick: Progress
 
 
-def needs_votes(p: Mapping[str, Any]) -> bool:
+def needs_votes(p: DarkSettings) -> bool:
     """Whether a documented search, by votes of integrations, is asked for."""
     return (
-        p["saturated_search_type"] == "pedestal" or p["noisy_search_type"] == "slopes"
-        or p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes" or p["high_cr_search"]
+        p.saturated_search_type == "pedestal" or p.noisy_search_type == "slopes"
+        or p.rc_search_type == "pedestal" or p.low_pedestal_search_type == "votes" or p.high_cr_search
     )  # fmt: skip
 
 
-def needs_ramps(p: Mapping[str, Any]) -> bool:
+def needs_ramps(p: DarkSettings) -> bool:
     """Whether a search in the ramps themselves is asked for."""
-    bright = any(p[k] is not None for k in ("hot_sigma_threshold", "hot_max_rate", "warm_sigma_threshold"))
+    bright = any(limit is not None for limit in (p.hot_sigma_threshold, p.hot_max_rate, p.warm_sigma_threshold))
     return (
-        bright or p["saturated_search_type"] == "level" or p["noisy_search_type"] == "ramp"
-        or p["rc_search_type"] == "shape" or p["low_pedestal_search_type"] == "mean" or p["telegraph_search"]
+        bright or p.saturated_search_type == "level" or p.noisy_search_type == "ramp"
+        or p.rc_search_type == "shape" or p.low_pedestal_search_type == "mean" or p.telegraph_search
     )  # fmt: skip
 
 
-def needs_uncal(p: Mapping[str, Any], instrument: str) -> bool:
+def needs_uncal(p: DarkSettings, instrument: str) -> bool:
     """Whether raw ramps are needed: by the documented pedestals of MIRI, if there is no bias map."""
-    by_votes = p["rc_search_type"] == "pedestal" or p["low_pedestal_search_type"] == "votes"
-    return instrument == "MIRI" and by_votes and p["bias_map"] is None
+    by_votes = p.rc_search_type == "pedestal" or p.low_pedestal_search_type == "votes"
+    return instrument == "MIRI" and by_votes and p.bias_map is None
 
 
 def search(
     darks: DarkSet,
-    p: Mapping[str, Any],
+    p: DarkSettings,
     *,
     executor: Executor | None = None,
     memory: float = 48e6,
@@ -135,7 +134,7 @@ def search(
     return found
 
 
-def search_ramps(run: Run, p: Mapping[str, Any], say: Callable[[str], None]) -> Detection:
+def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
     bias = run.bias
     job, population = describe(run.job, run.reference, bias, run.executor)
@@ -184,7 +183,7 @@ def add_changes(run: Run, job: Job, result: types.Outcome, table: Candidates, ve
             kept.samples |= changes.make_samples(verdicts, table.series, table.places)
 
 
-def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: bool) -> None:
+def add_votes(run: Run, found: Detection, p: DarkSettings, with_evidence: bool) -> None:
     """The documented searches that are asked for, in place of the corrected ones of the same type."""
     rules = documented.make_rules(run.darks.files[0].groups, p)
     layouts = run.job.darks
@@ -210,29 +209,29 @@ def add_votes(run: Run, found: Detection, p: Mapping[str, Any], with_evidence: b
 
 def choose_votes(
     found: Detection, counts: Mapping[str, NDArray[np.uint16]], scatter: NDArray[np.float32], science: Bool,
-    integrations: int, p: Mapping[str, Any],
+    integrations: int, p: DarkSettings,
 ) -> None:  # fmt: skip
     """Maps and rules of the documented searches that are asked for."""
     voted = documented.find_by_votes(
-        counts, integrations, max_saturated=p["max_saturated_fraction"], rc=p["rc_fraction_threshold"],
-        low_pedestal=p["low_pedestal_fraction"], high_cr=p["high_cr_fraction"],
+        counts, integrations, max_saturated=p.max_saturated_fraction, rc=p.rc_fraction_threshold,
+        low_pedestal=p.low_pedestal_fraction, high_cr=p.high_cr_fraction,
     )  # fmt: skip
     wanted = {
-        "hot": p["saturated_search_type"] == "pedestal",
-        "rc": p["rc_search_type"] == "pedestal",
-        "low_pedestal": p["low_pedestal_search_type"] == "votes",
-        "high_cr": p["high_cr_search"],
+        "hot": p.saturated_search_type == "pedestal",
+        "rc": p.rc_search_type == "pedestal",
+        "low_pedestal": p.low_pedestal_search_type == "votes",
+        "high_cr": p.high_cr_search,
     }
     for name in [n for n, asked in wanted.items() if asked]:
         known = found.maps.get(name)
         found.maps[name] = voted[name] | known if name == "hot" and known is not None else voted[name]
     limits = {
-        "hot": ("saturated", ">=", p["max_saturated_fraction"]),
-        "low_pedestal": ("low_pedestal", ">", p["low_pedestal_fraction"]),
-        "high_cr": ("many_jumps", ">", p["high_cr_fraction"]),
+        "hot": ("saturated", ">=", p.max_saturated_fraction),
+        "low_pedestal": ("low_pedestal", ">", p.low_pedestal_fraction),
+        "high_cr": ("many_jumps", ">", p.high_cr_fraction),
     }
-    rules = [("rc", 1, "high_pedestal", ">", p["rc_fraction_threshold"]),
-             ("rc", 2, "early_jumps", ">", p["rc_fraction_threshold"])]  # fmt: skip
+    rules = [("rc", 1, "high_pedestal", ">", p.rc_fraction_threshold),
+             ("rc", 2, "early_jumps", ">", p.rc_fraction_threshold)]  # fmt: skip
     rules += [(name, 9, *limit) for name, limit in limits.items()]
     for name, way, votes, sign, limit in rules:
         if wanted[name]:
@@ -241,29 +240,29 @@ def choose_votes(
                     name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way
                 )
             )
-    if p["noisy_search_type"] == "slopes":
+    if p.noisy_search_type == "slopes":
         add_scattered(found, counts["clean_slopes"], scatter, science, p)
 
 
 def add_scattered(
-    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: Mapping[str, Any]
+    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: DarkSettings
 ) -> None:
     """Noisy by the standard deviation of clean slopes."""
     noisy, few, limit = documented.find_scattered(
-        scatter, number, science, clip_sigma=p["dark_stdev_clipping_sigma"],
-        clip_iterations=p["dark_max_clipping_iters"], threshold=p["dark_noisy_threshold"],
-        min_slopes=p["noisy_min_slopes"],
+        scatter, number, science, clip_sigma=p.dark_stdev_clipping_sigma,
+        clip_iterations=p.dark_max_clipping_iters, threshold=p.dark_noisy_threshold,
+        min_slopes=p.noisy_min_slopes,
     )  # fmt: skip
-    found.maps["noisy"] = noisy | few if p["noisy_without_data"] else noisy
+    found.maps["noisy"] = noisy | few if p.noisy_without_data else noisy
     found.evidence.rules.append(
         Rule("noisy", "clean_slope_scatter", ">", limit, "DN/s", "standard deviation of clean slopes", 1)
     )
     if few.any():
-        word = "count as noisy (noisy_without_data)" if p["noisy_without_data"] else "are undetermined"
-        found.notes.append(f"{int(few.sum())} pixels have fewer than {p['noisy_min_slopes']} clean slopes and {word}")
-    if p["noisy_without_data"]:
+        word = "count as noisy (noisy_without_data)" if p.noisy_without_data else "are undetermined"
+        found.notes.append(f"{int(few.sum())} pixels have fewer than {p.noisy_min_slopes} clean slopes and {word}")
+    if p.noisy_without_data:
         found.evidence.rules.append(
-            Rule("noisy", "votes_clean_slopes", "<", p["noisy_min_slopes"], "integrations", "clean slopes", 2)
+            Rule("noisy", "votes_clean_slopes", "<", p.noisy_min_slopes, "integrations", "clean slopes", 2)
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.io.evidence import Detection
 from badpix.numerics import neighbors
+from badpix.settings.darks import DarkSettings
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -55,10 +55,10 @@ class Outcome:
     pedestal_sigma: Float | None = None
 
 
-def choose_ipc(detector: Detector, rate: Float, population: Population, p: Mapping[str, Any]) -> tuple[float, str]:
+def choose_ipc(detector: Detector, rate: Float, population: Population, p: DarkSettings) -> tuple[float, str]:
     """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
-    if p["ipc"] is not None:
-        return float(p["ipc"]), f"IPC {p['ipc']:.4f} as given"
+    if p.ipc is not None:
+        return float(p.ipc), f"IPC {p.ipc:.4f} as given"
     measured, pixels = searches.measure_ipc(rate, population.rate_spread)
     if np.isfinite(measured):
         return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
@@ -91,12 +91,12 @@ class Changes:
     fraction: Float
 
     @classmethod
-    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: Mapping[str, Any]) -> Changes:
+    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: DarkSettings) -> Changes:
         """From the verdicts; nothing without them."""
         if verdicts is None:
             a, b, c, d, e, f = np.zeros((6, len(table.places.index)), bool)
             return cls(a, b, c, d, e, f, np.zeros(len(a), np.float32))
-        leaked = changes.find_explained(verdicts, table.pixels, table.places, leak=p["hot_leak_fraction"] * ipc)
+        leaked = changes.find_explained(verdicts, table.pixels, table.places, leak=p.hot_leak_fraction * ipc)
         return cls(
             verdicts.born & ~leaked, verdicts.intermittent & ~leaked, verdicts.decaying,
             changes.has_gone(verdicts) | verdicts.decaying, verdicts.recovered & verdicts.calm, verdicts.always,
@@ -105,43 +105,41 @@ class Changes:
 
 
 def judge_time(
-    table: Candidates, population: Population, ipc: float, bright: Brightness | None, p: Mapping[str, Any]
+    table: Candidates, population: Population, ipc: float, bright: Brightness | None, p: DarkSettings
 ) -> Verdicts | None:
     """What the order of time says of the candidates; None where it is not searched."""
     if bright is None or not table.series:
         return None
     quiet = np.full(len(table.places.index), np.exp(population.spread["log_noise"][0]), np.float32)
     return changes.judge(
-        table.series, table.places, quiet, ipc=ipc, limit=bright.limit, fraction=p["intermittent_fraction"]
+        table.series, table.places, quiet, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
     )
 
 
 def find_types(
     table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
-    p: Mapping[str, Any], verdicts: Verdicts | None = None,
+    p: DarkSettings, verdicts: Verdicts | None = None,
 ) -> Outcome:  # fmt: skip
     """All searches among the candidates."""
     pixels, scores, places = table.pixels, table.scores, table.places
-    measured = pixels["integrations"] >= p["min_integrations"]
-    full = pixels["saturated_fraction"] >= max(p["max_saturated_fraction"], 1e-6)
+    measured = pixels["integrations"] >= p.min_integrations
+    full = pixels["saturated_fraction"] >= max(p.max_saturated_fraction, 1e-6)
     saturated = searches.find_saturated(
-        pixels, places, fraction=p["max_saturated_fraction"], level_fraction=p["saturated_level_fraction"]
+        pixels, places, fraction=p.max_saturated_fraction, level_fraction=p.saturated_level_fraction
     )
-    decisions = {"saturated": Decision(p["max_saturated_fraction"], full, saturated)}
+    decisions = {"saturated": Decision(p.max_saturated_fraction, full, saturated)}
     found = {}
     time = Changes.of(verdicts, table, ipc, p)
     settling, bent = find_bent(table, setup, population, p)
-    if p["rc_search_type"] == "shape":
+    if p.rc_search_type == "shape":
         found["rc"] = settling & measured & ~saturated & ~time.decaying
-        decisions["rc"] = Decision(
-            p["rc_sigma_threshold"], np.abs(scores["rc"]) > p["rc_sigma_threshold"], found["rc"]
-        )
+        decisions["rc"] = Decision(p.rc_sigma_threshold, np.abs(scores["rc"]) > p.rc_sigma_threshold, found["rc"])
     settling = found.get("rc", np.zeros(len(places.index), bool))
     limits = {
-        "hot": rate_limit(p["hot_sigma_threshold"], p["hot_max_rate"], population),
-        "warm": rate_limit(p["warm_sigma_threshold"], None, population),
+        "hot": rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population),
+        "warm": rate_limit(p.warm_sigma_threshold, None, population),
     }
-    hot = saturated if p["saturated_search_type"] == "level" else np.zeros_like(saturated)
+    hot = saturated if p.saturated_search_type == "level" else np.zeros_like(saturated)
     for name, limit in limits.items():
         if limit is not None:
             bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~time.gone
@@ -153,19 +151,19 @@ def find_types(
     found.setdefault("hot", hot)
     if verdicts is not None:
         found["intermittent"] = time.intermittent & ~(settling | found["hot"])
-        above = time.fraction >= p["intermittent_fraction"]
-        decisions["intermittent"] = Decision(p["intermittent_fraction"], above, found["intermittent"])
+        above = time.fraction >= p.intermittent_fraction
+        decisions["intermittent"] = Decision(p.intermittent_fraction, above, found["intermittent"])
     changing = time.calm | time.decaying | time.born | found.get("intermittent", time.born)
     leaked = searches.leaked_variance(pixels, places, ipc)
     score, otherwise = find_switching(table, setup, population, leaked, bent, p)
-    if p["telegraph_search"]:
+    if p.telegraph_search:
         found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling | changing)
-        above = (scores["telegraph"] > p["telegraph_threshold"]) | otherwise
-        decisions["telegraph"] = Decision(p["telegraph_threshold"], above, found["telegraph"])
-    if p["noisy_search_type"] == "ramp":
+        above = (scores["telegraph"] > p.telegraph_threshold) | otherwise
+        decisions["telegraph"] = Decision(p.telegraph_threshold, above, found["telegraph"])
+    if p.noisy_search_type == "ramp":
         loud = find_loud(table, setup, population, leaked, p)
         found["noisy"] = loud & measured & ~np.any([*found.values(), time.decaying, time.calm], axis=0)
-        decisions["noisy"] = Decision(p["noisy_sigma_threshold"], loud, found["noisy"])
+        decisions["noisy"] = Decision(p.noisy_sigma_threshold, loud, found["noisy"])
     few = ~measured & ~found["hot"]
     undetermined = few | time.decaying
     result = Outcome(
@@ -179,22 +177,22 @@ def find_types(
     return result
 
 
-def find_bent(table: Candidates, setup: Setup, population: Population, p: Mapping[str, Any]) -> tuple[Bool, Bool]:
+def find_bent(table: Candidates, setup: Setup, population: Population, p: DarkSettings) -> tuple[Bool, Bool]:
     """RC and inverse RC, and all pixels whose ramps bend."""
     if not setup.templates:
         nothing = np.zeros(len(table.places.index), bool)
         return nothing, nothing
     return searches.find_rc(
-        table.pixels, table.scores, setup, population, sigma=p["rc_sigma_threshold"],
-        median_sigma=p["rc_median_threshold"], sign_fraction=p["rc_sign_fraction"], scatter=p["rc_scatter_limit"],
-        linear_fraction=p["rc_linear_fraction"], explained=p["rc_explained_fraction"], rest=p["rc_rest_limit"],
-        own_rest=p["rc_own_rest_limit"],
+        table.pixels, table.scores, setup, population, sigma=p.rc_sigma_threshold,
+        median_sigma=p.rc_median_threshold, sign_fraction=p.rc_sign_fraction, scatter=p.rc_scatter_limit,
+        linear_fraction=p.rc_linear_fraction, explained=p.rc_explained_fraction, rest=p.rc_rest_limit,
+        own_rest=p.rc_own_rest_limit,
     )  # fmt: skip
 
 
 def find_bright(
     table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
-    p: Mapping[str, Any], always: Bool,
+    p: DarkSettings, always: Bool,
 ) -> Bool:  # fmt: skip
     """HOT or WARM by the dark rate; that of an RC pixel counts without its decay.
 
@@ -210,37 +208,37 @@ def find_bright(
         pixels["hot_rate"][settling] -= np.maximum(decay, 0)
     pixels["rate_scatter"] = np.where(always, np.float32(0), pixels["rate_scatter"])
     overrun = searches.find_overrun(
-        pixels, table.places, min_groups=p["min_groups"], fraction=p["hot_overrun_fraction"],
-        late_fraction=p["hot_late_overrun_fraction"],
+        pixels, table.places, min_groups=p.min_groups, fraction=p.hot_overrun_fraction,
+        late_fraction=p.hot_late_overrun_fraction,
     )  # fmt: skip
-    leaked = searches.find_leaked(pixels, table.places, fraction=p["hot_leak_fraction"] * ipc)
+    leaked = searches.find_leaked(pixels, table.places, fraction=p.hot_leak_fraction * ipc)
     return ~(overrun | leaked) & searches.find_hot(
-        pixels, setup, population, limit=limit, own_threshold=p["hot_own_threshold"],
-        late_fraction=p["hot_late_fraction"],
+        pixels, setup, population, limit=limit, own_threshold=p.hot_own_threshold,
+        late_fraction=p.hot_late_fraction,
     )  # fmt: skip
 
 
 def find_switching(
     table: Candidates, setup: Setup, population: Population, leaked: Float, bent: Bool,
-    p: Mapping[str, Any],
+    p: DarkSettings,
 ) -> tuple[Bool, Bool]:  # fmt: skip
     """TELEGRAPH by its score, and in other ways."""
-    if setup.groups < ramps.SHORTEST_RAMP or not p["telegraph_search"]:
+    if setup.groups < ramps.SHORTEST_RAMP or not p.telegraph_search:
         return np.zeros(len(table.places.index), bool), np.zeros(len(table.places.index), bool)
     return searches.find_telegraph(
-        table.pixels, table.scores, setup, population, leaked, bent, threshold=p["telegraph_threshold"],
-        bent_threshold=p["telegraph_bent_threshold"],
-        min_drops=drops_needed(setup, p["telegraph_drop_sigma"]),
+        table.pixels, table.scores, setup, population, leaked, bent, threshold=p.telegraph_threshold,
+        bent_threshold=p.telegraph_bent_threshold,
+        min_drops=drops_needed(setup, p.telegraph_drop_sigma),
     )  # fmt: skip
 
 
-def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: Mapping[str, Any]) -> Bool:
+def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: DarkSettings) -> Bool:
     """Noisy within the ramp."""
     if setup.groups < ramps.SHORTEST_RAMP:
         return np.zeros(len(table.places.index), bool)
     return searches.find_noisy(
-        table.pixels, table.scores, population, leaked, sigma=p["noisy_sigma_threshold"],
-        min_ratio=p["noisy_min_ratio"],
+        table.pixels, table.scores, population, leaked, sigma=p.noisy_sigma_threshold,
+        min_ratio=p.noisy_min_ratio,
     )  # fmt: skip
 
 
@@ -254,25 +252,25 @@ def rate_limit(sigma: float | None, rate: float | None, population: Population) 
 
 
 def find_low(
-    result: Outcome, table: Candidates, pedestal: Float, population: Population, ipc: float, p: Mapping[str, Any]
+    result: Outcome, table: Candidates, pedestal: Float, population: Population, ipc: float, p: DarkSettings
 ) -> None:
     """Low pedestals, added to the outcome."""
     own = np.zeros(pedestal.shape, np.float32)
     switching = result.detection.maps.get("telegraph", np.zeros(pedestal.shape, bool)).flat[table.places.index]
     own.flat[table.places.index] = searches.pedestal_error(table.pixels, switching, population)
-    if p["low_pedestal_search_type"] != "mean":
+    if p.low_pedestal_search_type != "mean":
         return
     found, result.pedestal_sigma = searches.find_low_pedestal(
-        pedestal, own, sigma=p["low_pedestal_sigma_threshold"], ipc=ipc
+        pedestal, own, sigma=p.low_pedestal_sigma_threshold, ipc=ipc
     )
-    few = table.pixels["integrations"] < p["min_integrations"]
+    few = table.pixels["integrations"] < p.min_integrations
     barred = table.places.to_map(few)
     for name in ("hot", "rc"):
         barred |= result.detection.maps.get(name, False)
     result.detection.maps["low_pedestal"] = found & ~barred
     at = table.places.index
     result.decisions["low_pedestal"] = Decision(
-        p["low_pedestal_sigma_threshold"], found.flat[at], result.detection.maps["low_pedestal"].flat[at]
+        p.low_pedestal_sigma_threshold, found.flat[at], result.detection.maps["low_pedestal"].flat[at]
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,14 @@ from badpix.mask import combine
 from badpix.mask.header import Provenance
 from badpix.mask.manual import _add_manual, find_manual_file, read_manual_file
 from badpix.mask.product import Product, check_detector, claim_output, finish, open_all
-from badpix.settings import param
+from badpix.settings.flats import FlatSettings
+from badpix.settings.reference import ReferenceSettings
 
 
 def build_flats(
     rates: Sequence[Path],
-    p: Mapping[str, Any],
-    texts: Mapping[str, Any],
+    p: FlatSettings,
+    texts: ReferenceSettings,
     target: Path,
     *,
     uncals: Sequence[Path] = (),
@@ -61,20 +62,20 @@ def build_flats(
     detector : str, optional
         The detector that the files must be of.
     """
-    if p["ipc_correction"] == "given" and p["ipc_coupling"] is None:
+    if p.ipc_correction == "given" and p.ipc_coupling is None:
         raise UsageError("flats.ipc_coupling: found none, but ipc_correction is 'given'; expected a number")
     with exposures.unpacking() as workdir:
         used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad)
-        raws = _open_uncals(used, uncals, p, workdir) if p["run_dead_flux_check"] else []
+        raws = _open_uncals(used, uncals, p, workdir) if p.run_dead_flux_check else []
         check_detector(used[0].path, used[0].detector, detector)
         path = claim_output(target, used[0].header, [*rates, *uncals], overwrite, with_evidence)
-        manual = find_manual_file(p["manual_flag_file"], used[0])
+        manual = find_manual_file(p.manual_flag_file, used[0])
         rows = read_manual_file(manual, used[0])
         reference = exposures.read_reference_pixels(used[0])
         found = flats_search.search(
             used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
         )
-    listed = set(p["flat_do_not_use"]) or (set(dq.UNUSABLE) if p["do_not_use_policy"] == "all" else set())
+    listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
     if look is None and not with_evidence:
         found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
     image = combine.combine(found.maps, flag_values={}, do_not_use=listed, reference=reference)
@@ -87,7 +88,7 @@ def build_flats(
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
         "DEAD, LOW_QE, OPEN, ADJ_OPEN.",
-        [(param.section("flats"), {**p, "max_dead_norm_signal": _limit_used(p, used[0])})],
+        [replace(p, max_dead_norm_signal=_limit_used(p, used[0]))],
         inputs,
         rejected,
         found.notes,
@@ -95,7 +96,7 @@ def build_flats(
     return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
 
 
-def _limit_used(p: Mapping[str, Any], exposure: Exposure) -> float:
+def _limit_used(p: FlatSettings, exposure: Exposure) -> float:
     """What `max_dead_norm_signal: none` stands for, for the record."""
     return flats_search.dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
 
@@ -114,11 +115,9 @@ def check_flat(exposure: Exposure) -> None:
     exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
 
 
-def _open_uncals(
-    used: Sequence[Exposure], given: Sequence[Path], p: Mapping[str, Any], workdir: Path
-) -> list[Exposure]:
+def _open_uncals(used: Sequence[Exposure], given: Sequence[Path], p: FlatSettings, workdir: Path) -> list[Exposure]:
     """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
-    names = list(given) or selection.expand_inputs(p["dead_flux_check_files"] or (), ("_uncal",))
+    names = list(given) or selection.expand_inputs(p.dead_flux_check_files or (), ("_uncal",))
     if not names:
         beside = [selection.sibling(e.path, "_uncal") for e in used]
         names = [b for b in beside if b is not None]

@@ -22,7 +22,7 @@ methods, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -37,6 +37,7 @@ from badpix.io.exposure import Exposure, band_height, read_reference_pixels
 from badpix.io.fits import bands, read_band
 from badpix.io.tasks import Progress, silent
 from badpix.numerics import clipping, neighbors
+from badpix.settings.flats import FlatSettings
 
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
 LAST_GROUPS = 4  # groups of the flux check
@@ -126,7 +127,7 @@ def find_types_documented(is_open: Bool, dead: Bool, candidates: Bool) -> dict[s
 
 def search(
     rates: Sequence[Exposure],
-    p: Mapping[str, Any],
+    p: FlatSettings,
     *,
     reference: Bool | None = None,
     uncals: Sequence[Exposure] = (),
@@ -161,9 +162,9 @@ def search(
     detector = rates[0].detector
     reference = read_reference_pixels(rates[0]) if reference is None else reference
     region = bounding_box(~reference)
-    samples = normalize.measure_samples(rates, ~reference, p["lamp_scaling"])
+    samples = normalize.measure_samples(rates, ~reference, p.lamp_scaling)
     mean, count = normalize.measure_mean(
-        samples, sigma=p["flat_mean_sigma_threshold"], memory=memory, executor=executor, tick=tick
+        samples, sigma=p.flat_mean_sigma_threshold, memory=memory, executor=executor, tick=tick
     )
     mean[reference] = np.nan
     norm, coupling = _normalised(mean[region], p, detector.ipc)
@@ -171,8 +172,8 @@ def search(
     found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
     found.notes.append(f"interpixel coupling taken as {coupling}")
     found.notes += _notes_on_pile(norm, p, detector)
-    if p["run_dead_flux_check"] and p["dead_search"]:
-        _check_flux(found, uncals, region, p["flux_check"], memory)
+    if p.run_dead_flux_check and p.dead_search:
+        _check_flux(found, uncals, region, p.flux_check, memory)
     _keep_wanted(found, p)
     for images in (found.maps, found.evidence.images):
         for name in images:  # one at a time: the frame may be large
@@ -191,10 +192,10 @@ def _check_flux(
     found.evidence.rules.append(Rule("DEAD", "last_groups", "<", limit, "DN", "raw flats collect no light"))
 
 
-def _keep_wanted(found: Detection, p: Mapping[str, Any]) -> None:
+def _keep_wanted(found: Detection, p: FlatSettings) -> None:
     """Drop the types that were not asked for."""
-    unwanted = [] if p["dead_search"] else ["DEAD"]
-    unwanted += [] if p["low_qe_and_open_search"] else ["LOW_QE", "OPEN", "ADJ_OPEN"]
+    unwanted = [] if p.dead_search else ["DEAD"]
+    unwanted += [] if p.low_qe_and_open_search else ["LOW_QE", "OPEN", "ADJ_OPEN"]
     for name in unwanted:
         del found.maps[name]
     found.evidence.rules[:] = [r for r in found.evidence.rules if r.search not in unwanted]
@@ -221,22 +222,22 @@ def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...
     return out
 
 
-def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[NDArray[np.float32], str]:
+def _normalised(mean: Float, p: FlatSettings, table_ipc: float) -> tuple[NDArray[np.float32], str]:
     """The normalised flat without coupled charge, and what the coupling was taken as."""
     norm = normalize.measure_normalised(
         mean,
-        method=p["flat_mean_normalization_method"],
-        smoothing=p["smoothing_type"],
-        width=p["smoothing_box_width"],
-        edges=p["smoothing_edges"],
-        sigma=p["flat_mean_sigma_threshold"],
-        mask_sigma=p["mask_sigma"],
-        iterations=p["mask_iterations"],
+        method=p.flat_mean_normalization_method,
+        smoothing=p.smoothing_type,
+        width=p.smoothing_box_width,
+        edges=p.smoothing_edges,
+        sigma=p.flat_mean_sigma_threshold,
+        mask_sigma=p.mask_sigma,
+        iterations=p.mask_iterations,
     )
-    if p["ipc_correction"] == "none" or p["flat_mean_normalization_method"] == "none":
+    if p.ipc_correction == "none" or p.flat_mean_normalization_method == "none":
         return norm, f"{0:.4f}"
-    if p["ipc_correction"] == "given" and p["ipc_coupling"] is not None:
-        return normalize.correct_ipc(norm, p["ipc_coupling"]), f"{p['ipc_coupling']:.4f}, as given"
+    if p.ipc_correction == "given" and p.ipc_coupling is not None:
+        return normalize.correct_ipc(norm, p.ipc_coupling), f"{p.ipc_coupling:.4f}, as given"
     bright = normalize.measure_ipc_of_bright(norm)
     rho = normalize.measure_ipc(norm, table_ipc if bright is None else bright)
     how = "measured on bright pixels" if rho == bright else "measured on dead pixels"
@@ -245,14 +246,14 @@ def _normalised(mean: Float, p: Mapping[str, Any], table_ipc: float) -> tuple[ND
     ), f"{rho:.4f}, {'the constant of the detector' if rho == table_ipc else how}"
 
 
-def find_flat_types(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> Detection:
+def find_flat_types(norm: Float, p: FlatSettings, detector: detectors.Detector) -> Detection:
     """All four types in a normalised flat, with the rules and images they were decided on."""
-    max_dead, max_low = dead_limit(p, detector), p["max_low_qe_norm_signal"]
-    unit = "DN/s" if p["flat_mean_normalization_method"] == "none" else "of the surroundings"
+    max_dead, max_low = dead_limit(p, detector), p.max_low_qe_norm_signal
+    unit = "DN/s" if p.flat_mean_normalization_method == "none" else "of the surroundings"
     dead_level = max_dead
-    if p["dead_definition"] == "search_type" and p["dead_search_type"] == "sigma_rate":
-        mu, sd = clipping.clip_values(norm, sigma=p["flat_mean_sigma_threshold"], iterations=5)
-        dead_level = mu - p["dead_sigma_threshold"] * sd
+    if p.dead_definition == "search_type" and p.dead_search_type == "sigma_rate":
+        mu, sd = clipping.clip_values(norm, sigma=p.flat_mean_sigma_threshold, iterations=5)
+        dead_level = mu - p.dead_sigma_threshold * sd
     dead, low = find_below(norm, limit=dead_level), find_below(norm, limit=max_low)
     little = "responds to less of the light than this"
     rules = [
@@ -265,41 +266,41 @@ def find_flat_types(norm: Float, p: Mapping[str, Any], detector: detectors.Detec
     is_open = _find_open(norm, low, candidates, p, found)
     found.evidence.images["open_near"] = neighbors.grow(is_open)
     rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
-    if p["exclusive_types"]:
+    if p.exclusive_types:
         found.maps |= find_types_exclusive(is_open, dead, low)
     else:
         found.maps |= find_types_documented(is_open, dead, candidates)
     return found
 
 
-def _find_open(norm: Float, low: Bool, candidates: Bool, p: Mapping[str, Any], found: Detection) -> Bool:
+def _find_open(norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found: Detection) -> Bool:
     """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
     images, rules = found.evidence.images, found.evidence.rules
-    if p["open_test"] == "neighbours":
+    if p.open_test == "neighbours":
         images["lowest_side"] = measure_lowest_side(norm, candidates)
-        limit = p["max_open_adj_norm_signal"]
+        limit = p.max_open_adj_norm_signal
         rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbours are brighter than this"))
         return find_above(images["lowest_side"], limit=limit)
     center, spread = clipping.median_mad(norm)
     excess, number = measure_open_excess(norm, low, center=center)
     limits = np.full(norm.shape, np.nan, np.float32)
-    limits[low] = np.maximum(p["min_open_excess"], p["open_sigma"] * spread / np.sqrt(np.maximum(number[low], 1)))
+    limits[low] = np.maximum(p.min_open_excess, p.open_sigma * spread / np.sqrt(np.maximum(number[low], 1)))
     images |= {"open_excess": excess, "open_limit": limits}
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
-    if p["open_sigma"] * spread / 2 > OPEN_CONTRAST:
+    if p.open_sigma * spread / 2 > OPEN_CONTRAST:
         found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
     brighter = low & find_above(excess - limits, limit=0.0)
     images["open_own"] = measure_own_excess(norm, low, brighter, excess, center=center)
     text = "so do those that touch no other OPEN pixel"
-    rules.append(Rule("OPEN", "open_own", ">", p["min_open_excess"], "", text))
-    return brighter & find_above(images["open_own"], limit=p["min_open_excess"])
+    rules.append(Rule("OPEN", "open_own", ">", p.min_open_excess, "", text))
+    return brighter & find_above(images["open_own"], limit=p.min_open_excess)
 
 
-def dead_limit(p: Mapping[str, Any], detector: detectors.Detector) -> float:
+def dead_limit(p: FlatSettings, detector: detectors.Detector) -> float:
     """The value of `max_dead_norm_signal`, or what none stands for at this detector."""
-    if p["max_dead_norm_signal"] is not None:
-        return float(p["max_dead_norm_signal"])
-    plain = p["flat_mean_normalization_method"] == "none"
+    if p.max_dead_norm_signal is not None:
+        return float(p.max_dead_norm_signal)
+    plain = p.flat_mean_normalization_method == "none"
     return detector.max_dead_rate if plain and detector.max_dead_rate is not None else 0.05
 
 
@@ -332,8 +333,8 @@ def measure_last_groups(uncals: Sequence[Exposure], region: tuple[slice, slice],
     return np.where(dead, total[region], np.nan).astype(np.float32)
 
 
-def _notes_on_samples(samples: Sequence[normalize.Sample], p: Mapping[str, Any]) -> list[str]:
-    n, sigma = len(samples), p["flat_mean_sigma_threshold"]
+def _notes_on_samples(samples: Sequence[normalize.Sample], p: FlatSettings) -> list[str]:
+    n, sigma = len(samples), p.flat_mean_sigma_threshold
     if n == 1:
         return ["one flat only: cosmic rays can't be told from the flat, and nothing is clipped"]
     if (n - 1) / np.sqrt(n) < sigma:  # the largest deviation possible among n samples
@@ -341,8 +342,8 @@ def _notes_on_samples(samples: Sequence[normalize.Sample], p: Mapping[str, Any])
     return []
 
 
-def _notes_on_pile(norm: Float, p: Mapping[str, Any], detector: detectors.Detector) -> list[str]:
-    if p["ipc_correction"] != "auto" or p["flat_mean_normalization_method"] == "none":
+def _notes_on_pile(norm: Float, p: FlatSettings, detector: detectors.Detector) -> list[str]:
+    if p.ipc_correction != "auto" or p.flat_mean_normalization_method == "none":
         return []
     number, level = normalize.measure_pile(norm, above=dead_limit(p, detector))
     if not number:

@@ -23,6 +23,7 @@ from badpix.ifu.residuals import solve_hit_limit, solve_thresholds
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.io.fits import bands
+from badpix.settings.ifu import IfuSettings
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
@@ -88,20 +89,20 @@ class Plan:
     level: ifu_noise.Level | None = None
 
 
-def make_plan(exposures: list[Exposure], p: Mapping[str, Any]) -> Plan:
+def make_plan(exposures: list[Exposure], p: IfuSettings) -> Plan:
     """Parameters of the significance search in the form that bands use."""
-    structure = p["protect_structure"]
+    structure = p.protect_structure
     if structure is None:
         structure = 0.3 if is_dithered(exposures) else 0.6
     names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
     return Plan(
         exposures=exposures,
-        kernel=odd(p["kernel_size"]),
-        window=odd(p["moved_window"]),
-        noise=p["noise"],
-        options={name: p[name] for name in names} | {"protect_structure": structure},
-        thresholds=solve_thresholds(len(exposures), p["false_alarm"]),
-        hit_limit=solve_hit_limit(p["false_alarm"]),
+        kernel=odd(p.kernel_size),
+        window=odd(p.moved_window),
+        noise=p.noise,
+        options={name: getattr(p, name) for name in names} | {"protect_structure": structure},
+        thresholds=solve_thresholds(len(exposures), p.false_alarm),
+        hit_limit=solve_hit_limit(p.false_alarm),
         usual_err=tuple(measure_usual_err(e.cal) for e in exposures),
     )
 

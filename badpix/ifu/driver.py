@@ -27,7 +27,8 @@ from badpix.io import flagged_copy
 from badpix.io.associations import Association
 from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
-from badpix.settings import param
+from badpix.settings.ifu import IfuSettings
+from badpix.settings.param import as_text
 
 Say = Callable[[str], None]
 
@@ -37,7 +38,7 @@ _SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
 
 def flag_association(
     association: Association,
-    p: Mapping[str, Any],
+    p: IfuSettings,
     output_dir: str | Path,
     *,
     overwrite: bool = False,
@@ -96,7 +97,7 @@ def flag_association(
         targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
         groups = by_detector(exposures)
         products = {}
-        if p["save_intermediate_results"] and len(exposures) >= 2:
+        if p.save_intermediate_results and len(exposures) >= 2:
             products = {d: directory / ifu_products.name(association, d) for d in groups}
         for exposure in exposures:
             flagged_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
@@ -109,23 +110,22 @@ def flag_association(
         else:
             for detector, group in groups.items():
                 word = "exposure" if len(group) == 1 else "exposures"
-                say(f"{detector}: {len(group)} {word}, threshold by {p['threshold_method']}")
+                say(f"{detector}: {len(group)} {word}, threshold by {p.threshold_method}")
                 found.append(find_detector(detector, group, p, executor=executor, memory=memory))
                 for text in found[-1].notes:
                     note(f"{detector}: {text}")
                 if look is not None:
                     look(found[-1])
-        check_share(found, p["max_flagged"])
+        check_share(found, p.max_flagged)
         counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
         return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
 
 
-def history_lines(p: Mapping[str, Any]) -> list[str]:
+def history_lines(p: IfuSettings) -> list[str]:
     """HISTORY lines for the outputs: the code and all parameters."""
     from badpix.io.provenance import code_version
 
-    sec = param.section("ifu")
-    return [f"badpix {code_version()} outlier ifu", *(f"ifu.{k} = {param.as_text(p[k])}" for k in sec.names)]
+    return [f"badpix {code_version()} outlier ifu", *(f"ifu.{k} = {as_text(v)}" for k, v in p.items())]
 
 
 def check_share(found: Iterable[Found], max_flagged: float) -> None:
@@ -152,7 +152,7 @@ def _write(
     found: list[Found],
     targets: Mapping[Path, Path],
     products: Mapping[str, Path],
-    p: Mapping[str, Any],
+    p: IfuSettings,
     overwrite: bool,
     history: list[str],
     executor: Executor | None,

@@ -52,16 +52,16 @@ def write_differences(path: Path, final: str, first: Exposure, exposures: list[E
     """
     smallest, _ = measure_detector(exposures)
     ranked = measure_ratio(
-        smallest, kernel_size=p["kernel_size"], threshold_percent=p["threshold_percent"], everywhere=True
+        smallest, kernel_size=p.kernel_size, threshold_percent=p.threshold_percent, everywhere=True
     )
     header = first.cal.primary.copy()
     header.setdefault("FILENAME", "")
     set_text(header, "FILENAME", final)
     header["DATAMODL"] = "OutlierIFUOutputModel"
-    rows, columns = odd(p["kernel_size"])
+    rows, columns = odd(p.kernel_size)
     header["KERNXSZ"] = (rows, "outlier detection kernel x size")
     header["KERNYSZ"] = (columns, "outlier detection kernel y size")
-    header["THRSPRC"] = (p["threshold_percent"], "outlier detection threshold percent")
+    header["THRSPRC"] = (p.threshold_percent, "outlier detection threshold percent")
     with path.open("wb") as out:
         out.write(header.tostring().encode("ascii"))
         shape = (len(exposures), *exposures[0].cal.shape)

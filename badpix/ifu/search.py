@@ -10,7 +10,6 @@ Rows are read and searched in bands: :mod:`badpix.ifu.bands`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +33,7 @@ from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
 from badpix.io.tasks import Spread, run_in_order
+from badpix.settings.ifu import IfuSettings
 
 THREADS = 2  # for what leaves the interpreter free: sorting, writing
 
@@ -64,7 +64,7 @@ class Found:
 def find_detector(
     detector: str,
     exposures: list[Exposure],
-    p: Mapping[str, Any],
+    p: IfuSettings,
     *,
     executor: Executor | None = None,
     memory: int | None = None,
@@ -78,7 +78,7 @@ def find_detector(
     DataError
         If an exposure has no usable pixel.
     """
-    if p["threshold_method"] == "false_alarm":
+    if p.threshold_method == "false_alarm":
         return find_significant(detector, exposures, p, executor, memory)
     return find_ranked(detector, exposures, p, executor)
 
@@ -86,21 +86,21 @@ def find_detector(
 # --- the documented search -------------------------------------------------------------------------------
 
 
-def find_ranked(detector: str, exposures: list[Exposure], p: Mapping[str, Any], executor: Executor | None) -> Found:
+def find_ranked(detector: str, exposures: list[Exposure], p: IfuSettings, executor: Executor | None) -> Found:
     """The documented search on one detector."""
     smallest, usable = measure_detector(exposures, executor)
     with ThreadPoolExecutor(THREADS) as threads:
         ranked = measure_ratio(
-            smallest, kernel_size=p["kernel_size"], threshold_percent=p["threshold_percent"], threads=threads
+            smallest, kernel_size=p.kernel_size, threshold_percent=p.threshold_percent, threads=threads
         )
     with np.errstate(invalid="ignore"):
         flagged = {"percentile": np.flatnonzero(ranked.ratio > ranked.limit)}
-    if p["ifu_second_check"]:
+    if p.ifu_second_check:
         flagged["second_check"] = np.flatnonzero(np.isnan(smallest))
     found = Found(
         detector, exposures, [flagged] * len(exposures), usable, ~np.isnan(smallest), axis_across(exposures)
     )
-    found.statistics |= {"limit_ratio": ranked.limit, "kernel_size": odd(p["kernel_size"])}
+    found.statistics |= {"limit_ratio": ranked.limit, "kernel_size": odd(p.kernel_size)}
     return found
 
 
@@ -123,13 +123,13 @@ def measure_detector(exposures: list[Exposure], executor: Executor | None = None
 
 
 def find_significant(
-    detector: str, exposures: list[Exposure], p: Mapping[str, Any], executor: Executor | None, memory: int | None
+    detector: str, exposures: list[Exposure], p: IfuSettings, executor: Executor | None, memory: int | None
 ) -> Found:
     """The significance search on one detector, in bands of rows."""
     plan = make_plan(exposures, p)
     shape = exposures[0].cal.shape
     level = Level(1.0, 1.0)
-    if p["noise"] != "err":
+    if p.noise != "err":
         samples = list(
             run_in_order(executor, Spread(partial(sample_band, plan)), sample_bands(shape, len(exposures)))
         )
@@ -145,7 +145,7 @@ def find_significant(
     found.statistics |= _statistics(plan, p, parts)
     found.notes += _remarks(exposures, plan, p)
     found.plan = plan
-    if p["ifu_second_check"]:
+    if p.ifu_second_check:
         pixels = np.flatnonzero(np.isnan(measure_detector(exposures, executor)[0]))
         for flagged in found.flagged:
             flagged["second_check"] = pixels
@@ -165,27 +165,27 @@ def _collect(detector: str, exposures: list[Exposure], parts: list[BandResult]) 
     return found
 
 
-def _statistics(plan: Plan, p: Mapping[str, Any], parts: list[BandResult]) -> dict[str, Any]:
+def _statistics(plan: Plan, p: IfuSettings, parts: list[BandResult]) -> dict[str, Any]:
     """Numbers for the summary: limits, noise level, expected false alarms."""
     assert plan.level is not None
     n = len(plan.exposures)
     ny, nx = plan.exposures[0].cal.shape
     repeated = 1 + max(0, n - 1 - n // 2) if n >= 2 else 0
-    tests = repeated + bool(p["single"] if n >= 2 else p["lone_exposure"])
+    tests = repeated + bool(p.single if n >= 2 else p.lone_exposure)
     return {
         "noise_over_err": round(plan.level.scale, 4),
         "noisy_percent": round(100 * sum(part.noisy for part in parts) / (ny * nx), 3),
         "protect_structure": plan.options["protect_structure"],
         "limit_single": round(float(plan.thresholds[1, 1]), 3),
-        "limit_persistent": round(max(float(plan.thresholds[n, n]), p["min_sigma"]), 3),
-        "expected_false_per_exposure": round(p["false_alarm"] * tests * ny * nx, 2),
+        "limit_persistent": round(max(float(plan.thresholds[n, n]), p.min_sigma), 3),
+        "expected_false_per_exposure": round(p.false_alarm * tests * ny * nx, 2),
     }
 
 
-def _remarks(exposures: list[Exposure], plan: Plan, p: Mapping[str, Any]) -> list[str]:
+def _remarks(exposures: list[Exposure], plan: Plan, p: IfuSettings) -> list[str]:
     notes = []
     if len(exposures) == 1:
-        done = "searched by its own neighbours alone" if p["lone_exposure"] else "not searched (see lone_exposure)"
+        done = "searched by its own neighbours alone" if p.lone_exposure else "not searched (see lone_exposure)"
         notes.append(f"a single exposure: {done}; outliers can't be told from sources by other exposures")
     elif not is_dithered(exposures):
         notes.append(
@@ -193,7 +193,7 @@ def _remarks(exposures: list[Exposure], plan: Plan, p: Mapping[str, Any]) -> lis
             f"structure is protected with {plan.options['protect_structure']:g}; "
             "expect more false flags on bright sources than in dithered exposures"
         )
-    elif not has_pointings(exposures) and p["protect_structure"] is None:
+    elif not has_pointings(exposures) and p.protect_structure is None:
         notes.append(
             "not all exposures have XOFFSET and YOFFSET, or RA_V1 and DEC_V1: they are taken as dithered; "
             "if they have one pointing, protect_structure 0.6 is safer"

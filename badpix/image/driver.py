@@ -75,7 +75,8 @@ from badpix.io.cal import CalFile
 from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
 from badpix.io.tasks import run_in_order
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
+from badpix.settings.param import as_text
 
 DEFAULT_MEMORY = 700 << 20
 
@@ -83,7 +84,7 @@ DEFAULT_MEMORY = 700 << 20
 def flag_images(
     association: Association,
     output_dir: str | Path,
-    p: dict[str, Any],
+    p: ImageSettings,
     *,
     overwrite: bool = False,
     max_memory: int = DEFAULT_MEMORY,
@@ -124,7 +125,7 @@ def _flag(
     association: Association,
     cals: Sequence[CalFile],
     output_dir: Path,
-    p: dict[str, Any],
+    p: ImageSettings,
     overwrite: bool,
     max_memory: int,
     executor: Executor | None,
@@ -142,7 +143,7 @@ def _flag(
     if len(set(groups)) < 2:
         return _copy_all(association, cals, targets, overwrite, talker, p)
     with open_shelf(output_dir) as shelf:
-        if p["resample_data"]:
+        if p.resample_data:
             found, facts = _search_resampled(
                 association, cals, groups, shelf, output_dir, p, max_memory, executor, talker
             )
@@ -160,19 +161,18 @@ def _flag(
     return targets, summarise(association, cals, groups, found, counts, facts, p, talker)
 
 
-def _check_values(p: dict[str, Any]) -> None:
-    parse_good_bits(p["good_bits"])
-    resample.parse_fillval(p["fillval"])
-    if p["pixmap_order"] == 2:
+def _check_values(p: ImageSettings) -> None:
+    parse_good_bits(p.good_bits)
+    resample.parse_fillval(p.fillval)
+    if p.pixmap_order == 2:
         raise UsageError("image.pixmap_order: found 2, expected 1 or 3")
-    if p["sharpen_size"] % 2 == 0:
-        raise UsageError(f"image.sharpen_size: found {p['sharpen_size']}, expected an odd number")
+    if p.sharpen_size % 2 == 0:
+        raise UsageError(f"image.sharpen_size: found {p.sharpen_size}, expected an odd number")
 
 
-def history(p: dict[str, Any]) -> list[str]:
+def history(p: ImageSettings) -> list[str]:
     """HISTORY of a `_crf` file."""
-    sec = param.section("image")
-    values = [f"{q.name}={param.as_text(p[q.name])}" for q in sec.params]
+    values = [f"{k}={as_text(v)}" for k, v in p.items()]
     return [f"outlier image, badpix {__version__}", *values]
 
 
@@ -182,7 +182,7 @@ def _copy_all(
     targets: Sequence[Path],
     overwrite: bool,
     talker: Talker,
-    p: dict[str, Any],
+    p: ImageSettings,
 ) -> tuple[list[Path], dict[str, Any]]:
     """One group: nothing to compare with; the exposures are copied and marked as skipped."""
     talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
@@ -210,7 +210,7 @@ def _search_resampled(
     group_names: Sequence[str],
     shelf: Shelf,
     output_dir: Path,
-    p: dict[str, Any],
+    p: ImageSettings,
     max_memory: int,
     executor: Executor | None,
     talker: Talker,
@@ -221,22 +221,22 @@ def _search_resampled(
     windows = find_windows(images, talker)
     rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
     images, sky = set_skies(images, grid, p, executor, talker)
-    products = image_products.Target(output_dir, association.asn_id) if p["save_intermediate_results"] else None
+    products = image_products.Target(output_dir, association.asn_id) if p.save_intermediate_results else None
     shallow = find_shallow(images, p, executor, talker)
     angles = find_angles(images, p, talker)
     persistent = find_persistent(images, p, executor, talker)
     plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))
-    write_planes(shelf, windows, grid.shape, rows=rows, others=p["reference"] == "others")
+    write_planes(shelf, windows, grid.shape, rows=rows, others=p.reference == "others")
     for angle in sorted(set(angles)) if any(angles) else ():
         kin = [g for g, a in enumerate(angles) if a == angle]
         write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=angle_suffix(angle))
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
-    sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p["audit_snr"]) if p["audit"] else plan.sources
+    sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p.audit_snr) if p.audit else plan.sources
     deep = [g for g in range(len(windows)) if g not in shallow]
-    pair_sigma = measure_pair_sigma(shelf, windows, deep) if p["reference"] == "others" else 0.0
+    pair_sigma = measure_pair_sigma(shelf, windows, deep) if p.reference == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
     plan = replace(plan, pair_sigma=pair_sigma, angles=turned, sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
@@ -259,7 +259,7 @@ def _search_direct(
     cals: Sequence[CalFile],
     shelf: Shelf,
     output_dir: Path,
-    p: dict[str, Any],
+    p: ImageSettings,
     max_memory: int,
     talker: Talker,
 ) -> tuple[list[Found], dict[str, Any]]:
@@ -274,20 +274,20 @@ def _search_direct(
     windows = [whole] * len(cals)
     for number, cal in enumerate(cals):
         sci = io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False)
-        sci[find_low_weight(read_weight(cal, p), maskpt=p["maskpt"])] = np.nan
+        sci[find_low_weight(read_weight(cal, p), maskpt=p.maskpt)] = np.nan
         shelf.write(mosaic_name(number), sci)
     rows = tile_rows(shape[1], len(cals), max_memory - BASE_MEMORY)
     write_planes(shelf, windows, shape, rows=rows, others=False)
     median, _, _ = build_reference(
         shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
     )
-    if p["save_intermediate_results"]:
+    if p.save_intermediate_results:
         products = image_products.Target(output_dir, association.asn_id)
         image_products.write_direct_median(products, cals[0], median)
     found = []
     for number, cal in enumerate(cals):
         sci, err = (io_cal.read_rows(cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
-        flagged = find_unresampled(sci, err, median, snr=p["snr"][0])
+        flagged = find_unresampled(sci, err, median, snr=p.snr[0])
         shelf.write(flags_name(number), np.packbits(flagged))
         found.append(Found(number, {"flagged": int(np.count_nonzero(flagged))}))
     talker.say("compared without resampling: one pass against the median of all exposures")

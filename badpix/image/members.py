@@ -34,6 +34,7 @@ from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
+from badpix.settings.image import ImageSettings
 
 EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
 SAME = ("TELESCOP", "INSTRUME", "EXP_TYPE", "FILTER", "PUPIL")  # keywords that the members share
@@ -152,7 +153,7 @@ def place_images(
     association: Association,
     cals: Sequence[CalFile],
     group_names: Sequence[str],
-    p: dict[str, Any],
+    p: ImageSettings,
     talker: Talker,
 ) -> tuple[list[Image], Grid]:
     """The output grid, and each image with its pixel map and window on it."""
@@ -164,12 +165,12 @@ def place_images(
         try:
             pixel_map = fit_pixel_map(
                 geometry.sky, grid, cal.shape, geometry.bounds,
-                stepsize=p["pixmap_stepsize"], order=p["pixmap_order"],
+                stepsize=p.pixmap_stepsize, order=p.pixmap_order,
             )  # fmt: skip
         except DataError as error:
             raise DataError(f"{cal.path}: {error}") from None
         window = find_window(pixel_map, grid)
-        subtract, compare = read_background(cal, p["backg"], documented=p["test"] == "documented")
+        subtract, compare = read_background(cal, p.backg, documented=p.test == "documented")
         group = order.index(group_names[number])
         roll = read_roll(cal, geometry)
         images.append(
@@ -183,13 +184,13 @@ def place_images(
     return images, grid
 
 
-def find_angles(images: Sequence[Image], p: dict[str, Any], talker: Talker) -> list[int]:
+def find_angles(images: Sequence[Image], p: ImageSettings, talker: Talker) -> list[int]:
     """The class of roll angles of each group (that of its first image)."""
     groups = max(i.group for i in images) + 1
-    if p["roll_tolerance"] is None or p["reference"] != "others":
+    if p.roll_tolerance is None or p.reference != "others":
         return [0] * groups
     rolls = [next(i.roll for i in images if i.group == g) for g in range(groups)]
-    classes = sort_angles(rolls, tolerance=p["roll_tolerance"])
+    classes = sort_angles(rolls, tolerance=p.roll_tolerance)
     if any(classes):
         means = [float(np.median([r for r, c in zip(rolls, classes, strict=True) if c == k])) for k in set(classes)]
         told = ", ".join(f"{classes.count(k)} at {m:.1f}" for k, m in zip(sorted(set(classes)), means, strict=True))
@@ -304,11 +305,11 @@ def _mb(size: float) -> str:
 
 
 def set_skies(
-    images: list[Image], grid: Grid, p: dict[str, Any], executor: Executor | None, talker: Talker
+    images: list[Image], grid: Grid, p: ImageSettings, executor: Executor | None, talker: Talker
 ) -> tuple[list[Image], dict[str, Any]]:
     """The images with the sky that is taken off each: from keywords, or matched."""
     told = [_has_level(image.cal) for image in images]
-    match = p["sky_match"] == "always" or (p["sky_match"] == "auto" and not all(told))
+    match = p.sky_match == "always" or (p.sky_match == "auto" and not all(told))
     if not match:
         return images, {"matched": False, "levels": [i.subtract for i in images]}
     tables = list(run_in_order(executor, measure_sky_cells, [(image, grid.shape[1], p) for image in images]))
@@ -322,20 +323,20 @@ def set_skies(
 
 
 def find_shallow(
-    images: Sequence[Image], p: dict[str, Any], executor: Executor | None, talker: Talker
+    images: Sequence[Image], p: ImageSettings, executor: Executor | None, talker: Talker
 ) -> frozenset[int]:
     """Groups whose median ERR exceeds ``reference_noise`` times the median over groups.
 
     Where the median of the others is the mean of two, or the lower one of them, one shallow exposure sets its noise.
     """
     groups = max(i.group for i in images) + 1
-    if p["reference_noise"] is None or p["reference"] != "others" or groups < 3:
+    if p.reference_noise is None or p.reference != "others" or groups < 3:
         return frozenset()
     levels = np.array(list(run_in_order(executor, measure_noise_level, [i.cal for i in images])))
     members = np.array([i.group for i in images])
     noise = np.array([np.median(levels[members == g]) for g in range(groups)])
     ratio = noise / clipping.median_mad(noise)[0]
-    shallow = np.flatnonzero(ratio > p["reference_noise"])
+    shallow = np.flatnonzero(ratio > p.reference_noise)
     for g in shallow:
         first = images[int(np.argmax(members == g))].cal.path.name
         talker.note(f"{first}: {ratio[g]:.1f} times as noisy as the others, which are compared without its group")
@@ -356,11 +357,11 @@ def _has_level(cal: CalFile) -> bool:
     )
 
 
-def measure_sky_cells(task: tuple[Image, int, dict[str, Any]]) -> image_sky.Cells:
+def measure_sky_cells(task: tuple[Image, int, ImageSettings]) -> image_sky.Cells:
     """Task: the cell levels of one image."""
     image, columns, p = task
     sci = io_cal.read_rows(image.cal, "SCI").astype(np.float32, copy=False)
-    bad = np.uint32(parse_good_bits(p["good_bits"]))
+    bad = np.uint32(parse_good_bits(p.good_bits))
     good = (io_cal.read_rows(image.cal, "DQ") & bad) == 0
     assert image.pixel_map is not None
     return image_sky.measure_cells(sci, good, image.pixel_map, columns)

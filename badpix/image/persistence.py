@@ -34,6 +34,7 @@ from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
+from badpix.settings.image import ImageSettings
 
 MOVED = 0.4  # pixels of dither, below which a source stays on its pixels
 SHARE = 0.75  # of the exposures
@@ -122,10 +123,10 @@ def detector_key(cal: CalFile) -> str:
     return f"{cal.keyword('DETECTOR')} {cal.shape} {start}"
 
 
-def find_persistent(images: Sequence[Image], p: dict[str, Any], executor: Executor | None, talker: Talker) -> Places:
+def find_persistent(images: Sequence[Image], p: ImageSettings, executor: Executor | None, talker: Talker) -> Places:
     """The pixels that shine in all exposures of their detector while the sky moves, by detector."""
     found: Places = {}
-    if not p["persistent_snr"]:
+    if not p.persistent_snr:
         return found
     detectors: dict[str, list[Image]] = {}
     for image in images:
@@ -133,13 +134,13 @@ def find_persistent(images: Sequence[Image], p: dict[str, Any], executor: Execut
     for name, members in detectors.items():
         if len(members) < 2 or measure_dither(members) < MOVED:
             continue
-        tasks = [(image.cal, p["persistent_snr"]) for image in members]
+        tasks = [(image.cal, p.persistent_snr) for image in members]
         peaks, sigma = zip(*run_in_order(executor, find_exposure_peaks, tasks), strict=True)
         shape = members[0].cal.shape
         maps = (np.unpackbits(part, count=shape[0] * shape[1]).view(bool).reshape(shape) for part in peaks)
         ys, xs = locate(count_peaks(maps, len(members)))
         stamps = list(run_in_order(executor, cut_stamps, [(image.cal, ys, xs) for image in members]))
-        hot = judge_stamps(np.stack(stamps), np.array(sigma), snr=p["persistent_snr"])
+        hot = judge_stamps(np.stack(stamps), np.array(sigma), snr=p.persistent_snr)
         if hot.any():
             found[name] = ys[hot], xs[hot]
     if found:

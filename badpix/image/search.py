@@ -42,6 +42,7 @@ from badpix.image.weights import measure_weight, measure_weight_limit, parse_goo
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
+from badpix.settings.image import ImageSettings
 
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
@@ -53,7 +54,7 @@ class Plan:
     shelf: Shelf
     grid: Grid
     windows: list[Window]  # of the groups
-    p: dict[str, Any]
+    p: ImageSettings
     shallow: frozenset[int] = frozenset()  # groups that are no reference
     pair_sigma: float = 0.0
     angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
@@ -90,7 +91,7 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     """
     plan, images = task
     p, window = plan.p, plan.windows[images[0].group]
-    drizzle = resample.start_drizzle(window, kernel=p["kernel"], fillval=resample.parse_fillval(p["fillval"]))
+    drizzle = resample.start_drizzle(window, kernel=p.kernel, fillval=resample.parse_fillval(p.fillval))
     for image in images:
         assert image.pixel_map is not None
         hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
@@ -99,7 +100,7 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     mosaic, weight = drizzle.out_img, drizzle.out_wht
     if plan.products is not None:
         image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
-    limit = measure_weight_limit(weight, maskpt=p["maskpt"])
+    limit = measure_weight_limit(weight, maskpt=p.maskpt)
     with np.errstate(invalid="ignore"):
         mosaic[weight < np.float32(limit)] = np.nan
     if images[0].group in plan.shallow:
@@ -112,7 +113,7 @@ def _drizzle_rows(
     drizzle: Any,
     image: Image,
     window: Window,
-    p: dict[str, Any],
+    p: ImageSettings,
     rows: slice,
     inner: slice,
     hot: tuple[NDArray, NDArray] | None,
@@ -127,20 +128,20 @@ def _drizzle_rows(
     if hot is not None:
         here = (hot[0] >= rows.start) & (hot[0] < rows.stop)
         weight[hot[0][here] - rows.start, hot[1][here]] = 0
-    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p["pixfrac"], rows=inner)
+    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
 
 
-def read_weight(cal: CalFile, p: dict[str, Any], rows: slice = slice(None)) -> NDArray:
+def read_weight(cal: CalFile, p: ImageSettings, rows: slice = slice(None)) -> NDArray:
     """Drizzle weights of rows of one image."""
-    bad_bits = parse_good_bits(p["good_bits"])
-    use_variance = p["weight_type"] == "ivm" and cal.find("VAR_RNOISE") is not None
+    bad_bits = parse_good_bits(p.good_bits)
+    use_variance = p.weight_type == "ivm" and cal.find("VAR_RNOISE") is not None
     seconds = cal.primary.get("TMEASURE", cal.primary.get("EFFEXPTM", 1.0))
     start, stop, _ = rows.indices(cal.shape[0])
     return measure_weight(
         io_cal.read_rows(cal, "DQ", start, stop) if bad_bits else None,
         io_cal.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
         shape=(stop - start, cal.shape[1]),
-        weight_type=p["weight_type"],
+        weight_type=p.weight_type,
         bad_bits=bad_bits,
         exposure_time=float(seconds),
     )
@@ -156,9 +157,9 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     assert image.pixel_map is not None
     reference, cover, foreign = build_reference(
         plan.shelf, plan.windows, image.group, plan.grid.shape,
-        others=p["reference"] == "others",
-        agree_sigma=p["agree_sigma"],
-        agree_gradient=p["agree_gradient"],
+        others=p.reference == "others",
+        agree_sigma=p.agree_sigma,
+        agree_gradient=p.agree_gradient,
         pair_sigma=plan.pair_sigma,
         kin=angle_suffix(plan.angles[image.group]) if plan.angles else "",
     )  # fmt: skip
@@ -167,14 +168,14 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     if foreign is not None and foreign.any():
         slack = measure_envelope(_other_angles(plan, image.group), foreign, sigma=plan.pair_sigma)
     model, others, slack = blot_bands(
-        reference, None if plain else cover, window, image.pixel_map, interp=p["blot_interp"], slack=slack
+        reference, None if plain else cover, window, image.pixel_map, interp=p.blot_interp, slack=slack
     )
     del reference, cover, foreign
     if plan.products is not None:
         image_products.write_blot(plan.products, image.cal, model)
     if plain:
         sci, err = (io_cal.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
-        flagged = find_documented(sci, err, model, image.compare, snr=p["snr"], scale=p["scale"])
+        flagged = find_documented(sci, err, model, image.compare, snr=p.snr, scale=p.scale)
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
         flagged, found = _search_closely(plan, image, model, others, slack)
@@ -182,10 +183,10 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     return found
 
 
-def is_plain(p: dict[str, Any]) -> bool:
+def is_plain(p: ImageSettings) -> bool:
     """Whether nothing but the documented rule is asked for."""
-    ours = p["sharpen"] or p["noise"] != "exposure" or p["audit"] or p["single_coverage"] != "none"
-    return p["test"] == "documented" and not ours
+    ours = p.sharpen or p.noise != "exposure" or p.audit or p.single_coverage != "none"
+    return p.test == "documented" and not ours
 
 
 def flags_name(number: int) -> str:
@@ -218,12 +219,12 @@ def _search_closely(
     sci[~good] = np.nan
     var_rnoise, var_poisson = (_read_optional(image.cal, name) for name in ("VAR_RNOISE", "VAR_POISSON"))
     sigma = replace_bad_error(err, var_rnoise, var_poisson)
-    raw_err = err if p["test"] == "documented" and p["noise"] == "exposure" else None
+    raw_err = err if p.test == "documented" and p.noise == "exposure" else None
     residual = sci - np.float32(image.compare) - model
     scatter = np.float32(measure_scatter(residual, sigma))
     model, residual = _sharpen(model, residual, sigma * scatter, others, p, found)
     expected = sigma
-    if p["noise"] != "exposure":
+    if p.noise != "exposure":
         expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
     del var_rnoise, var_poisson, err
     with np.errstate(invalid="ignore"):
@@ -232,18 +233,18 @@ def _search_closely(
     residual -= np.float32(found.residual_sky)
     factors, found.unusual = measure_noise_factors(residual, expected, flat, others)
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
-    noise = combine_noise(p["noise"], sigma, expected, factors, others)
+    noise = combine_noise(p.noise, sigma, expected, factors, others)
     del flat
     flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, slack, found)
     if plan.persistent:
         flagged |= _flag_persistent(plan, image, flagged, good, found)
-    if p["audit"]:
+    if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
-            audit_loss=p["audit_loss"],
+            audit_loss=p.audit_loss,
         )  # fmt: skip
     found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
-    if p["single_coverage"] == "sharpness":
+    if p.single_coverage == "sharpness":
         found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
     found.counts["flagged"] = int(np.count_nonzero(flagged))
     found.counts["single_coverage_pixels"] = int(np.count_nonzero((others == 0) & good))
@@ -267,14 +268,14 @@ def _read_optional(cal: CalFile, name: str) -> NDArray | None:
 
 
 def _sharpen(
-    model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: dict[str, Any], found: Found
+    model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: ImageSettings, found: Found
 ) -> tuple[NDArray, NDArray]:
     """The sharpened model and what is left of the exposure, if there are enough steep pixels to learn from."""
-    if not p["sharpen"] or not (others >= 2).any():
+    if not p.sharpen or not (others >= 2).any():
         return model, residual
     derivative = measure_derivative(model)
     derivative[others < 2] = 0
-    fit = fit_sharpening(residual, model, sigma, derivative, size=p["sharpen_size"])
+    fit = fit_sharpening(residual, model, sigma, derivative, size=p.sharpen_size)
     if fit is None:
         found.blunt = True
         return model, residual
@@ -294,7 +295,7 @@ def _level(residual: NDArray, use: NDArray) -> float:
 
 
 def _test(
-    p: dict[str, Any],
+    p: ImageSettings,
     image: Image,
     sci: NDArray,
     raw_err: NDArray | None,
@@ -308,18 +309,18 @@ def _test(
     slack: NDArray | None,
     found: Found,
 ) -> NDArray:
-    if p["test"] == "documented":
+    if p.test == "documented":
         error = noise if raw_err is None else raw_err
-        return find_documented(sci, error, model, image.compare, snr=p["snr"], scale=p["scale"])
+        return find_documented(sci, error, model, image.compare, snr=p.snr, scale=p.scale)
     hits = find_hits(
         residual, model, noise, expected, others, saturated, slack,
-        snr=_product(p["snr"], p["snr_factor"]),
-        scale=_product(p["scale"], p["scale_factor"]),
-        snr_dark=p["snr_dark"],
-        conserve=p["conserve"],
-        protect_sources=p["protect_sources"],
-        stand_out=p["stand_out"],
-        trail_snr=p["trail_snr"],
+        snr=_product(p.snr, p.snr_factor),
+        scale=_product(p.scale, p.scale_factor),
+        snr_dark=p.snr_dark,
+        conserve=p.conserve,
+        protect_sources=p.protect_sources,
+        stand_out=p.stand_out,
+        trail_snr=p.trail_snr,
     )  # fmt: skip
     found.counts |= {
         "bright": int(np.count_nonzero(hits.bright)),
@@ -336,10 +337,10 @@ def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, flo
 
 
 def decide_single_coverage(
-    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: dict[str, Any]
+    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: ImageSettings
 ) -> float | None:
     """Step 11: one limit from the stars of all exposures, then the candidates of each."""
-    if p["single_coverage"] != "sharpness":
+    if p.single_coverage != "sharpness":
         return None
     stars = [f.sharpness.stars for f in found if f.sharpness is not None]
     limit = sharpness_limit(np.concatenate(stars)) if stars else None

@@ -10,6 +10,7 @@ from badpix.image.members import Talker
 from badpix.image.search import Found
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
+from badpix.settings.image import ImageSettings
 
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
 
@@ -21,7 +22,7 @@ def summarise(
     found: Sequence[Found],
     counts: Sequence[dict[str, int]],
     facts: dict[str, Any],
-    p: dict[str, Any],
+    p: ImageSettings,
     talker: Talker,
 ) -> dict[str, Any]:
     """The summary of a run, and the notes that a user should not miss."""
@@ -53,7 +54,7 @@ def summarise(
     facts.pop("source_positions", None)
     _warn(found, cals, audit, exposures, p, talker)
     return {
-        "search": p["test"] if p["resample_data"] else "documented, not resampled",
+        "search": p.test if p.resample_data else "documented, not resampled",
         "left_out": [str(m.path.name) for m in association.left_out],
         "exposures": exposures,
         "audit": audit,
@@ -67,14 +68,14 @@ def _warn(
     cals: Sequence[CalFile],
     audit: Sequence[dict[str, Any]],
     exposures: Sequence[dict[str, Any]],
-    p: dict[str, Any],
+    p: ImageSettings,
     talker: Talker,
 ) -> None:
     doubtful = [row for row in audit if row["verdict"] != "hit"]
     if doubtful:
         seen = sum(e["sources"] for e in exposures)
         talker.note(
-            f"audit: {len(audit)} of {seen} source-exposures lost more than {p['audit_loss']:.0%} of their flux "
+            f"audit: {len(audit)} of {seen} source-exposures lost more than {p.audit_loss:.0%} of their flux "
             f"to flags; "
             f"{len(doubtful)} of them look like the source itself (suspect or repeated)"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from badpix.detectors import Window
 from badpix.errors import UsageError
 from badpix.io.exposure import Exposure
 from badpix.io.provenance import Input, code_version
-from badpix.settings import param, render
+from badpix.settings import render
+from badpix.settings.param import Settings
+from badpix.settings.reference import ReferenceSettings
 
 LAUNCH = "2021-12-25"
 DESCRIP_LENGTH = 65
@@ -30,17 +32,12 @@ NOBODY = "badpix"  # AUTHOR of a mask whose author was not given
 # --- the texts -------------------------------------------------------------------------------------------
 
 
-def check_texts(p: Mapping[str, Any]) -> dict[str, Any]:
+def check_texts(p: ReferenceSettings) -> ReferenceSettings:
     """The reference texts in the form that CRDS takes; refused at once where it would refuse them.
-
-    Parameters
-    ----------
-    p : mapping
-        Values of ``settings.reference``.
 
     Returns
     -------
-    dict
+    ReferenceSettings
         The same values, USEAFTER and PEDIGREE in canonical form.
 
     Raises
@@ -48,42 +45,39 @@ def check_texts(p: Mapping[str, Any]) -> dict[str, Any]:
     UsageError
         Naming the text, what was found and what is expected.
     """
-    out = dict(p)
     for name in ("author", "descrip", "history", "document", "differences"):
-        text = out[name]
+        text = getattr(p, name)
         if text is not None and (not text.isascii() or not text.replace("\n", " ").isprintable()):
             raise UsageError(f"reference.{name}: {text!r} has characters that a FITS header can't hold")
         if text is not None and not text.strip():
             raise UsageError(f"reference.{name}: is blank")
-    if out["descrip"] and len(out["descrip"]) > DESCRIP_LENGTH:
-        raise UsageError(f"reference.descrip: has {len(out['descrip'])} characters, at most {DESCRIP_LENGTH} fit")
-    if out["author"] and len(out["author"]) > 68:
-        raise UsageError(f"reference.author: has {len(out['author'])} characters, at most 68 fit")
-    _check_match_words(out)
-    out["useafter"] = check_useafter(out["useafter"])
-    out["pedigree"] = check_pedigree(out["pedigree"])
-    return out
+    if p.descrip and len(p.descrip) > DESCRIP_LENGTH:
+        raise UsageError(f"reference.descrip: has {len(p.descrip)} characters, at most {DESCRIP_LENGTH} fit")
+    if p.author and len(p.author) > 68:
+        raise UsageError(f"reference.author: has {len(p.author)} characters, at most 68 fit")
+    _check_match_words(p)
+    return replace(p, useafter=check_useafter(p.useafter), pedigree=check_pedigree(p.pedigree))
 
 
-def note_missing_texts(texts: Mapping[str, Any]) -> list[str]:
+def note_missing_texts(texts: ReferenceSettings) -> list[str]:
     """What stands in a mask in place of texts that nobody gave.
 
     Parameters
     ----------
-    texts : mapping
+    texts : ReferenceSettings
         From :func:`check_texts`.
     """
     notes = []
-    if not texts["author"]:
+    if not texts.author:
         notes.append(f"AUTHOR was not given, {NOBODY!r} stands in its place: give --author before a delivery")
-    if not texts["useafter"]:
+    if not texts.useafter:
         notes.append(
             "USEAFTER was not given, the start of the first input stands in its place: --useafter changes it"
         )
     return notes
 
 
-def _check_match_words(p: Mapping[str, Any]) -> None:
+def _check_match_words(p: ReferenceSettings) -> None:
     """SUBARRAY, READPATT and EXP_TYPE must be words that CRDS knows; which of them fit the data shows later."""
     from badpix.mask.rules import known_words
 
@@ -95,7 +89,7 @@ def _check_match_words(p: Mapping[str, Any]) -> None:
         "reference_exp_type": [*words["exp_type"], *words["all"]],
     }
     for name, legal in known.items():
-        for word in (p[name] or "").split("|"):
+        for word in (getattr(p, name) or "").split("|"):
             if word.strip() and word.strip().upper() not in (w.upper() for w in legal):
                 raise UsageError(
                     f"reference.{name}: {word.strip()!r} is unknown{errors.nearest(word.strip(), legal)}"
@@ -163,7 +157,7 @@ class Provenance:
     """What goes into keywords and HISTORY beside the texts: commands, parameters, inputs."""
 
     description: str
-    parameters: Sequence[tuple[param.Section, Mapping[str, Any]]] = ()
+    parameters: Sequence[Settings] = ()
     inputs: Sequence[Input] = ()
     rejected: Sequence[tuple[Path, str]] = ()
     notes: Sequence[str] = ()
@@ -171,7 +165,7 @@ class Provenance:
 
 
 def make_header(
-    sources: Sequence[Mapping[str, Any]], detector: str, window: Window, texts: Mapping[str, Any], about: Provenance
+    sources: Sequence[Mapping[str, Any]], detector: str, window: Window, texts: ReferenceSettings, about: Provenance
 ) -> fits.Header:
     """The primary header of a new mask.
 
@@ -209,10 +203,10 @@ def make_header(
         ("FASTAXIS", facts.fastaxis, "fast readout direction"),
         ("SLOWAXIS", facts.slowaxis, "slow readout direction"),
         ("DATAMODL", "MaskModel", "data model"),
-        ("AUTHOR", texts["author"] or NOBODY, "who made this file"),
-        ("DESCRIP", texts["descrip"] or f"Bad pixel mask of {facts.name}", "what it is"),
-        ("PEDIGREE", _pedigree(texts["pedigree"], days), "origin of the data"),
-        ("USEAFTER", _useafter(texts["useafter"], sources), "first exposure it is for"),
+        ("AUTHOR", texts.author or NOBODY, "who made this file"),
+        ("DESCRIP", texts.descrip or f"Bad pixel mask of {facts.name}", "what it is"),
+        ("PEDIGREE", _pedigree(texts.pedigree, days), "origin of the data"),
+        ("USEAFTER", _useafter(texts.useafter, sources), "first exposure it is for"),
         ("DATE", _newest(sources), "of the newest input, for equal bytes"),
         ("BPVERSN", code_version()[:68], "version of badpix"),
     ]
@@ -220,8 +214,8 @@ def make_header(
         header[key] = (value, comment)
     for source in reversed(sources):  # of a merge: what its masks were made with, the first one's word counts
         header.update({k: v for k, v in source.items() if k.startswith(("BPF", "BPD"))})
-    for sec, values in about.parameters:
-        for key, value, comment in render.cards(sec, values):
+    for p in about.parameters:
+        for key, value, comment in render.cards(p):
             header[key] = (value, comment)
     for line in history(texts, about):
         header.add_history(line)
@@ -229,14 +223,14 @@ def make_header(
 
 
 def _match_keywords(
-    sources: Sequence[Mapping[str, Any]], facts: detectors.Detector, window: Window, texts: Mapping[str, Any]
+    sources: Sequence[Mapping[str, Any]], facts: detectors.Detector, window: Window, texts: ReferenceSettings
 ) -> list[tuple[str, Any, str]]:
     """SUBARRAY, and what CRDS matches besides: READPATT (NIRSpec), EXP_TYPE (FGS)."""
     from badpix.mask.rules import known_words
 
     own = _single(sources, "SUBARRAY")
     full = (window.ysize, window.xsize) == facts.shape or window.ysize == detectors.IRS2_ROWS
-    subarray, says, mend = texts["reference_subarray"], "reference_subarray", ""
+    subarray, says, mend = texts.reference_subarray, "reference_subarray", ""
     if subarray.lower() == "auto":
         subarray, says, mend = "GENERIC" if full else own, "SUBARRAY of the inputs", "; give --reference-subarray"
     if full and subarray not in ("GENERIC", "FULL"):
@@ -252,9 +246,9 @@ def _match_keywords(
         raise UsageError(f"{says}: {subarray!r} is no subarray of {facts.instrument} that CRDS knows{near}{mend}")
     rows = [("SUBARRAY", subarray, "subarray; GENERIC serves all")]
     if facts.instrument == "NIRSPEC":
-        rows.append(_pattern("READPATT", "P_READPA", texts["reference_readpatt"], _readpatts(sources, window)))
+        rows.append(_pattern("READPATT", "P_READPA", texts.reference_readpatt, _readpatts(sources, window)))
     if facts.instrument == "FGS":
-        rows.append(_pattern("EXP_TYPE", "P_EXP_TY", texts["reference_exp_type"], "N/A"))
+        rows.append(_pattern("EXP_TYPE", "P_EXP_TY", texts.reference_exp_type, "N/A"))
     return rows
 
 
@@ -306,23 +300,23 @@ def _newest(sources: Sequence[Mapping[str, Any]]) -> str:
     return newest if "T" in newest else f"{newest[:10]}T00:00:00"
 
 
-def history(texts: Mapping[str, Any], about: Provenance) -> list[str]:
+def history(texts: ReferenceSettings, about: Provenance) -> list[str]:
     """HISTORY: description, DOCUMENT, SOFTWARE, DATA USED, DIFFERENCES, parameters, notes."""
     lines = [about.description]
-    lines.append(f"DOCUMENT: {texts['document'] or 'documentation of badpix, pages flats and darks'}")
+    lines.append(f"DOCUMENT: {texts.document or 'documentation of badpix, pages flats and darks'}")
     lines.append(f"SOFTWARE: badpix {code_version()}")
     lines.append("DATA USED:")
     for item in about.inputs:
         lines += [f"  {item.path.name}", f"sha256 {item.sha256}"]
     for path, reason in about.rejected:
         lines.append(f"  rejected: {path.name}: {reason}")
-    lines.append(f"DIFFERENCES: {texts['differences'] or 'not stated'}")
-    if texts["history"]:
-        lines += texts["history"].splitlines()
+    lines.append(f"DIFFERENCES: {texts.differences or 'not stated'}")
+    if texts.history:
+        lines += texts.history.splitlines()
     if about.parameters:
         lines.append("Parameter values and descriptions:")
-    for sec, values in about.parameters:
-        lines += render.history_lines(sec, values)
+    for p in about.parameters:
+        lines += render.history_lines(p)
     lines += [f"Note: {note}" for note in (*about.notes, *note_missing_texts(texts))]
     wrapped = [card for line in lines for card in _cards(_ascii(line))]
     return [*wrapped, *about.earlier]

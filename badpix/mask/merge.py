@@ -6,10 +6,9 @@ Masks from flats, from darks, older ones, plain maps of other tools and manual l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +24,14 @@ from badpix.mask.file import Mask
 from badpix.mask.header import Provenance
 from badpix.mask.manual import cut_rows
 from badpix.mask.product import Product, check_detector, claim_output
-from badpix.settings import param
+from badpix.settings.merge import MergeSettings
+from badpix.settings.reference import ReferenceSettings
 
 
 def build_merge(
     paths: Sequence[Path],
-    p: Mapping[str, Any],
-    texts: Mapping[str, Any],
+    p: MergeSettings,
+    texts: ReferenceSettings,
     target: Path,
     *,
     overwrite: bool = False,
@@ -58,29 +58,29 @@ def build_merge(
     DataError
         If detectors or windows differ.
     """
-    dropped, listed = [combine.find_flag(name) for name in p["drop"]], _unusable(p)
+    dropped, listed = [combine.find_flag(name) for name in p.drop], _unusable(p)
     masks, notes = read_masks(paths, p)
     check_detector(masks[0].path, detectors.get(masks[0].detector), detector)
-    masks, covered = same_frame(masks, p["embed"])
+    masks, covered = same_frame(masks, p.embed)
     first = masks[0]
-    path = claim_output(target, first.header, [*paths, *map(Path, p["manual"])], overwrite, with_evidence)
-    rows = [row for name in p["manual"] for row in _manual_of(name, first, p["one_based"])]
-    if p["prefer"] == "newest":
+    path = claim_output(target, first.header, [*paths, *map(Path, p.manual)], overwrite, with_evidence)
+    rows = [row for name in p.manual for row in _manual_of(name, first, p.one_based)]
+    if p.prefer == "newest":
         order = sorted(range(len(masks)), key=lambda k: str(masks[k].header.get("USEAFTER", "")))
         image = combine.merge_newest([masks[k].image for k in order], [covered[k] for k in order])
     else:
-        image = combine.merge([m.image for m in masks], covered, min_fraction=p["min_fraction"])
+        image = combine.merge([m.image for m in masks], covered, min_fraction=p.min_fraction)
     for flag in dropped:
         image &= np.uint32(0xFFFFFFFF ^ flag.value)
-    image = manual.add_manual(image, rows, listed if p["manual_do_not_use"] else set())
-    image = combine.resolve_hot_dead(image) if p["hot_over_dead"] else image
+    image = manual.add_manual(image, rows, listed if p.manual_do_not_use else set())
+    image = combine.resolve_hot_dead(image) if p.hot_over_dead else image
     image, freed = combine.protect_reference(image, _reference(first, masks))
     if freed:
         notes.append(f"{freed} good reference pixels carried DO_NOT_USE in the inputs; taken off")
     return _finish_merge(image, masks, paths, p, texts, path, notes, overwrite, with_evidence)
 
 
-def read_masks(paths: Sequence[Path], p: Mapping[str, Any]) -> tuple[list[Mask], list[str]]:
+def read_masks(paths: Sequence[Path], p: MergeSettings) -> tuple[list[Mask], list[str]]:
     """All inputs of a merge as masks; plain images take detector and window of the first MASK file."""
     if not paths:
         raise UsageError("no masks to merge")
@@ -100,16 +100,16 @@ def read_masks(paths: Sequence[Path], p: Mapping[str, Any]) -> tuple[list[Mask],
             raise DataError(f"{path}: keyword DETECTOR is missing, and no MASK file tells the detector")
         if image.shape != (host.image.shape if host else detectors.get(name).shape):
             raise DataError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels, not those of {name}")
-        flags = combine.from_plain(image, p["plain_flag"], combine.find_flag(p["plain_flag"]).name in listed)
+        flags = combine.from_plain(image, p.plain_flag, combine.find_flag(p.plain_flag).name in listed)
         window = host.window if host else detectors.get(name).full
         out.append(Mask(flags, detectors.get(name).name, window, {**header, "DETECTOR": name}, [], path))
-        notes.append(f"{path.name}: plain map, {np.count_nonzero(flags)} pixels taken as {p['plain_flag'].upper()}")
+        notes.append(f"{path.name}: plain map, {np.count_nonzero(flags)} pixels taken as {p.plain_flag.upper()}")
     return out, notes
 
 
-def _unusable(p: Mapping[str, Any]) -> set[str]:
+def _unusable(p: MergeSettings) -> set[str]:
     """Names of the flags that go with DO_NOT_USE."""
-    return {combine.find_flag(name).name for name in p["do_not_use"]}
+    return {combine.find_flag(name).name for name in p.do_not_use}
 
 
 def _read_known(path: Path) -> Mask:
@@ -170,21 +170,21 @@ def _finish_merge(
     image: NDArray[np.uint32],
     masks: Sequence[Mask],
     paths: Sequence[Path],
-    p: Mapping[str, Any],
-    texts: Mapping[str, Any],
+    p: MergeSettings,
+    texts: ReferenceSettings,
     path: Path,
     notes: list[str],
     overwrite: bool,
     with_evidence: bool,
 ) -> Product:
     first = masks[0]
-    files = [*paths, *(Path(n) for n in p["manual"])]
+    files = [*paths, *(Path(n) for n in p.manual)]
     parts = [
-        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(masks), "mask"), (len(p["manual"]), "manual list"))
+        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(masks), "mask"), (len(p.manual), "manual list"))
     ]
     about = Provenance(
         f"Bad pixel mask of {first.detector}, merged from {' and '.join(parts)}.",
-        [(param.section("merge"), p)],
+        [p],
         hash_inputs(files),
         notes=notes,
         earlier=[line for m in masks if m.path for line in (f"HISTORY of {m.path.name[:60]}:", *m.history)],

@@ -25,6 +25,7 @@ from badpix.mask import combine
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
 from badpix.mask.header import Provenance
+from badpix.settings.reference import ReferenceSettings
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def finish(
     image: NDArray[np.uint32],
     reference: NDArray[np.bool_],
     used: Sequence[Exposure],
-    texts: Mapping[str, Any],
+    texts: ReferenceSettings,
     about: Provenance,
     path: Path,
     overwrite: bool,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from badpix.prepare import worker as prepare_worker
 from badpix.prepare.records import check_targets, is_ready, publish, read_record, sweep
 from badpix.prepare.tasks import Task, choose_mode, make_tasks, open_raws, write_references
 from badpix.prepare.worker import Outcome
+from badpix.settings.prepare import PrepareSettings
 
 INSTALL = "pip install 'badpix[pipeline]'"
 
@@ -59,7 +60,7 @@ class Prepared:
 
 def prepare_all(
     files: Sequence[Path],
-    p: Mapping[str, Any],
+    p: PrepareSettings,
     directory: str | Path,
     *,
     overwrite: bool = False,
@@ -132,7 +133,7 @@ def prepare_all(
 
 
 def find_ready(
-    files: Sequence[Path], p: Mapping[str, Any], directory: str | Path, skip_bad: bool = False
+    files: Sequence[Path], p: PrepareSettings, directory: str | Path, skip_bad: bool = False
 ) -> Prepared | None:
     """The products of raw exposures, if all are ready and unchanged; None otherwise. The pipeline is not started.
 
@@ -185,9 +186,9 @@ def _pool(workers: int, executor: Executor | None) -> Iterator[tuple[Executor, A
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ask(pool: Executor, ask_crds: bool, p: Mapping[str, Any]) -> str:
+def _ask(pool: Executor, ask_crds: bool, p: PrepareSettings) -> str:
     """Let a worker check the steps' parameters; returns the CRDS context."""
-    return pool.submit(prepare_worker.describe, ask_crds, p["steps"], tuple(p["skip"])).result()
+    return pool.submit(prepare_worker.describe, ask_crds, p.steps, tuple(p.skip)).result()
 
 
 def _run(

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +26,7 @@ from badpix.io import exposure as exposures
 from badpix.io.output import TEMPORARY
 from badpix.io.provenance import hash_inputs
 from badpix.prepare.worker import Job
-from badpix.settings.prepare import REFERENCE_TYPES
+from badpix.settings.prepare import REFERENCE_TYPES, PrepareSettings
 
 PACKAGES = ("jwst", "stcal", "stdatamodels", "stpipe", "crds")
 NEEDED = ("gain", "readnoise")  # without them there are neither jumps nor slopes
@@ -117,14 +117,14 @@ def find_recipe(raw: exposures.Exposure) -> Path:
     )
 
 
-def choose_mode(raws: Sequence[exposures.Exposure], p: Mapping[str, Any]) -> str:
+def choose_mode(raws: Sequence[exposures.Exposure], p: PrepareSettings) -> str:
     """Where the reference files come from: ``crds``, ``named`` or ``simulation``."""
-    if p["references"] != "auto":
-        return str(p["references"])
+    if p.references != "auto":
+        return str(p.references)
     return "simulation" if raws and all(is_simulated(raw) for raw in raws) else "crds"
 
 
-def _named(p: Mapping[str, Any]) -> dict[str, str]:
+def _named(p: PrepareSettings) -> dict[str, str]:
     """The reference files that the user names.
 
     Raises
@@ -134,7 +134,7 @@ def _named(p: Mapping[str, Any]) -> dict[str, str]:
     """
     found = {}
     for name in REFERENCE_TYPES:
-        path = p[f"override_{name}"]
+        path = getattr(p, f"override_{name}")
         if path:
             if not Path(path).is_file():
                 raise UsageError(f"override_{name}: {path}: no such file")
@@ -165,7 +165,7 @@ def write_references(tasks: Sequence[Task]) -> None:
         write_reference_files(folder, make_scene(make_recipe(read_parameters(recipe))), overwrite=True)
 
 
-def make_tasks(raws: Sequence[exposures.Exposure], p: Mapping[str, Any], place: Path, context: str) -> list[Task]:
+def make_tasks(raws: Sequence[exposures.Exposure], p: PrepareSettings, place: Path, context: str) -> list[Task]:
     """What is to be done with each exposure, and under which key.
 
     Raises
@@ -186,13 +186,13 @@ def make_tasks(raws: Sequence[exposures.Exposure], p: Mapping[str, Any], place: 
         job = Job(
             raw.path.resolve(),
             place.resolve() / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-            tuple(p["products"]),
+            tuple(p.products),
             references,
             mode == "crds",
-            {name: dict(values) for name, values in p["steps"].items()},
+            {name: dict(values) for name, values in p.steps.items()},
             _skipped(raw, p),
-            p["known_flags"] == "clear",
-            p["fitopt_segments"],
+            p.known_flags == "clear",
+            p.fitopt_segments,
             recipe,
         )
         record = {
@@ -212,12 +212,12 @@ def make_tasks(raws: Sequence[exposures.Exposure], p: Mapping[str, Any], place: 
     return tasks
 
 
-def _skipped(raw: exposures.Exposure, p: Mapping[str, Any]) -> tuple[str, ...]:
+def _skipped(raw: exposures.Exposure, p: PrepareSettings) -> tuple[str, ...]:
     """Steps to leave out for this exposure; dark subtraction depends on what it is."""
     is_dark = "DARK" in str(raw.keyword("EXP_TYPE")).upper()
-    wanted = p["subtract_dark"] == "always" or (p["subtract_dark"] == "flats" and not is_dark)
-    extra = [] if wanted or "dark_current" in p["skip"] else ["dark_current"]
-    return (*p["skip"], *extra)
+    wanted = p.subtract_dark == "always" or (p.subtract_dark == "flats" and not is_dark)
+    extra = [] if wanted or "dark_current" in p.skip else ["dark_current"]
+    return (*p.skip, *extra)
 
 
 def pipeline_versions() -> dict[str, str]:

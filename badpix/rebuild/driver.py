@@ -70,7 +70,7 @@ def is_current(job: Job) -> bool:
     newest = max((max(f.st_mtime, f.st_ctime) for f in facts.values()), default=0.0)
     before = {(k["path"], k["size"], k["mtime_ns"], k["inode"]) for k in now["inputs"]}
     same = {(p, f.st_size, f.st_mtime_ns, f.st_ino) for p, f in facts.items()} == before
-    if not same or time.time() - newest < job.policy["settle"]:
+    if not same or time.time() - newest < job.policy.settle:
         return False
     linked = shelf.mask_of(now)
     beside = folder.parent / linked.name
@@ -107,7 +107,7 @@ def rebuild(job: Job, options: Options, say: Say) -> Outcome:
     """
     begun = time.monotonic()
     folder = shelf.prepare(job.folder)
-    with hold(folder / shelf.LOCK, job.policy["lock_wait"], say), shelf.working(folder) as work:
+    with hold(folder / shelf.LOCK, job.policy.lock_wait, say), shelf.working(folder) as work:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 outcome = _attempt(job, options, work, begun, say)
@@ -140,7 +140,7 @@ def _attempt(job: Job, options: Options, work: Path, begun: float, say: Say) -> 
         return _judge_again(job, there[-1], against, options, say)
     content = _make(job, made, options, work, say)
     _gate(job, work / "product" / content["mask"], content, against, options)
-    if job.policy["report"]:
+    if job.policy.report:
         _add_report(job, made, work / "product", content, against)
     content["outputs"] = shelf.describe_outputs(work / "product", content["mask"])
     _compare_bytes(content, there, say)
@@ -208,8 +208,8 @@ def _make(job: Job, made: Plan, options: Options, work: Path, say: Say) -> dict[
 def _gate(job: Job, mask: Path, content: dict[str, Any], against: Mapping[str, Any] | None, options: Options) -> None:
     """Judge a mask; status and reasons go into the record's content."""
     old = shelf.mask_of(against) if against else None
-    result = check.check_mask(mask, job.values["check"], against=old)
-    stops = ("error", "warning") if job.values["check"]["strict"] else ("error",)
+    result = check.check_mask(mask, job.values.check, against=old)
+    stops = ("error", "warning") if job.values.check.strict else ("error",)
     faults = [f for f in result.faults if f.severity in stops]
     accepted = [f for f in faults if f.rule == "jump"] if options.accept else []
     content["check"] = result.summary()
@@ -231,7 +231,7 @@ def _add_report(
     old = shelf.mask_of(against) if against else None
     ramps = made.paths("darks", "jump")[:RAMPS_SHOWN]
     try:
-        report.write_report(mask, target, job.values["check"], against=old, ramps=ramps, overwrite=True)
+        report.write_report(mask, target, job.values.check, against=old, ramps=ramps, overwrite=True)
     except Exception as error:
         content["notes"].append(f"report not written: {type(error).__name__}: {error}")
 
@@ -270,7 +270,7 @@ def _finish(job: Job, product: Mapping[str, Any], say: Say) -> Outcome:
         shelf.make_rejected(folder, product)
         say(f"rejected: {'; '.join(product['reasons'])}; the current mask stays")
         outcome = Outcome(job.detector, "rejected", list(product["reasons"]), shelf.mask_of(product), exit_code=3)
-    shelf.prune(folder, policy["keep"], policy["keep_logs"], {s: product["keys"][s] for s in job.stages})
+    shelf.prune(folder, policy.keep, policy.keep_logs, {s: product["keys"][s] for s in job.stages})
     outcome.record = Path(product["path"])
     return outcome
 

@@ -19,10 +19,36 @@ from badpix.errors import BadpixError, DataError, UsageError
 from badpix.mask import header as mask_header
 from badpix.settings import files as settings_files
 from badpix.settings import param
+from badpix.settings.check import CheckSettings
+from badpix.settings.darks import DarkSettings
+from badpix.settings.flats import FlatSettings
+from badpix.settings.merge import MergeSettings
+from badpix.settings.param import Settings
+from badpix.settings.prepare import PrepareSettings
+from badpix.settings.rebuild import RebuildSettings
+from badpix.settings.reference import ReferenceSettings
 
 KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
 OF_OTHERS = "compare ifu image simulate".split()  # sections of other commands in the same file
 SECTIONS = ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare")
+
+
+@dataclass(frozen=True)
+class Values:
+    """The settings of one detector, a field a section."""
+
+    prepare: PrepareSettings
+    flats: FlatSettings
+    darks: DarkSettings
+    merge: MergeSettings
+    reference: ReferenceSettings
+    check: CheckSettings
+    rebuild: RebuildSettings
+
+    def of(self, section: str) -> Settings:
+        """The settings of a section by its name."""
+        found: Settings = getattr(self, section)
+        return found
 
 
 @dataclass(frozen=True)
@@ -37,8 +63,10 @@ class Job:
         The YAML file.
     output : str
         The mask's path with ``{date}`` still in its name.
-    values, inputs : dict
-        By section: complete checked values; inputs by role.
+    values : Values
+        Complete checked values by section.
+    inputs : dict
+        Inputs by section and role.
     stages : tuple of str
         Searches to make: ``flats``, ``darks``.
     """
@@ -46,7 +74,7 @@ class Job:
     detector: str
     source: Path
     output: str
-    values: dict[str, dict[str, Any]]
+    values: Values
     inputs: dict[str, dict[str, Any]]
     stages: tuple[str, ...]
 
@@ -56,9 +84,9 @@ class Job:
         return Path(self.output).parent / self.detector.lower()
 
     @property
-    def policy(self) -> dict[str, Any]:
+    def policy(self) -> RebuildSettings:
         """Values of the section ``rebuild``."""
-        return self.values["rebuild"]
+        return self.values.rebuild
 
 
 def read_jobs(names: list[Path]) -> tuple[list[Job], list[tuple[Path, BadpixError]]]:
@@ -142,19 +170,21 @@ def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
     where = f"{path}: {facts.name}"
     words = {"{detector}": facts.name.lower(), "{instrument}": facts.instrument.lower()}
     tree = _fill(tree, words)
-    values, inputs = {}, {}
+    read: dict[str, Any] = {}
+    inputs = {}
     for name in SECTIONS:
         content = settings_files.resolve_paths(name, _mapping(tree.get(name), f"{where}: {name}"), path.parent)
-        values[name], inputs[name] = _section({**tree, name: content}, name, where)
-    values["reference"] = mask_header.check_texts(values["reference"])
+        read[name], inputs[name] = _section({**tree, name: content}, name, where)
+    read["reference"] = mask_header.check_texts(read["reference"])
+    values = Values(**read)
     return Job(facts.name, path, _output(tree, path, where), values, inputs, _stages(tree, values, inputs, where))
 
 
-def _section(tree: Mapping[str, Any], name: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _section(tree: Mapping[str, Any], name: str, where: str) -> tuple[Settings, dict[str, Any]]:
     sec = param.section(name)
     given, inputs = settings_files.section_values(tree, sec, where)
     chosen = given.pop("set", None) or tree.get("set") or "default"
-    return param.check(sec, given, where, chosen), inputs
+    return sec.from_values(given, where, chosen), inputs
 
 
 def _fill(value: Any, words: Mapping[str, str]) -> Any:
@@ -182,15 +212,13 @@ def _output(tree: Mapping[str, Any], path: Path, where: str) -> str:
     return full
 
 
-def _stages(
-    tree: Mapping[str, Any], values: Mapping[str, Any], inputs: Mapping[str, Any], where: str
-) -> tuple[str, ...]:
+def _stages(tree: Mapping[str, Any], values: Values, inputs: Mapping[str, Any], where: str) -> tuple[str, ...]:
     stages = []
     for name in ("flats", "darks"):
         if inputs[name].get("rate") or inputs[name].get("raw"):
             stages.append(name)
         elif name in tree:
             raise UsageError(f"{where}: {name}.inputs.rate is missing, and so is raw: there is nothing to search")
-    if not stages and not (values["merge"]["masks"] or inputs["merge"].get("masks")):
+    if not stages and not (values.merge.masks or inputs["merge"].get("masks")):
         raise UsageError(f"{where}: neither flats nor darks nor merge.masks: there is nothing to build")
     return tuple(stages)

@@ -27,6 +27,7 @@ from badpix.errors import DataError, UsageError
 from badpix.io import provenance, selection
 from badpix.rebuild.jobs import Job
 from badpix.settings import param
+from badpix.settings.rebuild import RebuildSettings
 
 LIBRARIES = ("numpy", "scipy", "astropy", "photutils")
 NAMES_SHOWN = 3  # files or parameters named in a reason
@@ -101,8 +102,8 @@ def find_sources(job: Job) -> list[Source]:
         for role in _roles(job, stage):
             found += _companions(job, stage, role, rates)
         found += _parameter_files(job, stage)
-    masks = job.values["merge"]["masks"] or job.inputs["merge"].get("masks") or []
-    manual = job.values["merge"]["manual"] or job.inputs["merge"].get("manual") or []
+    masks = job.values.merge.masks or job.inputs["merge"].get("masks") or []
+    manual = job.values.merge.manual or job.inputs["merge"].get("manual") or []
     found += [Source("merge", "masks", str(m), str(m)) for m in (selection.expand_inputs(masks) if masks else [])]
     found += [Source("merge", "manual", str(m), str(m)) for m in manual]
     return found
@@ -121,10 +122,10 @@ def _expand(job: Job, stage: str, role: str, suffixes: tuple[str, ...]) -> list[
 def _roles(job: Job, stage: str) -> tuple[str, ...]:
     """Companions that the search reads; raw ramps only where its parameters ask for them."""
     if stage == "flats":
-        return ("uncal",) if job.values["flats"]["run_dead_flux_check"] else ()
+        return ("uncal",) if job.values.flats.run_dead_flux_check else ()
     from badpix.darks import search as darks_search
 
-    raw = darks_search.needs_uncal(job.values["darks"], detectors.get(job.detector).instrument)
+    raw = darks_search.needs_uncal(job.values.darks, detectors.get(job.detector).instrument)
     return ("jump", "fitopt", "uncal") if raw else ("jump", "fitopt")
 
 
@@ -145,7 +146,8 @@ def _companions(job: Job, stage: str, role: str, rates: Sequence[Path]) -> list[
 
 def _parameter_files(job: Job, stage: str) -> list[Source]:
     """Files that parameters name: manual list, bias map, raw flats."""
-    values, kinds = job.values[stage], {p.name: p.kind for p in param.section(stage).params}
+    values = job.values.of(stage)
+    kinds = {p.name: p.kind for p in values.params()}
     named = [(n, v) for n, v in values.items() if kinds[n] == "path" and v and v not in ("none", "default")]
     named += [(n, v) for n, many in values.items() if kinds[n] == "paths" for v in many or []]
     return [Source(stage, name, str(value), str(value)) for name, value in named]
@@ -155,7 +157,7 @@ def _parameter_files(job: Job, stage: str) -> list[Source]:
 
 
 def settle(
-    sources: Sequence[Source], p: Mapping[str, Any], say: Callable[[str], None]
+    sources: Sequence[Source], p: RebuildSettings, say: Callable[[str], None]
 ) -> tuple[list[Source], list[tuple[str, str, str]]]:
     """Wait until no input changes, or leave out those that do.
 
@@ -173,14 +175,14 @@ def settle(
         If files still grow after `growing_wait` seconds of waiting.
     """
     seen = {s.path: _stat(s.path) for s in sources}
-    young = {path for path, facts in seen.items() if facts and _age(facts) < p["settle"]}
+    young = {path for path, facts in seen.items() if facts and _age(facts) < p.settle}
     since = dict.fromkeys(young, time.monotonic())
     begun, growing = time.monotonic(), set[str]()
     if young:
         what = "1 input" if len(young) == 1 else f"{len(young)} inputs"
-        say(f"{what} changed within the last {p['settle']:g} s: watched for that long")
-    while young and p["settle"] > 0:
-        time.sleep(min(0.5, p["settle"] / 4))
+        say(f"{what} changed within the last {p.settle:g} s: watched for that long")
+    while young and p.settle > 0:
+        time.sleep(min(0.5, p.settle / 4))
         for path in sorted(young):
             facts = _stat(path)
             if facts != seen[path]:
@@ -188,14 +190,14 @@ def settle(
                     say(f"{Path(path).name}: still growing")
                 growing.add(path)
                 seen[path], since[path] = facts, time.monotonic()
-        young = {path for path in young if time.monotonic() - since[path] < p["settle"]}
-        if p["growing"] == "reject":
+        young = {path for path in young if time.monotonic() - since[path] < p.settle}
+        if p.growing == "reject":
             young -= growing
-        elif time.monotonic() - begun > p["growing_wait"] and young:
-            raise DataError(f"{min(young)}: still changing after {p['growing_wait']:.0f} s of waiting")
+        elif time.monotonic() - begun > p.growing_wait and young:
+            raise DataError(f"{min(young)}: still changing after {p.growing_wait:.0f} s of waiting")
     bad = {path: "vanished" for path, facts in seen.items() if facts is None}
     bad |= {path: "not readable" for path in seen if path not in bad and not os.access(path, os.R_OK)}
-    if p["growing"] == "reject":
+    if p.growing == "reject":
         bad |= dict.fromkeys(growing, "still growing; left out this time")
     return _without(sources, bad)
 
@@ -298,10 +300,10 @@ def make_keys(job: Job, inputs: Sequence[Known]) -> dict[str, str]:
     """Keys of the searches and, as ``merge``, of the product."""
     keys = {}
     for stage in job.stages:
-        frame = [job.values["reference"][name] for name in OF_FRAME]
+        frame = [getattr(job.values.reference, name) for name in OF_FRAME]
         keys[stage] = digest([stage, _contents(inputs, stage), as_text(job, stage), frame, versions()])
     rest = [_contents(inputs, "merge"), as_text(job, "merge"), as_text(job, "reference"), versions()]
-    beside = [job.detector, Path(job.output).name, job.policy["evidence"]]
+    beside = [job.detector, Path(job.output).name, job.policy.evidence]
     keys["merge"] = digest([dict(keys), rest, beside])
     return keys
 
@@ -312,7 +314,7 @@ def _contents(inputs: Sequence[Known], stage: str) -> list[tuple[str, str, str]]
 
 def as_text(job: Job, name: str) -> dict[str, str]:
     """Values of a section as they stand in HISTORY."""
-    return {key: param.as_text(value) for key, value in job.values[name].items()}
+    return {key: param.as_text(value) for key, value in job.values.of(name).items()}
 
 
 def make_plan(

@@ -10,16 +10,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from badpix.errors import DataError, UsageError
 from badpix.io import selection
 from badpix.prepare import driver as prepare_driver
 from badpix.rebuild import plan
 from badpix.rebuild.jobs import Job
+from badpix.settings.prepare import PrepareSettings
 
 OF_DARKS = ("jump", "fitopt")  # products that flats do not need
 
@@ -33,7 +33,7 @@ def stages(job: Job) -> list[str]:
 
 def prepared_folder(job: Job, stage: str) -> Path:
     """Where the products of a search's raw exposures are."""
-    base = job.values["prepare"]["directory"]
+    base = job.values.prepare.directory
     return (Path(base) / job.detector.lower() if base else job.folder / "prepared") / stage
 
 
@@ -72,7 +72,7 @@ def prepare_job(job: Job, workers: int, overwrite: bool, say: Callable[[str], No
             values_of(job, stage),
             prepared_folder(job, stage),
             overwrite=overwrite,
-            skip_bad=job.policy["skip_bad"],
+            skip_bad=job.policy.skip_bad,
             workers=workers,
             say=say,
         )
@@ -87,7 +87,7 @@ def expect(job: Job) -> Job | None:
     """The job with the products of its raw exposures as inputs; None where the pipeline must run first."""
     for stage in stages(job):
         where = prepared_folder(job, stage)
-        found = prepare_driver.find_ready(_files(job, stage), values_of(job, stage), where, job.policy["skip_bad"])
+        found = prepare_driver.find_ready(_files(job, stage), values_of(job, stage), where, job.policy.skip_bad)
         if found is None:
             return None
         job = with_products(job, stage, found)
@@ -102,12 +102,10 @@ def _files(job: Job, stage: str) -> list[Path]:
         raise DataError(f"{job.detector}: {stage}.inputs.raw: {error}") from None
 
 
-def values_of(job: Job, stage: str) -> Mapping[str, Any]:
-    """Values of ``settings.prepare`` for a search: flats need fewer products."""
-    values = dict(job.values["prepare"])
-    values["products"] = [p for p in values["products"] if stage == "darks" or p not in OF_DARKS]
-    values["products"] += [p for p in ("rateints",) if p not in values["products"]]
-    return values
+def values_of(job: Job, stage: str) -> PrepareSettings:
+    """Settings of ``prepare`` for a search: flats need fewer products."""
+    wanted = [p for p in job.values.prepare.products if stage == "darks" or p not in OF_DARKS]
+    return replace(job.values.prepare, products=[*wanted, *({"rateints"} - set(wanted))])
 
 
 def with_products(job: Job, stage: str, found: prepare_driver.Prepared) -> Job:
@@ -119,5 +117,5 @@ def with_products(job: Job, stage: str, found: prepare_driver.Prepared) -> Job:
 
 
 def _check_share(job: Job, stage: str, left_out: int, total: int) -> None:
-    if left_out > job.policy["max_rejected_fraction"] * total:
+    if left_out > job.policy.max_rejected_fraction * total:
         raise DataError(f"{stage}: {left_out} of {total} raw exposures had to be left out")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from badpix.mask.product import Product
 from badpix.rebuild import plan, record, shelf
 from badpix.rebuild.jobs import Job
 from badpix.rebuild.plan import Plan
+from badpix.settings.reference import ReferenceSettings
 
 BASE_MEMORY = (
     150 << 20
@@ -99,7 +100,7 @@ def on_shelf(job: Job, stage: str, made: Plan) -> dict[str, Any] | None:
     if not found or found.get("key") != made.keys[stage] or not mask.is_file():
         return None
     beside = evidence.path_beside(mask)
-    whole = hash_file(mask) == found["sha256"] and (not job.policy["evidence"] or beside.is_file())
+    whole = hash_file(mask) == found["sha256"] and (not job.policy.evidence or beside.is_file())
     return found if whole else None
 
 
@@ -152,7 +153,7 @@ def _of_detector(job: Job, rates: Sequence[Path]) -> tuple[list[Path], list[tupl
             found = None
         if found in (None, job.detector):
             good.append(path)
-        elif job.policy["skip_bad"]:
+        elif job.policy.skip_bad:
             wrong.append((path.name, str(path), f"DETECTOR = {found!r}, expected {job.detector!r}"))
         else:
             raise DataError(f"{path}: DETECTOR = {found!r}, expected {job.detector!r}")
@@ -170,11 +171,11 @@ def _check_rejected(
 ) -> None:
     """Too many exposures left out mean that something is wrong with the data, not with single files."""
     bad, total = len(rejected) + len(before), opened + len(before)
-    if bad > job.policy["max_rejected_fraction"] * total:
+    if bad > job.policy.max_rejected_fraction * total:
         name, why = (rejected[0][0], rejected[0][2]) if rejected else (Path(before[0][1]).name, before[0][2])
         raise DataError(
             f"{stage}: {bad} of {total} exposures had to be left out, more than max_rejected_fraction = "
-            f"{job.policy['max_rejected_fraction']:g}; the first: {name}: {why}"
+            f"{job.policy.max_rejected_fraction:g}; the first: {name}: {why}"
         )
 
 
@@ -212,13 +213,13 @@ def _build_flats(
 ) -> Product:
     return build.build_flats(
         rates,
-        job.values["flats"],
+        job.values.flats,
         _stage_texts(job),
         target,
         uncals=made.paths("flats", "uncal"),
         overwrite=True,
-        with_evidence=job.policy["evidence"],
-        skip_bad=job.policy["skip_bad"],
+        with_evidence=job.policy.evidence,
+        skip_bad=job.policy.skip_bad,
         executor=executor,
         memory=_room(options) / options.workers,
     )
@@ -237,13 +238,13 @@ def _build_darks(
     named = {role: _companions_of(rates, made.paths("darks", role), role) for role in roles}
     return darks_build.build_darks(
         rates,
-        job.values["darks"],
+        job.values.darks,
         _stage_texts(job),
         target,
         named=named,
         overwrite=True,
-        with_evidence=job.policy["evidence"],
-        skip_bad=job.policy["skip_bad"],
+        with_evidence=job.policy.evidence,
+        skip_bad=job.policy.skip_bad,
         executor=executor,
         memory=_room(options),
         say=say,
@@ -265,10 +266,12 @@ def _room(options: Options) -> int:
 SEARCHES = {"flats": _build_flats, "darks": _build_darks}
 
 
-def _stage_texts(job: Job) -> dict[str, Any]:
+def _stage_texts(job: Job) -> ReferenceSettings:
     """Texts of the mask of one search: neutral ones, so that a new author or USEAFTER does not repeat a search."""
-    neutral = dict.fromkeys(("author", "descrip", "history", "document", "differences", "useafter"))
-    return {**job.values["reference"], **neutral, "pedigree": "AUTO"}
+    return replace(
+        job.values.reference, author=None, descrip=None, history=None, document=None, differences=None, useafter=None,
+        pedigree="AUTO",
+    )  # fmt: skip
 
 
 def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
@@ -276,13 +279,13 @@ def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
     names = [shelf.stage_name(job.detector, s, made.keys[s]) for s in job.stages]
     files = [job.folder / shelf.STAGES / n for n in names] + made.paths("merge", "masks")
     manual = [str(p) for p in made.paths("merge", "manual")]
-    p = {**job.values["merge"], "masks": [f.name for f in files], "manual": manual}
-    texts = job.values["reference"]
+    p = replace(job.values.merge, masks=[f.name for f in files], manual=manual)
+    texts = job.values.reference
     first = [str(mask_file.read_mask(f).header.get("USEAFTER", "")) for f in files[: max(len(names), 1)]]
     target = place / mask_product.fill_name(
         Path(Path(job.output).name), {"DATE-OBS": min(first)}
     )  # first exposure's day
-    product = merging.build_merge(files, p, texts, target, overwrite=True, with_evidence=job.policy["evidence"])
+    product = merging.build_merge(files, p, texts, target, overwrite=True, with_evidence=job.policy.evidence)
     found = mask_file.read_mask(product.path).detector
     if found != job.detector:
         raise DataError(f"{job.source}: the masks are of {found}, expected {job.detector}")

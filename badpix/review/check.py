@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dq, errors
+from badpix import dq
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.mask import file as mask_file
@@ -30,7 +30,7 @@ from badpix.mask.file import Mask
 from badpix.mask.header import NOBODY
 from badpix.mask.rules import Fault
 from badpix.review import clients
-from badpix.settings import param
+from badpix.settings.check import CheckSettings
 
 NOT_DEFECTS = ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
 LINES_SHOWN = 5
@@ -81,7 +81,7 @@ class Checked:
 
 def check_mask(
     path: str | Path,
-    p: Mapping[str, Any],
+    p: CheckSettings,
     *,
     against: str | Path | None = None,
     pipeline: bool = False,
@@ -108,7 +108,7 @@ def check_mask(
         If ``against`` can't be read or is of another detector.
     """
     path = Path(path)
-    result = Checked(path, rules.find_faults(path), done=["rules"], strict=p["strict"])
+    result = Checked(path, rules.find_faults(path), done=["rules"], strict=p.strict)
     mask = _decode(path, result)
     previous = mask_file.read_mask(against) if against else None
     if mask is not None:
@@ -141,7 +141,7 @@ def _decode(path: Path, result: Checked) -> Mask | None:
         return None
 
 
-def limits_for(detector: str, tree: Mapping[str, Any], values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def limits_for(detector: str, tree: Mapping[str, Any], values: CheckSettings, source: str) -> CheckSettings:
     """Parameters of one detector: those of the file's ``detectors`` section laid over the common ones.
 
     Parameters
@@ -150,8 +150,8 @@ def limits_for(detector: str, tree: Mapping[str, Any], values: Mapping[str, Any]
         DETECTOR.
     tree : mapping
         A limits file: the section ``check``, and ``detectors: {NAME: {...}}`` with the same names.
-    values : mapping
-        Checked common values.
+    values : CheckSettings
+        Common values.
     source : str
         The file, for messages.
 
@@ -160,44 +160,37 @@ def limits_for(detector: str, tree: Mapping[str, Any], values: Mapping[str, Any]
     UsageError
         At an unknown name or a wrong value.
     """
-    section = param.section("check")
     own = tree.get("detectors") or {}
     if not isinstance(own, Mapping):
         raise UsageError(f"{source}: detectors: found {own!r}, expected 'NAME: {{limit: value}}'")
-    out = dict(values)
-    for name, value in (own.get(detector) or {}).items():
-        if name not in out:
-            raise UsageError(f"{source}: detectors.{detector}: unknown limit {name!r}{errors.nearest(name, out)}")
-        checked = param.check_value(section[name], value, f"{source}: detectors.{detector}.{name}")
-        out[name] = {**out[name], **checked} if isinstance(checked, dict) else checked
-    return out
+    return values.changed(own.get(detector) or {}, f"{source}: detectors.{detector}")
 
 
 # --- 2. level --------------------------------------------------------------------------------------------
 
 
-def _rows(counts: Mapping[str, int], n_science: int, p: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> list[dict[str, Any]]:
     n = max(n_science, 1)
-    limits = {**p["max_percent"], "DO_NOT_USE": p["max_unusable_percent"], "any": p["flagged_percent"][1]}
+    limits = {**p.max_percent, "DO_NOT_USE": p.max_unusable_percent, "any": p.flagged_percent[1]}
     return [
         {"flag": name, "pixels": count, "percent": round(100 * count / n, 5), "limit": limits.get(name)}
         for name, count in counts.items()
     ]
 
 
-def check_level(counts: Mapping[str, int], n_science: int, p: Mapping[str, Any]) -> list[Fault]:
+def check_level(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> list[Fault]:
     """Shares of flagged science pixels against their limits."""
     n = max(n_science, 1)
     percent = {name: 100 * count / n for name, count in counts.items()}
     flagged, unusable = percent.get("any", 0.0), percent.get("DO_NOT_USE", 0.0)
     text = f"{flagged:.3g} % of the science pixels are flagged, {unusable:.3g} % unusable (DO_NOT_USE)"
     found = []
-    low, high = p["flagged_percent"]
+    low, high = p.flagged_percent
     if not low <= flagged <= high:
         found.append(Fault("warning", "level", f"{text}; masks usually flag {low:g} to {high:g} %: implausible?"))
-    if unusable > p["max_unusable_percent"]:
-        found.append(Fault("error", "level", f"{text}; at most {p['max_unusable_percent']:g} % may be unusable"))
-    for name, limit in p["max_percent"].items():
+    if unusable > p.max_unusable_percent:
+        found.append(Fault("error", "level", f"{text}; at most {p.max_unusable_percent:g} % may be unusable"))
+    for name, limit in p.max_percent.items():
         if percent.get(name, 0.0) > limit:
             found.append(
                 Fault("error", "level", f"{name}: {percent[name]:.3g} % of the science pixels, at most {limit:g} %")
@@ -205,7 +198,7 @@ def check_level(counts: Mapping[str, int], n_science: int, p: Mapping[str, Any])
     return found
 
 
-def check_lines(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
+def check_lines(mask: Mask, p: CheckSettings) -> list[Fault]:
     """Rows and columns of which most pixels are flagged: a broken line of the detector, or of the search."""
     science = ~mask.reference
     flagged = (mask.image != 0) & science
@@ -213,7 +206,7 @@ def check_lines(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
     for name, axis in (("column", 0), ("row", 1)):
         total = science.sum(axis=axis)
         share = 100 * flagged.sum(axis=axis) / np.maximum(total, 1)
-        lines = np.flatnonzero((share > p["max_line_percent"]) & (total >= 16))
+        lines = np.flatnonzero((share > p.max_line_percent) & (total >= 16))
         if lines.size:
             shown = ", ".join(f"{k} ({share[k]:.0f} %)" for k in lines[:LINES_SHOWN])
             more = f" and {lines.size - LINES_SHOWN} more" if lines.size > LINES_SHOWN else ""
@@ -224,7 +217,7 @@ def check_lines(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
 # --- 3. policy -------------------------------------------------------------------------------------------
 
 
-def check_policy(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
+def check_policy(mask: Mask, p: CheckSettings) -> list[Fault]:
     """Defects that stay in use, unusable pixels without a reason, and types that exclude each other."""
     science = ~mask.reference
     image = mask.image[science]
@@ -233,7 +226,7 @@ def check_policy(mask: Mask, p: Mapping[str, Any]) -> list[Fault]:
     flagged = int(np.count_nonzero(image))
     share = f"{100 * flagged / n:.3g} % flagged, {100 * unusable.sum() / n:.3g} % unusable"
     found = []
-    for name in p["do_not_use_types"]:
+    for name in p.do_not_use_types:
         carried = _has(image, name.upper())
         usable = int((carried & ~unusable).sum())
         if usable:
@@ -274,13 +267,13 @@ def check_texts(mask: Mask) -> list[Fault]:
 # --- 4. jump ---------------------------------------------------------------------------------------------
 
 
-def _check_previous(mask: Mask, previous: Mask, p: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[Fault]:
+def _check_previous(mask: Mask, previous: Mask, p: CheckSettings, rows: list[dict[str, Any]]) -> list[Fault]:
     """Jumps where both masks look; the rows get the numbers of the previous mask."""
     old, new, science = common_part(previous, mask)
     before, after = count_flags(old, science), count_flags(new, science)
     for name in before:
         if name not in {r["flag"] for r in rows}:
-            rows.append({"flag": name, "pixels": 0, "percent": 0.0, "limit": p["max_percent"].get(name)})
+            rows.append({"flag": name, "pixels": 0, "percent": 0.0, "limit": p.max_percent.get(name)})
     bits = {flag.name: flag.bit for flag in dq.FLAGS}
     rows.sort(key=lambda r: bits.get(r["flag"], 99))  # any flag comes last
     for row in rows:
@@ -315,24 +308,22 @@ def cut(image: NDArray[Any], window: Window, shared: Window) -> NDArray[Any]:
     return image[y : y + shared.ysize, x : x + shared.xsize]
 
 
-def check_jump(
-    before: Mapping[str, int], after: Mapping[str, int], n_science: int, p: Mapping[str, Any]
-) -> list[Fault]:
+def check_jump(before: Mapping[str, int], after: Mapping[str, int], n_science: int, p: CheckSettings) -> list[Fault]:
     """Flags whose number of pixels grew or shrank by more than a factor."""
     found = []
-    floor = p["min_jump_percent"] / 100 * n_science
+    floor = p.min_jump_percent / 100 * n_science
     for name in sorted({*before, *after}):
         old, new = before.get(name, 0), after.get(name, 0)
         low, high = sorted((old, new))
         noise = JUMP_SIGMA * np.sqrt(low + high)
-        if high - low > max(floor, noise) and high > p["max_jump_ratio"] * low:
+        if high - low > max(floor, noise) and high > p.max_jump_ratio * low:
             ratio = f"{high / low:.1f} times" if low else "from none" if new else "to none"
             found.append(
                 Fault(
                     "error",
                     "jump",
                     f"{'any flag' if name == 'any' else name}: {old:,} pixels in the previous mask, {new:,} now "
-                    f"({ratio}); at most a factor of {p['max_jump_ratio']:g} is expected",
+                    f"({ratio}); at most a factor of {p.max_jump_ratio:g} is expected",
                 )
             )
     return found

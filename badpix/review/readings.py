@@ -164,7 +164,7 @@ def join_history(history: Sequence[str]) -> list[str]:
 def flags_of_search(mask: Mask, name: str) -> list[str]:
     """Flags that a search sets: by the mapping that the mask was made with (its HISTORY), else the default one."""
     own = [name.upper()] if name.upper() in dq.VALUE else []
-    mapping = dict(param.section("darks")["flag_values"].default)
+    mapping = dict(param.section("darks").param("flag_values").default)
     for line in join_history(mask.history):
         found = re.search(r"darks\.flag_values = (.*?)(?: \[\w+\])?: ", line)
         if found:

@@ -47,6 +47,7 @@ from badpix.review.report_parts import (
     search_table,
     transitions_table,
 )
+from badpix.settings.check import CheckSettings
 
 SIZE_LIMIT = 5_000_000  # bytes of the page
 EVIDENCE_BUDGET = 1_800_000  # bytes of evidence before base64
@@ -59,7 +60,7 @@ OTHER_COLOUR = "#777777"
 def write_report(
     path: str | Path,
     target: str | Path,
-    limits: Mapping[str, Any],
+    limits: CheckSettings,
     *,
     against: str | Path | None = None,
     evidence: str | Path | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from badpix.errors import UsageError, nearest
-from badpix.settings.param import Section, section
+from badpix.settings.param import Settings, section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,9 @@ def _load_asdf(path: Path) -> Any:
         raise UsageError(f"{path}: not readable as ASDF: {error}") from None
 
 
-def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def section_values(
+    tree: Mapping[str, Any], sec: type[Settings], source: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a parameter file says about one section: ``(values, inputs)``; both empty where it says nothing.
 
     Raises
@@ -76,17 +78,17 @@ def section_values(tree: Mapping[str, Any], sec: Section, source: str) -> tuple[
     UsageError
         If the section is no mapping or names an unknown kind of input.
     """
-    values = tree.get(sec.name) or {}
+    values = tree.get(sec.section) or {}
     if not isinstance(values, Mapping):
-        raise UsageError(f"{source}: {sec.name}: found {values!r}, expected 'name: value' lines")
+        raise UsageError(f"{source}: {sec.section}: found {values!r}, expected 'name: value' lines")
     inputs = values.get("inputs") or {}
     if not isinstance(inputs, Mapping):
-        raise UsageError(f"{source}: {sec.name}.inputs: found {inputs!r}, expected 'rate: files'")
+        raise UsageError(f"{source}: {sec.section}.inputs: found {inputs!r}, expected 'rate: files'")
     for role, files in inputs.items():
         if role not in sec.inputs:
-            raise UsageError(f"{source}: {sec.name}.inputs: unknown kind {role!r}{nearest(str(role), sec.inputs)}")
+            raise UsageError(f"{source}: {sec.section}.inputs: unknown kind {role!r}{nearest(str(role), sec.inputs)}")
         if not all(isinstance(f, str) for f in (files if isinstance(files, list) else [files])):
-            raise UsageError(f"{source}: {sec.name}.inputs.{role}: found {files!r}, expected names of files")
+            raise UsageError(f"{source}: {sec.section}.inputs.{role}: found {files!r}, expected names of files")
     return {k: v for k, v in values.items() if k != "inputs"}, dict(inputs)
 
 
@@ -96,7 +98,7 @@ def resolve_paths(name: str, values: Mapping[str, Any], folder: Path) -> dict[st
         sec = section(name)
     except ModuleNotFoundError:
         return dict(values)
-    kinds = {p.name: p.kind for p in sec.params}
+    kinds = {p.name: p.kind for p in sec.params()}
     out = dict(values)
     for key, value in values.items():
         if key == "inputs" and isinstance(value, Mapping):

@@ -4,286 +4,218 @@ Names, defaults and meanings of the first groups are those of the documented alg
 corrections, each off in the ``documented`` set.
 """
 
-from badpix.settings.param import Param, Section
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-SEARCH, NORMALISE, LIMITS, FLUX, RESULT, CORRECT = (
-    "Searches",
-    "Mean and normalisation",
-    "Limits",
-    "Flux check",
-    "Result",
-    "Corrections to the documented method",
-)
+from badpix.settings.param import FileName, Settings, param
 
-SECTION = Section(
-    name="flats",
-    title="badpix flats: DEAD, LOW_QE, OPEN and ADJ_OPEN pixels from flat-field exposures",
-    inputs={
+
+@dataclass(frozen=True, kw_only=True)
+class FlatSearchSettings(Settings):
+    """Searches"""
+
+    dead_search: bool = param(True, "Search for DEAD pixels.", keyword="BPFDEAD")
+    low_qe_and_open_search: bool = param(True, "Search for LOW_QE, OPEN and ADJ_OPEN pixels.", keyword="BPFLOWQE")
+    dead_search_type: Literal["sigma_rate", "absolute_rate"] = param(
+        "sigma_rate",
+        "With dead_definition search_type: DEAD more than dead_sigma_threshold standard deviations under the "
+        "mean (sigma_rate), or below max_dead_norm_signal (absolute_rate).",
+        keyword="BPFSCHTP",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizeSettings(Settings):
+    """Mean and normalisation"""
+
+    flat_mean_sigma_threshold: float = param(
+        3.0,
+        "Clipping of the samples of a pixel around their median, and of the normalised image around its own.",
+        unit="sigma",
+        low=0.1,
+        keyword="BPFSIGMA",
+    )
+    flat_mean_normalization_method: Literal["smoothed", "mean", "mesh", "none"] = param(
+        "smoothed",
+        "What the mean image is divided by: a smoothed copy, its clipped mean, a robust background mesh "
+        "(photutils Background2D), or nothing.",
+        keyword="BPFNORM",
+    )
+    smoothing_box_width: int = param(
+        15,
+        "Width of the smoothing box, and of a cell of the mesh; an even width is raised by one.",
+        unit="pixels",
+        low=3,
+        high=201,
+        keyword="BPFSMOTH",
+    )
+    smoothing_type: Literal["Box2D", "Median"] = param(
+        "Box2D", "Smoothing by the mean (Box2D) or the median (Median) of the box.", keyword="BPFSMTYP"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatLimitSettings(Settings):
+    """Limits"""
+
+    dead_sigma_threshold: float = param(
+        5.0, "DEAD below the mean by more than this (sigma_rate).", unit="sigma", low=0.0, keyword="BPFDEDSG"
+    )
+    max_dead_norm_signal: float | None = param(
+        None,
+        "DEAD below this (absolute_rate), and the lower limit of LOW_QE; none means 0.05, or the detector's "
+        "limit in DN/s where nothing is normalised.",
+        unit="normalised rate",
+        low=0.0,
+        keyword="BPFMXDED",
+    )
+    max_low_qe_norm_signal: float = param(
+        0.5, "LOW_QE or OPEN below this.", unit="normalised rate", low=0.0, keyword="BPFMXLQE"
+    )
+    max_open_adj_norm_signal: float = param(
+        1.05,
+        "OPEN if all side neighbours lie above this (open_test neighbours).",
+        unit="normalised rate",
+        low=0.0,
+        keyword="BPFMXOAD",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluxCheckSettings(Settings):
+    """Flux check"""
+
+    run_dead_flux_check: bool = param(
+        False,
+        "A DEAD pixel stays DEAD only if the last four groups of the raw flats lie below flux_check.",
+        keyword="BPFFXCHK",
+    )
+    dead_flux_check_files: list[FileName] | None = param(
+        None, "Raw flats (uncal) for the flux check; none means those beside the slope files."
+    )
+    flux_check: float = param(
+        45000.0,
+        "Raw signal, bias included, below which a pixel collects no light.",
+        unit="DN",
+        low=0.0,
+        keyword="BPFZEROF",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatResultSettings(Settings):
+    """Result"""
+
+    manual_flag_file: FileName | None = param(
+        None,
+        "List of pixels (x y flag) that are added; default means the detector's shipped list, if it has one.",
+        keyword="BPFMANFL",
+        documented="default",
+    )
+    flat_do_not_use: list[str] = param(
+        [],
+        "Types that also get DO_NOT_USE; a list that names types is followed to the letter.",
+        choices=("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"),
+        keyword="BPFDONOT",
+    )
+    do_not_use_policy: Literal["all", "listed"] = param(
+        "all",
+        "Where flat_do_not_use names nothing: all types get DO_NOT_USE (all), or none does (listed).",
+        keyword="BPFPOLCY",
+        documented="listed",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatCorrectionSettings(Settings):
+    """Corrections to the documented method"""
+
+    dead_definition: Literal["response", "search_type"] = param(
+        "response",
+        "DEAD means no response, below max_dead_norm_signal (response), or what dead_search_type says "
+        "(search_type): 5 sigma under the mean is a pixel that still works.",
+        keyword="BPFDEFIN",
+        documented="search_type",
+    )
+    lamp_scaling: Literal["median", "none"] = param(
+        "median",
+        "Divide each sample by its median before they are combined: lamps drift.",
+        keyword="BPFLAMP",
+        documented="none",
+    )
+    smoothing_edges: Literal["renormalised", "padded"] = param(
+        "renormalised",
+        "Average over the pixels that exist (renormalised), or pad the image with its median (padded), which "
+        "calls pixels along the border dead where the lamp has a gradient.",
+        keyword="BPFEDGE",
+        documented="padded",
+    )
+    mask_iterations: int = param(
+        4,
+        "Rounds in which deviating pixels are left out of the smoothing, so that defects do not pull it.",
+        low=0,
+        high=10,
+        keyword="BPFITER",
+        documented=0,
+    )
+    mask_sigma: float = param(
+        4.0, "Deviation beyond which a pixel is left out of the smoothing.", unit="sigma", low=1.0, keyword="BPFMSKSG"
+    )
+    ipc_correction: Literal["auto", "given", "none"] = param(
+        "auto",
+        "Take out the charge that couples in from neighbours: as measured in the flats, else the detector's "
+        "constant (auto); a given coupling (given); not at all (none).",
+        keyword="BPFIPC",
+        documented="none",
+    )
+    ipc_coupling: float | None = param(
+        None,
+        "Share of a pixel's signal seen in each side neighbour (ipc_correction given).",
+        low=0.0,
+        high=0.1,
+        keyword="BPFIPCV",
+    )
+    open_test: Literal["excess", "neighbours"] = param(
+        "excess",
+        "OPEN by the mean excess of the good side neighbours (excess), or by all of them above "
+        "max_open_adj_norm_signal (neighbours).",
+        keyword="BPFOPNTS",
+        documented="neighbours",
+    )
+    min_open_excess: float = param(
+        0.035,
+        "OPEN above this mean excess of the side neighbours.",
+        unit="normalised rate",
+        low=0.0,
+        keyword="BPFOPNEX",
+    )
+    open_sigma: float = param(
+        3.5, "OPEN above this significance of the mean excess.", unit="sigma", low=0.0, keyword="BPFOPNSG"
+    )
+    exclusive_types: bool = param(
+        True,
+        "Give each pixel one type: OPEN before DEAD before LOW_QE before ADJ_OPEN.",
+        keyword="BPFEXCL",
+        documented=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatSettings(
+    FlatSearchSettings,
+    NormalizeSettings,
+    FlatLimitSettings,
+    FluxCheckSettings,
+    FlatResultSettings,
+    FlatCorrectionSettings,
+):
+    """All parameters of ``badpix flats``."""
+
+    section: ClassVar[str] = "flats"
+    title: ClassVar[str] = "badpix flats: DEAD, LOW_QE, OPEN and ADJ_OPEN pixels from flat-field exposures"
+    inputs: ClassVar[Mapping[str, str]] = {
         "rate": "slope images of the flats (rate or rateints)",
         "uncal": "raw flats for the flux check",
         "raw": "raw flats that `badpix rebuild` puts through the pipeline's first stage (section prepare)",
-    },
-    params=(
-        Param("dead_search", True, "Search for DEAD pixels.", "bool", keyword="BPFDEAD", group=SEARCH),
-        Param(
-            "low_qe_and_open_search",
-            True,
-            "Search for LOW_QE, OPEN and ADJ_OPEN pixels.",
-            "bool",
-            keyword="BPFLOWQE",
-            group=SEARCH,
-        ),
-        Param(
-            "dead_search_type",
-            "sigma_rate",
-            "With dead_definition search_type: DEAD more than dead_sigma_threshold standard deviations under the "
-            "mean (sigma_rate), or below max_dead_norm_signal (absolute_rate).",
-            "choice",
-            choices=("sigma_rate", "absolute_rate"),
-            keyword="BPFSCHTP",
-            group=SEARCH,
-        ),
-        Param(
-            "flat_mean_sigma_threshold",
-            3.0,
-            "Clipping of the samples of a pixel around their median, and of the normalised image around its own.",
-            unit="sigma",
-            low=0.1,
-            keyword="BPFSIGMA",
-            group=NORMALISE,
-        ),
-        Param(
-            "flat_mean_normalization_method",
-            "smoothed",
-            "What the mean image is divided by: a smoothed copy, its clipped mean, a robust background mesh "
-            "(photutils Background2D), or nothing.",
-            "choice",
-            choices=("smoothed", "mean", "mesh", "none"),
-            keyword="BPFNORM",
-            group=NORMALISE,
-        ),
-        Param(
-            "smoothing_box_width",
-            15,
-            "Width of the smoothing box, and of a cell of the mesh; an even width is raised by one.",
-            "int",
-            unit="pixels",
-            low=3,
-            high=201,
-            keyword="BPFSMOTH",
-            group=NORMALISE,
-        ),
-        Param(
-            "smoothing_type",
-            "Box2D",
-            "Smoothing by the mean (Box2D) or the median (Median) of the box.",
-            "choice",
-            choices=("Box2D", "Median"),
-            keyword="BPFSMTYP",
-            group=NORMALISE,
-        ),
-        Param(
-            "dead_sigma_threshold",
-            5.0,
-            "DEAD below the mean by more than this (sigma_rate).",
-            unit="sigma",
-            low=0.0,
-            keyword="BPFDEDSG",
-            group=LIMITS,
-        ),
-        Param(
-            "max_dead_norm_signal",
-            None,
-            "DEAD below this (absolute_rate), and the lower limit of LOW_QE; none means 0.05, or the detector's "
-            "limit in DN/s where nothing is normalised.",
-            unit="normalised rate",
-            low=0.0,
-            optional=True,
-            keyword="BPFMXDED",
-            group=LIMITS,
-        ),
-        Param(
-            "max_low_qe_norm_signal",
-            0.5,
-            "LOW_QE or OPEN below this.",
-            unit="normalised rate",
-            low=0.0,
-            keyword="BPFMXLQE",
-            group=LIMITS,
-        ),
-        Param(
-            "max_open_adj_norm_signal",
-            1.05,
-            "OPEN if all side neighbours lie above this (open_test neighbours).",
-            unit="normalised rate",
-            low=0.0,
-            keyword="BPFMXOAD",
-            group=LIMITS,
-        ),
-        Param(
-            "run_dead_flux_check",
-            False,
-            "A DEAD pixel stays DEAD only if the last four groups of the raw flats lie below flux_check.",
-            "bool",
-            keyword="BPFFXCHK",
-            group=FLUX,
-        ),
-        Param(
-            "dead_flux_check_files",
-            None,
-            "Raw flats (uncal) for the flux check; none means those beside the slope files.",
-            "paths",
-            optional=True,
-            group=FLUX,
-        ),
-        Param(
-            "flux_check",
-            45000.0,
-            "Raw signal, bias included, below which a pixel collects no light.",
-            unit="DN",
-            low=0.0,
-            keyword="BPFZEROF",
-            group=FLUX,
-        ),
-        Param(
-            "manual_flag_file",
-            None,
-            "List of pixels (x y flag) that are added; default means the detector's shipped list, if it has one.",
-            "path",
-            optional=True,
-            keyword="BPFMANFL",
-            documented="default",
-            group=RESULT,
-        ),
-        Param(
-            "flat_do_not_use",
-            [],
-            "Types that also get DO_NOT_USE; a list that names types is followed to the letter.",
-            "list",
-            choices=("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"),
-            keyword="BPFDONOT",
-            group=RESULT,
-        ),
-        Param(
-            "do_not_use_policy",
-            "all",
-            "Where flat_do_not_use names nothing: all types get DO_NOT_USE (all), or none does (listed).",
-            "choice",
-            choices=("all", "listed"),
-            keyword="BPFPOLCY",
-            documented="listed",
-            group=RESULT,
-        ),
-        Param(
-            "dead_definition",
-            "response",
-            "DEAD means no response, below max_dead_norm_signal (response), or what dead_search_type says "
-            "(search_type): 5 sigma under the mean is a pixel that still works.",
-            "choice",
-            choices=("response", "search_type"),
-            keyword="BPFDEFIN",
-            documented="search_type",
-            group=CORRECT,
-        ),
-        Param(
-            "lamp_scaling",
-            "median",
-            "Divide each sample by its median before they are combined: lamps drift.",
-            "choice",
-            choices=("median", "none"),
-            keyword="BPFLAMP",
-            documented="none",
-            group=CORRECT,
-        ),
-        Param(
-            "smoothing_edges",
-            "renormalised",
-            "Average over the pixels that exist (renormalised), or pad the image with its median (padded), which "
-            "calls pixels along the border dead where the lamp has a gradient.",
-            "choice",
-            choices=("renormalised", "padded"),
-            keyword="BPFEDGE",
-            documented="padded",
-            group=CORRECT,
-        ),
-        Param(
-            "mask_iterations",
-            4,
-            "Rounds in which deviating pixels are left out of the smoothing, so that defects do not pull it.",
-            "int",
-            low=0,
-            high=10,
-            keyword="BPFITER",
-            documented=0,
-            group=CORRECT,
-        ),
-        Param(
-            "mask_sigma",
-            4.0,
-            "Deviation beyond which a pixel is left out of the smoothing.",
-            unit="sigma",
-            low=1.0,
-            keyword="BPFMSKSG",
-            group=CORRECT,
-        ),
-        Param(
-            "ipc_correction",
-            "auto",
-            "Take out the charge that couples in from neighbours: as measured in the flats, else the detector's "
-            "constant (auto); a given coupling (given); not at all (none).",
-            "choice",
-            choices=("auto", "given", "none"),
-            keyword="BPFIPC",
-            documented="none",
-            group=CORRECT,
-        ),
-        Param(
-            "ipc_coupling",
-            None,
-            "Share of a pixel's signal seen in each side neighbour (ipc_correction given).",
-            low=0.0,
-            high=0.1,
-            optional=True,
-            keyword="BPFIPCV",
-            group=CORRECT,
-        ),
-        Param(
-            "open_test",
-            "excess",
-            "OPEN by the mean excess of the good side neighbours (excess), or by all of them above "
-            "max_open_adj_norm_signal (neighbours).",
-            "choice",
-            choices=("excess", "neighbours"),
-            keyword="BPFOPNTS",
-            documented="neighbours",
-            group=CORRECT,
-        ),
-        Param(
-            "min_open_excess",
-            0.035,
-            "OPEN above this mean excess of the side neighbours.",
-            unit="normalised rate",
-            low=0.0,
-            keyword="BPFOPNEX",
-            group=CORRECT,
-        ),
-        Param(
-            "open_sigma",
-            3.5,
-            "OPEN above this significance of the mean excess.",
-            unit="sigma",
-            low=0.0,
-            keyword="BPFOPNSG",
-            group=CORRECT,
-        ),
-        Param(
-            "exclusive_types",
-            True,
-            "Give each pixel one type: OPEN before DEAD before LOW_QE before ADJ_OPEN.",
-            "bool",
-            keyword="BPFEXCL",
-            documented=False,
-            group=CORRECT,
-        ),
-    ),
-)
+    }

@@ -4,178 +4,184 @@ The first groups carry the documented names and default values. What the default
 documented rule is named in the later groups; in the ``documented`` set each of these stands at the value that
 changes nothing."""
 
-from badpix.settings.param import Param, Section
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-RULE, DRIZZLE, RUN, MODEL, TEST, CARE, AUDIT = (
-    "Documented rule",
-    "Documented resampling",
-    "Documented run options",
-    "Model of the sky",
-    "Noise and test",
-    "Sources, trails, single coverage",
-    "Audit",
-)
+from badpix.settings.param import Settings, param
 
-SECTION = Section(
-    name="image",
-    title="outlier image: cosmic rays and blemishes in dithered images",
-    params=(
-        Param(
-            "snr",
-            (5.0, 4.0),
-            "Noise limits of the first pass and of the pass on neighbours, exceeded strictly; the better test "
-            "multiplies them with snr_factor.",
-            "pair_float",
-            unit="sigma",
-            low=0.0,
-            group=RULE,
-        ),
-        Param(
-            "scale",
-            (1.2, 0.7),
-            "Fractions of the model's local derivative that a difference must exceed in the two passes; the "
-            "better test multiplies them with scale_factor.",
-            "pair_float",
-            low=0.0,
-            group=RULE,
-        ),
-        Param(
-            "backg",
-            0.0,
-            "Background added to the model where no keyword of the exposure names one (documented test only).",
-            unit="data units",
-            group=RULE,
-        ),
-        Param("maskpt", 0.7, "Mosaic pixels below this fraction of the clipped mean weight are no data.", low=0.0,
-              high=1.0, group=RULE),
-        Param(
-            "resample_data",
-            True,
-            "Resample onto a common grid; false compares undithered images of one shape directly (one pass).",
-            "bool",
-            group=DRIZZLE,
-        ),
-        Param("weight_type", "ivm", "Weights: inverse read-noise variance, or exposure time.", "choice",
-              choices=("ivm", "exptime"), group=DRIZZLE),
-        Param("kernel", "square", "Drizzle kernel.", "choice", choices=("square", "point", "turbo"), group=DRIZZLE),
-        Param("pixfrac", 1.0, "Fraction to which input pixels are shrunk.", low=0.0, high=1.0, group=DRIZZLE),
-        Param("fillval", "NAN", "Value of mosaic pixels without data: NAN, INDEF or a number.", "str",
-              group=DRIZZLE),
-        Param(
-            "good_bits",
-            "~DO_NOT_USE",
-            "DQ flags that don't rule a pixel out; ~ inverts; 0 = every flag rules out; none = DQ is not used.",
-            "str",
-            optional=True,
-            group=DRIZZLE,
-        ),
-        Param("pixmap_stepsize", 1.0, "Spacing of the pixel map's nodes; 1 = exact to 1e-6 pixel.", unit="pixels",
-              low=1.0, group=DRIZZLE),
-        Param("pixmap_order", 1, "Order of the spline through the nodes, 1 or 3, where the spacing is above 1.",
-              "int", low=1, high=3, group=DRIZZLE),
-        Param("save_intermediate_results", False, "Also write _outlier_i2d, _median and _blot files.", "bool",
-              group=RUN),
-        Param(
-            "in_memory",
-            True,
-            "Accepted as documented; exposures are always streamed, and the results are the same.",
-            "bool",
-            group=RUN,
-        ),
-        Param("reference", "others", "Compare an exposure with the median of the other groups, or of all.",
-              "choice", choices=("others", "all"), documented="all", group=MODEL),
-        Param(
-            "reference_noise",
-            2.0,
-            "A group whose median ERR exceeds this many times the median over the groups is no reference for the "
-            "others (reference others, more than two groups); it is searched itself. none = all are.",
-            low=1.0,
-            optional=True,
-            documented=None,
-            group=MODEL,
-        ),
-        Param(
-            "roll_tolerance",
-            2.0,
-            "Groups whose roll angles differ by more are no model of each other's diffraction spikes: an exposure is "
-            "compared with its own angle first. none = all are alike.",
-            unit="degrees",
-            low=0.0,
-            high=360.0,
-            optional=True,
-            documented=None,
-            group=MODEL,
-        ),
-        Param(
-            "persistent_snr",
-            4.0,
-            "Pixels above this limit in three quarters of a detector's exposures, alone and steady while the sky "
-            "moves, are hot: flagged, and no part of the model; 0 = not looked for.",
-            unit="sigma",
-            low=0.0,
-            documented=0.0,
-            group=MODEL,
-        ),
-        Param("agree_sigma", 3.0, "The two middle values of the others agree within this many sigma ...",
-              unit="sigma", low=0.0, group=MODEL),
-        Param("agree_gradient", 0.7, "... plus this fraction of the local derivative; else the lower one counts.",
-              low=0.0, group=MODEL),
-        Param("blot_interp", "poly3", "Interpolation of the model at the pixels of an exposure.", "choice",
-              choices=("linear", "poly3", "poly5"), documented="linear", group=MODEL),
-        Param("sharpen", True, "Undo the blur of drizzle by a kernel learned in each exposure.", "bool",
-              documented=False, group=MODEL),
-        Param("sharpen_size", 5, "Width of that kernel; odd.", "int", unit="pixels", low=3, high=9, group=MODEL),
-        Param(
-            "sky_match",
-            "auto",
-            "Measure the sky differences of overlapping exposures: where a member lacks BKGLEVEL, always, never.",
-            "choice",
-            choices=("auto", "always", "never"),
-            documented="never",
-            group=MODEL,
-        ),
-        Param("test", "significance", "The better test, or the documented rule.", "choice",
-              choices=("significance", "documented"), documented="documented", group=TEST),
-        Param(
-            "noise",
-            "expected",
-            "Noise of a difference: ERR; the model's; both; or what the pixel would have without the hit, and "
-            "the model's.",
-            "choice",
-            choices=("exposure", "median", "both", "expected"),
-            documented="exposure",
-            group=TEST,
-        ),
-        Param("snr_factor", (0.9, 0.75), "Factors on snr in the better test.", "pair_float", low=0.0, group=TEST),
-        Param("scale_factor", (0.5, 0.57), "Factors on scale in the better test.", "pair_float", low=0.0,
-              group=TEST),
-        Param("snr_dark", 6.0, "Noise limit of pixels that are too faint; 0 = not looked for.", unit="sigma",
-              low=0.0, group=TEST),
-        Param(
-            "conserve",
-            0.8,
-            "On steep pixels the excess must survive in the sum over 3x3 by this fraction: a hit adds, another "
-            "sub-pixel phase only moves flux.",
-            low=0.0,
-            group=CARE,
-        ),
-        Param("protect_sources", 0.9, "Guard of source cores: derivatives that a flag must exceed; 0 = off.",
-              low=0.0, group=CARE),
-        Param(
-            "stand_out",
-            2.5,
-            "On steep pixels a flag without company must exceed this many times the largest difference, in local "
-            "derivatives, of the unflagged steep pixels in 7x7; 0 = off.",
-            low=0.0,
-            group=CARE,
-        ),
-        Param("trail_snr", 8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma",
-              low=0.0, documented=0.0, group=CARE),
-        Param("single_coverage", "sharpness", "Test where no other exposure looked: sharper than any star, or none.",
-              "choice", choices=("sharpness", "none"), documented="none", group=CARE),
-        Param("audit", True, "List the sources that lost flux to flags.", "bool", documented=False, group=AUDIT),
-        Param("audit_snr", 10.0, "Sources of the median image above this many times its noise are audited.",
-              unit="sigma", low=1.0, group=AUDIT),
-        Param("audit_loss", 0.01, "Loss of flux above which a source is listed.", low=0.0, high=1.0, group=AUDIT),
-    ),
-)  # fmt: skip
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSettings(Settings):
+    """Documented rule"""
+
+    snr: tuple[float, float] = param(
+        (5.0, 4.0),
+        "Noise limits of the first pass and of the pass on neighbours, exceeded strictly; the better test "
+        "multiplies them with snr_factor.",
+        unit="sigma",
+        low=0.0,
+    )
+    scale: tuple[float, float] = param(
+        (1.2, 0.7),
+        "Fractions of the model's local derivative that a difference must exceed in the two passes; the "
+        "better test multiplies them with scale_factor.",
+        low=0.0,
+    )
+    backg: float = param(
+        0.0,
+        "Background added to the model where no keyword of the exposure names one (documented test only).",
+        unit="data units",
+    )
+    maskpt: float = param(
+        0.7, "Mosaic pixels below this fraction of the clipped mean weight are no data.", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrizzleSettings(Settings):
+    """Documented resampling"""
+
+    resample_data: bool = param(
+        True, "Resample onto a common grid; false compares undithered images of one shape directly (one pass)."
+    )
+    weight_type: Literal["ivm", "exptime"] = param("ivm", "Weights: inverse read-noise variance, or exposure time.")
+    kernel: Literal["square", "point", "turbo"] = param("square", "Drizzle kernel.")
+    pixfrac: float = param(1.0, "Fraction to which input pixels are shrunk.", low=0.0, high=1.0)
+    fillval: str = param("NAN", "Value of mosaic pixels without data: NAN, INDEF or a number.")
+    good_bits: str | None = param(
+        "~DO_NOT_USE",
+        "DQ flags that don't rule a pixel out; ~ inverts; 0 = every flag rules out; none = DQ is not used.",
+    )
+    pixmap_stepsize: float = param(
+        1.0, "Spacing of the pixel map's nodes; 1 = exact to 1e-6 pixel.", unit="pixels", low=1.0
+    )
+    pixmap_order: int = param(
+        1, "Order of the spline through the nodes, 1 or 3, where the spacing is above 1.", low=1, high=3
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRunSettings(Settings):
+    """Documented run options"""
+
+    save_intermediate_results: bool = param(False, "Also write _outlier_i2d, _median and _blot files.")
+    in_memory: bool = param(
+        True, "Accepted as documented; exposures are always streamed, and the results are the same."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """Model of the sky"""
+
+    reference: Literal["others", "all"] = param(
+        "others", "Compare an exposure with the median of the other groups, or of all.", documented="all"
+    )
+    reference_noise: float | None = param(
+        2.0,
+        "A group whose median ERR exceeds this many times the median over the groups is no reference for the "
+        "others (reference others, more than two groups); it is searched itself. none = all are.",
+        low=1.0,
+        documented=None,
+    )
+    roll_tolerance: float | None = param(
+        2.0,
+        "Groups whose roll angles differ by more are no model of each other's diffraction spikes: an exposure is "
+        "compared with its own angle first. none = all are alike.",
+        unit="degrees",
+        low=0.0,
+        high=360.0,
+        documented=None,
+    )
+    persistent_snr: float = param(
+        4.0,
+        "Pixels above this limit in three quarters of a detector's exposures, alone and steady while the sky "
+        "moves, are hot: flagged, and no part of the model; 0 = not looked for.",
+        unit="sigma",
+        low=0.0,
+        documented=0.0,
+    )
+    agree_sigma: float = param(
+        3.0, "The two middle values of the others agree within this many sigma ...", unit="sigma", low=0.0
+    )
+    agree_gradient: float = param(
+        0.7, "... plus this fraction of the local derivative; else the lower one counts.", low=0.0
+    )
+    blot_interp: Literal["linear", "poly3", "poly5"] = param(
+        "poly3", "Interpolation of the model at the pixels of an exposure.", documented="linear"
+    )
+    sharpen: bool = param(True, "Undo the blur of drizzle by a kernel learned in each exposure.", documented=False)
+    sharpen_size: int = param(5, "Width of that kernel; odd.", unit="pixels", low=3, high=9)
+    sky_match: Literal["auto", "always", "never"] = param(
+        "auto",
+        "Measure the sky differences of overlapping exposures: where a member lacks BKGLEVEL, always, never.",
+        documented="never",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings(Settings):
+    """Noise and test"""
+
+    test: Literal["significance", "documented"] = param(
+        "significance", "The better test, or the documented rule.", documented="documented"
+    )
+    noise: Literal["exposure", "median", "both", "expected"] = param(
+        "expected",
+        "Noise of a difference: ERR; the model's; both; or what the pixel would have without the hit, and "
+        "the model's.",
+        documented="exposure",
+    )
+    snr_factor: tuple[float, float] = param((0.9, 0.75), "Factors on snr in the better test.", low=0.0)
+    scale_factor: tuple[float, float] = param((0.5, 0.57), "Factors on scale in the better test.", low=0.0)
+    snr_dark: float = param(
+        6.0, "Noise limit of pixels that are too faint; 0 = not looked for.", unit="sigma", low=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings(Settings):
+    """Sources, trails, single coverage"""
+
+    conserve: float = param(
+        0.8,
+        "On steep pixels the excess must survive in the sum over 3x3 by this fraction: a hit adds, another "
+        "sub-pixel phase only moves flux.",
+        low=0.0,
+    )
+    protect_sources: float = param(
+        0.9, "Guard of source cores: derivatives that a flag must exceed; 0 = off.", low=0.0
+    )
+    stand_out: float = param(
+        2.5,
+        "On steep pixels a flag without company must exceed this many times the largest difference, in local "
+        "derivatives, of the unflagged steep pixels in 7x7; 0 = off.",
+        low=0.0,
+    )
+    trail_snr: float = param(
+        8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma", low=0.0, documented=0.0
+    )
+    single_coverage: Literal["sharpness", "none"] = param(
+        "sharpness", "Test where no other exposure looked: sharper than any star, or none.", documented="none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(Settings):
+    """Audit"""
+
+    audit: bool = param(True, "List the sources that lost flux to flags.", documented=False)
+    audit_snr: float = param(
+        10.0, "Sources of the median image above this many times its noise are audited.", unit="sigma", low=1.0
+    )
+    audit_loss: float = param(0.01, "Loss of flux above which a source is listed.", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(
+    RuleSettings, DrizzleSettings, ImageRunSettings, ModelSettings, NoiseSettings, SourceSettings, AuditSettings
+):
+    """All parameters of ``outlier image``."""
+
+    section: ClassVar[str] = "image"
+    title: ClassVar[str] = "outlier image: cosmic rays and blemishes in dithered images"

@@ -1,8 +1,13 @@
-"""Parameters, declared once: checked, loaded (:mod:`params_files`) and rendered (:mod:`params_text`) from there.
+"""Parameters, declared once: checked here, read by :mod:`badpix.settings.files`, rendered by
+:mod:`badpix.settings.render`.
 
-A :class:`Param` in ``badpix/settings/`` is the only place where a parameter's name, default, unit, range, help
-text and FITS keyword are written. From it come the checks of YAML and command line, the command line options,
-the commented default YAML, the keywords and HISTORY lines of a mask, and the tables of the documentation.
+A field of a :class:`Settings` class in ``badpix/settings/`` is the only place where a parameter's name, type,
+default, unit, range, help text and FITS keyword are written. From it come the checks of YAML, command line and
+Python, the command line options, the commented default YAML, the keywords and HISTORY lines of a mask, and the
+tables of the documentation.
+
+A group of parameters is a class whose docstring is the heading; the class of a command inherits its groups, in the
+order in which they are shown, and its names stay flat. A function names the group that it reads.
 
 Two parameter sets exist: ``default`` (ours) and ``documented`` (what the documentation of the older tools
 describes); they differ in values only. Precedence: declared default < YAML < explicit option.
@@ -11,16 +16,24 @@ describes); they differ in values only. Precedence: declared default < YAML < ex
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib import import_module
 from math import isinf
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from badpix.errors import UsageError, nearest
 
 SETS = ("default", "documented")
 _SAME: Any = object()
+
+
+# The type of a parameter that names a file or folder; in a YAML file it starts at the file's folder.
+FileName = Annotated[str, "file name"]
+
 
 # What `kind` means, for messages.
 KINDS = {
@@ -42,11 +55,27 @@ KINDS = {
 MERGED = ("mapping", "numbers", "settings")  # kinds that are laid over their default key by key
 
 
+_KINDS_OF = {
+    float: "float",
+    int: "int",
+    bool: "bool",
+    str: "str",
+    FileName: "path",
+    list[str]: "list",
+    list[FileName]: "paths",
+    dict[str, list[str]]: "mapping",
+    dict[str, float]: "numbers",
+    dict[str, dict[str, Any]]: "settings",
+    tuple[float, float]: "pair_float",
+    tuple[int, int]: "pair_int",
+}
+
+
 @dataclass(frozen=True)
 class Param:
-    """The declaration of one parameter.
+    """The declaration of one parameter, as :func:`param` and the annotation of its field give it.
 
-    Parameters
+    Attributes
     ----------
     name : str
         Documented name, the same in Python, YAML, docs and FITS history; on the command line with dashes.
@@ -55,11 +84,11 @@ class Param:
     help : str
         One sentence; says whether equality counts, for a threshold.
     kind : str
-        A key of :data:`KINDS`.
+        A key of :data:`KINDS`; follows from the annotation.
     unit : str
         Physical unit, empty where there is none.
     choices : tuple of str
-        Allowed words, for ``choice`` (and for the items of a ``list``).
+        Allowed words; those of a ``Literal``, or of the items of a list.
     low, high : float, optional
         Inclusive range of numbers (of each of a pair).
     optional : bool
@@ -95,71 +124,155 @@ class Param:
         return self.documented if parameter_set != "default" and self.differs else self.default
 
 
-@dataclass(frozen=True)
-class Section:
-    """The parameters of one command, in the order in which they are shown.
+def param(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    keyword: str = "",
+    documented: Any = _SAME,
+) -> Any:
+    """Declare a parameter: the right side of a field of a :class:`Settings` class. See :class:`Param`."""
+    about = {"default": default, "help": help, "unit": unit, "choices": tuple(choices), "low": low, "high": high,
+             "keyword": keyword, "documented": documented}  # fmt: skip
+    if isinstance(default, list | dict):
+        return field(default_factory=partial(deepcopy, default), metadata=about)
+    return field(default=default, metadata=about)
 
-    ``inputs`` maps the roles of input files that the YAML may name (``rate``, ``uncal``) to their meaning.
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of all parameter classes: values by name, checked when they are made.
+
+    ``FlatSettings(open_sigma=5)`` is the default set with one value changed; :meth:`from_values` reads a mapping.
+
+    Raises
+    ------
+    UsageError
+        At a value of another type, out of range or not among the choices.
     """
 
-    name: str
-    title: str
-    params: tuple[Param, ...]
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    section: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    inputs: ClassVar[Mapping[str, str]] = {}
 
-    def __getitem__(self, name: str) -> Param:
-        return next(p for p in self.params if p.name == name)
+    def __post_init__(self) -> None:
+        for p in self.params():
+            given = getattr(self, p.name)
+            checked = check_value(p, given, f"{type(self).__name__}.{p.name}")
+            if checked != given or isinstance(given, str) != isinstance(checked, str):
+                object.__setattr__(self, p.name, checked)
 
-    @property
-    def names(self) -> list[str]:
+    @classmethod
+    def params(cls) -> tuple[Param, ...]:
+        """All parameters, group by group, in the order in which they are shown."""
+        if cls not in _KNOWN:
+            _KNOWN[cls] = _params_of(cls)
+        return _KNOWN[cls]
+
+    @classmethod
+    def names(cls) -> list[str]:
         """Names of all parameters."""
-        return [p.name for p in self.params]
+        return [p.name for p in cls.params()]
+
+    @classmethod
+    def param(cls, name: str) -> Param:
+        """The declaration of one parameter."""
+        return next(p for p in cls.params() if p.name == name)
+
+    @classmethod
+    def in_set(cls, parameter_set: str = "default") -> Self:
+        """All values of a parameter set.
+
+        Raises
+        ------
+        UsageError
+            If there is no such set.
+        """
+        if parameter_set not in SETS:
+            raise UsageError(f"parameter set {parameter_set!r} is unknown; known are {', '.join(SETS)}")
+        return cls(**{p.name: p.value_in(parameter_set) for p in cls.params()})
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: str, parameter_set: str = "default") -> Self:
+        """The complete, checked values: ``values`` laid over a parameter set.
+
+        Parameters
+        ----------
+        values : mapping
+            Explicit values; a mapping parameter is merged with its default key by key.
+        source : str
+            Where they come from (file, command line), for the message.
+        parameter_set : str
+            The set that they are laid over.
+
+        Raises
+        ------
+        UsageError
+            At an unknown name (with the nearest known one), a wrong type, a value out of range.
+        """
+        return cls.in_set(parameter_set).changed(values, f"{source}: {cls.section}")
+
+    def changed(self, values: Mapping[str, Any], where: str) -> Self:
+        """These settings with some values changed, checked and merged as :meth:`from_values` does it.
+
+        ``where`` is the place that a message names, such as ``masks.yml: flats``.
+        """
+        out = dict(self.items())
+        for name, value in values.items():
+            if name not in out:
+                raise UsageError(f"{where}: unknown parameter {name!r}{nearest(name, self.names())}")
+            p = self.param(name)
+            checked = check_value(p, value, f"{where}.{name}")
+            out[name] = {**out[name], **checked} if p.kind in MERGED and checked else checked
+        return type(self)(**out)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of all parameters, in the order in which they are shown."""
+        return ((p.name, getattr(self, p.name)) for p in self.params())
 
 
-def section(name: str) -> Section:
-    """The section called ``name``, from ``badpix.settings.<name>``."""
-    found: Section = import_module(f"badpix.settings.{name}").SECTION
-    return found
+_KNOWN: dict[type, tuple[Param, ...]] = {}  # of the classes that were asked
 
 
-def defaults(sec: Section, parameter_set: str = "default") -> dict[str, Any]:
-    """All values of a parameter set.
+def _params_of(cls: type[Settings]) -> tuple[Param, ...]:
+    """The groups of a class in the order of its bases, then its own fields."""
+    inherited = [p for base in cls.__bases__ if issubclass(base, Settings) for p in base.params()]
+    known = {p.name for p in inherited}
+    own = [f for f in fields(cls) if f.name not in known]
+    heading = "" if cls.section else (cls.__doc__ or "").strip()
+    return (*inherited, *(_describe(f.name, f.type, heading, f.metadata) for f in own))
+
+
+def _describe(name: str, annotation: Any, group: str, about: Mapping[str, Any]) -> Param:
+    """A parameter from the annotation of its field and what :func:`param` was told."""
+    about = dict(about)
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    optional = NoneType in parts
+    (plain,) = (part for part in parts if part is not NoneType)
+    if get_origin(plain) is Literal:
+        kind, about["choices"] = "choice", get_args(plain)
+    else:
+        kind = _KINDS_OF[plain]
+    return Param(name=name, kind=kind, optional=optional, group=group, **about)
+
+
+def section(name: str) -> type[Settings]:
+    """The settings class of a section, from ``badpix.settings.<name>``.
 
     Raises
     ------
-    UsageError
-        If there is no such set.
+    KeyError
+        If no section has that name.
     """
-    if parameter_set not in SETS:
-        raise UsageError(f"parameter set {parameter_set!r} is unknown; known are {', '.join(SETS)}")
-    return {p.name: p.value_in(parameter_set) for p in sec.params}
-
-
-def check(sec: Section, values: Mapping[str, Any], source: str, parameter_set: str = "default") -> dict[str, Any]:
-    """The complete, checked values of a section: ``values`` laid over a parameter set.
-
-    Parameters
-    ----------
-    sec : Section
-        What is known.
-    values : mapping
-        Explicit values; a mapping parameter is merged with its default key by key.
-    source : str
-        Where they come from (file, command line), for the message.
-
-    Raises
-    ------
-    UsageError
-        At an unknown name (with the nearest known one), a wrong type, a value out of range.
-    """
-    out = defaults(sec, parameter_set)
-    for name, value in values.items():
-        if name not in out:
-            raise UsageError(f"{source}: {sec.name}: unknown parameter {name!r}{nearest(name, sec.names)}")
-        checked = check_value(sec[name], value, f"{source}: {sec.name}.{name}")
-        merged = sec[name].kind in MERGED and checked
-        out[name] = {**out[name], **checked} if merged else checked
-    return out
+    module = import_module(f"badpix.settings.{name}")
+    found = [
+        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Settings) and c.section == name
+    ]
+    return found[0]
 
 
 def check_value(param: Param, value: Any, where: str) -> Any:

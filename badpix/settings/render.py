@@ -7,17 +7,19 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from badpix.settings.param import Param, Section, as_text, defaults, unit_after
+from badpix.settings.param import Param, Settings, as_text, unit_after
 
 WIDTH = 100  # of comments in YAML
 
 
-def history_lines(sec: Section, values: Mapping[str, Any]) -> list[str]:
+def history_lines(values: Settings) -> list[str]:
     """One line a parameter for HISTORY: name, value, unit, keyword, meaning."""
     rows = []
-    for p in sec.params:
+    for p in values.params():
         word = f" [{p.keyword}]" if p.keyword else ""
-        rows.append(f"{sec.name}.{p.name} = {_record(p, values[p.name])}{unit_after(p)}{word}: {p.help}")
+        rows.append(
+            f"{values.section}.{p.name} = {_record(p, getattr(values, p.name))}{unit_after(p)}{word}: {p.help}"
+        )
     return rows
 
 
@@ -29,12 +31,12 @@ def _record(p: Param, value: Any) -> str:
     return as_text(value)
 
 
-def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+def cards(values: Settings) -> list[tuple[str, Any, str]]:
     """(keyword, value, comment) of all parameters that have a keyword."""
     rows = []
-    for p in sec.params:
+    for p in values.params():
         if p.keyword:
-            value = values[p.name]
+            value = getattr(values, p.name)
             plain = isinstance(value, bool | int | float)
             text = value if plain else _record(p, value)[:68]  # one card; HISTORY has it in full
             room = 80 - 10 - max(20, len(str(text)) + (0 if plain else 2)) - 3
@@ -42,17 +44,17 @@ def cards(sec: Section, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]
     return rows
 
 
-def render_yaml(sec: Section, parameter_set: str = "default") -> str:
+def render_yaml(sec: type[Settings], parameter_set: str = "default") -> str:
     """The commented YAML of a section, ready to be edited and given to ``-p``."""
-    values = defaults(sec, parameter_set)
-    lines = [f"# {sec.title}", f"{sec.name}:"]
+    values = sec.in_set(parameter_set)
+    lines = [f"# {sec.title}", f"{sec.section}:"]
     group = ""
-    for p in sec.params:
+    for p in sec.params():
         if p.group != group:
             group = p.group
             lines += ["", f"  # --- {group} ---"]
         lines += wrap(f"{p.help}{_hint(p)}", WIDTH, initial_indent="  # ", subsequent_indent="  # ")
-        lines.append(f"  {p.name}: {_yaml_value(values[p.name])}")
+        lines.append(f"  {p.name}: {_yaml_value(getattr(values, p.name))}")
     return "\n".join(lines) + "\n"
 
 
@@ -90,10 +92,10 @@ def _yaml_value(value: Any) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def render_table(sec: Section) -> str:
+def render_table(sec: type[Settings]) -> str:
     """The parameters of a section as a Markdown table, for the documentation."""
     rows = ["| name | default | documented | unit, range | keyword | meaning |", "|---|---|---|---|---|---|"]
-    for p in sec.params:
+    for p in sec.params():
         doc = f"`{as_text(p.documented)}`" if p.differs else ""
         hint = _hint(p)[2:-1].replace("|", "or")
         text = p.help.replace("|", "or")

@@ -24,7 +24,7 @@ from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import open_fits
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
 from badpix.simulation.detector import Scene, make_scene, prepare_exposure
 from badpix.simulation.format import StreamedFits, layout_of, primary_header
@@ -39,7 +39,7 @@ SUBARRAY_OF_SCALED = {
 }  # fmt: skip
 
 
-def make_recipe(p: Mapping[str, Any]) -> Recipe:
+def make_recipe(p: SimulateSettings) -> Recipe:
     """The recipe of checked parameters of the section ``simulate``.
 
     Raises
@@ -47,29 +47,29 @@ def make_recipe(p: Mapping[str, Any]) -> Recipe:
     UsageError
         If the window does not fit the detector, or the readout pattern is unknown.
     """
-    detector = detectors.get(p["detector"])
+    detector = detectors.get(p.detector)
     window = detector.full
-    if p["size"] and p["window"]:
+    if p.size and p.window:
         raise UsageError("size and window exclude each other: a small detector, or a window of the real one")
-    if p["size"]:
-        detector = shrink(detector, (p["size"][1], p["size"][0]))
+    if p.size:
+        detector = shrink(detector, (p.size[1], p.size[0]))
         window = detector.full
-    if p["window"]:
-        window = detectors.Window(*p["start"], *p["window"])
+    if p.window:
+        window = detectors.Window(*p.start, *p.window)
         ny, nx = detector.shape
         if window.xstart + window.xsize - 1 > nx or window.ystart + window.ysize - 1 > ny:
             raise UsageError(f"window {tuple(window)} reaches beyond {detector.name} ({nx} x {ny})")
-    readout = (p["readout"] or DEFAULT_READOUT[detector.instrument]).upper()
+    readout = (p.readout or DEFAULT_READOUT[detector.instrument]).upper()
     if "IRS2" in readout:
         raise UsageError(f"readout {readout}: frames with interleaved reference pixels (IRS2) are not simulated")
     if readout not in READOUT:
         raise UsageError(f"readout {readout!r} is unknown; known are {', '.join(READOUT)}")
     return Recipe(
-        detector=detector, window=window, seed=p["seed"], nints=p["integrations"], flat_groups=p["flat_groups"],
-        dark_groups=p["dark_groups"], readout=readout, defects_per_level=p["defects_per_level"],
-        flat_level=p["flat_level"], cosmic_rays=p["cosmic_rays"],
-        snowballs=p["snowballs"], defect_map=read_map(p["map"]),
-        subarray=p["subarray"] or default_subarray(detector, window),
+        detector=detector, window=window, seed=p.seed, nints=p.integrations, flat_groups=p.flat_groups,
+        dark_groups=p.dark_groups, readout=readout, defects_per_level=p.defects_per_level,
+        flat_level=p.flat_level, cosmic_rays=p.cosmic_rays,
+        snowballs=p.snowballs, defect_map=read_map(p.map),
+        subarray=p.subarray or default_subarray(detector, window),
     )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def read_map(path: str | Path | None) -> tuple[bytes, tuple[int, int]] | None:
 
 def simulate(
     directory: str | Path,
-    p: Mapping[str, Any],
+    p: SimulateSettings,
     executor: Executor | None = None,
     overwrite: bool = False,
     tick: Callable[[int, int], None] = lambda done, total: None,
@@ -125,8 +125,8 @@ def simulate(
         Files written: ``flats``, ``darks``, ``truth``.
     """
     recipe, directory = make_recipe(p), Path(directory)
-    tasks = [("flat", k + 1, directory / "flats", tuple(p["flat_products"])) for k in range(p["flats"])]
-    tasks += [("dark", k + 1, directory / "darks", tuple(p["dark_products"])) for k in range(p["darks"])]
+    tasks = [("flat", k + 1, directory / "flats", tuple(p.flat_products)) for k in range(p.flats)]
+    tasks += [("dark", k + 1, directory / "darks", tuple(p.dark_products)) for k in range(p.darks)]
     out: dict[str, list[Path]] = {"flats": [], "darks": [], "truth": []}
     for _, _, folder, _ in tasks:
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,22 +147,21 @@ def simulate(
     return out
 
 
-def write_parameters(path: Path, p: Mapping[str, Any]) -> None:
+def write_parameters(path: Path, p: SimulateSettings) -> None:
     """Write the parameters as YAML that ``badpix simulate -p`` reads; an older one is replaced."""
     import yaml
 
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in p.items()}
-    if p["map"]:
-        plain["map"] = str(Path(p["map"]).resolve())
+    if p.map:
+        plain["map"] = str(Path(p.map).resolve())
     write_text(path, yaml.safe_dump({"simulate": plain}, sort_keys=False), overwrite=True)
 
 
-def read_parameters(path: str | Path) -> dict[str, Any]:
+def read_parameters(path: str | Path) -> SimulateSettings:
     """The checked parameters in such a file."""
     import yaml
 
-    sec = param.section("simulate")
-    return param.check(sec, yaml.safe_load(Path(path).read_text())["simulate"], str(path))
+    return SimulateSettings.from_values(yaml.safe_load(Path(path).read_text())["simulate"], str(path))
 
 
 def exposure_root(recipe: Recipe, kind: str, number: int) -> str:

@@ -154,7 +154,7 @@ def test_a_file_that_vanishes_during_the_run_is_rejected_with_skip_bad(tmp_path,
         victim.unlink(missing_ok=True)
         return search(*arguments, **options)
 
-    monkeypatch.setattr(darks_build.darks, "search", lose)
+    monkeypatch.setattr(darks_build.darks_search, "search", lose)
     done = call(tmp_path / "darks", "-o", tmp_path / "m.fits", "--skip-bad")
     assert done.exit_code == 0, done.output
     assert "vanished during the run" in done.stderr

@@ -20,7 +20,8 @@ from badpix.errors import BadpixError, DataError
 from badpix.flats import build
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
-from badpix.settings import param
+from badpix.settings.flats import FlatSettings
+from badpix.settings.reference import ReferenceSettings
 
 # the command line from a bare checkout, in a process of its own
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import badpix; badpix.__path__.append({str(ROOT)!r})\n"
@@ -156,8 +157,8 @@ def write_two_masks(folder):
         stack = make_flats(2)
         stack[:, 20 if name == "a" else 40, 30] = 0
         paths = write_rates(folder / "in" / name, stack)
-        texts = mask_header.check_texts(param.defaults(param.section("reference")))
-        build.build_flats(paths, param.defaults(param.section("flats")), texts, folder / "out" / f"{name}.fits")
+        texts = mask_header.check_texts(ReferenceSettings.in_set())
+        build.build_flats(paths, FlatSettings.in_set(), texts, folder / "out" / f"{name}.fits")
         whole.append(mask_file.read_mask(folder / "out" / f"{name}.fits").image)
     return whole
 
@@ -260,7 +261,7 @@ def replace(path):
 @pytest.mark.parametrize("change", [truncate, append, remove, replace])
 def test_inputs_that_change_during_the_run(folder, change):
     paths = sorted((folder / "in").iterdir())
-    texts = mask_header.check_texts(param.defaults(param.section("reference")))
+    texts = mask_header.check_texts(ReferenceSettings.in_set())
     done = []
 
     def tick(now, total):
@@ -271,7 +272,7 @@ def test_inputs_that_change_during_the_run(folder, change):
     with pytest.raises(DataError, match=r"exposure03_rate\.fits: (changed|truncated|can't be read)"):
         build.build_flats(
             paths,
-            param.defaults(param.section("flats")),
+            FlatSettings.in_set(),
             texts,
             folder / "out" / "m.fits",
             memory=4 * 96 * 4 * 8,
@@ -286,11 +287,11 @@ def test_a_disk_that_fails_while_reading(folder, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
-    texts = mask_header.check_texts(param.defaults(param.section("reference")))
+    texts = mask_header.check_texts(ReferenceSettings.in_set())
     with pytest.raises(BadpixError, match=r"exposure01_rate\.fits: can't be read: Input/output error"):
         build.build_flats(
             sorted((folder / "in").iterdir()),
-            param.defaults(param.section("flats")),
+            FlatSettings.in_set(),
             texts,
             folder / "out" / "m.fits",
         )

@@ -32,6 +32,7 @@ from badpix.mask import file as mask_file
 from badpix.mask import rules
 from badpix.settings import files as settings_files
 from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import read_truth, simulate
 
 V = dq.VALUE
@@ -376,7 +377,7 @@ def test_pictures(folder, tmp_path):
 
 def test_simulated_flats_of_a_small_detector(tmp_path):
     """From the simulation through the command line to the truth: all isolated defects, whole map of DEAD."""
-    p = param.check(param.section("simulate"), {"size": [200, 200], "flats": 5, "darks": 0}, "test")
+    p = SimulateSettings.from_values({"size": [200, 200], "flats": 5, "darks": 0}, "test")
     written = simulate(tmp_path / "sim", p)
     run("flats", *written["flats"], "-o", tmp_path / "m.fits", "--reference-subarray", "auto")
     image = mask_file.read_mask(tmp_path / "m.fits").image
@@ -650,8 +651,8 @@ def test_printed_parameters_load_back(tmp_path, name, parameter_set):
     (tmp_path / "p.yml").write_text(out)
     sec = param.section(name)
     values, _ = settings_files.section_values(settings_files.load_file(tmp_path / "p.yml"), sec, "p")
-    assert param.check(sec, values, "p") == param.defaults(sec, parameter_set)
-    assert all(f"  {p.name}:" in out for p in sec.params)
+    assert sec.from_values(values, "p") == sec.in_set(parameter_set)
+    assert all(f"  {p.name}:" in out for p in sec.params())
 
 
 def test_printed_documented_parameters_give_the_documented_mask(folder, tmp_path):

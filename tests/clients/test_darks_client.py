@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from badpix import dq
 from badpix.cli.main import badpix
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, read_truth, simulate
 from badpix.simulation.reference_files import write_reference_files
@@ -38,7 +38,7 @@ def reduce_set(folder, values):
     from reduce import reduce_exposure
 
     values = {"flats": 0, "darks": 6, "dark_products": ["uncal"], "dark_groups": 40, "defects_per_level": 3, **values}
-    p = param.check(param.section("simulate"), values, "test")
+    p = SimulateSettings.from_values(values, "test")
     recipe = make_recipe(p)
     written = simulate(folder, p)
     references = write_reference_files(folder / "references", make_scene(recipe))

@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from badpix.ifu import driver as ifu_driver
 from badpix.io.associations import read_inputs
-from badpix.settings import param
+from badpix.settings.ifu import IfuSettings
 from badpix.simulation.ifu_files import write_association
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
@@ -40,7 +40,7 @@ def _peer(inputs, output, monkeypatch, **options):
 
 def _ours(inputs, output, **options):
     values = {"max_flagged": 100, **options}
-    p = param.check(param.section("ifu"), values, "test", "documented")
+    p = IfuSettings.from_values(values, "test", "documented")
     ifu_driver.flag_association(read_inputs(inputs), p, output)
 
 
@@ -151,7 +151,7 @@ def test_real_nods(real_data, tmp_path, monkeypatch):
     _peer([str(p) for p in paths], tmp_path / "peer", monkeypatch)
     _ours(paths, tmp_path / "ours")
     _assert_equal(tmp_path / "ours", tmp_path / "peer")
-    p = param.check(param.section("ifu"), {}, "test")
+    p = IfuSettings.from_values({}, "test")
     summary = ifu_driver.flag_association(read_inputs(paths), p, tmp_path / "better")
     assert all(row["newly_unusable_percent"] < 5 for row in summary["exposures"])
     from stdatamodels.jwst import datamodels

@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from badpix.image import driver as image_driver
 from badpix.io.associations import read_inputs
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import Setup
 
@@ -57,7 +57,7 @@ def run_peer(table, output, monkeypatch, **options):
 
 def run_ours(table, output, parameter_set="documented", **options):
     """Our driver; returns the summary."""
-    p = param.check(param.section("image"), options, "test", parameter_set)
+    p = ImageSettings.from_values(options, "test", parameter_set)
     return image_driver.flag_images(read_inputs([table]), output, p)[1]
 
 

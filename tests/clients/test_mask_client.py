@@ -15,7 +15,8 @@ from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
-from badpix.settings import param
+from badpix.settings.reference import ReferenceSettings
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
@@ -27,7 +28,7 @@ from mask_files import SUB64, SUB160, make_image
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
-TEXTS = mask_header.check_texts(param.defaults(param.section("reference")))
+TEXTS = mask_header.check_texts(ReferenceSettings.in_set())
 SOURCE = {"DATE-OBS": "2026-01-03", "DATE": "2026-02-03T00:00:00", "READPATT": "NRSRAPID"}
 FLAGS = [flag for flag in dq.FLAGS if flag.use == "mask" and flag.name not in ("REFERENCE_PIXEL", "BAD_REF_PIXEL")]
 
@@ -159,7 +160,7 @@ def test_slopes_of_the_real_ramp_fit_become_a_mask(tmp_path):
         "flat_products": ["uncal"],
         "flat_groups": 8,
     }
-    p = param.check(param.section("simulate"), values, "test")
+    p = SimulateSettings.from_values(values, "test")
     recipe, written = make_recipe(p), simulate(tmp_path / "sim", p)
     scene = make_scene(recipe)
     references = write_reference_files(tmp_path / "references", scene)

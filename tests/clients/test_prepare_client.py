@@ -17,7 +17,8 @@ from astropy.io import fits
 from badpix.errors import DataError, UsageError
 from badpix.prepare import driver as prepare_driver
 from badpix.prepare import worker as prepare_worker
-from badpix.settings import param
+from badpix.settings.prepare import PrepareSettings
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
@@ -36,7 +37,7 @@ def make(folder, **values):
         "size": [64, 64], "flats": 1, "darks": 1, "dark_groups": 12, "flat_groups": 6,
         "flat_products": ["uncal"], "dark_products": ["uncal"], **values,
     }  # fmt: skip
-    p = param.check(param.section("simulate"), values, "test")
+    p = SimulateSettings.from_values(values, "test")
     return make_recipe(p), simulate(folder, p)
 
 
@@ -50,7 +51,7 @@ def here(monkeypatch):
 
 
 def checked(**values):
-    return param.check(param.section("prepare"), values, "test")
+    return PrepareSettings.from_values(values, "test")
 
 
 @pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 12), ("MIRIMAGE", 15)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.defects import measure_truth
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
@@ -28,7 +28,7 @@ MODELS = {
 
 def make(folder, **values):
     values = {"flats": 0, "darks": 1, "dark_products": PRODUCTS, "dark_groups": 25, **values}
-    p = param.check(param.section("simulate"), values, "test")
+    p = SimulateSettings.from_values(values, "test")
     return make_recipe(p), simulate(folder, p)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dark_files import make_ramps, write_darks
@@ -10,14 +12,13 @@ from badpix.darks import documented
 from badpix.darks import inputs as dark_inputs
 from badpix.darks import search as darks_search
 from badpix.errors import UsageError
-from badpix.settings import param
+from badpix.settings.darks import DarkSettings
 
-SECTION = param.section("darks")
+SECTION = DarkSettings
 
 
 def rules(**changes):
-    values = {**param.defaults(SECTION, "documented"), **changes}
-    return documented.make_rules(20, values)
+    return documented.make_rules(20, replace(SECTION.in_set("documented"), **changes))
 
 
 def flags(**jumps):
@@ -55,7 +56,7 @@ def test_pedestals_above_and_below():
 
 def test_too_few_groups_for_an_early_part_are_an_error():
     with pytest.raises(UsageError, match="early_cutoff_fraction"):
-        documented.make_rules(3, param.defaults(SECTION, "documented"))
+        documented.make_rules(3, SECTION.in_set("documented"))
 
 
 def test_fractions_count_as_documented():
@@ -95,7 +96,7 @@ def test_noisy_needs_clean_slopes():
 @pytest.mark.parametrize("without_data", [True, False])
 def test_whole_search_is_that_of_a_plain_program(tmp_path, without_data):
     rates = write_darks(tmp_path, exposures=4, integrations=2)
-    p = param.check(SECTION, {"noisy_without_data": without_data}, "test", "documented")
+    p = SECTION.from_values({"noisy_without_data": without_data}, "test", "documented")
     opened = dark_inputs.open_darks(rates, {})
     found = darks_search.search(opened, p, memory=3e5)
     science = ~opened.reference_pixels()

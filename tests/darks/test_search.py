@@ -16,13 +16,13 @@ from badpix.darks import plan
 from badpix.darks import search as darks_search
 from badpix.errors import DataError, UsageError
 from badpix.io.evidence import COMPARISONS
-from badpix.settings import param
+from badpix.settings.darks import DarkSettings
 
-SECTION = param.section("darks")
+SECTION = DarkSettings
 
 
 def run(rates, named=None, skip_bad=False, memory=48e6, executor=None, **changes):
-    p = param.check(SECTION, changes, "test")
+    p = SECTION.from_values(changes, "test")
     opened = dark_inputs.open_darks(rates, named or {}, skip_bad=skip_bad)
     return darks_search.search(opened, p, memory=memory, executor=executor)
 
@@ -371,7 +371,7 @@ def test_a_file_that_changes_during_the_run_is_an_error(three):
     opened = dark_inputs.open_darks(three, {})
     three[1].with_name("dark02_jump.fits").unlink()
     with pytest.raises(DataError, match="dark02_jump"):
-        darks_search.search(opened, param.check(SECTION, {}, "test"))
+        darks_search.search(opened, SECTION.from_values({}, "test"))
     assert list(dark_inputs.find_changed(opened.files)) == [three[1]]
 
 
@@ -395,7 +395,7 @@ def test_a_bias_map_shows_low_pedestals_under_a_bias_that_scatters(tmp_path):
         files.append(path)
     assert run(files).maps["low_pedestal"].sum() == 0
     opened = dark_inputs.open_darks(files, {})
-    p = param.check(SECTION, {"bias_map": "given"}, "test")
+    p = SECTION.from_values({"bias_map": "given"}, "test")
     found = darks_search.search(opened, p, bias=bias).maps["low_pedestal"]
     assert [tuple(q) for q in np.argwhere(found)] == DEFECTS["low_pedestal"]
     for name, hdus in (("a", [fits.PrimaryHDU(bias)]), ("b", [fits.PrimaryHDU(), fits.ImageHDU(bias)])):

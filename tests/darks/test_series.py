@@ -11,8 +11,7 @@ from badpix.cli.main import badpix
 from badpix.darks import series
 from badpix.darks.inputs import open_darks, read_date
 from badpix.darks.search import search
-from badpix.settings import param
-from badpix.settings.darks import FLAG_VALUES, KEYS
+from badpix.settings.darks import FLAG_VALUES, KEYS, DarkSettings
 
 STEPS = 8
 LIMIT = 1.0
@@ -126,7 +125,7 @@ def write_series(folder, rates, number=10, groups=20):
 
 
 def run(paths, **values):
-    p = param.check(param.section("darks"), values, "test")
+    p = DarkSettings.from_values(values, "test")
     return search(open_darks(paths, {}), p)
 
 

@@ -19,8 +19,9 @@ from badpix.flats import search as flats_search
 from badpix.io.evidence import holds
 from badpix.io.exposure import open_exposure
 from badpix.settings import param
+from badpix.settings.flats import FlatSettings
 
-SECTION = param.section("flats")
+SECTION = FlatSettings
 TYPES = flats_search.TYPES
 BIG = Window(901, 801, 160, 128)  # an interior window: no reference pixels
 MIRI = detectors.get("MIRIMAGE")
@@ -28,7 +29,7 @@ NRC = detectors.get("NRCB1")
 
 
 def settings_of(parameter_set="default", **values):
-    return param.check(SECTION, values, "test", parameter_set)
+    return SECTION.from_values(values, "test", parameter_set)
 
 
 def search(folder, stack, parameter_set="default", uncals=(), executor=None, memory=1e9, window=BIG, **values):

@@ -29,7 +29,7 @@ from badpix.ifu.rank import measure_differences, measure_ratio
 from badpix.io import cal as io_cal
 from badpix.io import flagged_copy
 from badpix.io.associations import GROUP_KEYWORDS, read_inputs
-from badpix.settings import param
+from badpix.settings.ifu import IfuSettings
 from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import KINDS, Defects
 from badpix.simulation.ifu_files import write_association
@@ -55,7 +55,7 @@ def nirspec(tmp_path_factory):
 
 
 def _values(**changed):
-    return param.check(param.section("ifu"), {"max_flagged": 100} | changed, "test")
+    return IfuSettings.from_values({"max_flagged": 100} | changed, "test")
 
 
 def _run(inputs, output, executor=None, **changed):

@@ -9,7 +9,7 @@ from scipy.ndimage import rotate
 from badpix.image import driver as image_driver
 from badpix.image.angles import measure_envelope, prefer_kin, sort_angles
 from badpix.io.associations import read_inputs
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import Setup
 from badpix.simulation.score_image import score_run
@@ -79,7 +79,7 @@ def turned(tmp_path_factory):
 
 def flag(folder, output, **options):
     notes = []
-    p = param.check(param.section("image"), options, "test", "default")
+    p = ImageSettings.from_values(options, "test", "default")
     paths = sorted(folder.glob("*_cal.fits"))[: options.pop("number", None)]
     image_driver.flag_images(read_inputs(paths), output, p, talker=image_driver.Talker(note=notes.append))
     return notes, score_run(folder, output)

@@ -36,13 +36,13 @@ from badpix.image.stack import PLANES, Shelf, median_of, middle_of_others, mosai
 from badpix.io import cal as io_cal
 from badpix.io.associations import read_inputs
 from badpix.numerics import clipping
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import Setup
 from badpix.simulation.score_image import score_run
 
 SMALL = {"shape": (256, 272), "stars": 2500.0, "galaxies": 100.0, "dither": 10.0}
-SECTION = param.section("image")
+SECTION = ImageSettings
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def skies(tmp_path_factory):
 
 
 def values(parameter_set="default", **options):
-    return param.check(SECTION, options, "test", parameter_set)
+    return SECTION.from_values(options, "test", parameter_set)
 
 
 def flag(table, output, parameter_set="default", executor=None, memory=image_driver.DEFAULT_MEMORY, **options):

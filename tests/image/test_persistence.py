@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from badpix.image import driver as image_driver
 from badpix.image.persistence import count_peaks, find_peaks, judge_stamps
 from badpix.io.associations import read_inputs
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import Setup
 
@@ -106,7 +106,7 @@ def recall_of_hot(folder, output):
 @pytest.mark.parametrize(("step", "goal"), [(0.5, 0.8), (1.0, 0.95), (1.5, 0.95)])
 def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (step, 0), (0, step), (step, step)))
-    p = param.check(param.section("image"), {}, "test", "default")
+    p = ImageSettings.from_values({}, "test", "default")
     image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), tmp_path / "out", p)
     recall, false = recall_of_hot(folder, tmp_path / "out")
     assert recall > goal
@@ -115,6 +115,6 @@ def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
 
 def test_without_dither_nothing_is_persistent(tmp_path):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (0.1, 0), (0, 0.2)))
-    p = param.check(param.section("image"), {}, "test", "default")
+    p = ImageSettings.from_values({}, "test", "default")
     _, summary = image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), tmp_path / "out", p)
     assert all(e.get("persistent", 0) == 0 for e in summary["exposures"])

@@ -10,7 +10,7 @@ from badpix.image.noise import measure_noise_factors, measure_scatter
 from badpix.image.reference import measure_pair_sigma
 from badpix.image.stack import Shelf, mosaic_name
 from badpix.io.associations import GROUP_KEYWORDS, read_inputs
-from badpix.settings import param
+from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import Setup
 from badpix.simulation.score_image import score_run
@@ -43,7 +43,7 @@ def copy_unequal(source, target, shallow, times):
 
 def flag(folder, output, parameter_set="default", **options):
     notes = []
-    p = param.check(param.section("image"), options, "test", parameter_set)
+    p = ImageSettings.from_values(options, "test", parameter_set)
     _, summary = image_driver.flag_images(
         read_inputs(sorted(folder.glob("*_cal.fits"))), output, p, talker=image_driver.Talker(note=notes.append)
     )

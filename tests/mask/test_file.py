@@ -20,9 +20,10 @@ from badpix.mask import header as mask_header
 from badpix.mask import rules
 from badpix.mask.file import read_mask, write_mask
 from badpix.mask.header import Provenance, check_pedigree, check_texts, check_useafter, make_header
-from badpix.settings import param
+from badpix.settings.flats import FlatSettings
+from badpix.settings.reference import ReferenceSettings
 
-REFERENCE = param.section("reference")
+REFERENCE = ReferenceSettings
 SOURCE = {
     "DATE-OBS": "2026-01-03",
     "TIME-OBS": "04:05:06.789",
@@ -33,7 +34,7 @@ V = dq.VALUE
 
 
 def texts(**values):
-    return check_texts(param.check(REFERENCE, values, "test"))
+    return check_texts(REFERENCE.from_values(values, "test"))
 
 
 def header_of(detector="NRCB1", window=None, sources=(SOURCE,), about=None, **values):
@@ -142,11 +143,11 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 
 def test_history_has_its_topics_and_every_parameter():
-    flats = param.section("flats")
-    values = param.check(flats, {"manual_flag_file": "/very/long/" + "x" * 40 + ".txt"}, "test")
+    flats = FlatSettings
+    values = flats.from_values({"manual_flag_file": "/very/long/" + "x" * 40 + ".txt"}, "test")
     item = mask_header.Input(mask_file.Path("/data/a_rate.fits"), "0" * 64, 5)
     rejected = [(mask_file.Path("b.fits"), "is broken")]
-    about = Provenance("What it is.", [(flats, values)], [item], rejected, ["a note"], ["old"])
+    about = Provenance("What it is.", [values], [item], rejected, ["a note"], ["old"])
     header = header_of(about=about, history="one\ntwo", document="JWST-STScI-001", differences="more pixels")
     whole = " ".join(" ".join(header["HISTORY"]).split())
     for words in (
@@ -155,7 +156,7 @@ def test_history_has_its_topics_and_every_parameter():
         "old", "x" * 40,
     ):  # fmt: skip
         assert words in whole
-    for p in flats.params:
+    for p in flats.params():
         assert f"flats.{p.name} = " in whole
         assert not p.keyword or p.keyword in header
     assert header["BPFDEDSG"] == 5.0

@@ -20,7 +20,8 @@ from badpix.prepare import driver as prepare_driver
 from badpix.prepare import records, tasks
 from badpix.prepare import worker as prepare_worker
 from badpix.prepare.worker import Outcome
-from badpix.settings import param
+from badpix.settings.prepare import PrepareSettings
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 
@@ -31,7 +32,7 @@ def simulated(tmp_path_factory):
         "size": "32 32", "flats": 1, "darks": 2, "dark_groups": 5, "flat_groups": 5, "defects_per_level": 0,
         "flat_products": ["uncal", "rate"], "dark_products": ["uncal"],
     }  # fmt: skip
-    written = simulate(folder, param.check(param.section("simulate"), values, "test"))
+    written = simulate(folder, SimulateSettings.from_values(values, "test"))
     return folder, written
 
 
@@ -73,7 +74,7 @@ def ran(monkeypatch):
 
 
 def checked(**values):
-    return param.check(param.section("prepare"), values, "test")
+    return PrepareSettings.from_values(values, "test")
 
 
 def run(raws, place, *, overwrite=False, skip_bad=False, **values):

@@ -25,7 +25,7 @@ from badpix.rebuild import driver as rebuild_driver
 from badpix.rebuild import jobs, plan, record, searches, shelf, supervise
 from badpix.rebuild.driver import Outcome
 from badpix.rebuild.searches import Options
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 YAML = """
@@ -47,7 +47,7 @@ def exposures_of_nrcb1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four flats and four darks of a small detector."""
     place = tmp_path_factory.mktemp("simulated")
     given = {"detector": "NRCB1", "size": (64, 64), "flats": 4, "darks": 4, "dark_groups": 12, "seed": 5}
-    simulate(place, param.check(param.section("simulate"), given, "test"))
+    simulate(place, SimulateSettings.from_values(given, "test"))
     return place
 
 
@@ -55,7 +55,7 @@ def exposures_of_nrcb1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code's version does not change during a test, even where somebody works on the checkout."""
     monkeypatch.setattr(plan, "versions", lambda: {"badpix": "1.0"})
-    for module in ("crds_header", "provenance"):
+    for module in ("mask.header", "io.provenance"):
         monkeypatch.setattr(f"badpix.{module}.code_version", lambda: "1.0")
 
 
@@ -126,13 +126,13 @@ def built(site: Site) -> list[str]:
 def test_mask_is_that_of_the_single_commands(site: Site) -> None:
     assert site.run().status == "rebuilt"
     job = site.job()
-    texts = job.values["reference"]
+    texts = job.values.reference
     flats = sorted((site.folder / "flats").glob("*_rate.fits"))
     darks = sorted((site.folder / "darks").glob("*_rateints.fits"))
-    build.build_flats(flats, job.values["flats"], texts, site.folder / "f.fits")
-    darks_build.build_darks(darks, job.values["darks"], texts, site.folder / "d.fits")
+    build.build_flats(flats, job.values.flats, texts, site.folder / "f.fits")
+    darks_build.build_darks(darks, job.values.darks, texts, site.folder / "d.fits")
     one, two = (site.folder / n for n in ("f.fits", "d.fits"))
-    merging.build_merge([one, two], job.values["merge"], texts, site.folder / "m.fits")
+    merging.build_merge([one, two], job.values.merge, texts, site.folder / "m.fits")
     expected = mask_file.read_mask(site.folder / "m.fits").image
     assert np.count_nonzero(expected) > 100
     assert np.array_equal(site.flags(), expected)
@@ -639,9 +639,9 @@ def test_detectors_are_laid_over_defaults(tmp_path: Path) -> None:
     assert (one.detector, two.detector) == ("NRCA1", "NIS")
     assert one.inputs["flats"] == {"rate": [str(tmp_path / "nircam/nrca1/flats")]}
     assert two.inputs["flats"] == {"rate": [str(tmp_path / "niriss/nis/flats")]}
-    assert (one.values["reference"]["author"], two.values["reference"]["author"]) == ("Team", "Other")
-    assert [j.values["flats"]["smoothing_box_width"] for j in (one, two)] == [21, 21]
-    assert two.values["flats"]["dead_search_type"] == "absolute_rate"
+    assert (one.values.reference.author, two.values.reference.author) == ("Team", "Other")
+    assert [j.values.flats.smoothing_box_width for j in (one, two)] == [21, 21]
+    assert two.values.flats.dead_search_type == "absolute_rate"
     assert one.folder == tmp_path / "masks" / "nrca1"
 
 

@@ -15,7 +15,7 @@ from badpix.prepare.worker import Outcome
 from badpix.rebuild import driver as rebuild_driver
 from badpix.rebuild import jobs, plan, shelf
 from badpix.rebuild.searches import Options
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 YAML = """
@@ -38,7 +38,7 @@ def reduced(tmp_path_factory):
         "detector": "NRCB1", "size": (64, 64), "flats": 4, "darks": 5, "dark_groups": 12, "seed": 5,
         "flat_products": products[:2], "dark_products": products,
     }  # fmt: skip
-    simulate(place, param.check(param.section("simulate"), given, "test"))
+    simulate(place, SimulateSettings.from_values(given, "test"))
     return place
 
 
@@ -70,7 +70,7 @@ def site(reduced, tmp_path, monkeypatch):
     real = prepare_driver.prepare_all
     monkeypatch.setattr(prepare_driver, "prepare_all", lambda *a, **k: real(*a, **{**k, "executor": Inline()}))
     monkeypatch.setattr(plan, "versions", lambda: {"badpix": "1.0"})
-    for module in ("crds_header", "provenance"):
+    for module in ("mask.header", "io.provenance"):
         monkeypatch.setattr(f"badpix.{module}.code_version", lambda: "1.0")
     return tmp_path, ran
 

@@ -19,7 +19,7 @@ import pytest
 from checkout import ROOT
 
 from badpix.rebuild import jobs, record, shelf
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("data")
     for name in DETECTORS:
         given = {"detector": name, "size": (64, 64), "flats": 3, "darks": 4, "dark_groups": 12}
-        simulate(place / name.lower(), param.check(param.section("simulate"), given, "test"))
+        simulate(place / name.lower(), SimulateSettings.from_values(given, "test"))
     return place
 
 

@@ -1,6 +1,7 @@
 """Levels, policy, jumps and the exit status of ``badpix check``."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.mask import file as mask_file
 from badpix.review import check
-from badpix.settings import param
+from badpix.settings.check import CheckSettings
 
-P = param.defaults(param.section("check"))
+P = CheckSettings.in_set()
 RNG = np.random.default_rng(5)
 
 
@@ -74,7 +75,7 @@ def test_defects_that_stay_in_use_are_named_with_shares(tmp_path):
     text = checked.faults[0].message
     assert "HOT: 5,000 of 5,000 pixels have no DO_NOT_USE" in text or "4,999" in text
     assert "unusable" in text
-    strict = check.check_mask(tmp_path / "mask.fits", {**P, "strict": True})
+    strict = check.check_mask(tmp_path / "mask.fits", replace(P, strict=True))
     assert not strict.passed
 
 
@@ -132,11 +133,11 @@ def test_masks_of_different_detectors_do_not_compare(tmp_path):
 def test_limits_of_one_detector(tmp_path):
     tree = {"detectors": {"MIRIMAGE": {"max_percent": {"HOT": 0.1}}}}
     own = check.limits_for("MIRIMAGE", tree, P, "limits.yml")
-    assert own["max_percent"]["HOT"] == 0.1
-    assert own["max_percent"]["DEAD"] == P["max_percent"]["DEAD"]
+    assert own.max_percent["HOT"] == 0.1
+    assert own.max_percent["DEAD"] == P.max_percent["DEAD"]
     assert check.limits_for("NRCA1", tree, P, "limits.yml") == P
     with pytest.raises(
-        UsageError, match=r"detectors.MIRIMAGE: unknown limit 'max_percnt'; did you mean 'max_percent'"
+        UsageError, match=r"detectors.MIRIMAGE: unknown parameter 'max_percnt'; did you mean 'max_percent'"
     ):
         check.limits_for("MIRIMAGE", {"detectors": {"MIRIMAGE": {"max_percnt": {}}}}, P, "limits.yml")
 

@@ -16,7 +16,7 @@ from badpix.io import exposure as exposures
 from badpix.prepare import products
 from badpix.review import exposure_ramps
 from badpix.review.plots_exposure import choose_examples
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
 
 SAT, JUMP, DNU = dq.VALUE["SATURATED"], dq.VALUE["JUMP_DET"], dq.VALUE["DO_NOT_USE"]
@@ -207,7 +207,7 @@ def test_simulated_exposure(tmp_path):
         "size": "96 96", "flats": 0, "darks": 1, "dark_groups": 12,
         "dark_products": ["uncal", "jump", "rate", "fitopt"],
     }  # fmt: skip
-    written = simulate(tmp_path, param.check(param.section("simulate"), values, "test"))
+    written = simulate(tmp_path, SimulateSettings.from_values(values, "test"))
     steps = look(written["darks"][0])
     slopes = steps["ramp_fit"]
     assert slopes["NaN"] > 0

@@ -16,7 +16,8 @@ from badpix.io.provenance import Input
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
 from badpix.review import check, choose, histograms, pixel_ramps, report_parts
-from badpix.settings import param
+from badpix.settings.check import CheckSettings
+from badpix.settings.reference import ReferenceSettings
 
 SHAPE = (64, 72)
 
@@ -139,7 +140,7 @@ def test_hashes_of_the_inputs_are_read_as_history_writes_them(tmp_path):
     inputs = [
         Input(tmp_path / f"jw0900100100{k}_02101_0000{k}_{'nrcb1' * k}_rate.fits", f"{k}" * 64, 1) for k in (1, 9)
     ]
-    texts = mask_header.check_texts(param.defaults(param.section("reference")))
+    texts = mask_header.check_texts(ReferenceSettings.in_set())
     about = mask_header.Provenance("Made.", [], inputs, [(tmp_path / "bad_rate.fits", "truncated: it ends early")])
     mask = mask_file.read_mask(make_mask(tmp_path / "m.fits"))
     mask.history[:] = mask_header.history(texts, about)
@@ -179,13 +180,13 @@ def test_an_unsigned_mask_is_named_in_the_run_and_in_the_check(tmp_path):
     assert done.exit_code == 0, done.output
     assert "AUTHOR was not given" in done.output
     assert "USEAFTER was not given" in done.output
-    rules = {f.rule for f in check.check_mask(target, param.defaults(param.section("check"))).faults}
+    rules = {f.rule for f in check.check_mask(target, CheckSettings.in_set()).faults}
     assert {"author", "descrip", "useafter"} <= rules
     signed = tmp_path / "signed.fits"
     texts = ["--author", "A. Name", "--descrip", "Cycle 5", "--useafter", "2026-01-01"]
     done = CliRunner().invoke(badpix, ["merge", str(target), "-o", str(signed), *texts])
     assert "was not given" not in done.output
-    rules = {f.rule for f in check.check_mask(signed, param.defaults(param.section("check"))).faults}
+    rules = {f.rule for f in check.check_mask(signed, CheckSettings.in_set()).faults}
     assert not {"author", "descrip", "useafter"} & rules
 
 

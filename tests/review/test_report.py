@@ -18,9 +18,9 @@ from badpix.cli.main import badpix
 from badpix.io import evidence
 from badpix.mask import file as mask_file
 from badpix.review import check, report, report_parts
-from badpix.settings import param
+from badpix.settings.check import CheckSettings
 
-P = param.defaults(param.section("check"))
+P = CheckSettings.in_set()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from badpix import dq
 from badpix.io import evidence
 from badpix.mask import file as mask_file
 from badpix.review import report
-from badpix.settings import param
+from badpix.settings.check import CheckSettings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -94,7 +94,7 @@ def made(tmp_path_factory):
     old = make_mask(folder / "old.fits", window=SUB64, flags=[*FLAGS[:2], (50, 50, "WARM")], SUBARRAY="SUB64")
     path = make_mask(folder / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
     evidence.write(evidence.path_beside(path), make_evidence(), mask_file.evidence_header(path))
-    limits = param.defaults(param.section("check"))
+    limits = CheckSettings.in_set()
     jump = write_jump(folder / "a_jump.fits")
     report.write_report(path, folder / "report.html", limits, against=old, ramps=[jump])
     return folder / "report.html", mask_file.read_mask(path)

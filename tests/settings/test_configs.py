@@ -9,6 +9,7 @@ import pytest
 from badpix.configs import __main__ as configs
 from badpix.settings import SECTIONS, param, render
 from badpix.settings import files as settings_files
+from badpix.settings.flats import FlatSettings
 
 RENDERED = dict(configs.render_all())
 
@@ -27,10 +28,10 @@ def test_rendered_values_are_the_declared_ones(tmp_path, name, parameter_set):
     path = tmp_path / "p.yml"
     path.write_text(render.render_yaml(sec, parameter_set))
     values, inputs = settings_files.section_values(settings_files.load_file(path), sec, "p.yml")
-    assert list(values) == sec.names
+    assert list(values) == sec.names()
     assert not inputs
     other = "documented" if parameter_set == "default" else "default"
-    assert param.check(sec, values, "p.yml", other) == param.check(sec, {}, "p.yml", parameter_set)
+    assert sec.from_values(values, "p.yml", other) == sec.from_values({}, "p.yml", parameter_set)
 
 
 def test_documented_file_differs_where_declared(tmp_path):
@@ -38,9 +39,7 @@ def test_documented_file_differs_where_declared(tmp_path):
     path.write_text(RENDERED["documented.yml"])
     tree = settings_files.load_file(path)
     assert {"flats", "darks", "ifu", "image"} <= set(tree)
-    assert param.check(param.section("flats"), tree["flats"], "p") == param.defaults(
-        param.section("flats"), "documented"
-    )
+    assert FlatSettings.from_values(tree["flats"], "p") == FlatSettings.in_set("documented")
 
 
 def test_written_files(tmp_path):

@@ -1,6 +1,7 @@
 """Parameters: one declaration, the same values from YAML, ASDF and command line, and one message for each mistake."""
 
-from __future__ import annotations
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import asdf
 import pytest
@@ -13,9 +14,12 @@ from badpix.cli.main import badpix
 from badpix.errors import BadpixError, UsageError
 from badpix.settings import files as settings_files
 from badpix.settings import param, render
-from badpix.settings.param import Param, Section, check, check_value
+from badpix.settings.darks import DarkSettings
+from badpix.settings.flats import FlatSettings
+from badpix.settings.param import Settings, check_value
+from badpix.settings.reference import ReferenceSettings
 
-FLATS = param.section("flats")
+FLATS = FlatSettings
 SECTIONS = ("flats", "darks", "merge", "reference", "ifu", "image", "check", "rebuild", "prepare", "simulate")
 COMMANDS = ("flats", "darks", "merge")
 
@@ -39,7 +43,9 @@ DOCUMENTED = {
 
 def all_params():
     return [
-        pytest.param(sec, p, id=f"{sec.name}.{p.name}") for sec in map(param.section, SECTIONS) for p in sec.params
+        pytest.param(sec, p, id=f"{sec.section}.{p.name}")
+        for sec in map(param.section, SECTIONS)
+        for p in sec.params()
     ]
 
 
@@ -49,7 +55,7 @@ def all_params():
 @pytest.mark.parametrize("name", DOCUMENTED)
 @pytest.mark.parametrize("parameter_set", param.SETS)
 def test_documented_parameters_keep_their_documented_values(name, parameter_set):
-    values = param.defaults(param.section(name), parameter_set)
+    values = dict(param.section(name).in_set(parameter_set).items())
     if name == "darks":  # types that the documentation does not know may stand in its list
         values["dark_do_not_use"] = [
             v for v in values["dark_do_not_use"] if v not in ("intermittent", "noisy", "telegraph")
@@ -58,7 +64,7 @@ def test_documented_parameters_keep_their_documented_values(name, parameter_set)
 
 
 def test_documented_mapping_of_flags():
-    values = param.defaults(param.section("darks"))["flag_values"]
+    values = DarkSettings.in_set().flag_values
     documented = {"hot": ["HOT"], "rc": ["RC"], "low_pedestal": ["OTHER_BAD_PIXEL"], "high_cr": ["TELEGRAPH"]}
     assert {key: values[key] for key in documented} == documented
 
@@ -79,9 +85,9 @@ def test_declarations_are_sound(sec, p):
 
 def test_names_and_keywords_are_declared_once():
     for name in SECTIONS:
-        names = param.section(name).names
+        names = param.section(name).names()
         assert len(names) == len(set(names))
-    words = [p.keyword for name in COMMANDS for p in param.section(name).params if p.keyword]
+    words = [p.keyword for name in COMMANDS for p in param.section(name).params() if p.keyword]
     assert len(words) == len(set(words))
 
 
@@ -92,26 +98,51 @@ def test_yaml_loads_back(tmp_path, name, parameter_set):
     path = tmp_path / "p.yml"
     path.write_text(render.render_yaml(sec, parameter_set))
     values, _ = settings_files.section_values(settings_files.load_file(path), sec, "p.yml")
-    assert list(values) == sec.names
-    assert check(sec, values, "p.yml") == param.defaults(sec, parameter_set)
+    assert list(values) == sec.names()
+    assert sec.from_values(values, "p.yml") == sec.in_set(parameter_set)
 
 
 def test_tables_of_the_documentation():
     rows = render.render_table(FLATS).splitlines()
-    assert len(rows) == 2 + len(FLATS.params)
+    assert len(rows) == 2 + len(FLATS.params())
     assert all(row.count("|") == rows[0].count("|") for row in rows)
 
 
 def test_history_and_cards_tell_every_value():
-    values = param.defaults(FLATS)
-    lines = render.history_lines(FLATS, values)
-    assert [line.split(" = ")[0] for line in lines] == [f"flats.{n}" for n in FLATS.names]
+    values = FLATS.in_set()
+    lines = render.history_lines(values)
+    assert [line.split(" = ")[0] for line in lines] == [f"flats.{n}" for n in FLATS.names()]
     assert "flats.dead_sigma_threshold = 5.0 sigma [BPFDEDSG]: " in "\n".join(lines)
-    cards = {key: value for key, value, _ in render.cards(FLATS, values)}
+    cards = {key: value for key, value, _ in render.cards(values)}
     assert cards["BPFSMOTH"] == 15
     assert cards["BPFMXDED"] == "none"
     assert cards["BPFDEAD"] is True
     assert all(len(str(value)) <= 68 for value in cards.values())
+
+
+# --- classes ---------------------------------------------------------------------------------------------
+
+
+def test_settings_are_checked_however_they_are_made():
+    assert FLATS(open_sigma=5).open_sigma == 5
+    for make in (lambda: FLATS(open_sigma=-1), lambda: replace(FLATS(), open_sigma=-1)):
+        with pytest.raises(UsageError, match=r"FlatSettings.open_sigma: -1.0 is out of range"):
+            make()
+    with pytest.raises(UsageError, match=r"open_test: 'x' is not one of"):
+        FLATS(open_test="x")
+    with pytest.raises(TypeError):
+        FLATS(open_sigmas=5)
+
+
+def test_groups_are_shown_in_the_order_of_the_bases():
+    headings = list(dict.fromkeys(p.group for p in DarkSettings.params()))
+    assert headings == [base.__doc__ for base in DarkSettings.__bases__]
+
+
+def test_a_changed_value_is_of_one_instance():
+    first = DarkSettings()
+    first.flag_values["hot"].append("DEAD")
+    assert DarkSettings().flag_values["hot"] == ["HOT"]
 
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -119,8 +150,8 @@ def test_history_and_cards_tell_every_value():
 
 def refused(name, value, words):
     with pytest.raises(UsageError) as caught:
-        check(FLATS, {name: value}, "my.yml")
-    assert f"my.yml: flats{'.' if name in FLATS.names else ':'}" in str(caught.value)
+        FLATS.from_values({name: value}, "my.yml")
+    assert f"my.yml: flats{'.' if name in FLATS.names() else ':'}" in str(caught.value)
     assert words in str(caught.value)
 
 
@@ -189,18 +220,22 @@ def test_wrong_values(name, value, words):
     ],
 )
 def test_forms_of_values(name, value, result):
-    assert check(FLATS, {name: value}, "test")[name] == result
+    assert getattr(FLATS.from_values({name: value}, "test"), name) == result
 
 
-ONE = Section("one", "One", (
-    Param("pair", (5.0, 4.0), "A pair.", "pair_float", low=0.0),
-    Param("size", (7, 7), "A size.", "pair_int", low=1),
-    Param("flags", {"hot": ["HOT"]}, "Flags.", "mapping"),
-    Param("limits", {"HOT": 1.0}, "Limits.", "numbers"),
-    Param("steps", {}, "Steps.", "settings"),
-    Param("word", "on", "A word.", "choice", choices=("on", "off")),
-    Param("text", "x", "Text.", "str"),
-))  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class ONE(Settings):
+    """One parameter of each other kind."""
+
+    section: ClassVar[str] = "one"
+
+    pair: tuple[float, float] = param.param((5.0, 4.0), "A pair.", low=0.0)
+    size: tuple[int, int] = param.param((7, 7), "A size.", low=1)
+    flags: dict[str, list[str]] = param.param({"hot": ["HOT"]}, "Flags.")
+    limits: dict[str, float] = param.param({"HOT": 1.0}, "Limits.")
+    steps: dict[str, dict[str, Any]] = param.param({}, "Steps.")
+    word: Literal["on", "off"] = param.param("on", "A word.")
+    text: str = param.param("x", "Text.")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +261,7 @@ ONE = Section("one", "One", (
     ],
 )
 def test_forms_of_other_kinds(name, value, result):
-    assert check(ONE, {name: value}, "test")[name] == result
+    assert getattr(ONE.from_values({name: value}, "test"), name) == result
 
 
 @pytest.mark.parametrize(
@@ -237,7 +272,7 @@ def test_forms_of_other_kinds(name, value, result):
 )  # fmt: skip
 def test_wrong_values_of_other_kinds(name, value):
     with pytest.raises(UsageError, match=f"one.{name}"):
-        check(ONE, {name: value}, "test")
+        ONE.from_values({name: value}, "test")
 
 
 JUNK = st.recursive(
@@ -250,16 +285,16 @@ JUNK = st.recursive(
 
 
 @settings(max_examples=400)
-@given(st.sampled_from([(FLATS, p) for p in FLATS.params] + [(ONE, p) for p in ONE.params]), JUNK)
+@given(st.sampled_from([(FLATS, p) for p in FLATS.params()] + [(ONE, p) for p in ONE.params()]), JUNK)
 def test_any_value_is_taken_or_refused(where, value):
     """Whatever stands in a YAML file: a value of the right type, or one message."""
     sec, p = where
     try:
-        out = check(sec, {p.name: value}, "test")
+        out = sec.from_values({p.name: value}, "test")
     except UsageError as error:
         found = str(error)
     else:
-        assert check(sec, out, "again") == out
+        assert sec.from_values(dict(out.items()), "again") == out
         return
     assert p.name in found
 
@@ -323,11 +358,11 @@ def test_asdf_says_the_same_as_yaml(tmp_path):
     asdf.AsdfFile({"flats": values}).write_to(tmp_path / "p.asdf")
     (tmp_path / "p.yml").write_text(yaml.safe_dump({"flats": values}))
     found = [
-        check(FLATS, settings_files.section_values(settings_files.load_file(tmp_path / n), FLATS, n)[0], n)
+        FLATS.from_values(settings_files.section_values(settings_files.load_file(tmp_path / n), FLATS, n)[0], n)
         for n in ("p.asdf", "p.yml")
     ]
     assert found[0] == found[1]
-    assert found[0]["flux_check"] == 40000
+    assert found[0].flux_check == 40000
     (tmp_path / "bad.asdf").write_text("no asdf")
     with pytest.raises(UsageError, match="not readable as ASDF"):
         settings_files.load_file(tmp_path / "bad.asdf")
@@ -356,7 +391,7 @@ def test_wrong_sections(tmp_path, text, words):
     options = {"params_files": (str(path),)}
 
     def read():
-        return collect("flats", load_files(options), options)
+        return collect(FLATS, load_files(options), options)
 
     if words is None:
         read()
@@ -392,12 +427,12 @@ def test_default_then_yaml_then_option(tmp_path):
     one.write_text("set: documented\nflats: {flux_check: 1, open_sigma: 2, mask_sigma: 3}\n")
     two.write_text("flats: {open_sigma: 20, mask_sigma: 30}\n")
     options = {"params_files": (str(one), str(two)), "mask_sigma": "300"}
-    values, _ = collect("flats", load_files(options), options)
-    assert (values["flux_check"], values["open_sigma"], values["mask_sigma"]) == (1, 20, 300)
-    assert values["open_test"] == "neighbours"
-    values, _ = collect("flats", load_files(options), {**options, "parameter_set": "default"})
-    assert values["open_test"] == "excess"
-    assert values["flux_check"] == 1
+    values, _ = collect(FLATS, load_files(options), options)
+    assert (values.flux_check, values.open_sigma, values.mask_sigma) == (1, 20, 300)
+    assert values.open_test == "neighbours"
+    values, _ = collect(FLATS, load_files(options), {**options, "parameter_set": "default"})
+    assert values.open_test == "excess"
+    assert values.flux_check == 1
 
 
 def other_value(p):
@@ -426,9 +461,7 @@ def other_value(p):
 
 def of_command(name):
     """The parameters that a mask command takes: its own and the reference texts."""
-    return [(name, p) for p in param.section(name).params] + [
-        ("reference", p) for p in param.section("reference").params
-    ]
+    return [(name, p) for p in param.section(name).params()] + [("reference", p) for p in ReferenceSettings.params()]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -446,9 +479,9 @@ def test_every_option_does_what_its_line_in_the_yaml_does(tmp_path, command):
         for form in (args, [args[0].replace("-", "_").replace("__", "--", 1), *args[1:]]):
             by_option = click_command.make_context(command, form, group).params
             by_file = click_command.make_context(command, ["-p", str(path)], group).params
-            found = collect(section, {}, by_option)[0]
-            assert found == collect(section, load_files(by_file), by_file)[0], p.name
-            assert found[p.name] != param.defaults(param.section(section))[p.name], p.name
+            found = collect(param.section(section), {}, by_option)[0]
+            assert found == collect(param.section(section), load_files(by_file), by_file)[0], p.name
+            assert getattr(found, p.name) != getattr(param.section(section).in_set(), p.name), p.name
 
 
 def test_switches_take_true_and_false():

@@ -17,7 +17,7 @@ from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as exposures
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation import files as simulate_files
 from badpix.simulation import fit
 from badpix.simulation import reduce as quick
@@ -40,11 +40,11 @@ from badpix.simulation.files import (
 )
 from badpix.simulation.recipe import Recipe, shrink
 
-SECTION = param.section("simulate")
+SECTION = SimulateSettings
 
 
 def checked(**values):
-    return param.check(SECTION, values, "test")
+    return SECTION.from_values(values, "test")
 
 
 def recipe_of(name="NRCALONG", shape=(64, 72), **values) -> Recipe:

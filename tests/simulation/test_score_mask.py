@@ -15,7 +15,7 @@ from scipy import stats
 
 from badpix import dq
 from badpix.cli.main import badpix
-from badpix.settings import param
+from badpix.settings.simulate import SimulateSettings
 from badpix.simulation import score_mask as score
 from badpix.simulation.defects import DEFECT
 from badpix.simulation.files import simulate
@@ -142,7 +142,7 @@ def test_grow_is_the_8_neighbours():
 
 
 def test_command(tmp_path):
-    p = param.check(param.section("simulate"), {"size": [64, 64], "flats": 0, "darks": 0}, "test")
+    p = SimulateSettings.from_values({"size": [64, 64], "flats": 0, "darks": 0}, "test")
     truth = str(simulate(tmp_path, p)["truth"][0])
     result = CliRunner().invoke(badpix, ["score", truth, truth, truth, truth, "--json"])
     assert result.exit_code == 0, result.output
