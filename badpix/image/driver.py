@@ -240,7 +240,7 @@ def _search_resampled(
     turned = tuple(angles) if any(angles) else ()
     plan = replace(plan, pair_sigma=pair_sigma, angles=turned, sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
-    limit = decide_single_coverage(images, found, shelf, p)
+    limit = decide_single_coverage(images, found, shelf, p, grid.cdelt * 3600)
     facts = {
         "grid": {"shape": list(grid.shape), "scale_arcsec": grid.cdelt * 3600, "crval": list(grid.crval)},
         "map_error_pixels": max((i.pixel_map.error for i in images if i.pixel_map), default=0.0),

@@ -36,7 +36,13 @@ from badpix.image.pixel_map import evaluate_map
 from badpix.image.reference import blot_bands, build_reference
 from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
-from badpix.image.single import Sharpness, find_sharp, measure_sharpness, sharpness_limit
+from badpix.image.single import (
+    Sharpness,
+    expected_width,
+    find_sharp,
+    measure_sharpness,
+    sharpness_limit,
+)
 from badpix.image.stack import Shelf, mosaic_name, read_window
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
@@ -337,13 +343,14 @@ def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, flo
 
 
 def decide_single_coverage(
-    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: ImageSettings
+    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: ImageSettings, scale: float
 ) -> float | None:
     """Step 11: one limit from the stars of all exposures, then the candidates of each."""
     if p.single_coverage != "sharpness":
         return None
     stars = [f.sharpness.stars for f in found if f.sharpness is not None]
-    limit = sharpness_limit(np.concatenate(stars)) if stars else None
+    names = [str(images[0].cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
+    limit = sharpness_limit(np.concatenate(stars), expected_width(names, scale)) if stars else None
     for image, item in zip(images, found, strict=True):
         item.counts["single_coverage"] = 0
         if limit is None or item.sharpness is None:

@@ -12,6 +12,7 @@ from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.settings.image import ImageSettings
 
+SINGLE_SHARE = 0.01  # of the pixels, above which single coverage is a note
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
 
 
@@ -94,6 +95,21 @@ def _warn(
                 f"{cal.path.name}: differs from the others by {factors} times the noise that ERR tells "
                 f"(usual: 0.7 to 2): ERR is off, or the others are not as deep"
             )
+    _tell_single_coverage(exposures, p, talker)
     high = [e for e in exposures if e["percent"] > 5]
     if high:
         talker.note(f"{len(high)} exposures have more than 5 % of their pixels flagged (first: {high[0]['input']})")
+
+
+def _tell_single_coverage(exposures: Sequence[dict[str, Any]], p: ImageSettings, talker: Talker) -> None:
+    """How much of the field no second exposure saw, and what was done there."""
+    alone = sum(e.get("single_coverage_pixels", 0) for e in exposures)
+    if not alone:
+        return
+    share = alone / sum(e["pixels"] for e in exposures)
+    done = "not searched"
+    if p.single_coverage == "sharpness":
+        number = sum(e["single_coverage"] for e in exposures)
+        done = f"only what is sharper than a star is found there ({number:,} pixels)"
+    text = f"{share:.1%} of the pixels were seen by one group alone: {done}"
+    (talker.note if share > SINGLE_SHARE else talker.say)(text)

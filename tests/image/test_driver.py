@@ -336,6 +336,38 @@ def test_trail_below_the_pixel_limit_is_found_along_its_length():
     assert not hits(residual, trail_snr=0.0).trail.any()
 
 
+@pytest.mark.parametrize("width", [0.9, 1.3, 2.0, 3.0])
+def test_no_star_is_sharper_than_expected_of_its_width(width):
+    rng = np.random.default_rng(11)
+    sigma = width / 2.3548
+    y, x = (np.mgrid[:90, :90] - 44.5) / 10
+    near = np.empty((9, 60), np.float32)
+    for k in range(60):
+        j, i = rng.uniform(-0.5, 0.5, 2) if k else (0, 0)
+        star = np.exp(-((y - j) ** 2 + (x - i) ** 2) / (2 * sigma**2)).reshape(9, 10, 9, 10).mean(axis=(1, 3))
+        near[:, k] = star[3:6, 3:6].ravel()
+    sharpness = 1 - single._light_beside(near) / (6 * near[4])
+    assert sharpness.max() <= single.expected_sharpness(width) + 0.01
+    assert sharpness[0] == pytest.approx(single.expected_sharpness(width), abs=0.01)
+
+
+def test_light_beside_leaves_out_a_track_and_nothing_else():
+    near = np.zeros((9, 4), np.float32)
+    near[4] = 100
+    near[[3, 5], 0] = 100  # straight
+    near[[3, 2], 1] = 100  # bent
+    near[[1, 3], 2] = 100  # round a corner: half of it stays
+    near[[0, 1, 2, 3, 5, 6, 7, 8], 3] = 50  # a wide star
+    assert single._light_beside(near).tolist() == [0, 0, 100, 300]
+
+
+def test_the_width_of_the_psf_comes_from_the_shortest_wavelength_of_the_filters():
+    assert single.expected_width(["F150W2", "F162M"], 0.031) == pytest.approx(0.0327 * 1.05 / 0.031)
+    assert single.expected_width(["CLEAR", "F115W"], 0.065) == pytest.approx(0.0327 * 1.035 / 0.065)
+    assert single.expected_width(["F1000W", ""], 0.11) == pytest.approx(0.0327 * 9 / 0.11)
+    assert single.expected_width(["", ""], 0.07) == single.NARROWEST
+
+
 def test_single_coverage_takes_what_is_sharper_than_any_star():
     rng = np.random.default_rng(10)
     sci = rng.normal(0, 1, (300, 300)).astype(np.float32)
@@ -352,8 +384,8 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     sci[150, 30] += 300
     flagged = np.zeros(sci.shape, bool)
     found = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
-    limit = single.sharpness_limit(found.stars)
-    assert 0.3 < limit < 0.95
+    limit = single.sharpness_limit(found.stars, 1.5)
+    assert 0.6 < limit < 0.95
     sharp = single.find_sharp(found, limit, sci.shape)
     sci[150, 29] = np.nan
     beside = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
@@ -372,7 +404,8 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     sci[155, 34] = 8000  # a bright star: what is sharp beside it is its diffraction
     ring = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(ring.ys.tolist(), ring.xs.tolist(), strict=True))
-    assert single.sharpness_limit(found.stars[:99]) is None
+    for few in (0, 4, 12, 60):  # with fewer stars less is decided, but no star
+        assert single.sharpness_limit(found.stars[:few], 1.5) > found.stars.mean() + 0.1
 
 
 # --- sky and audit ----------------------------------------------------------------------------------------
