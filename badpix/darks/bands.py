@@ -13,9 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps, series
-from badpix.darks.scores import Cuts, Population, Setup, find_candidates, score_pixels
-from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
+from badpix.darks import cells, ramps, series, telegraph
+from badpix.darks.scores import (
+    Cuts,
+    Population,
+    Setup,
+    expected_noise,
+    find_candidates,
+    find_suspects,
+    score_pixels,
+)
+from badpix.darks.stats import Integrations, Kept, Stats, combine_integrations, examine_pixels, join
 from badpix.io.fits import Layout, read_band
 from badpix.numerics import clipping
 
@@ -54,7 +62,8 @@ class Brightness:
 class Job:
     """All that a task needs besides its rows.
 
-    ``examined``: integrations whose ramps are measured in full; ``steps``: the step in time of each integration;
+    ``examined``: integrations whose ramps are measured in full; ``kept``: those of them whose ramps are
+    kept until the candidates are known; ``steps``: the step in time of each integration;
     ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched.
     """
 
@@ -71,6 +80,7 @@ class Job:
     steps: tuple[int, ...]
     scales: tuple[float, ...] = ()
     bright: Brightness | None = None
+    kept: tuple[int, ...] = ()
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
 
@@ -157,10 +167,15 @@ class _Stack:
 
     def __init__(self, job: Job, pixels: int, held: NDArray[np.intp]) -> None:
         n, chosen, names = job.setup.integrations, job.examined, job.fit.names
-        room = take_room(pixels * (2 * n + len(names) * len(chosen)))
+        numbers, groups = 2 * n + len(names) * len(chosen), job.fit.usable
+        room = take_room(pixels * (numbers + len(job.kept) * groups))
         self.job, self.filled, self.chosen = job, 0, dict(zip(chosen, range(len(chosen)), strict=True))
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
-        self.shapes = room[2 * n * pixels :].reshape(len(names), len(chosen), pixels)
+        self.shapes = room[2 * n * pixels : numbers * pixels].reshape(len(names), len(chosen), pixels)
+        self.kept = Kept(
+            room[numbers * pixels :].reshape(len(job.kept), groups, pixels),
+            np.empty((len(job.kept), groups, pixels), np.uint8),
+        )
         self.counts = np.empty((2, n, pixels), np.uint16)
         self.saturated = np.zeros((n, pixels), bool)
         self.held, self.masked = held, np.zeros(pixels, bool)
@@ -184,7 +199,8 @@ class _Stack:
         rate[:], self.pedestal[i] = images["rate"], images["pedestal"]
         rate[masked] = self.pedestal[i, masked] = np.nan  # the pipeline fitted nothing there
         if i in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
-            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=self.shapes[:, self.chosen[i]])
+            out = self.shapes[:, self.chosen[i]]
+            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=out, keep=self._keep(i, flags))
             np.copyto(rate, np.nan, where=counts[0] <= 1)
             np.fmin(rate, found[1] / np.float32(job.setup.group_time), out=rate)
         else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
@@ -196,6 +212,14 @@ class _Stack:
                 self.shapes[job.fit.names.index(ramps.STEADY), self.chosen[i]] /= np.float32(job.scales[i])
         self.counts[:, i] = counts
         self.filled += 1
+
+    def _keep(self, i: int, flags: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Room for the ramps of integration ``i`` where they are kept; its flags are copied."""
+        if i not in self.job.kept:
+            return None
+        k = self.job.kept.index(i)
+        self.kept.flags[k] = flags.reshape(len(flags), -1)
+        return self.kept.ramps[k].reshape(flags.shape)
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
@@ -210,7 +234,7 @@ class _Stack:
             poisson = (self.poisson / self.measured).astype(np.float32)
         return Integrations(
             self.rate, self.pedestal, shapes, np.array(self.job.examined), self.counts[0], self.counts[1],
-            self.saturated, poisson, self.first_level, self.masked,
+            self.saturated, poisson, self.first_level, self.masked, self.kept,
         )  # fmt: skip
 
 
@@ -243,6 +267,7 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32], ND
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found)
+    pixels["bright"] = _count_bright(job, found, pixels)
     spread = np.array([clipping.median_mad(line[science])[1] for line in found.rate], np.float32)
     with np.errstate(invalid="ignore"):
         usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else np.inf
@@ -250,12 +275,25 @@ def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32], ND
     return {name: column[science] for name, column in pixels.items()}, spread, found.rate[:, hot].T.copy()
 
 
+def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.float32]:
+    """Likelihood ratios of those pixels of one tile of the sample that look most like switching."""
+    found = read_band_stack(job, band)
+    pixels = _combine(job, found)
+    pixels["bright"] = _count_bright(job, found, pixels)
+    scores = score_pixels(pixels, job.setup, population)
+    suspects = find_suspects(pixels, scores, job.setup, population, job.cuts) & ~band.reference.reshape(-1)
+    suspects &= ~find_candidates(pixels, scores, job.setup, population, job.cuts)  # most of these are bad
+    places = np.flatnonzero(suspects)
+    table, own = ({name: column[places] for name, column in part.items()} for part in (pixels, scores))
+    return _judge(job, population, found, places, table, own)["likelihood"]
+
+
 def measure_band(job: Job, population: Population, band: Rows) -> Band:
     """Maps of a band, and all that is known of its candidates; tile by tile."""
     nx = job.shape[1]
     stack = read_band_stack(job, band)
     maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
-    index, tables = [], []
+    index, tables, noises, suspects = [], [], [], []
     for start in range(0, band.reference.size, job.cells.rows * nx):
         here = slice(start, min(start + job.cells.rows * nx, band.reference.size))
         reference = band.reference.reshape(-1)[here]
@@ -263,10 +301,14 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         pixels = _combine(job, tile)
         pixels["bright"] = _count_bright(job, tile, pixels)
         scores = score_pixels(pixels, job.setup, population)
-        places = np.flatnonzero(find_candidates(pixels, scores, job.setup, population, job.cuts) & ~reference)
+        found = find_candidates(pixels, scores, job.setup, population, job.cuts)
+        suspect = find_suspects(pixels, scores, job.setup, population, job.cuts) if job.kept else np.zeros_like(found)
+        places = np.flatnonzero((found | suspect) & ~reference)
         for name in job.maps:
             maps[name][here] = np.where(reference, np.float32(np.nan), (pixels if name in pixels else scores)[name])
         tables.append({name: column[places] for name, column in pixels.items()})
+        noises.append({name: scores[name][places] for name in ("noise", "noise_z", "shot")})
+        suspects.append(suspect[places])
         index.append(places + start)
     candidates, table = np.concatenate(index), join(tables)
     samples = {}
@@ -274,6 +316,7 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         samples[name] = getattr(stack, name)[:, candidates].T.astype(np.float32)
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
     table |= _examine(job, stack, candidates, table)
+    table |= _judge_some(job, population, stack, candidates, np.concatenate(suspects), table, join(noises))
     by_step = _measure_series(job, stack, candidates, table)
     return Band(band.start, images, candidates + band.start * nx, table, samples, by_step)
 
@@ -320,3 +363,31 @@ def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: St
     return examine_pixels(
         found, places, pixels, min_groups=job.min_groups, templates=job.setup.templates, bends=job.fit.bends
     )
+
+
+def _judge_some(
+    job: Job, population: Population, found: Integrations, places: NDArray[np.intp], suspect: NDArray[np.bool_],
+    pixels: Stats, scores: Stats,
+) -> Stats:  # fmt: skip
+    """What :func:`_judge` says of the suspects among the candidates, NaN of the others."""
+    out = {name: np.full(len(places), np.nan, np.float32) for name in telegraph.COLUMNS}
+    if suspect.any():
+        some = ({name: column[suspect] for name, column in part.items()} for part in (pixels, scores))
+        for name, column in _judge(job, population, found, places[suspect], *some).items():
+            out[name][suspect] = column
+    return out
+
+
+def _judge(
+    job: Job, population: Population, found: Integrations, places: NDArray[np.intp], pixels: Stats, scores: Stats
+) -> Stats:
+    """Two levels against one for the pixels at ``places``."""
+    if found.kept is None or not places.size:
+        return {name: np.full(len(places), np.nan, np.float32) for name in telegraph.COLUMNS}
+    noise = telegraph.Noise(
+        expected_noise(pixels, scores, population), scores["shot"], population.spread["log_noise"][1]
+    )
+    return telegraph.judge_ramps(
+        np.take(found.kept.ramps, places, axis=2), np.take(found.kept.flags, places, axis=2), noise,
+        templates=job.fit.weights[len(ramps.SCALARS) :], averaged=job.fit.averaged,
+    )  # fmt: skip

@@ -17,6 +17,10 @@ from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
 from badpix.settings.darks import DarkSettings
 
+KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two levels
+MIN_KEPT = 5  # integrations
+SUSPECT_GROUPS = 600  # groups of a pixel from which on fewer pixels are suspects
+
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -> Job:
     """What all tasks need: usable groups, weights, cells, settings."""
@@ -42,7 +46,21 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -
         min(p.min_groups, fit.usable), make_cuts(p), p.hot_fraction,
         p.telegraph_drop_sigma, examined,
         series.order_steps(darks.dates, [f.integrations for f in darks.files])[0],
+        kept=choose_kept(examined, fit.usable, p),
     )  # fmt: skip
+
+
+def choose_kept(examined: tuple[int, ...], groups: int, p: DarkSettings) -> tuple[int, ...]:
+    """Integrations whose ramps are kept for the search for two levels: about :data:`KEPT_GROUPS` groups a pixel."""
+    if not p.telegraph_search or groups < ramps.SHORTEST_RAMP:
+        return ()
+    most = max(MIN_KEPT, KEPT_GROUPS // groups)
+    return tuple(examined[k] for k in choose_evenly(len(examined), most))
+
+
+def choose_suspects(job: Job, fraction: float) -> float:
+    """Fraction of pixels looked at for two levels: less of long ramps and many integrations, which tell more."""
+    return fraction * min(1.0, SUSPECT_GROUPS / max(len(job.kept) * job.fit.usable, 1))
 
 
 def choose_evenly(n: int, most: int) -> tuple[int, ...]:
@@ -64,7 +82,6 @@ def make_cuts(p: DarkSettings) -> Cuts:
         rate=np.inf if p.hot_max_rate is None else 0.5 * p.hot_max_rate,
         noise=min(usual.noise, 0.75 * p.noisy_sigma_threshold),
         contrast=min(usual.contrast, 0.8 * p.rc_sigma_threshold),
-        telegraph=min(usual.telegraph, 0.95 * p.telegraph_threshold),
         pedestal=min(usual.pedestal, 0.8 * p.low_pedestal_sigma_threshold),
         min_integrations=p.min_integrations,
     )
@@ -120,6 +137,7 @@ def band_rows(job: Job, memory: float) -> int:
         If not even one tile fits.
     """
     stacks = 16 * job.setup.integrations + 4 * len(job.fit.names) * job.setup.examined
+    stacks += 5 * len(job.kept) * job.fit.usable
     per_row = job.shape[1] * (stacks + 5 * job.fit.usable)
     per_row += job.shape[1] * BYTES_PER_PIXEL
     tiles = int(memory // (per_row * job.cells.rows))

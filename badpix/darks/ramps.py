@@ -166,7 +166,12 @@ def usable_groups(groupdq: NDArray[np.uint8], science: NDArray[np.bool_]) -> tup
 
 
 def measure_ramps(
-    ramps: Array, groupdq: NDArray[np.uint8], fit: RampFit, cells: Cells, out: Array | None = None
+    ramps: Array,
+    groupdq: NDArray[np.uint8],
+    fit: RampFit,
+    cells: Cells,
+    out: Array | None = None,
+    keep: Array | None = None,
 ) -> tuple[Array, NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
 
@@ -182,6 +187,8 @@ def measure_ramps(
         From :func:`make_cells`.
     out : ndarray, optional
         Where the values go.
+    keep : ndarray, optional
+        (G, rows, nx) float32: where the ramps without the medians of their cells go.
 
     Returns
     -------
@@ -198,7 +205,7 @@ def measure_ramps(
     values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
     drift = measure_drift(ramps, cells)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        _fit_tiles(ramps, drift, fit, cells, values)
+        _fit_tiles(ramps, drift, fit, cells, values, keep)
     counts, jumped, cut = count_groups(flags)
     odd = np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
     _take_hits_off(ramps, drift, fit, cells, values, counts[1], np.setdiff1d(jumped, odd, assume_unique=True))
@@ -229,7 +236,7 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     return counts, jumped, cut
 
 
-def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
+def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, keep: Array | None) -> None:
     """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
@@ -250,6 +257,8 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
         np.subtract(y, r, out=r)
         _sum_residuals(r, steps[:, :n], sums[:, :n])
         _describe_noise(sums[:, :n], groups, found[1], found[linear : linear + len(NOISE)])
+        if keep is not None:
+            np.copyto(keep[:, top : top + cells.rows], lines)
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:

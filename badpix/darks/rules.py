@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.darks import telegraph
 from badpix.darks.scores import Population
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
@@ -51,6 +52,8 @@ def make_images(
         images[f"dark_{name}"].flat[at] = scores[name]
     images["dark_noise_z"] = sparse(places, scores["noise_z"])
     images["dark_residual_z"] = sparse(places, scores["log_residual_z"])
+    for name in telegraph.COLUMNS:
+        images[f"telegraph_{name}"] = sparse(places, pixels[name])
     votes = np.round(pixels["saturated_fraction"] * pixels["total"]).astype(np.uint16)
     images["votes_saturated"] = sparse(places, votes, 0)
     for name, decision in decisions.items():
@@ -92,7 +95,7 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         add("rc", 2, "dark_rc", "<", -decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
     if "telegraph" in decisions:
         limit = decisions["telegraph"].limit
-        add("telegraph", 1, "dark_telegraph", ">", limit, "sigma", "residuals that remember, or sit on two levels")
+        add("telegraph", 1, "telegraph_likelihood", ">", limit, "", "two levels explain the ramps better than one")
         add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "steps down, or bends that do not repeat")
     if "noisy" in decisions:
         floor = p.noisy_min_ratio * np.exp(population.spread["log_noise"][0])

@@ -30,6 +30,7 @@ RARE = 2e-6  # fraction of good pixels that steps down may make TELEGRAPH
 COMMON, SCARCE = 1e-2, 1e-3  # fractions of pixels between which the tail of the deepest step is measured
 DEEPEST = 1e4  # sigma
 BRIGHT = 2  # integrations above the limit of HOT that make a candidate
+MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
 
 
@@ -55,7 +56,8 @@ class Population:
     shot noise of one group, ``shot_of_rate`` that of bright pixels over their rate; ``masked`` the part of pixels
     that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond that of white noise, DN^2;
     ``kept`` the integrations that residuals were measured in; ``drop_sigma`` and ``deep_sigma`` the depths from which
-    several steps down, or one, are no noise (:func:`choose_depths`).
+    several steps down, or one, are no noise (:func:`choose_depths`). Pixels above ``suspicion`` are looked at group
+    by group; those whose likelihood ratio is above ``two_levels`` switch.
     """
 
     rate_spread: float = float("nan")
@@ -66,6 +68,8 @@ class Population:
     kept: float = 1.0
     drop_sigma: float = 4.5
     deep_sigma: float = DEEP
+    suspicion: float = float("inf")
+    two_levels: float = float("inf")
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def z(self, name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -108,6 +112,8 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
         spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
     for name, values in describe_residuals(sample, setup, population).items():
         spread[name] = median_upper(values)
+    for name, values in describe_all(sample, setup, population).items():
+        spread[name] = median_mad(values)
     spread["pedestal"] = median_mad(sample["pedestal"])
     return population
 
@@ -251,6 +257,40 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     out["rc"] = strongest(out, setup)
     out["telegraph"] = join_evidence(out["correlation_z"], out["flatness_z"], out["log_residual_z"])
     return out
+
+
+def describe_all(pixels: Stats, setup: Setup, population: Population) -> dict[str, NDArray[np.float32]]:
+    """Correlation and logarithmic size of the residuals of all integrations."""
+    all_of_them = {**pixels, "residual": pixels["residual_all"], "memory": pixels["memory_all"]}
+    found = describe_residuals(all_of_them, setup, population)
+    return {"correlation_all": found["correlation"], "log_residual_all": found["log_residual"]}
+
+
+def measure_suspicion(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """How much the residuals of all integrations look like switching: their correlation and size together, sigma.
+
+    No test: a few percent of good pixels are above the limit, and the likelihood of their ramps decides.
+    """
+    found = describe_all(pixels, setup, population)
+    with np.errstate(invalid="ignore"):
+        z = [population.z(name, values) for name, values in found.items()]
+        return (np.sum(z, axis=0) / np.sqrt(2)).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def find_suspects(
+    pixels: Stats, scores: Stats, setup: Setup, population: Population, cuts: Cuts
+) -> NDArray[np.bool_]:
+    """Pixels whose ramps are looked at group by group for two levels."""
+    with np.errstate(invalid="ignore"):
+        found = measure_suspicion(pixels, setup, population) > population.suspicion
+        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2) | (pixels["deepest"] < -7)
+        return found & (pixels["cut_fraction"] < MOST_CUT) & (pixels["examined"] > 0)  # type: ignore[no-any-return]
+
+
+def expected_noise(pixels: Stats, scores: Stats, population: Population) -> NDArray[np.float32]:
+    """Noise of one group that a pixel should have, DN: its own without what makes it stand out."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return (scores["noise"] * np.exp(-scores["noise_z"] * population.spread["log_noise"][1])).astype(np.float32)
 
 
 def join_evidence(

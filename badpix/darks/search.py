@@ -21,13 +21,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, documented, plan, searches, series, types
+from badpix.darks import changes, documented, plan, searches, series, telegraph, types
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
     Band,
     Job,
     Rows,
+    judge_sample,
     leave_room,
     measure_band,
     measure_sample,
@@ -35,8 +36,8 @@ from badpix.darks.bands import (
 )
 from badpix.darks.inputs import DarkSet
 from badpix.darks.rules import MOST_SAMPLES, make_rules
-from badpix.darks.scores import Population, measure_population
-from badpix.darks.stats import join
+from badpix.darks.scores import Population, find_candidates, measure_population, measure_suspicion, score_pixels
+from badpix.darks.stats import Stats, join
 from badpix.darks.types import Candidates
 from badpix.errors import DataError
 from badpix.io.evidence import Detection, Rule
@@ -137,8 +138,9 @@ def search(
 def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
     bias = run.bias
-    job, population = describe(run.job, run.reference, bias, run.executor)
+    job, population, sample = describe(run.job, run.reference, bias, run.executor)
     job = replace(job, drop_sigma=population.drop_sigma, bright=plan.choose_brightness(population, p))
+    population = expect_two_levels(replace(run, job=job), population, sample, p)
     notes = plan.describe_depth(job, population, p)
     for note in notes:
         say(note)
@@ -271,8 +273,8 @@ def add_scattered(
 
 def describe(
     job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None
-) -> tuple[Job, Population]:
-    """The population of pixels from a sample of rows; the job with the scales of the dark current that it shows."""
+) -> tuple[Job, Population, Stats]:
+    """The population of pixels from a sample of rows, the job with the scales of the dark current, and the sample."""
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
     found = list(run_in_order(executor, partial(measure_sample, job), tiles))
     known = medians.median_along([spread for _, spread, _ in found])  # of each integration; some may hold nothing
@@ -284,7 +286,29 @@ def describe(
     with np.errstate(invalid="ignore"):
         pixels = join([pixels for pixels, _, _ in found])
         population = measure_population(pixels, job.setup, spread, job.drop_sigma)
-    return replace(job, scales=tuple(scales.tolist()) if np.any(scales != 1) else ()), population
+    return replace(job, scales=tuple(scales.tolist()) if np.any(scales != 1) else ()), population, pixels
+
+
+def expect_two_levels(run: Run, population: Population, sample: Stats, p: DarkSettings) -> Population:
+    """The population with the limits of the search for two levels: who is looked at, and what good pixels reach."""
+    job = run.job
+    if not job.kept:
+        return population
+    scores = score_pixels(sample, job.setup, population)
+    good = ~find_candidates(sample, scores, job.setup, population, job.cuts)
+    suspicion = measure_suspicion(sample, job.setup, population)[good]
+    wanted = plan.choose_suspects(job, p.telegraph_suspects)
+    many = replace(population, suspicion=highest(suspicion, max(wanted, 1.5 * telegraph.TAIL[0])))
+    tiles = [make_rows(a, b, run.reference, run.bias) for a, b in sample_tiles(job, run.reference)]
+    reached = np.concatenate(list(run_in_order(run.executor, partial(judge_sample, job, many), tiles)))
+    limit = telegraph.find_limit(reached, len(suspicion), p.telegraph_likelihood)
+    return replace(population, suspicion=highest(suspicion, wanted), two_levels=limit)
+
+
+def highest(values: NDArray[np.float32], fraction: float) -> float:
+    """The value that this fraction of the pixels reaches."""
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, 1 - fraction)) if known.size else float("inf")
 
 
 # --- 3: bands ----------------------------------------------------------------------------------------------

@@ -216,13 +216,14 @@ def find_rc(
 
 
 def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, bent: Bool, *,
-                   threshold: float, bent_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
-    """Residuals that remember (slow switching) or sit on two levels (fast switching), or drop again and again.
+                   bent_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
+    """Ramps that two levels explain better than one (:mod:`badpix.darks.telegraph`), or that drop again and again.
 
     Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in (by
     a sigma of memory: many integrations see faint ones), or where saturation cuts the ramps short: scores are those
     of whole ramps. In ``bent`` pixels, whose ramps bend without settling, ``bent_threshold`` is enough.
-    Two columns: found by the score, and found in the other ways.
+    Where two levels explain the ramps worse than one, steps down are something else. Two columns: found by the
+    likelihood, and found in the other ways.
     """
     quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
     with np.errstate(invalid="ignore"):
@@ -234,7 +235,8 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         leaks = leaked > min(TELEGRAPH_LEAK, sensitive) * quiet
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
-        return (scores["telegraph"] > threshold) & free, otherwise & free
+        free &= ~(pixels["likelihood"] < 0)
+        return (pixels["likelihood"] > population.two_levels) & free, otherwise & free
 
 
 def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,

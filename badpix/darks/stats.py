@@ -67,6 +67,16 @@ class Integrations:
     poisson: Array
     first_level: Array
     masked: NDArray[np.bool_]
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Ramps of some of the examined integrations, for a closer look at some pixels: (k, G, pixels) float32 DN without
+    the medians of their cells, and uint8 GROUPDQ."""
+
+    ramps: Array
+    flags: NDArray[np.uint8]
 
 
 # --- order statistics ----------------------------------------------------------------------------------
@@ -232,12 +242,22 @@ def average_residuals(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stat
     with np.errstate(invalid="ignore"):
         ok = size <= pick(ordered, np.maximum(count - drop - 1, 0))
     kept = ok.sum(axis=0)
-    out: Stats = {"kept": kept.astype(np.float32)}
+    out: Stats = {"kept": kept.astype(np.float32), **_average_all(shapes, used)}
     with np.errstate(invalid="ignore", divide="ignore"):
         for name, column in (("residual", "calm"), ("flatness", "flatness"), ("memory", "memory")):
             total = np.where(ok, shapes[column], np.float32(0)).sum(axis=0, dtype=np.float64)
             out[name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
     return out
+
+
+def _average_all(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
+    """Size and autocorrelation of residuals over all integrations, also the largest: what faint switching needs."""
+    known = used & np.isfinite(shapes["memory"]) & np.isfinite(shapes["calm"])
+    size = np.where(known, shapes["calm"], np.float32(0))
+    lasting = np.where(known, shapes["calm"] * shapes["memory"], np.float32(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = size.sum(axis=0)
+        return {"residual_all": total / known.sum(axis=0), "memory_all": lasting.sum(axis=0) / total}
 
 
 def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *, min_groups: int,

@@ -158,8 +158,9 @@ def find_types(
     score, otherwise = find_switching(table, setup, population, leaked, bent, p)
     if p.telegraph_search:
         found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling | changing)
-        above = (scores["telegraph"] > p.telegraph_threshold) | otherwise
-        decisions["telegraph"] = Decision(p.telegraph_threshold, above, found["telegraph"])
+        with np.errstate(invalid="ignore"):
+            above = (pixels["likelihood"] > population.two_levels) | otherwise
+        decisions["telegraph"] = Decision(population.two_levels, above, found["telegraph"])
     if p.noisy_search_type == "ramp":
         loud = find_loud(table, setup, population, leaked, p)
         found["noisy"] = loud & measured & ~np.any([*found.values(), time.decaying, time.calm], axis=0)
@@ -226,7 +227,7 @@ def find_switching(
     if setup.groups < ramps.SHORTEST_RAMP or not p.telegraph_search:
         return np.zeros(len(table.places.index), bool), np.zeros(len(table.places.index), bool)
     return searches.find_telegraph(
-        table.pixels, table.scores, setup, population, leaked, bent, threshold=p.telegraph_threshold,
+        table.pixels, table.scores, setup, population, leaked, bent,
         bent_threshold=p.telegraph_bent_threshold,
         min_drops=drops_needed(setup, p.telegraph_drop_sigma),
     )  # fmt: skip

@@ -116,6 +116,8 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
     for flag in pixel.flags:
         if flag not in SIDE_FLAGS:
             out.append(_why(mask, pixel, flag, known))
+    if "TELEGRAPH" in pixel.flags:
+        out.append(words.levels(pixel.quantities))
     if "REFERENCE_PIXEL" in pixel.flags or reference:
         out.append("A reference pixel: it sees no light and is not searched for defects.")
     if "BAD_REF_PIXEL" in pixel.flags:

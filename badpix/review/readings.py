@@ -33,7 +33,7 @@ MAIN_QUANTITY = {
     "warm": "dark_rate",
     "intermittent": "dark_bright_fraction",
     "rc": "dark_rc",
-    "telegraph": "dark_telegraph",
+    "telegraph": "telegraph_likelihood",
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
 }
@@ -41,6 +41,7 @@ INDENT = "    "  # of a HISTORY card that goes on with the one before
 CANDIDATES_ONLY = (
     "dark_residual", "dark_noise_z", "dark_residual_z",
     "dark_bright_fraction", "dark_bright_first", "dark_bright_last",
+    "telegraph_likelihood", "telegraph_separation", "telegraph_dwell_low", "telegraph_dwell_high",
 )  # fmt: skip
 CORRECTED = ("dark_rate",)
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests

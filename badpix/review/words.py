@@ -72,6 +72,17 @@ def count_votes(told: Sequence[Reading], votes: Sequence[Votes]) -> str:
     return "".join(counts)
 
 
+def levels(quantities: Mapping[str, float]) -> str:
+    """The two levels of a pixel that switches; empty where they were not measured."""
+    names = ("telegraph_separation", "telegraph_dwell_low", "telegraph_dwell_high")
+    apart, low, high = (quantities.get(name, math.nan) for name in names)
+    if math.isnan(apart + low + high):
+        return ""
+    return (
+        f"Its levels are {apart:.3g} DN apart; it stays {low:.2g} groups in the lower, {high:.2g} in the upper one."
+    )
+
+
 # --- not found -------------------------------------------------------------------------------------------
 
 

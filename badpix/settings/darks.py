@@ -250,18 +250,25 @@ class TelegraphSettings(Settings):
     """Telegraph and many jumps"""
 
     telegraph_search: bool = param(
-        True, "Search for pixels that switch between levels, by the correlation of their residuals.", documented=False
+        True, "Search for pixels that switch between two levels, by the likelihood of their ramps.", documented=False
     )
-    telegraph_threshold: float = param(
-        4.8,
-        "TELEGRAPH above this score: memory, flatness and size of the residuals together, each in sigma of all "
-        "pixels.",
-        unit="sigma",
-        low=1.0,
+    telegraph_likelihood: float = param(
+        5.0,
+        "TELEGRAPH above this logarithm of the likelihood of two levels over that of one, or above what 3 of "
+        "100,000 good pixels of these darks reach.",
+        low=0.0,
+    )
+    telegraph_suspects: float = param(
+        0.03,
+        "Fraction of the pixels whose ramps are compared with two levels, group by group: those with the largest "
+        "and longest residuals. In deep sets a smaller one is enough, and taken.",
+        low=0.01,
+        high=1.0,
     )
     telegraph_bent_threshold: float = param(
         3.5,
-        "The same for ramps that bend as strongly as RC, but not alike in all integrations.",
+        "TELEGRAPH above this score (correlation, flatness and size of the residuals together) for ramps that bend "
+        "as strongly as RC, but not alike in all integrations.",
         unit="sigma",
         low=0.0,
     )

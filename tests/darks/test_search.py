@@ -144,7 +144,7 @@ def test_segments_of_a_long_exposure_hold_part_of_its_integrations(tmp_path):
         dark_inputs.open_darks(rates, {}, skip_bad=False)
 
 
-@pytest.mark.parametrize("memory", [1.5e6, 2.9e6])
+@pytest.mark.parametrize("memory", [3.5e6, 6.8e6])
 def test_any_band_height_and_worker_gives_the_same_bytes(rates, found, memory):
     with ThreadPoolExecutor(3) as executor:
         other = run(rates, memory=memory, executor=executor)
@@ -213,7 +213,7 @@ def test_stricter_limits_never_gain_a_pixel(rates, found):
     [
         ("hot", {"hot_sigma_threshold": 1.0, "hot_own_threshold": 0.0}),
         ("noisy", {"noisy_sigma_threshold": 1.5, "noisy_min_ratio": 1.0}),
-        ("telegraph", {"telegraph_threshold": 2.0}),
+        ("telegraph", {"telegraph_likelihood": 0.0, "telegraph_suspects": 0.5}),
         ("low_pedestal", {"low_pedestal_sigma_threshold": 2.0}),
     ],
 )

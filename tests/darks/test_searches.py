@@ -124,35 +124,40 @@ def test_a_decay_is_told_from_a_current_that_goes_on(tau, rate):
 
 
 def switching(bent=False, **changes):
-    """One candidate: found by its score, and in other ways."""
+    """One candidate: found by its likelihood, and in other ways."""
     rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1}
+    rows["likelihood"] = np.nan  # not a suspect
     rows |= {"residual": 26.0} | changes
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
-    population = Population(spread=spread)
+    population = Population(spread=spread, two_levels=5.0)
     score, otherwise = searches.find_telegraph(
         table, table, Setup(30, 10.0, 6, (), 6), population, np.array([changes.get("leaked", 0.0)], np.float32),
-        np.array([bent]), threshold=5.0, bent_threshold=3.5, min_drops=2,
+        np.array([bent]), bent_threshold=3.5, min_drops=2,
     )  # fmt: skip
     return bool(score[0]), bool(otherwise[0])
 
 
-def test_switching_shows_in_the_score_in_drops_or_in_a_bent_ramp():
+def test_switching_shows_in_the_likelihood_in_drops_or_in_a_bent_ramp():
     assert switching() == (False, False)
-    assert switching(telegraph=5.1) == (True, False)
+    assert switching(telegraph=9.0) == (False, False)
+    assert switching(likelihood=4.9) == (False, False)
+    assert switching(likelihood=5.1) == (True, False)
+    assert switching(drops=2, likelihood=0.5) == (False, True)
+    assert switching(drops=2, likelihood=-0.5) == (False, False)  # whatever drops there has no two levels
     assert switching(drops=2) == (False, True)
     assert switching(deepest=-9, jump_fraction=0.5) == (False, True)
     assert switching(bent=True) == (False, True)
     assert switching(bent=True, telegraph=3) == (False, False)
-    assert switching(telegraph=5.1, leaked=0.5) == (True, False)
-    assert switching(telegraph=5.1, leaked=5.0, residual=900.0) == (True, False)  # its own is far above
+    assert switching(likelihood=5.1, leaked=0.5) == (True, False)
+    assert switching(likelihood=5.1, leaked=5.0, residual=900.0) == (True, False)  # its own is far above
 
 
 @pytest.mark.parametrize(
     "reason", [{"shot": 1e3}, {"leaked": 5.0}, {"leaked": 0.5, "memory_sigma": 0.04}, {"cut_fraction": 0.5}]
 )
 def test_switching_is_not_claimed_where_something_else_explains_it(reason):
-    assert switching(bent=True, telegraph=9, drops=5, **reason) == (False, False)
+    assert switching(bent=True, likelihood=9, telegraph=9, drops=5, **reason) == (False, False)
 
 
 def settling(**changes):

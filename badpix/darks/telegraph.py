@@ -1,0 +1,200 @@
+"""Two levels or one: how much better a chain that switches explains the ramps of a pixel than steady noise does.
+
+All ramps of a pixel count together; they share levels, switching rates and noise, each has an offset of its own.
+
+1. Ramps are cut into pieces at jump flags that go up (a hit: nothing is known of the offset behind it) and at
+   unusable groups (:func:`cut_pieces`). Averaged groups that a flag marks may hold a part of the hit, and are left
+   out. In a pixel that steps down, rises of that size are its own and no hits.
+2. One level and two are fitted (:mod:`badpix.darks.levels`); the score is the logarithm of their likelihood ratio
+   (:func:`judge_ramps`).
+3. Its limit is what good pixels of the same darks reach: the tail of the sample's scores, carried on to
+   :data:`FALSE_ALARMS` (:func:`find_limit`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.darks import levels
+from badpix.darks.chain import Array, Float64, Pieces, moment
+from badpix.darks.ramps import JUMP_DET, UNUSABLE
+
+DEEP = 6.5  # sigma of a step down from which on the pixel switches by itself
+OWN_RISE = 1.3  # rises up to so many times the deepest step down are then no hits, whatever the flags say
+SHORTEST_PIECE = 3  # groups
+PIXELS = 1024  # pixels judged together, at 8 pieces each
+BEHIND = 3.0  # what the fit of offsets gains over integrating them, about
+WORTH = -4.0  # scores below it are left as they are,
+SHARP = 4.0  # unless the levels are so many sigma apart: there they are too low
+FALSE_ALARMS = 3e-5  # of good pixels
+TAIL = (1e-2, 3e-3)  # parts of the sample's pixels between which the slope of the tail is measured
+TAIL_PASSES = 8
+FEWEST = 10_000  # pixels of a sample whose tail is used
+
+
+# --- 1: pieces -------------------------------------------------------------------------------------------
+
+
+def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floating], *, averaged: bool) -> Pieces:
+    """Ramps in units of the expected noise, cut at hits and unusable groups.
+
+    Parameters
+    ----------
+    ramps, flags : ndarray
+        (G, n, pixels) float32 DN without what the cells share, and uint8 GROUPDQ.
+    noise : ndarray
+        (pixels,) expected noise of a group, DN.
+    averaged : bool
+        Whether a group is the mean of several frames.
+    """
+    groups, n, pixels = ramps.shape
+    values = np.array(ramps.transpose(0, 2, 1), np.float32, order="C")
+    values /= noise.astype(np.float32)[:, None]
+    values = values.reshape(groups, pixels * n)
+    bits = flags.transpose(0, 2, 1).reshape(groups, pixels * n)
+    pixel, source = np.repeat(np.arange(pixels), n), np.arange(pixels * n)
+    usable = np.ones(values.shape, bool)
+    odd = np.flatnonzero((np.bitwise_or.reduce(bits, axis=0) & (UNUSABLE | JUMP_DET)) != 0)
+    odd = np.union1d(odd, np.flatnonzero(~np.isfinite(values).all(axis=0)))
+    good = ((bits[:, odd] & UNUSABLE) == 0) & np.isfinite(values[:, odd])
+    hit = np.zeros_like(good)
+    rise = np.diff(values, axis=0)
+    with np.errstate(invalid="ignore"):
+        deepest = np.fmax.reduceat(np.fmax.reduce(-rise, axis=0), np.arange(0, pixels * n, n))
+        own = np.where(deepest > DEEP, OWN_RISE * deepest, 0)[pixel[odd]]  # of the pixel itself, no hit
+        hit[1:] = ((bits[1:, odd] & JUMP_DET) != 0) & (rise[:, odd] > own)
+    piece = np.cumsum(hit, axis=0, dtype=np.int16)
+    if averaged:
+        good &= ~hit
+    usable[:, odd] = good & (piece == 0)
+    sources, parts = [source], [usable]
+    for k in range(1, int(piece.max(initial=0)) + 1):
+        at = np.flatnonzero(piece[-1] >= k)
+        sources.append(odd[at])
+        parts.append(good[:, at] & (piece[:, at] == k))
+    source, usable = np.concatenate(sources), np.concatenate(parts, axis=1)
+    long = usable.sum(axis=0) >= SHORTEST_PIECE
+    without = np.setdiff1d(np.arange(pixels), pixel[source[long]]) * n  # their first ramp stands for them, empty
+    usable[:, without] = False
+    long[without] = True
+    order = np.flatnonzero(long)
+    order = order[np.argsort(pixel[source[order]], kind="stable")]
+    return _center(values[:, source[order]], usable[:, order], pixel[source[order]])
+
+
+def _center(values: Array, usable: NDArray[np.bool_], pixel: NDArray[np.intp]) -> Pieces:
+    """Pieces with their means taken off."""
+    weight = usable.astype(np.float32)
+    length = weight.sum(axis=0)
+    values = np.where(usable, values, np.float32(0))
+    values -= values.sum(axis=0) / np.maximum(length, 1)
+    values *= weight
+    middle = moment(weight) / np.maximum(length, 1)
+    first = np.searchsorted(pixel, np.arange(pixel[-1] + 1))
+    return Pieces(values, None if usable.all() else weight, np.maximum(length, 1), middle, pixel, first)
+
+
+# --- 2: the score ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is known of the noise of pixels beforehand: ``expected`` and ``shot`` variance from group to group
+    (pixels,), DN and DN^2; ``spread`` of the logarithm over pixels."""
+
+    expected: NDArray[np.floating]
+    shot: NDArray[np.floating]
+    spread: float
+
+
+COLUMNS = ("likelihood", "separation", "dwell_low", "dwell_high")
+
+
+def judge_ramps(
+    ramps: Array, flags: NDArray[np.uint8], noise: Noise, *, templates: Array, averaged: bool = False
+) -> dict[str, Array]:
+    """Compare two levels with one for some pixels.
+
+    Parameters
+    ----------
+    ramps, flags : ndarray
+        (n, G, pixels) float32 DN without what the cells share, and uint8 GROUPDQ.
+    noise : Noise
+        Of these pixels.
+    templates : ndarray
+        (shapes, G) shapes that ramps may share.
+    averaged : bool
+        Whether a group is the mean of several frames.
+
+    Returns
+    -------
+    dict
+        (pixels,) float32: ``likelihood``, the logarithm of the ratio; ``separation`` of the levels, DN; ``dwell_low``
+        and ``dwell_high``, mean stay in the lower and upper level, groups.
+    """
+    pixels = ramps.shape[2]
+    out = {name: np.full(pixels, np.nan, np.float32) for name in COLUMNS}
+    shapes = _without_line(templates)
+    step = max(PIXELS * 8 // max(len(ramps), 1), 64)
+    for low in range(0, pixels, step):
+        here = slice(low, low + step)
+        own = Noise(noise.expected[here], noise.shot[here], noise.spread)
+        found = _judge(ramps[:, :, here], flags[:, :, here], own, shapes, averaged)
+        for name, column in found.items():
+            out[name][here] = column
+    return out
+
+
+def _judge(
+    ramps: Array, flags: NDArray[np.uint8], noise: Noise, templates: Array, averaged: bool
+) -> dict[str, Float64]:
+    expected = np.where(noise.expected > 0, noise.expected, np.float32(1)).astype(np.float64)
+    pieces = cut_pieces(ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2), expected, averaged=averaged)
+    one = levels.fit_one_level(pieces, noise.spread)
+    two = levels.start_levels(levels.take_line_off(pieces, one.slope), one, noise.spread)
+    two, reached = levels.fit_levels(pieces, one, two, noise.spread)
+    likelihood = reached - BEHIND
+    chosen = (likelihood > WORTH) | (two.separation > SHARP * two.noise)
+    if chosen.any():
+        part, columns = pieces.take(chosen)
+        walk = np.maximum(noise.shot / expected**2, 0)[chosen]
+        likelihood[chosen] = levels.compare_levels(
+            part, one.take(chosen), two.take(chosen, columns), walk, templates, noise.spread
+        )
+    likelihood[one.number < ramps.shape[1]] = np.nan  # less than a ramp is left
+    return {
+        "likelihood": likelihood, "separation": two.separation * expected,
+        "dwell_low": 1 / two.up, "dwell_high": 1 / two.down,
+    }  # fmt: skip
+
+
+def _without_line(templates: Array) -> Array:
+    """Orthonormal shapes that span what is left of the templates beside constant and line."""
+    groups = templates.shape[1]
+    line = np.stack([np.ones(groups), np.arange(groups) - (groups - 1) / 2])
+    basis, _ = np.linalg.qr(np.concatenate([line, templates]).T.astype(np.float64))
+    return basis.T[2:].astype(np.float32)  # type: ignore[no-any-return]
+
+
+# --- 3: the limit ---------------------------------------------------------------------------------------
+
+
+def find_limit(likelihood: NDArray[np.floating], pixels: int, least: float) -> float:
+    """What good pixels reach in :data:`FALSE_ALARMS`, from the scores of the highest of a sample of ``pixels``.
+
+    Scores of noise fall off exponentially. Pixels above the limit switch, most of them, and are left out of the next
+    estimate.
+    """
+    ordered = np.sort(likelihood[np.isfinite(likelihood)])[::-1]
+    low, high = (int(part * pixels) for part in TAIL)
+    limit = np.inf
+    for _ in range(TAIL_PASSES):
+        noise = ordered[ordered <= limit]
+        if pixels < FEWEST or len(noise) <= low:
+            return least
+        slope = (noise[high] - noise[low]) / np.log(TAIL[0] / TAIL[1])
+        limit = float(noise[low] + slope * np.log(TAIL[0] / FALSE_ALARMS))
+    return max(least, limit)
