@@ -6,10 +6,11 @@ SUBSTRT and SUBSIZE keywords are the truth, since the flight aperture file moves
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ class Detector:
         Share of a pixel's charge that shows up in each side neighbour.
     max_dead_rate : float or None
         Rate below which a pixel is dead in flats that are not normalised, DN/s; None where not known.
+    min_judged : float
+        Percent of the science pixels that flats must be able to judge.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Detector:
     amplifiers: str
     ipc: float
     max_dead_rate: float | None = None
+    min_judged: float = 95.0
 
     @property
     def full(self) -> Window:
@@ -67,17 +71,48 @@ class Detector:
         return Window(1, 1, self.shape[1], self.shape[0])
 
 
+class Mode(NamedTuple):
+    """How light falls on a detector: dispersed along an axis of the array (0: y, 1: x), or imaged (None)."""
+
+    name: str
+    axis: int | None
+    min_judged: float
+
+
 @cache
-def table() -> dict[str, Detector]:
-    """All detectors by name."""
+def _facts() -> dict[str, Any]:
+    """The table as it is written."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    rows = yaml.load(files("badpix.configs").joinpath("detectors.yml").read_text(), loader)["detectors"]
+    facts: dict[str, Any] = yaml.load(files("badpix.configs").joinpath("detectors.yml").read_text(), loader)
+    return facts
+
+
+@cache
+def table() -> dict[str, Detector]:
+    """All detectors by name."""
     return {
         name: Detector(name=name, **{**row, "shape": tuple(row["shape"]), "border": tuple(row["border"])})
-        for name, row in rows.items()
+        for name, row in _facts()["detectors"].items()
     }
+
+
+def find_mode(detector: Detector, header: Mapping[str, Any]) -> Mode:
+    """How light falls on a detector in an exposure, by its keywords (EXP_TYPE, FILTER, PUPIL, GRATING)."""
+    for name, row in _facts()["modes"].items():
+        if detector.name in row["detectors"] and _fits(row, header):
+            return Mode(name, "yx".index(row["axis"]), float(row["min_judged"]))
+    return Mode("imager", None, detector.min_judged)
+
+
+def _fits(row: Mapping[str, Any], header: Mapping[str, Any]) -> bool:
+    """Whether the keywords tell a mode, and none of them another one."""
+
+    def told(words: Mapping[str, Any]) -> bool:
+        return any(str(header.get(key, "")).strip().upper() in values for key, values in words.items())
+
+    return not told(row.get("unless", {})) and ("when" not in row or told(row["when"]))
 
 
 def get(name: str) -> Detector:

@@ -90,6 +90,10 @@ def check_detector(tree: Mapping[str, Any], options: Mapping[str, Any]) -> None:
 
 def report(talk: Talk, command: str, product: Product) -> None:
     """The summary of a mask command: inputs, counts, limits, notes, and the result on stdout."""
+    if product.judged:
+        from badpix.flats.judged import headline
+
+        talk.say(headline(product.judged))
     for name, why in product.rejected:
         talk.note(f"rejected: {name}: {why}")
     for note in product.notes:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
+from badpix.flats import judged
 from badpix.flats import search as flats_search
 from badpix.io import exposure as exposures
 from badpix.io import selection
@@ -75,6 +76,8 @@ def build_flats(
         found = flats_search.search(
             used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
         )
+    counts = judged.count_states(found.evidence.images["flat_state"])
+    check_judged(counts, p, flats_search.choose_mode(used[0], p).min_judged)
     listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
     if look is None and not with_evidence:
         found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
@@ -91,9 +94,26 @@ def build_flats(
         [replace(p, max_dead_norm_signal=_limit_used(p, used[0]))],
         inputs,
         rejected,
-        found.notes,
+        [judged.headline(counts), *found.notes],
     )
-    return finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+    product = finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+    return replace(product, judged=counts)
+
+
+def check_judged(counts: dict[str, int], p: FlatSettings, least: float) -> None:
+    """Make sure that enough of the science pixels could be judged.
+
+    Raises
+    ------
+    DataError
+        If not, and the parameters do not allow it.
+    """
+    least = least if p.min_judged_percent is None else p.min_judged_percent
+    if judged.judged_percent(counts) < least and not p.allow_unlit:
+        raise DataError(
+            f"the flats {judged.headline(counts)}; at least {least:g} % are expected (min_judged_percent); "
+            "--allow-unlit writes the mask all the same"
+        )
 
 
 def _limit_used(p: FlatSettings, exposure: Exposure) -> float:

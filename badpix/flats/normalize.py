@@ -49,8 +49,21 @@ class Sample(NamedTuple):
 # --- 1, 2: the mean flat ---------------------------------------------------------------------------------
 
 
-def measure_samples(rates: Sequence[Exposure], science: Bool, lamp_scaling: str) -> list[Sample]:
+def measure_samples(
+    rates: Sequence[Exposure], science: Bool, lamp_scaling: str, axis: int | None = None
+) -> list[Sample]:
     """All slope images of the flats with the factor that takes out the lamp's drift.
+
+    Parameters
+    ----------
+    rates : sequence of Exposure
+        Slope images.
+    science : ndarray of bool
+        (ny, nx) science pixels.
+    lamp_scaling : str
+        ``median`` or ``none``.
+    axis : int or None
+        Axis along which light is dispersed; then bright pixels give the level, for most may be unlit.
 
     Raises
     ------
@@ -58,10 +71,16 @@ def measure_samples(rates: Sequence[Exposure], science: Bool, lamp_scaling: str)
         If an image has no finite science pixel or no light.
     """
     levels, places = [], []
+    first: NDArray[np.float32] | None = None
     for exposure in rates:
         layout = exposure["SCI"]
         for plane in range(layout.planes):
-            level = _median_level(layout, plane, science)
+            if axis is None:
+                level = _median_level(layout, plane, science)
+            else:
+                values = _lines_across(layout, plane, science, axis)
+                first = values if first is None else first
+                level = measure_bright_level(values, first)
             if not np.isfinite(level):
                 raise DataError(f"{exposure.path}: integration {plane + 1}: no science pixel has a finite slope")
             if lamp_scaling == "median" and level <= 0:
@@ -78,6 +97,36 @@ def _median_level(layout: Layout, plane: int, science: Bool) -> float:
     rows = read_band(layout, 0, science.shape[0], planes=[plane], step=step)[0]
     values = rows[science[::step] & np.isfinite(rows)]
     return float(clipping.median(values)) if values.size else float("nan")
+
+
+def _lines_across(layout: Layout, plane: int, science: Bool, axis: int) -> NDArray[np.float32]:
+    """Every 16th line across the dispersion, whole, so that no slit is missed; NaN on reference pixels: (n,)."""
+    ny = len(science)
+    step = 16 if science.shape[axis] >= 512 else 1
+    if axis == 0:
+        rows, inside = read_band(layout, 0, ny, planes=[plane], step=step)[0], science[::step]
+    else:
+        rows, inside = read_band(layout, 0, ny, planes=[plane])[0][:, ::step], science[:, ::step]
+    return np.where(inside, rows, np.nan).ravel().astype(np.float32)
+
+
+def measure_bright_level(values: Float, first: Float) -> float:
+    """Level of a sample whose light lies on few pixels: that of the first sample times the median ratio to it.
+
+    Both medians are weighted with the light of the first sample, cut at its 99.5th percentile: unlit pixels have
+    next to no weight, hot ones not much. NaN without a finite pixel.
+    """
+    good = np.isfinite(values) & np.isfinite(first) & (first > 0)
+    if not good.any():
+        return 0.0 if np.isfinite(values).any() else float("nan")
+    base, weight = first[good].astype(np.float64), np.minimum(first[good], np.quantile(first[good], 0.995))
+    return _weighted_median(values[good] / base, weight) * _weighted_median(base, weight)
+
+
+def _weighted_median(values: Float, weight: Float) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weight[order], dtype=np.float64)
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def measure_mean(
@@ -294,3 +343,33 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
         total += norm[rows]
         np.divide(total, np.float32(1 - 4 * rho), out=out[rows])
     return out
+
+
+def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.float32]:
+    """The normalised rate without coupled charge where the light is steep: N' = (m - rho S4(m)) / (s - rho S4(s)).
+
+    Parameters
+    ----------
+    mean, light : ndarray
+        (ny, nx) mean rate and what the pixels should see, NaN where not measured: unmeasured neighbours see the
+        light, missing ones count 0.
+    rho : float
+        Coupling to each side neighbour.
+    """
+    light = np.nan_to_num(light)
+    known = np.where(np.isfinite(mean), mean, light)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norm = (mean - rho * sum_sides(known)) / (light - rho * sum_sides(light))
+    norm[~np.isfinite(norm)] = np.nan
+    out: NDArray[np.float32] = norm.astype(np.float32)
+    return out
+
+
+def sum_sides(image: Float) -> Float:
+    """Sum of the four side neighbours, those beyond the frame 0: (ny, nx)."""
+    total = np.zeros_like(image)
+    total[1:] += image[:-1]
+    total[:-1] += image[1:]
+    total[:, 1:] += image[:, :-1]
+    total[:, :-1] += image[:, 1:]
+    return total

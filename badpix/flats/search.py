@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from badpix import detectors
 from badpix.errors import DataError
-from badpix.flats import normalize
+from badpix.flats import judged, normalize, steep
+from badpix.flats.light import choose_mode, normalize_light
 from badpix.io.evidence import Detection, Evidence, Rule
 from badpix.io.exposure import Exposure, band_height, read_reference_pixels
 from badpix.io.fits import bands, read_band
@@ -159,18 +160,22 @@ def search(
     Detection
         Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
     """
-    detector = rates[0].detector
+    detector, mode = rates[0].detector, choose_mode(rates[0], p)
     reference = read_reference_pixels(rates[0]) if reference is None else reference
     region = bounding_box(~reference)
-    samples = normalize.measure_samples(rates, ~reference, p.lamp_scaling)
+    samples = normalize.measure_samples(rates, ~reference, p.lamp_scaling, mode.axis)
     mean, count = normalize.measure_mean(
         samples, sigma=p.flat_mean_sigma_threshold, memory=memory, executor=executor, tick=tick
     )
     mean[reference] = np.nan
-    norm, coupling = _normalised(mean[region], p, detector.ipc)
-    found = find_flat_types(norm, p, detector)
+    light = normalize_light(mean[region], p, detector.ipc, mode)
+    norm = light.norm
+    found = find_flat_types(norm, p, detector, light.error)
+    found.evidence.images["flat_state"] = light.state
     found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
-    found.notes.append(f"interpixel coupling taken as {coupling}")
+    if mode.axis is not None:
+        found.notes.append(f"light as {mode.name} makes it, dispersed along {'yx'[mode.axis]}")
+    found.notes.append(f"interpixel coupling taken as {light.coupling}")
     found.notes += _notes_on_pile(norm, p, detector)
     if p.run_dead_flux_check and p.dead_search:
         _check_flux(found, uncals, region, p.flux_check, memory)
@@ -178,6 +183,9 @@ def search(
     for images in (found.maps, found.evidence.images):
         for name in images:  # one at a time: the frame may be large
             images[name] = embed(images[name], region, mean.shape)
+    state = found.evidence.images["flat_state"]
+    state[reference] = judged.REFERENCE
+    judged.mark_saturated(state, rates)
     found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
     return found
 
@@ -222,32 +230,13 @@ def embed(part: NDArray[Any], region: tuple[slice, slice], shape: tuple[int, ...
     return out
 
 
-def _normalised(mean: Float, p: FlatSettings, table_ipc: float) -> tuple[NDArray[np.float32], str]:
-    """The normalised flat without coupled charge, and what the coupling was taken as."""
-    norm = normalize.measure_normalised(
-        mean,
-        method=p.flat_mean_normalization_method,
-        smoothing=p.smoothing_type,
-        width=p.smoothing_box_width,
-        edges=p.smoothing_edges,
-        sigma=p.flat_mean_sigma_threshold,
-        mask_sigma=p.mask_sigma,
-        iterations=p.mask_iterations,
-    )
-    if p.ipc_correction == "none" or p.flat_mean_normalization_method == "none":
-        return norm, f"{0:.4f}"
-    if p.ipc_correction == "given" and p.ipc_coupling is not None:
-        return normalize.correct_ipc(norm, p.ipc_coupling), f"{p.ipc_coupling:.4f}, as given"
-    bright = normalize.measure_ipc_of_bright(norm)
-    rho = normalize.measure_ipc(norm, table_ipc if bright is None else bright)
-    how = "measured on bright pixels" if rho == bright else "measured on dead pixels"
-    return normalize.correct_ipc(
-        norm, rho
-    ), f"{rho:.4f}, {'the constant of the detector' if rho == table_ipc else how}"
+def find_flat_types(
+    norm: Float, p: FlatSettings, detector: detectors.Detector, error: Float | None = None
+) -> Detection:
+    """All four types in a normalised flat, with the rules and images they were decided on.
 
-
-def find_flat_types(norm: Float, p: FlatSettings, detector: detectors.Detector) -> Detection:
-    """All four types in a normalised flat, with the rules and images they were decided on."""
+    ``error``: (ny, nx) standard deviation of the normalised rate of good pixels, where it varies over the frame.
+    """
     max_dead, max_low = dead_limit(p, detector), p.max_low_qe_norm_signal
     unit = "DN/s" if p.flat_mean_normalization_method == "none" else "of the surroundings"
     dead_level = max_dead
@@ -263,7 +252,7 @@ def find_flat_types(norm: Float, p: FlatSettings, detector: detectors.Detector) 
     ]
     found = Detection({}, Evidence({"flat_norm": norm}, rules))
     candidates = low & ~find_below(norm, limit=max_dead)
-    is_open = _find_open(norm, low, candidates, p, found)
+    is_open = _find_open(norm, low, candidates, p, found, error)
     found.evidence.images["open_near"] = neighbors.grow(is_open)
     rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
     if p.exclusive_types:
@@ -273,7 +262,9 @@ def find_flat_types(norm: Float, p: FlatSettings, detector: detectors.Detector) 
     return found
 
 
-def _find_open(norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found: Detection) -> Bool:
+def _find_open(
+    norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found: Detection, error: Float | None
+) -> Bool:
     """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
     images, rules = found.evidence.images, found.evidence.rules
     if p.open_test == "neighbours":
@@ -284,7 +275,11 @@ def _find_open(norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found:
     center, spread = clipping.median_mad(norm)
     excess, number = measure_open_excess(norm, low, center=center)
     limits = np.full(norm.shape, np.nan, np.float32)
-    limits[low] = np.maximum(p.min_open_excess, p.open_sigma * spread / np.sqrt(np.maximum(number[low], 1)))
+    uncertain: Any = spread / np.sqrt(np.maximum(number[low], 1))
+    if error is not None:
+        excess, uncertainty = steep.measure_weighted_excess(norm, error, low, center=center)
+        uncertain = uncertainty[low]
+    limits[low] = np.maximum(p.min_open_excess, p.open_sigma * uncertain)
     images |= {"open_excess": excess, "open_limit": limits}
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
     if p.open_sigma * spread / 2 > OPEN_CONTRAST:

@@ -41,6 +41,7 @@ class Product:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     limits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    judged: dict[str, int] = field(default_factory=dict)  # of flats: science pixels by what could be said of them
 
     def summary(self) -> dict[str, Any]:
         """The part of the JSON summary that describes the product."""
@@ -49,6 +50,7 @@ class Product:
             "inputs": self.inputs,
             "rejected": [{"file": name, "reason": why} for name, why in self.rejected],
             "science_pixels": self.science_pixels,
+            **({"judged": self.judged} if self.judged else {}),
             "searches": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.searches.items()},
             "flags": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.flags.items()},
             "limits": self.limits,

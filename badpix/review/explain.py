@@ -16,6 +16,7 @@ from typing import Any
 
 from badpix import dq
 from badpix.errors import UsageError
+from badpix.flats.judged import NO_SLOPE, REASONS
 from badpix.io.evidence import Evidence
 from badpix.mask.file import Mask
 from badpix.review import words
@@ -162,7 +163,8 @@ def _unknown(pixel: Explanation) -> str:
     elif is_undetermined(pixel.quantities):
         reasons.append("the darks have too few usable groups or integrations of it")
     if math.isnan(pixel.quantities.get("flat_norm", 0.0)):
-        reasons.append("the flats have no slope of it")
+        state = int(pixel.quantities.get("flat_state", NO_SLOPE))
+        reasons.append(REASONS.get(state, REASONS[NO_SLOPE]))
     return ", and ".join(reasons)
 
 

@@ -56,6 +56,48 @@ class NormalizeSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LightSettings(Settings):
+    """Light"""
+
+    illumination_model: Literal["auto", "imager", "dispersed"] = param(
+        "auto",
+        "How the light of the flats is modelled: smooth in all directions (imager), along the dispersion in slices, "
+        "slits or traces (dispersed), or as detector, EXP_TYPE, FILTER, PUPIL and GRATING tell (auto).",
+        keyword="BPFILLUM",
+        documented="imager",
+    )
+    dispersion_axis: Literal["auto", "x", "y"] = param(
+        "auto",
+        "Axis of the image along which light is dispersed (illumination_model dispersed); auto takes it from the "
+        "detector.",
+        keyword="BPFAXIS",
+    )
+    min_light: float = param(
+        0.1,
+        "Part of the bright light below which a pixel is dim, and undetermined.",
+        low=0.0,
+        high=1.0,
+        keyword="BPFMINLT",
+        documented=0.0,
+    )
+    min_judged_percent: float | None = param(
+        None,
+        "Share of the science pixels that must be judged, else the run fails (unless allow_unlit); none means 95, "
+        "or what the detector and its mode allow for the dark between slices and slits.",
+        unit="percent",
+        low=0.0,
+        high=100.0,
+        keyword="BPFMINJD",
+        documented=0.0,
+    )
+    allow_unlit: bool = param(
+        False,
+        "Write the mask also where fewer pixels than min_judged_percent could be judged.",
+        keyword="BPFUNLIT",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FlatLimitSettings(Settings):
     """Limits"""
 
@@ -205,6 +247,7 @@ class FlatCorrectionSettings(Settings):
 class FlatSettings(
     FlatSearchSettings,
     NormalizeSettings,
+    LightSettings,
     FlatLimitSettings,
     FluxCheckSettings,
     FlatResultSettings,

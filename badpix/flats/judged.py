@@ -1,0 +1,105 @@
+"""Which pixels of a flat can be judged, and why the others can't.
+
+1. *Saturated* and *no slope*: pixels without a rate in any flat; DQ tells which.
+2. *Unlit*: the light there is not above its noise by :data:`SEEN`, or nothing tells what it is.
+3. *Dim*: less than `min_light` (0.1) of the bright light (its 95th percentile where it is dispersed), or too little
+   for its noise to tell a dead pixel (:data:`TELLS`).
+4. *Lit*: all others. They alone get a normalized rate and a type; the rest is undetermined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.flats.dispersed import measure_bright
+from badpix.io.exposure import Exposure
+from badpix.io.fits import read_band
+from badpix.numerics.clipping import median_mad
+
+REFERENCE, LIT, DIM, UNLIT, SATURATED, NO_SLOPE = range(6)  # values of the state of a pixel
+NAMES = {UNLIT: "unlit", DIM: "dim", SATURATED: "saturated", NO_SLOPE: "no slope"}
+REASONS = {
+    DIM: "the flats give it too little light (dim)",
+    UNLIT: "no light falls on it in the flats (unlit)",
+    SATURATED: "it is saturated in the flats",
+    NO_SLOPE: "the flats have no slope of it",
+}
+SEEN = 5.0  # standard deviations of the noise above zero: less light than that is none
+TELLS = 12.0  # standard deviations: the noise of a dead pixel stays below max_low_qe_norm_signal
+FAINT = 0.05  # of the bright light: pixels below it show the noise
+ASKED = 3  # flats that are asked for SATURATED
+
+Float = NDArray[np.floating[Any]]
+Bool = NDArray[np.bool_]
+State = NDArray[np.uint8]
+
+
+def find_state(mean: Float, light: Float, min_light: float) -> State:
+    """State of the pixels of a dispersed flat by the light they get; those without a rate are NO_SLOPE.
+
+    Parameters
+    ----------
+    mean, light : ndarray
+        (ny, nx) mean rate and what the pixels should see, DN/s; NaN where not measured.
+    min_light : float
+        Part of the bright light below which a pixel is dim.
+    """
+    bright = measure_bright(light)
+    with np.errstate(invalid="ignore"):
+        faint = light < FAINT * bright
+        noise = median_mad(mean[faint])[1] if faint.sum() > 100 else 0.0
+        noise = noise if np.isfinite(noise) else 0.0
+        state = np.full(mean.shape, UNLIT, np.uint8)
+        state[light > SEEN * noise] = DIM
+        state[(light >= min_light * bright) & (light > TELLS * noise)] = LIT
+    state[~np.isfinite(mean)] = NO_SLOPE
+    return state
+
+
+def find_state_by_rate(mean: Float, norm: Float) -> State:
+    """State where all light counts: a rate without a normalized rate is UNLIT, no rate NO_SLOPE."""
+    state = np.full(mean.shape, LIT, np.uint8)
+    state[~np.isfinite(norm)] = UNLIT
+    state[~np.isfinite(mean)] = NO_SLOPE
+    return state
+
+
+def mark_saturated(state: State, rates: Sequence[Exposure]) -> None:
+    """Turn NO_SLOPE into SATURATED, in place, where the DQ of most of the first flats says so."""
+    rows = np.flatnonzero((state == NO_SLOPE).any(axis=1))
+    asked = [rate["DQ"] for rate in rates[:ASKED] if "DQ" in rate.arrays]
+    if not rows.size or not asked:
+        return
+    for start in range(int(rows[0]), int(rows[-1]) + 1, 64):
+        stop = min(start + 64, int(rows[-1]) + 1)
+        votes = np.zeros((stop - start, state.shape[1]), np.int16)
+        for layout in asked:
+            flags = read_band(layout, start, stop, planes=[0])[0]
+            votes += np.where(flags & np.uint32(dq.VALUE["SATURATED"]) != 0, 1, -1).astype(np.int16)
+        part = state[start:stop]
+        part[(part == NO_SLOPE) & (votes > 0)] = SATURATED
+
+
+def count_states(state: State) -> dict[str, int]:
+    """Science pixels by what could be said of them: all, judged, and the reasons of the others."""
+    numbers = np.bincount(state.ravel(), minlength=len(NAMES) + 2)
+    counts = {"science": int(numbers[1:].sum()), "judged": int(numbers[LIT])}
+    return counts | {name: int(numbers[value]) for value, name in NAMES.items()}
+
+
+def judged_percent(counts: dict[str, int]) -> float:
+    """Share of the science pixels that could be judged, percent."""
+    return 100 * counts["judged"] / max(counts["science"], 1)
+
+
+def headline(counts: dict[str, int]) -> str:
+    """One line: which share was judged, and why the rest was not."""
+    rest = ", ".join(f"{counts[name]:,} {name}" for name in NAMES.values() if counts[name])
+    share = judged_percent(counts)
+    text = f"judged {share:.4g} % of {counts['science']:,} science pixels"
+    return f"{text}; undetermined: {rest}" if rest else text

@@ -1,0 +1,239 @@
+"""Flats whose light is dispersed: slices, slits and traces, curved and sharp; lit, dim and unlit pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from make_files import couple, write_rates
+from scipy.special import erf
+
+from badpix import detectors
+from badpix.detectors import Window
+from badpix.errors import DataError
+from badpix.flats import dispersed, judged, search, steep
+from badpix.flats.build import build_flats, check_judged
+from badpix.io.exposure import open_exposure
+from badpix.mask.file import read_mask
+from badpix.mask.header import check_texts
+from badpix.review.explain import explain
+from badpix.review.readings import read_evidence
+from badpix.settings.flats import FlatSettings
+from badpix.settings.reference import ReferenceSettings
+
+SHAPE = (240, 256)
+SINGLE = ((0.0, "DEAD"), (0.01, "DEAD"), (0.15, "LOW_QE"), (0.3, "LOW_QE"))
+
+
+def band(u, width, soft):
+    """A slice of that width around u = 0 with soft edges."""
+    return 0.25 * (1 + erf((u + width / 2) / soft)) * (1 + erf((width / 2 - u) / soft))
+
+
+def make_slices(shape=SHAPE, pitch=20, width=15, bend=10.0, soft=0.8, fringe=0.1):
+    """Slices along y, bent, with a spectrum that falls to its end, an absorption line and fringes."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    light = np.zeros(shape)
+    v = y / shape[0]
+    spectrum = (0.35 + 0.65 * np.cos(2 * (v - 0.3))) * (1 - 0.4 * np.exp(-(((y - 77) / 3) ** 2)))
+    for k in range(int(shape[1] // pitch)):
+        u = x - (pitch * (k + 0.5) + bend * (v - 0.5) ** 2 * (1 if k % 2 else 1.5))
+        one = band(u, width, soft) * spectrum * (1 + fringe * np.sin(2 * np.pi * (y + 0.1 * u + 3 * k) / 11))
+        light = np.maximum(light, one * (0.8 + 0.02 * k))
+    return light
+
+
+def make_traces(shape=SHAPE, soft=1.1):
+    """Traces of five pixels along x that rise and bend, with emission lines, over a dark frame."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    light = np.zeros(shape)
+    v = x / shape[1]
+    spectrum = 0.5 + 0.3 * v
+    for line in (31, 90, 160, 201):
+        spectrum = spectrum + 1.5 * np.exp(-(((x - line) / 1.8) ** 2))
+    for k, y0 in enumerate(np.arange(14, shape[0] - 12, 15)):
+        u = y - y0 - 3 * (v - 0.5) - (4 + k % 3) * (v - 0.5) ** 2
+        light = np.maximum(light, band(u, 5, soft) * spectrum * (v + 0.01 * k > 0.2))
+    return light
+
+
+SCENES = {"slices": (make_slices, 0, "MIRIFUSHORT"), "traces": (make_traces, 1, "NRS1")}
+
+
+def make_scene(name, seed=1, noise=0.004, spread=0.012, count=120):
+    """Mean flat of a scene, its light, and where single defects are: type -> map."""
+    make, axis, detector = SCENES[name]
+    light, rng = make(), np.random.default_rng(seed)
+    seen = light * (1 + spread * rng.normal(size=light.shape))
+    truth = {kind: np.zeros(light.shape, bool) for kind in ("DEAD", "LOW_QE")}
+    taken = np.zeros(light.shape, bool)
+    for k in range(count * 40):
+        y, x = (int(rng.integers(4, n - 4)) for n in light.shape)
+        if taken[y - 3 : y + 4, x - 3 : x + 4].any() or sum(m.sum() for m in truth.values()) >= count:
+            continue
+        taken[y, x] = True
+        level, kind = SINGLE[k % 4]
+        seen[y, x] *= level
+        truth[kind][y, x] = True
+    seen = couple(seen, detectors.get(detector).ipc) + 0.002
+    seen += rng.normal(size=light.shape) * noise * np.sqrt(np.maximum(seen, 0) + 0.02)
+    return (100 * seen).astype(np.float32), light, truth, axis, detector
+
+
+def search_scene(folder, name, n=3, **changes):
+    mean, light, truth, _, detector = make_scene(name)
+    rng = np.random.default_rng(7)
+    stack = np.stack([mean * (1 + 0.03 * rng.normal()) + 0.05 * rng.normal(size=mean.shape) for _ in range(n)])
+    window = Window(300, 300, SHAPE[1], SHAPE[0])
+    rates = [open_exposure(p) for p in write_rates(folder, stack, detector=detector, window=window)]
+    found = search.search(rates, FlatSettings(**changes))
+    return found, light, truth
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_defects_in_dispersed_light(tmp_path, name):
+    """All dead and weak pixels in good light are found, nothing else is flagged."""
+    found, light, truth = search_scene(tmp_path, name)
+    lit = light > 0.1 * np.quantile(light[light > 0.05 * light.max()], 0.95)
+    for kind, wanted in truth.items():
+        assert (found.maps[kind] & wanted & lit).sum() >= (0.98 if name == "slices" else 0.95) * (wanted & lit).sum()
+    any_low = found.maps["DEAD"] | found.maps["LOW_QE"] | found.maps["OPEN"]
+    injected = truth["DEAD"] | truth["LOW_QE"]
+    assert (any_low & ~injected).sum() <= 1
+    state = found.evidence.images["flat_state"]
+    assert ((state == judged.LIT) & lit).sum() >= 0.97 * lit.sum()
+    assert not any_low[state != judged.LIT].any()
+
+
+def test_other_models_do_not_fit(tmp_path):
+    """The test above can fail: light taken for smooth, or dispersed along the other axis, gives false flags."""
+    for k, changes in enumerate(
+        ({"illumination_model": "imager"}, {"illumination_model": "dispersed", "dispersion_axis": "x"})
+    ):
+        found, _, truth = search_scene(tmp_path / str(k), "slices", **changes)
+        low = found.maps["DEAD"] | found.maps["LOW_QE"] | found.maps["OPEN"]
+        injected = truth["DEAD"] | truth["LOW_QE"]
+        assert (low & ~injected).sum() + (injected & ~low).sum() > 20
+
+
+@pytest.mark.parametrize("slope", [-0.2, -0.03, 0.0, 0.11, 0.3])
+def test_inclination_is_measured(slope):
+    y, x = np.mgrid[:200, :220].astype(float)
+    u = (x - slope * y) % 24 - 12
+    image = (
+        100 * band(u, 15, 0.9) * (1 + 0.3 * np.sin(y / 40)) + np.random.default_rng(1).normal(size=u.shape)
+    ).astype(np.float32)
+    found = dispersed.measure_inclination(image)
+    assert np.abs(found[30:-30, 30:-30] - slope).max() < 0.012
+
+
+def test_smooth_light_has_no_inclination():
+    image = np.random.default_rng(1).normal(100, 1, (120, 130)).astype(np.float32)
+    np.testing.assert_array_equal(dispersed.measure_inclination(image), 0)
+    light = dispersed.measure_light(image, 1)
+    assert np.abs(light / 100 - 1).max() < 0.03
+
+
+def test_along_is_a_median_along_straight_paths():
+    """Without inclination it is the plain median of the rows."""
+    image = np.random.default_rng(3).normal(10, 1, (40, 17)).astype(np.float32)
+    found = dispersed.measure_along(image, np.zeros(image.shape, np.float32))
+    for y in range(40):
+        rows = [y + k for k in dispersed.STEPS if 0 <= y + k < 40]
+        np.testing.assert_allclose(found[y], np.median(image[rows], axis=0), rtol=1e-6)
+
+
+def test_one_row_is_no_line():
+    lines = np.ones((9, 5), np.float32)
+    lines[4] = 0.1
+    assert dispersed.without_rows(lines)[4].min() == pytest.approx(dispersed.LINE)
+    lines[3:6] = [[0.7], [0.4], [0.7]]
+    np.testing.assert_array_equal(dispersed.without_rows(lines), lines)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 40), (40, 1), (16, 16), (31, 70)])
+def test_frames_of_any_size(shape):
+    image = np.full(shape, 9.0, np.float32)
+    image[0, 0] = np.nan
+    for axis in (0, 1):
+        light = dispersed.measure_light(image, axis)
+        np.testing.assert_allclose(light[np.isfinite(image)], 9, rtol=1e-5)
+
+
+def test_states():
+    light = np.full((40, 50), 100, np.float32)
+    light[:, :20] = 0.01
+    light[:, 20:25] = 6
+    mean = light + np.random.default_rng(1).normal(0, 0.05, light.shape).astype(np.float32)
+    mean[30, 40] = np.nan
+    state = judged.find_state(mean, light, 0.1)
+    assert (state[:, :20] == judged.UNLIT).all()
+    assert (state[:, 20:25] == judged.DIM).all()
+    assert state[30, 40] == judged.NO_SLOPE
+    assert (state[:, 25:] == judged.LIT).sum() == 40 * 25 - 1
+    counts = judged.count_states(state)
+    assert counts == {"science": 2000, "judged": 999, "unlit": 800, "dim": 200, "saturated": 0, "no slope": 1}
+    assert judged.headline(counts).startswith(
+        "judged 49.95 % of 2,000 science pixels; undetermined: 800 unlit, 200 dim"
+    )
+
+
+def test_too_little_judged_fails():
+    counts = {"science": 1000, "judged": 900, "unlit": 100, "dim": 0, "saturated": 0, "no slope": 0}
+    p = FlatSettings()
+    with pytest.raises(DataError, match=r"judged 90 % .* at least 95 % .*--allow-unlit"):
+        check_judged(counts, p, 95)
+    check_judged(counts, FlatSettings(allow_unlit=True), 95)
+    check_judged(counts, FlatSettings(min_judged_percent=90), 95)
+    check_judged(counts, p, 40)
+
+
+def test_reasons_reach_the_user(tmp_path):
+    """Evidence and explain name the true reason of an undetermined pixel."""
+    mean, _, _, _, detector = make_scene("slices")
+    stack = np.repeat(mean[None], 3, axis=0)
+    stack[:, 100, 60] = np.nan
+    stack[:, 100, 62] = np.nan
+    window = Window(300, 300, SHAPE[1], SHAPE[0])
+    paths = write_rates(tmp_path, stack, detector=detector, window=window, subarray="SUB256", EXP_TYPE="MIR_FLATMRS")
+    for path in paths:
+        with fits.open(path, mode="update") as hdus:
+            hdus["DQ"].data[100, 60] |= 2
+    texts = check_texts(ReferenceSettings(author="A", reference_subarray="SUB256"))
+    product = build_flats(paths, FlatSettings(), texts, tmp_path / "m.fits", with_evidence=True)
+    assert product.judged["saturated"] == product.judged["no slope"] == 1
+    assert product.judged["unlit"] > 1000
+    mask = read_mask(tmp_path / "m.fits")
+    evidence, _ = read_evidence(mask)
+    state = evidence.images["flat_state"]
+    dark = tuple(int(v) for v in np.argwhere(state == judged.UNLIT)[50])
+    for (row, column), why in (((100, 60), "saturated"), ((100, 62), "no slope"), (dark, "unlit")):
+        text = " ".join(explain(mask, evidence, column + 299, row + 299).sentences)
+        assert why in text
+        assert explain(mask, evidence, column + 299, row + 299).title == "unknown"
+
+
+def test_modes():
+    def mode(name, **header):
+        return detectors.find_mode(detectors.get(name), header)
+
+    assert mode("MIRIFULONG") == ("MRS", 0, 40)
+    assert mode("NRS1", EXP_TYPE="NRS_IFU").axis == 1
+    assert mode("NRS2", GRATING="MIRROR").axis is None
+    assert mode("MIRIMAGE", EXP_TYPE="MIR_LRS-FIXEDSLIT").axis == 0
+    assert mode("MIRIMAGE", FILTER="F770W").axis is None
+    assert mode("NIS", PUPIL="GR700XD").axis == 1
+    assert mode("NIS").axis is None
+    assert mode("NRCB1") == ("imager", None, 95)
+
+
+def test_weighted_excess_with_equal_errors_is_the_plain_one():
+    norm = np.random.default_rng(5).normal(1, 0.02, (60, 70)).astype(np.float32)
+    low = np.zeros(norm.shape, bool)
+    low[5::11, 4::9] = True
+    low[5, 5] = True
+    norm[low] = 0.1
+    excess, uncertainty = steep.measure_weighted_excess(norm, np.full(norm.shape, 0.02, np.float32), low, center=1.0)
+    plain, number = search.measure_open_excess(norm, low, center=1.0)
+    np.testing.assert_allclose(excess[low], plain[low], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(uncertainty[low], 0.02 / np.sqrt(number[low].astype(float)), rtol=1e-5)
