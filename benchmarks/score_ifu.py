@@ -77,9 +77,10 @@ def search(p, usable, errors, axis, dithered):
         kernel_size=p.kernel_size,
         window=p.moved_window,
         across=axis,
+        dithered=dithered,
         noise="both",
         protect_structure=0.3 if dithered else 0.6,
-        **{name: p[name] for name in names},
+        **{name: getattr(p, name) for name in names},
     )
     return maps > 0
 

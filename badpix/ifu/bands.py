@@ -153,6 +153,7 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
         window=plan.window,
         noise=plan.noise,
         across=axis_across(plan.exposures),
+        dithered=is_dithered(plan.exposures),
         **plan.options,
     )
     core = slice(start - low, stop - low)

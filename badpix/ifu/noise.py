@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badpix.ifu.residuals import Residuals, measure_axes, measure_residuals, pad
+from badpix.ifu.residuals import Residuals, combine_axes, measure_axes, pad
 from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows
 from badpix.numerics.neighbors import chunks, offsets
 
@@ -164,6 +164,7 @@ class Band:
     sci: list[np.ndarray]
     sigma: list[np.ndarray]
     residuals: list[Residuals]
+    beside: np.ndarray  # residual across the slices that is nearest to zero, if all have one sign, else 0
     noise: np.ndarray
     across: int  # axis across the slices
     offsets: tuple[float, ...]  # of each exposure from the first, in the unit of SCI
@@ -181,6 +182,23 @@ class Band:
     def around(self, window: tuple[int, int]) -> np.ndarray:
         """Distances in memory of a window (along the dispersion, across it), the pixel itself among them."""
         return offsets(*(window if self.across == 1 else window[::-1]), self.stride, centre=True)
+
+
+def _measure_exposures(
+    sci: list[np.ndarray], sigma: list[np.ndarray], across: int
+) -> tuple[list[Residuals], np.ndarray]:
+    """Residuals of all exposures, and the least of those across the slices."""
+    residuals = []
+    low, high = np.full_like(sci[0], np.inf), np.full_like(sci[0], -np.inf)
+    for s, e in zip(sci, sigma, strict=True):
+        along_x, along_y = measure_axes(s, e)
+        beside = along_x if across == 1 else along_y
+        np.fmin(low, beside, out=low)
+        np.fmax(high, beside, out=high)
+        residuals.append(combine_axes(along_x, along_y))
+    unseen = np.isinf(low)
+    low[unseen] = high[unseen] = 0
+    return residuals, np.maximum(low, 0) + np.minimum(high, 0)
 
 
 def prepare_band(
@@ -210,14 +228,14 @@ def prepare_band(
         Axis across the slices.
     """
     sci, sigma = [pad(s, width) for s in sci], [pad(s, width) for s in sigma]
-    residuals = [measure_residuals(s, e) for s, e in zip(sci, sigma, strict=True)]
+    residuals, beside = _measure_exposures(sci, sigma, across)
     if noise == "err":
         size = np.ones_like(sci[0])
     else:
         local = median_along([r.smaller for r in residuals])
         wide = local_median(local, kernel, outside=np.nan, where=np.isfinite(local))
         size = np.float32(level.scale) * np.fmax(wide / np.float32(level.usual), np.float32(1))
-    return Band(sci, sigma, residuals, size, across, level.offsets or (0.0,) * len(sci))
+    return Band(sci, sigma, residuals, beside, size, across, level.offsets or (0.0,) * len(sci))
 
 
 def measure_eta(

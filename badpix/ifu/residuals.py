@@ -41,6 +41,15 @@ def pad(band: np.ndarray, width: int) -> np.ndarray:
     return np.pad(band, width, constant_values=np.nan)
 
 
+def combine_axes(along_x: np.ndarray, along_y: np.ndarray) -> Residuals:
+    """Residuals along both axes in one; ``along_x`` and ``along_y`` are used up."""
+    low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
+    eta = np.maximum(low, 0) + np.minimum(high, 0)
+    np.abs(along_x, out=along_x)
+    np.abs(along_y, out=along_y)
+    return Residuals(eta, np.maximum(-low, high), np.minimum(along_x, along_y, out=along_x))
+
+
 def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     """Residuals of one exposure.
 
@@ -56,12 +65,7 @@ def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     Residuals
         float32, of the shape of the input; NaN in the outer 2 pixels.
     """
-    along_x, along_y = measure_axes(sci, sigma)
-    low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
-    eta = np.maximum(low, 0) + np.minimum(high, 0)
-    np.abs(along_x, out=along_x)
-    np.abs(along_y, out=along_y)
-    return Residuals(eta, np.maximum(-low, high), np.minimum(along_x, along_y, out=along_x))
+    return combine_axes(*measure_axes(sci, sigma))
 
 
 def measure_axes(sci: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,9 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
    Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures. A source that covers the
    pixel in some exposures hides it there (step 3 with strength 1 divides by more than 3). The c others (half of m, at
    least 2; 4 are always enough) then do alone, if each is beyond t(c, c), ``min_sigma`` and 3.5.
+   So do pixels on lines, whose residual along the dispersion says nothing: where exposures are dithered, beyond 3.5
+   sigma across the slice in all of them, and beside the rise that the slice's own pixels have at this wavelength
+   (:mod:`badpix.ifu.slices`). Pixels at the edge of a slice whose rise is that of their line are no defects.
 5. *Partial*: the same for k of m exposures, k a majority; flagged where it exceeds ``partial_sigma``.
 6. *Single*: in one exposure or a minority, beyond t(1, 1) against the other exposures: either against the neighbors
    as well, or too high by more than sources could give, which the other exposures close by, and this one further
@@ -32,6 +35,7 @@ import numpy as np
 from badpix.ifu.noise import REACH, Band, Level, prepare_band
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
 from badpix.ifu.single import SingleLimits, find_single
+from badpix.ifu.slices import Beside, measure_beside
 from badpix.ifu.sources import reach
 from badpix.numerics.neighbors import offsets
 
@@ -63,6 +67,7 @@ def find_significant(
     window: tuple[int, int],
     noise: str,
     across: int = 1,
+    dithered: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which pixels of a band are flagged in which exposure, and why.
 
@@ -82,6 +87,8 @@ def find_significant(
         Pixels along the dispersion and across it in which lines of other exposures protect.
     across : int
         Axis across the slices.
+    dithered : bool
+        Whether sources move on the detector; if not, they stand still on lines like bad pixels do.
     **others
         Parameters of ``outlier ifu``.
 
@@ -103,6 +110,9 @@ def find_significant(
     reasons = np.zeros((n, band.noise.size), np.uint8)
     if n >= 2:
         _flag_repeated(reasons, found, band, thresholds, min_sigma, partial_sigma)
+        _spare_edges(reasons, band, min_sigma)
+        if dithered:
+            reasons[:, _find_on_lines(reasons, band, thresholds, min_sigma)] = PERSISTENT
         if single:
             persistent = (reasons == PERSISTENT).any(axis=0)
             p = SingleLimits(first, hit_limit, protect, grow_sigma, grow_steps, window)
@@ -201,6 +211,37 @@ def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarra
     measured = finite.sum(axis=0)
     enough = (count < measured) & (count >= np.clip((measured + 1) // 2, *_SHOWN))
     return enough & (np.maximum(high, low) > limit)
+
+
+def _spare_edges(reasons: np.ndarray, band: Band, limit: float) -> None:
+    """Take back repeated pixels at the edge of a slice that the slice explains: less light falls there, in all."""
+    pixels = np.flatnonzero(((reasons == PERSISTENT) | (reasons == PARTIAL)).any(axis=0))
+    all_beside = _measure_all_beside(band, pixels)
+    edge = ~np.logical_or.reduce([b.inner for b in all_beside])
+    with np.errstate(invalid="ignore"):
+        explained = np.stack([np.abs(b.rise) < limit for b in all_beside])
+    spared = edge & (2 * explained.sum(axis=0) >= len(all_beside))
+    reasons[:, pixels[spared]] = 0
+
+
+def _find_on_lines(reasons: np.ndarray, band: Band, thresholds: np.ndarray, min_sigma: float) -> np.ndarray:
+    """Persistent pixels that stand out across the slice in all exposures, and that no line explains."""
+    size = band.noise.reshape(-1)
+    pixels = np.flatnonzero(np.abs(band.beside.reshape(-1)) > np.float32(_SHOWN_SIGMA) * size)
+    pixels = pixels[~(reasons[:, pixels] == PERSISTENT).any(axis=0)]
+    values = np.stack([b.smaller for b in _measure_all_beside(band, pixels)])
+    measured = np.isfinite(values).sum(axis=0)
+    limit = np.fmax(np.maximum(thresholds.diagonal()[measured], min_sigma), _SHOWN_SIGMA)
+    high, low = np.fmin.reduce(values, axis=0), np.fmin.reduce(-values, axis=0)
+    return pixels[(measured >= 2) & (np.fmax(high, low) > limit)]
+
+
+def _measure_all_beside(band: Band, pixels: np.ndarray) -> list[Beside]:
+    size = band.noise.reshape(-1)[pixels]
+    return [
+        measure_beside(s.reshape(-1), e.reshape(-1)[pixels] * size, pixels, band.steps)
+        for s, e in zip(band.sci, band.sigma, strict=True)
+    ]
 
 
 def _fill(reasons: np.ndarray, at: np.ndarray, reason: int) -> None:
