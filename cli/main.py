@@ -24,6 +24,7 @@ BADPIX = {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
         "darks": ("darks:darks", "Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps."),
         "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
+        "update": ("update:update", "Bring an older MASK up to date: new where measured, old elsewhere."),
     },
     "Look at masks": {
         "check": ("trust:check", "Is a MASK valid and plausible? Exit status 3 if not."),

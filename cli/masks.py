@@ -36,7 +36,7 @@ BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-fram
 # of the commands that write one mask
 output_option = option("-o", "--output", metavar="FILE",
                        help="MASK file to write; {instrument}, {detector} and {date} are filled in.")  # fmt: skip
-evidence_option = option("--evidence/--no-evidence", default=False,
+evidence_option = option("--evidence/--no-evidence", default=True,
                          help="Write what each flag was decided on beside the mask.")  # fmt: skip
 input_options = stack(
     option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping."),
@@ -108,10 +108,19 @@ def report(talk: Talk, command: str, product: Product) -> None:
     talk.table(str(product.path), ["", "type", "pixels", "% of science"], rows)
     limits = [(r["search"], r["quantity"], f"{r['comparison']} {r['limit']:.6g}" if not isinstance(r["limit"], str)
                else f"{r['comparison']} {r['limit']}", r["unit"]) for r in product.limits]  # fmt: skip
+    changes = [
+        (name, *(row[k] for k in ("confirmed", "new", "recovered", "retyped", "not_testable")))
+        for name, row in product.changes.items()
+    ]
+    columns = ["flag", "confirmed", "new", "recovered", "other type", "not testable"]
+    talk.table("Against the older mask", columns, changes)
+    for name, row in product.changes.items():
+        for why, n in row["reasons"].items():
+            talk.say(f"  {name}: {n:,} not testable: {why}")
     if talk.verbose:
         talk.table("limits", ["search", "quantity", "limit", "unit"], limits)
-    written = [product.path, *([product.evidence] if product.evidence else [])]
-    talk.finish(command, written, product.summary())
+    beside = [product.evidence] if product.evidence else []
+    talk.finish(command, [product.path], product.summary(), beside)
 
 
 @click.command(cls=Command, epilog="Example: badpix flats 'flats/*_rate.fits' --manual pixels.txt -o nrcb1_mask.fits")

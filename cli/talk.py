@@ -117,14 +117,22 @@ class Talk:
             made = _make_table(title, columns, cut, right, tight=True)
         console.print(made)
 
-    def finish(self, command: str, outputs: Sequence[str | Path], summary: Mapping[str, Any]) -> None:
-        """The result: paths on stdout, or the JSON."""
+    def finish(
+        self,
+        command: str,
+        outputs: Sequence[str | Path],
+        summary: Mapping[str, Any],
+        beside: Sequence[str | Path] = (),
+    ) -> None:
+        """The result: paths on stdout, or the JSON; what lies beside it is named on stderr and in the JSON."""
         seconds = round(time.monotonic() - self.started, 2)
         memory, child = peak_memory(), peak_of_ended()
         written = ", ".join(str(p) for p in outputs)
         if not self.as_json:
-            beside = f", {child / 1e6:,.0f} MB in its largest worker" if child > memory else ""
-            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:,.0f} MB{beside}")
+            workers = f", {child / 1e6:,.0f} MB in its largest worker" if child > memory else ""
+            self.say(f"done in {seconds:.1f} s, peak memory {memory / 1e6:,.0f} MB{workers}")
+            for other in beside:
+                self.say(f"beside it: {other}")
             for path in outputs:
                 click.echo(str(path))
         else:
@@ -132,7 +140,7 @@ class Talk:
                 "command": command,
                 "version": __version__,
                 "status": "done",
-                "outputs": [str(p) for p in outputs],
+                "outputs": [str(p) for p in (*outputs, *beside)],
                 **summary,
                 "notes": self.notes,
                 "seconds": seconds,

@@ -8,6 +8,10 @@ near a limit (*samples*). They are stored beside the mask as ``<mask root>_evide
 * ``RULES``: search, quantity, comparison, limit, unit, meaning; a limit that varies over the detector is the name
   of another image;
 * ``SAMPLES_<quantity>``: columns ``x``, ``y`` (0-based) and ``values`` (one a integration), candidates only;
+* ``SOURCES``: where flags come from (searches, manual lists, older masks), each with an image ``from_<number>`` of
+  the flags it gave, in standard bits; of a manual list also ``line_<number>``, the line that named the pixel;
+* of a mask that was updated, for each flag ``update_<flag>``: what became of it (:class:`badpix.mask.update.State`),
+  and ``absent_<flag>``: in how many updates in a row a pixel that is still flagged was good (+ 128: a faint one);
 * the mask it belongs to, by the DATASUM of its DQ.
 """
 
@@ -29,6 +33,9 @@ from badpix.io.fits import open_fits, reading
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 
+WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
+BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
+NO_QUANTITY = ("is_", *BOOKKEEPING)  # images that are no measurements
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -54,6 +61,30 @@ class Samples(NamedTuple):
     x: NDArray[np.int32]
     y: NDArray[np.int32]
     values: NDArray[np.float32]
+
+
+class Source(NamedTuple):
+    """Where flags come from.
+
+    Attributes
+    ----------
+    number : int
+        Of the layer ``from_<number>``.
+    kind : str
+        ``flats``, ``darks``, ``manual``, ``plain`` (a map of another tool) or ``mask``.
+    name : str
+        The file.
+    date : str
+        USEAFTER of a mask, as a day; empty for a list.
+    via : str
+        The older mask that brought it here, if any.
+    """
+
+    number: int
+    kind: str
+    name: str
+    date: str = ""
+    via: str = ""
 
 
 class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
@@ -99,6 +130,7 @@ class Evidence:
     rules: list[Rule] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
     exposures: list[tuple[str, float, float]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
 
 
 @dataclass
@@ -149,11 +181,15 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
             stream.write(pack_hdu(_samples_hdu(name, samples)))
         if evidence.exposures:
             stream.write(pack_hdu(_exposures_hdu(evidence.exposures)))
+        if evidence.sources:
+            stream.write(pack_hdu(_sources_hdu(evidence.sources)))
         stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
 
 
-def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any]) -> None:
+def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any], own: Evidence) -> None:
     """Write the evidence of several files into one, packed as it is; of images of one name the first counts.
+
+    So do the rules of a search; what parts say about sources and updates is left to ``own``.
 
     Parameters
     ----------
@@ -163,6 +199,8 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
         Evidence files of one shape.
     header : mapping
         As for :func:`write`.
+    own : Evidence
+        Images and sources of the joined mask itself; without images afterwards.
 
     Raises
     ------
@@ -170,23 +208,31 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
         If one of them holds no RULES.
     """
     rules: list[Rule] = []
-    known = {"PRIMARY", "RULES"}
+    known = {"PRIMARY", "RULES", "SOURCES"}
+    own_names = tuple(name.upper() for name in BOOKKEEPING)
     with open(path, "wb") as stream:
         stream.write(pack_hdu(_primary_hdu(header)))
         for part in parts:
             with opened(part) as (found, _):
-                rules += found.rules
+                told = {r.search for r in rules}
+                rules += [r for r in found.rules if r.search not in told]
             with open_fits(part) as hdus:
                 names = [hdu.name for hdu in hdus]
             fresh = [
-                (n, piece) for n, piece in zip(names, walk(part), strict=True) if n not in known and n != "PRIMARY"
+                (n, piece)
+                for n, piece in zip(names, walk(part), strict=True)
+                if n not in known and not n.startswith(own_names)
             ]
             known |= {name for name, _ in fresh}
             with open(part, "rb") as source:
                 for _, piece in fresh:
                     source.seek(piece.start)
                     stream.write(source.read(piece.end - piece.start))
-        stream.write(pack_hdu(_rules_hdu(rules)))
+        for name in list(own.images):
+            stream.write(pack_hdu(_image_hdu(name, own.images.pop(name))))
+        if own.sources:
+            stream.write(pack_hdu(_sources_hdu(own.sources)))
+        stream.write(pack_hdu(_rules_hdu([*rules, *own.rules])))
 
 
 def read_shape(path: str | Path) -> tuple[int, ...]:
@@ -229,6 +275,16 @@ def _exposures_hdu(exposures: Sequence[tuple[str, float, float]]) -> fits.BinTab
     return table_hdu(columns, "EXPOSURES")
 
 
+def _sources_hdu(sources: Sequence[Source]) -> fits.BinTableHDU:
+    widths = {"kind": 8, "name": 120, "date": 10, "via": 120}
+    columns = [fits.Column("number", "I", array=np.array([s.number for s in sources], np.int16))]
+    columns += [
+        fits.Column(name, f"{width}A", array=np.array([getattr(s, name) for s in sources], f"U{width}"))
+        for name, width in widths.items()
+    ]
+    return table_hdu(columns, "SOURCES")
+
+
 def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
     text = {"search": 24, "quantity": 32, "comparison": 2, "limit": 32, "unit": 24, "meaning": 200}
     columns = [
@@ -266,6 +322,11 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
     if "RULES" not in hdus:
         raise DataError(f"{path}: extension RULES is missing: not an evidence file")
     found = Evidence(rules=[_rule(row) for row in hdus["RULES"].data])
+    if "SOURCES" in hdus:
+        rows = hdus["SOURCES"].data
+        found.sources = [
+            Source(int(r["number"]), *(str(r[k]) for k in ("kind", "name", "date", "via"))) for r in rows
+        ]
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)

@@ -20,11 +20,12 @@ DQ = NDArray[np.uint32]
 
 
 class ManualRow(NamedTuple):
-    """One line of a manual list: rows, columns, flag."""
+    """One line of a manual list: rows, columns, flag, number of the line."""
 
     y: slice
     x: slice
     flag: str
+    line: int = 0
 
 
 def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = False) -> list[ManualRow]:
@@ -66,7 +67,7 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
             y = parse_range(words[1], shape[0], one_based)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
-        rows.append(ManualRow(y, x, words[2].upper()))
+        rows.append(ManualRow(y, x, words[2].upper(), number))
     return rows
 
 
@@ -134,7 +135,7 @@ def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window) -> list
         y = _shift(row.y, window.ystart - 1, window.ysize)
         x = _shift(row.x, window.xstart - 1, window.xsize)
         if y.start < y.stop and x.start < x.stop:
-            out.append(manual.ManualRow(y, x, row.flag))
+            out.append(row._replace(y=y, x=x))
     return out
 
 

@@ -7,7 +7,8 @@ Masks from flats, from darks, older ones, plain maps of other tools and manual l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.io import evidence, output
 from badpix.io.provenance import hash_inputs
-from badpix.mask import combine, manual
+from badpix.mask import combine, manual, origins, update_step
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
 from badpix.mask.file import Mask
 from badpix.mask.header import Provenance
+from badpix.mask.history import find_kind
 from badpix.mask.manual import cut_rows
 from badpix.mask.product import Product, check_detector, claim_output
+from badpix.mask.update import count_states, list_states
 from badpix.settings.merge import MergeSettings
 from badpix.settings.reference import ReferenceSettings
+
+UNUSABLE = np.uint32(dq.VALUE["DO_NOT_USE"] | dq.VALUE["REFERENCE_PIXEL"])
 
 
 def build_merge(
@@ -59,25 +64,84 @@ def build_merge(
         If detectors or windows differ.
     """
     dropped, listed = [combine.find_flag(name) for name in p.drop], _unusable(p)
-    masks, notes = read_masks(paths, p)
-    check_detector(masks[0].path, detectors.get(masks[0].detector), detector)
-    masks, covered = same_frame(masks, p.embed)
-    first = masks[0]
-    path = claim_output(target, first.header, [*paths, *map(Path, p.manual)], overwrite, with_evidence)
-    rows = [row for name in p.manual for row in _manual_of(name, first, p.one_based)]
-    if p.prefer == "newest":
-        order = sorted(range(len(masks)), key=lambda k: str(masks[k].header.get("USEAFTER", "")))
-        image = combine.merge_newest([masks[k].image for k in order], [covered[k] for k in order])
-    else:
-        image = combine.merge([m.image for m in masks], covered, min_fraction=p.min_fraction)
+    given, notes = read_masks(paths, p)
+    check_detector(given[0].path, detectors.get(given[0].detector), detector)
+    base = _read_known(Path(p.base)) if p.base else None
+    every = [*given, *([base] if base else [])]
+    placed, covered = same_frame(every, p.embed or (base is not None and len({m.window for m in every}) > 1))
+    masks, first = placed[: len(given)], placed[0]
+    files = [*paths, *([Path(p.base)] if p.base else []), *map(Path, p.manual)]
+    path = claim_output(target, first.header, files, overwrite, with_evidence)
+    lists = {name: _manual_of(name, first, p.one_based) for name in p.manual}
+    image = _combine(masks, covered[: len(masks)], p)
     for flag in dropped:
         image &= np.uint32(0xFFFFFFFF ^ flag.value)
-    image = manual.add_manual(image, rows, listed if p.manual_do_not_use else set())
+    notes += _note_lost(masks, image, p) if base is None else []
+    by_hand = listed if p.manual_do_not_use else set()
+    for rows in lists.values():
+        image = manual.add_manual(image, rows, by_hand)
+    layers = [one for m in given for one in _layers_of(m, first, paths, p)]
+    layers += [origins.list_layer(name, rows, image.shape, by_hand) for name, rows in lists.items()]
+    renewed = None
+    if base is not None:
+        older = _layers_of(base, first, [], p)
+        renewed = update_step.renew(base, given, covered[: len(given)], image, first.window, older, p)
+        image = renewed.image
+        layers += [replace(one, flags=one.flags & renewed.kept) for one in older]
+        notes += renewed.notes
     image = combine.resolve_hot_dead(image) if p.hot_over_dead else image
-    image, freed = combine.protect_reference(image, _reference(first, masks))
+    reference = _reference(first, placed)
+    image, freed = combine.protect_reference(image, reference)
     if freed:
         notes.append(f"{freed} good reference pixels carried DO_NOT_USE in the inputs; taken off")
-    return _finish_merge(image, masks, paths, p, texts, path, notes, overwrite, with_evidence)
+    own = origins.keep_layers(layers, image, reference)
+    own.images |= renewed.images() if renewed else {}
+    merged = _Merged(image, reference, first, masks, base, renewed, own)
+    return _finish_merge(merged, files, p, texts, path, notes, overwrite, with_evidence)
+
+
+def _combine(masks: Sequence[Mask], covered: Sequence[NDArray[np.bool_]], p: MergeSettings) -> NDArray[np.uint32]:
+    """The masks of one frame joined as the parameters ask for."""
+    if p.prefer == "newest":
+        order = sorted(range(len(masks)), key=lambda k: str(masks[k].header.get("USEAFTER", "")))
+        return combine.merge_newest([masks[k].image for k in order], [covered[k] for k in order])
+    return combine.merge([m.image for m in masks], covered, min_fraction=p.min_fraction)
+
+
+def _note_lost(masks: Sequence[Mask], image: NDArray[np.uint32], p: MergeSettings) -> list[str]:
+    """What a merge did that is rarely meant: types that no pixel kept, flags of an older mask that can't leave."""
+    either = np.bitwise_or.reduce([m.image for m in masks])
+    gone = [f.name for f in dq.FLAGS if np.any(either & f.value) and not np.any(image & f.value)]
+    gone = [name for name in gone if name not in p.drop]
+    hint = "badpix update takes new where it was measured and old elsewhere"
+    notes = [f"no pixel keeps {', '.join(gone)}: prefer {p.prefer}, min_fraction {p.min_fraction:g}; {hint}"]
+    notes = notes if gone else []
+    older, fresh = ([m for m in masks if (find_kind(m) == "mask") is kind] for kind in (True, False))
+    if older and fresh and p.prefer == "all" and p.min_fraction == 0:
+        rest = np.bitwise_or.reduce([m.image for m in fresh])
+        alone = np.count_nonzero(np.bitwise_or.reduce([m.image for m in older]) & ~rest & ~UNUSABLE)
+        names = ", ".join(m.path.name for m in older if m.path)
+        notes.append(f"{alone:,} pixels have flags of {names} alone, which a merge never takes off; {hint}")
+    return notes
+
+
+def _layers_of(one: Mask, first: Mask, paths: Sequence[Path], p: MergeSettings) -> list[origins.Layer]:
+    """The origins of a mask's flags, in the frame of the first one."""
+    plain = one.path is not None and one.path in paths and not mask_file.is_mask_file(one.path)
+    return [origins.place_layer(layer, one.window, first.window) for layer in origins.read_layers(one, plain)]
+
+
+@dataclass
+class _Merged:
+    """What was merged: the image and its reference pixels, the masks in one frame, the updated base, origins."""
+
+    image: NDArray[np.uint32]
+    reference: NDArray[np.bool_]
+    first: Mask
+    masks: Sequence[Mask]
+    base: Mask | None
+    renewed: update_step.Renewed | None
+    own: evidence.Evidence
 
 
 def read_masks(paths: Sequence[Path], p: MergeSettings) -> tuple[list[Mask], list[str]]:
@@ -167,9 +231,8 @@ def _reference(first: Mask, masks: Sequence[Mask]) -> NDArray[np.bool_]:
 
 
 def _finish_merge(
-    image: NDArray[np.uint32],
-    masks: Sequence[Mask],
-    paths: Sequence[Path],
+    merged: _Merged,
+    files: Sequence[Path],
     p: MergeSettings,
     texts: ReferenceSettings,
     path: Path,
@@ -177,24 +240,23 @@ def _finish_merge(
     overwrite: bool,
     with_evidence: bool,
 ) -> Product:
-    first = masks[0]
-    files = [*paths, *(Path(n) for n in p.manual)]
-    parts = [
-        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(masks), "mask"), (len(p.manual), "manual list"))
-    ]
+    """Header, mask, evidence and summary."""
+    first, renewed, science = merged.first, merged.renewed, ~merged.reference
+    changes = count_states(renewed.states, science) if renewed else {}
     about = Provenance(
-        f"Bad pixel mask of {first.detector}, merged from {' and '.join(parts)}.",
-        [p],
+        _describe(merged, p),
+        [replace(p, base=Path(p.base).name if p.base else None)],
         hash_inputs(files),
-        notes=notes,
-        earlier=[line for m in masks if m.path for line in (f"HISTORY of {m.path.name[:60]}:", *m.history)],
+        notes=[*notes, *(f"update: {line}" for line in update_step.say_counts(changes))],
+        earlier=_earlier(merged),
     )
-    header = mask_header.make_header([m.header for m in masks], first.detector, first.window, texts, about)
-    mask_file.write_mask(path, image, header, overwrite=overwrite)
-    beside = _join_evidence(masks, path, overwrite) if with_evidence else None
-    science = ~_reference(first, masks)
-    counts = combine.count_flags(image, science)
+    headers = [m.header for m in merged.masks]
+    header = mask_header.make_header(headers, first.detector, first.window, texts, about)
+    mask_file.write_mask(path, merged.image, header, overwrite=overwrite)
+    beside = _join_evidence(merged.masks, path, merged.own, overwrite) if with_evidence else None
+    counts = combine.count_flags(merged.image, science)
     odd = combine.implausible(counts, int(science.sum()))
+    corner = first.window.xstart - 1, first.window.ystart - 1
     return Product(
         path,
         beside,
@@ -203,19 +265,41 @@ def _finish_merge(
         int(science.sum()),
         [f.name for f in files],
         notes=[*notes, *mask_header.note_missing_texts(texts), *([odd] if odd else [])],
+        changes=changes,
+        changed_pixels=list_states(renewed.states, science, corner) if renewed else [],
     )
 
 
-def _join_evidence(masks: Sequence[Mask], path: Path, overwrite: bool) -> Path | None:
-    """The evidence of all inputs in one file beside the merged mask; None where no input has any."""
+def _describe(merged: _Merged, p: MergeSettings) -> str:
+    """The first line of HISTORY."""
+    parts = [
+        f"{n} {word}{'' if n == 1 else 's'}"
+        for n, word in ((len(merged.masks), "mask"), (len(p.manual), "manual list"))
+        if n
+    ]
+    if merged.base is not None and merged.base.path is not None:
+        done = f"{merged.base.path.name} updated by {' and '.join(parts)}"
+        return f"Bad pixel mask of {merged.first.detector}: {done}."
+    return f"Bad pixel mask of {merged.first.detector}, merged from {' and '.join(parts)}."
+
+
+def _earlier(merged: _Merged) -> list[str]:
+    """HISTORY of the inputs; of a mask that is updated its own part, without those that it came from."""
+    out = [line for m in merged.masks if m.path for line in (f"HISTORY of {m.path.name[:60]}:", *m.history)]
+    if merged.base is not None and merged.base.path is not None:
+        own = takewhile(lambda line: not line.startswith("HISTORY of "), merged.base.history)
+        out += [f"HISTORY of {merged.base.path.name[:60]}:", *own]
+    return out
+
+
+def _join_evidence(masks: Sequence[Mask], path: Path, own: evidence.Evidence, overwrite: bool) -> Path | None:
+    """The evidence of all inputs in one file beside the merged mask, with the origins of its flags."""
     parts = []
     for one in masks:
         beside = evidence.path_beside(one.path) if one.path else None
         if beside is not None and beside.is_file() and evidence.read_shape(beside) in ((), one.image.shape):
             parts.append(beside)
-    if not parts:
-        return None
     beside = evidence.path_beside(path)
     with output.atomic_path(beside, overwrite) as temporary:
-        evidence.join(temporary, parts, mask_file.evidence_header(path))
+        evidence.join(temporary, parts, mask_file.evidence_header(path), own)
     return beside

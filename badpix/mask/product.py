@@ -42,6 +42,8 @@ class Product:
     limits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     judged: dict[str, int] = field(default_factory=dict)  # of flats: science pixels by what could be said of them
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changed_pixels: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The part of the JSON summary that describes the product."""
@@ -55,6 +57,7 @@ class Product:
             "flags": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.flags.items()},
             "limits": self.limits,
             "evidence": str(self.evidence) if self.evidence else None,
+            **({"update": {"flags": self.changes, "pixels": self.changed_pixels}} if self.changes else {}),
         }
 
 

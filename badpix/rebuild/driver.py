@@ -191,6 +191,7 @@ def _make(job: Job, made: Plan, options: Options, work: Path, say: Say) -> dict[
         "versions": plan.versions(),
         "searches": {name: row for s in found.values() for name, row in s["searches"].items()},
         "flags": product.flags,
+        **({"update": product.summary()["update"]} if product.changes else {}),
         "science_pixels": product.science_pixels,
         "notes": [*(n for s in found.values() for n in s["notes"]), *product.notes],
         "stages": {n: {k: s[k] for k in ("key", "reused", "seconds")} for n, s in found.items()},

@@ -106,6 +106,8 @@ def find_sources(job: Job) -> list[Source]:
     manual = job.values.merge.manual or job.inputs["merge"].get("manual") or []
     found += [Source("merge", "masks", str(m), str(m)) for m in (selection.expand_inputs(masks) if masks else [])]
     found += [Source("merge", "manual", str(m), str(m)) for m in manual]
+    base = job.values.merge.base
+    found += [Source("merge", "base", str(base), str(base))] if base else []
     return found
 
 

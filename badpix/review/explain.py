@@ -17,8 +17,11 @@ from typing import Any
 from badpix import dq
 from badpix.errors import UsageError
 from badpix.flats.judged import NO_SLOPE, REASONS
-from badpix.io.evidence import Evidence
+from badpix.io.evidence import Evidence, Source
+from badpix.mask import origins, update
 from badpix.mask.file import Mask
+from badpix.mask.history import find_kind
+from badpix.mask.update import State
 from badpix.review import words
 from badpix.review.history import DECAYS, tell_series
 from badpix.review.readings import Search, is_undetermined, manual_lists, read_quantities, read_searches
@@ -41,6 +44,8 @@ class Explanation:
     sentences: list[str]
     quantities: dict[str, float]
     others: list[str] = field(default_factory=list)
+    origins: dict[str, list[tuple[Source, int]]] = field(default_factory=dict)
+    updates: dict[str, State] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -67,6 +72,9 @@ class Explanation:
             "x": self.x, "y": self.y, "value": self.value, "flags": self.flags, "sentences": self.sentences,
             "others": self.others,
             "searches": searches, "quantities": quantities,
+            "origins": {flag: [{**s._asdict(), "line": line or None} for s, line in found]
+                        for flag, found in self.origins.items()},
+            "update": {flag: update.WORDS[state] for flag, state in self.updates.items()},
         }  # fmt: skip
 
 
@@ -101,6 +109,9 @@ def explain(mask: Mask, evidence: Evidence | None, x: int, y: int) -> Explanatio
     searches = [] if evidence is None else read_searches(mask, evidence, row, column)
     quantities = {} if evidence is None else read_quantities(evidence, row, column)
     out = Explanation(x, y, value, dq.names(value), searches, [], quantities)
+    if evidence is not None:
+        out.origins = {flag: origins.find_origins(evidence, row, column, flag) for flag in out.flags}
+        out.updates = _read_updates(evidence, row, column)
     reference = bool(mask.reference[row, column])
     out.sentences = _sentences(mask, out, reference, evidence is not None)
     if not reference:
@@ -135,24 +146,59 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
         if search.found and search.flags and not set(search.flags) & set(pixel.flags):
             winner = "; HOT wins over DEAD" if search.name == "DEAD" and "HOT" in pixel.flags else ""
             out.append(f"The search {search.name} found it, but the mask does not carry its flag{winner}.")
-    return [s for s in out if s]
+    return [s for s in out + _say_gone(pixel) if s]
+
+
+def _read_updates(evidence: Evidence, row: int, column: int) -> dict[str, State]:
+    """What became of each flag of a pixel when an older mask was brought up to date."""
+    states = {}
+    for name, image in evidence.images.items():
+        if name.startswith("update_") and int(image[row, column]):
+            states[name.removeprefix("update_").upper()] = State(int(image[row, column]))
+    return states
 
 
 def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
-    meaning = words.lower_first(dq.BY_NAME[flag].description)
+    """The reason of one flag: what its search measured, and where it comes from."""
+    start = f"{flag} ({words.lower_first(dq.BY_NAME[flag].description)}): "
     by = [s for s in pixel.searches if flag in s.flags and s.found]
+    sources = pixel.origins.get(flag, [])
     if by:
-        return f"{flag} ({meaning}): " + "; ".join(words.reason(s, pixel.quantities) for s in by) + "."
+        reasons = "; ".join(words.reason(s, pixel.quantities) for s in by)
+        told = words.say_origins([s for s in sources if len(sources) > 1 or s[0].kind not in ("mask", "plain")])
+        return start + reasons + (f"; from {told}" if told else "") + _say_update(pixel, flag) + "."
+    if sources:
+        return start + f"from {words.say_origins(sources)}" + _say_update(pixel, flag) + "."
     if not known:
-        return f"{flag} ({meaning}): there is no evidence to say why."
+        return start + "there is no evidence to say why."
     near = [s for s in pixel.searches if flag in s.flags and s.found is None and s.readings]
     if near:
-        return f"{flag} ({meaning}): " + "; ".join(words.reason(s, pixel.quantities) for s in near) + "."
+        return start + "; ".join(words.reason(s, pixel.quantities) for s in near) + "."
     lists = ", ".join(manual_lists(mask))
+    if lists and find_kind(mask) == "flats":
+        return start + f"no search found it; it comes from the manual list {lists}."
     origin = f"the manual list {lists}, or a mask that was merged" if lists else (
         "a manual list or a mask that was merged"
     )  # fmt: skip
-    return f"{flag} ({meaning}): no search found it; it comes from {origin}."
+    return start + f"no search found it; it comes from {origin}."
+
+
+def _say_update(pixel: Explanation, flag: str) -> str:
+    """Whether an update confirmed the flag, or why it kept it."""
+    state = pixel.updates.get(flag)
+    if state is None or state in (State.NEW, State.RECOVERED, State.RETYPED):
+        return ", new in this update" if state == State.NEW else ""
+    if state == State.CONFIRMED:
+        return ", confirmed in this update"
+    return f"; kept in this update: {update.WORDS[state]}"
+
+
+def _say_gone(pixel: Explanation) -> list[str]:
+    """Flags that an update took off."""
+    gone = {State.RECOVERED: "recovered: the older mask had it, the new exposures measured a good pixel",
+            State.RETYPED: "taken off: the pixel is of another type now"}  # fmt: skip
+    return [f"{flag}: {gone[state]}." for flag, state in pixel.updates.items()
+            if state in gone and flag not in pixel.flags]  # fmt: skip
 
 
 def _unknown(pixel: Explanation) -> str:

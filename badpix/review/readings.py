@@ -11,21 +11,27 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from badpix import dq
-from badpix.errors import DataError
-from badpix.io import evidence as evidence_files
-from badpix.io.evidence import COMPARISONS, Evidence, Rule, holds
-from badpix.mask.file import Mask, evidence_header
-from badpix.settings import param
+from badpix.io.evidence import COMPARISONS, NO_QUANTITY, OTHERWISE, WITHHELD, Evidence, Rule, holds
+from badpix.mask.beside import CANDIDATES_ONLY, open_evidence, search_names
+from badpix.mask.file import Mask
+from badpix.mask.history import flags_of_search, manual_lists
+
+__all__ = [
+    "CANDIDATES_ONLY",
+    "OTHERWISE",
+    "WITHHELD",
+    "flags_of_search",
+    "manual_lists",
+    "open_evidence",
+    "search_names",
+]
 
 # What a search of the darks looked at first, where the evidence lists no rule of it.
 MAIN_QUANTITY = {
@@ -37,14 +43,7 @@ MAIN_QUANTITY = {
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
 }
-INDENT = "    "  # of a HISTORY card that goes on with the one before
-CANDIDATES_ONLY = (
-    "dark_residual", "dark_noise_z", "dark_residual_z",
-    "dark_bright_fraction", "dark_bright_first", "dark_bright_last",
-    "telegraph_likelihood", "telegraph_separation", "telegraph_dwell_low", "telegraph_dwell_high",
-)  # fmt: skip
 CORRECTED = ("dark_rate",)
-WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 
 
 class Reading(NamedTuple):
@@ -118,71 +117,6 @@ def read_evidence(mask: Mask, path: str | Path | None = None) -> tuple[Evidence 
         return found, note
 
 
-@contextmanager
-def open_evidence(mask: Mask, path: str | Path | None = None) -> Iterator[tuple[Evidence | None, str]]:
-    """The same, with images that are unpacked where they are indexed: for a few pixels (:func:`evidence.opened`)."""
-    beside = None if mask.path is None else evidence_files.path_beside(mask.path)
-    if path is None and (beside is None or not beside.is_file()):
-        yield None, "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
-        return
-    place = Path(path if path is not None else beside)  # type: ignore[arg-type]
-    with evidence_files.opened(place) as (found, header):
-        for name, image in found.images.items():
-            if tuple(image.shape) != mask.image.shape:
-                raise DataError(f"{place}: image {name} has the shape {image.shape}, the mask {mask.image.shape}")
-        same = mask.path is None or _dq_sum(mask.path) == str(header.get("MASKSUM", ""))
-        yield (
-            found,
-            "" if same else f"{place.name} belongs to another version of this mask (its DQ has changed since)",
-        )
-
-
-def _dq_sum(path: Path) -> str:
-    try:
-        return str(evidence_header(path)["MASKSUM"])
-    except KeyError:
-        return ""
-
-
-def join_history(history: Sequence[str]) -> list[str]:
-    """HISTORY cards put together again, as :func:`badpix.mask.header.history` broke them.
-
-    A card that starts with four blanks goes on with the line before it, after a blank, unless that card was full and
-    so ended within a word. Cards of other writers go on where the one before them is full.
-    """
-    lines: list[str] = []
-    full = False
-    for card in history:
-        indented = card.startswith(INDENT)
-        if lines and (full or indented):
-            lines[-1] += ("" if full else " ") + (card[len(INDENT) :] if indented else card)
-        else:
-            lines.append(card)
-        full = len(card) >= 72
-    return lines
-
-
-def flags_of_search(mask: Mask, name: str) -> list[str]:
-    """Flags that a search sets: by the mapping that the mask was made with (its HISTORY), else the default one."""
-    own = [name.upper()] if name.upper() in dq.VALUE else []
-    mapping = dict(param.section("darks").param("flag_values").default)
-    for line in join_history(mask.history):
-        found = re.search(r"darks\.flag_values = (.*?)(?: \[\w+\])?: ", line)
-        if found:
-            mapping |= {k.lower(): v.split(",") for k, _, v in (w.partition(":") for w in found[1].split()) if v}
-    return [flag.upper() for flag in mapping.get(name.lower(), own)]
-
-
-def manual_lists(mask: Mask) -> list[str]:
-    """Names of the manual lists that a mask was made with: of flats by their keyword, of merge by its HISTORY."""
-    name = str(mask.header.get("BPFMANFL", "none"))
-    names = [] if name.lower() in ("none", "") else [Path(name).name]
-    for line in join_history(mask.history):
-        found = re.search(r"merge\.manual = (.*?)(?: \[\w+\])?: ", line)
-        names += [word for word in found[1].split(", ") if word != "none"] if found else []
-    return list(dict.fromkeys(names))
-
-
 # --- one pixel -------------------------------------------------------------------------------------------
 
 
@@ -193,7 +127,7 @@ def read_searches(mask: Mask, evidence: Evidence, row: int, column: int) -> list
 
 def read_quantities(evidence: Evidence, row: int, column: int) -> dict[str, float]:
     """All that was measured of a pixel of the mask's image."""
-    images = {name: image for name, image in evidence.images.items() if not name.startswith("is_")}
+    images = {name: image for name, image in evidence.images.items() if not name.startswith(NO_QUANTITY)}
     return {name: float(image[row, column]) for name, image in images.items()}
 
 
@@ -206,15 +140,6 @@ def is_candidate(quantities: Mapping[str, float]) -> bool:
 def is_undetermined(quantities: Mapping[str, float]) -> bool:
     """Whether the darks could not tell what a pixel is."""
     return quantities.get("dark_undetermined", 0) > 0
-
-
-def search_names(evidence: Evidence) -> list[str]:
-    """All searches that the evidence knows, by their rules and maps."""
-    names = {r.search.lower(): r.search for r in evidence.rules}
-    for image in evidence.images:
-        if image.startswith("is_"):
-            names.setdefault(image.removeprefix("is_"), image.removeprefix("is_"))
-    return list(names.values())
 
 
 def _read_search(mask: Mask, evidence: Evidence, name: str, row: int, column: int) -> Search:

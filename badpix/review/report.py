@@ -46,6 +46,7 @@ from badpix.review.report_parts import (
     ramp_examples,
     search_table,
     transitions_table,
+    update_table,
 )
 from badpix.settings.check import CheckSettings
 
@@ -125,7 +126,7 @@ def make_page(
         "CHECKS": check_list(checked),
         "COUNTS": count_table(mask, checked, pair, COLOURS),
         "SEARCHES": search_table(mask, evidence),
-        "CHANGES": transitions_table(pair, previous),
+        "CHANGES": update_table(mask, evidence) + transitions_table(pair, previous),
         "HISTOGRAMS": histogram_figures(mask, evidence),
         "AMPLIFIERS": amplifier_table(mask),
         "PROFILES": profiles(mask),

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError
-from badpix.io.evidence import Evidence, Rule
+from badpix.io.evidence import NO_QUANTITY, Evidence, Rule
 from badpix.io.exposure import open_exposure
+from badpix.mask import update
 from badpix.mask.combine import count_flags
 from badpix.mask.file import Mask
+from badpix.mask.history import join_history
 from badpix.review import charts, choose, explain, histograms, readings
 from badpix.review.check import Checked, common_part
 from badpix.review.compare import Comparison
 from badpix.review.pixel_ramps import read_ramps, say_levels
-from badpix.review.readings import join_history
 
 FACTS = {
     "DETECTOR": "Detector", "INSTRUME": "Instrument", "SUBARRAY": "Subarray", "READPATT": "Readout pattern",
@@ -32,7 +33,7 @@ TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:", "Parameter val
 ODD_SIGMA = 8.0  # how far a row or column stands out before it is named
 MOST = 12  # transitions and odd lines that are shown
 CHARTS = 16  # histograms
-NO_QUANTITY = ("is_", "from_", "line_", "update_")  # beginnings of images that are maps and origins, no measurements
+LISTED = 300  # recovered pixels of a flag that are listed
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
@@ -154,7 +155,62 @@ def search_table(mask: Mask, evidence: Evidence | None) -> str:
         limits = "; ".join(dict.fromkeys(_limit_words(r) for r in own))
         count = "-" if found is None else int(np.count_nonzero(found[:, :]))
         rows.append([name, count, ", ".join(readings.flags_of_search(mask, name)), limits])
-    return table(["Search", "Pixels", "Sets", "Limits"], rows)
+    return table(["Search", "Pixels", "Sets", "Limits"], rows) + source_table(mask, evidence)
+
+
+def source_table(mask: Mask, evidence: Evidence) -> str:
+    """How many flags of each type come from where: searches, manual lists, older masks."""
+    if not evidence.sources:
+        return ""
+    science = ~mask.reference
+    rows = []
+    for source in evidence.sources:
+        flags = np.asarray(evidence.images[f"from_{source.number}"][:, :])[science]
+        counts = {
+            f.name: int(np.count_nonzero(flags & np.uint32(f.value))) for f in dq.FLAGS if f.name != "DO_NOT_USE"
+        }
+        told = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "DO_NOT_USE alone"
+        via = f" (by way of {source.via})" if source.via else ""
+        rows.append([source.kind, f"{source.name}{via}", source.date, int(np.count_nonzero(flags)), told])
+    head = "<h3>Where the flags come from</h3>"
+    return head + table(["Kind", "Source", "Use after", "Pixels", "Flags"], rows)
+
+
+def update_table(mask: Mask, evidence: Evidence | None) -> str:
+    """What became of the flags of the mask that was brought up to date; empty for other masks."""
+    if evidence is None:
+        return ""
+    states = {
+        name.removeprefix("update_").upper(): np.asarray(image[:, :])
+        for name, image in evidence.images.items() if name.startswith("update_")
+    }  # fmt: skip
+    counts = update.count_states(states, ~mask.reference)
+    if not counts:
+        return ""
+    rows = [
+        [name, row["confirmed"], row["new"], row["recovered"], row["retyped"], row["not_testable"],
+         "; ".join(f"{n:,} {why}" for why, n in row["reasons"].items())]
+        for name, row in counts.items()
+    ]  # fmt: skip
+    columns = ["Flag", "Confirmed", "New", "Recovered", "Another type", "Not testable", "Why not"]
+    return "<h3>The update</h3>" + table(columns, rows) + _recovered_list(states, mask)
+
+
+def _recovered_list(states: Mapping[str, NDArray[np.uint8]], mask: Mask) -> str:
+    """Pixels that recovered, x and y of the full frame, by flag; folded away."""
+    corner = mask.window.xstart - 1, mask.window.ystart - 1
+    rows: list[tuple[str, int, str]] = []
+    for name, state in states.items():
+        y, x = np.nonzero((state == update.State.RECOVERED) & ~mask.reference)
+        if x.size:
+            pixels = [f"({int(a) + corner[0]}, {int(b) + corner[1]})" for a, b in zip(x, y, strict=True)]
+            more = f" and {len(pixels) - LISTED:,} more" if len(pixels) > LISTED else ""
+            rows.append((name, len(pixels), ", ".join(pixels[:LISTED]) + more))
+    if not rows:
+        return ""
+    total = sum(row[1] for row in rows)
+    told = table(["Flag", "Pixels", "x, y"], rows)
+    return f"<details><summary>Recovered pixels ({total:,} flags)</summary>{told}</details>"
 
 
 def _is_veto(quantity: str) -> bool:

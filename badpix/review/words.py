@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from badpix import dq
-from badpix.io.evidence import Rule
+from badpix.io.evidence import Rule, Source
 from badpix.review.readings import (
     CANDIDATES_ONLY,
     CORRECTED,
@@ -62,6 +62,21 @@ def reason(search: Search, quantities: Mapping[str, float]) -> str:
         return f"{start} by a test that the evidence does not list ({join(search.readings)})"
     main = MAIN_QUANTITY.get(search.name, "")
     return start + (f", {spell(main)} {quantities[main]:.4g}" if main in quantities else "")
+
+
+KINDS = {"flats": "the flats of", "darks": "the darks of", "manual": "the manual list", "plain": "the map",
+         "mask": "the mask"}  # fmt: skip
+
+
+def say_origins(sources: Sequence[tuple[Source, int]]) -> str:
+    """Where a flag comes from: files, lists with the line, the older mask that brought it here."""
+    told = []
+    for source, line in sources:
+        text = f"{KINDS.get(source.kind, source.kind)} {source.name}"
+        text += f", line {line}" if line else ""
+        text += f" (USEAFTER {source.date})" if source.date and source.kind != "manual" else ""
+        told.append(text + (f" by way of {source.via}" if source.via and source.via != source.name else ""))
+    return " and ".join(told)
 
 
 def count_votes(told: Sequence[Reading], votes: Sequence[Votes]) -> str:

@@ -18,6 +18,25 @@ class MergeSettings(Settings):
 
     manual: list[FileName] = param([], "Manual lists (x y flag) that are added.")
     masks: list[FileName] = param([], "Masks to combine; those named on the command line take their place.")
+    base: FileName | None = param(
+        None,
+        "Older mask that is brought up to date: new where the masks to combine measured, old where they did not.",
+        keyword="BPMBASE",
+    )
+    policy: dict[str, list[str]] = param(
+        {},
+        "What becomes of a flag of base that is not seen again, by flag: replace (taken off at once), keep, or "
+        "the number of updates in a row that it must be missing in. Flags that are not named: replace.",
+    )
+    faint_updates: int = param(
+        3,
+        "Updates in a row that a flag of base must be missing in where it was so faint that fewer than nine of "
+        "ten like it would be seen again.",
+        unit="updates",
+        low=1,
+        high=100,
+        keyword="BPMFAINT",
+    )
     one_based: bool = param(
         False, "Count x and y of manual lists from 1 (FITS, DS9) instead of 0.", keyword="BPMONEBS"
     )

@@ -35,7 +35,7 @@ def test_a_folder_of_darks_becomes_a_mask(folder):
     done = call(folder / "darks", "-o", folder / "mask.fits", "--json")
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
-    assert summary["outputs"] == [str(folder / "mask.fits")]
+    assert summary["outputs"] == [str(folder / "mask.fits"), str(folder / "mask_evidence.fits")]
     assert summary["searches"]["rc"]["pixels"] == 3
     assert len(summary["inputs"]) == 6
     assert flagged(folder / "mask.fits", "HOT") == sorted(DEFECTS["hot"] + DEFECTS["saturated"])

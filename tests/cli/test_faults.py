@@ -66,7 +66,7 @@ def left(folder):
 
 
 def test_a_run_of_its_own(folder):
-    code, out, _ = end(start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits"))
+    code, out, _ = end(start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence"))
     assert (code, out) == (0, f"{folder}/out/m.fits\n")
     assert left(folder) == ["m.fits"]
 
@@ -81,7 +81,9 @@ def at_most(size):
 
 @pytest.mark.parametrize("size", [1000, 20000])
 def test_a_full_disk_leaves_nothing_and_one_message(folder, size):
-    process = start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", preexec_fn=at_most(size))
+    process = start(
+        folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", preexec_fn=at_most(size)
+    )
     code, out, err = end(process)
     assert code == 1
     assert out == ""
@@ -91,7 +93,7 @@ def test_a_full_disk_leaves_nothing_and_one_message(folder, size):
 
 def test_a_full_disk_keeps_the_old_mask(folder):
     (folder / "out" / "m.fits").write_text("old")
-    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--overwrite"]
+    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", "--overwrite"]
     code, _, _ = end(start(folder, *args, preexec_fn=at_most(20000)))
     assert code == 1
     assert (folder / "out" / "m.fits").read_text() == "old"
@@ -102,7 +104,7 @@ def test_a_full_disk_keeps_the_old_mask(folder):
 def test_no_room_to_unpack(folder):
     for path in list((folder / "in").iterdir()):
         pack_gzip(path)
-    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits"]
+    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence"]
     code, _, err = end(start(folder, *args, preexec_fn=at_most(20000)))
     assert code == 1
     assert "exposure01_rate.fits.gz: can't be unpacked: [Errno 27] File too large" in " ".join(err.split())
@@ -118,7 +120,7 @@ def test_a_disk_that_is_really_full(folder):
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        code, _, err = end(start(folder, "flats", folder / "in", "-o", small / "m.fits"))
+        code, _, err = end(start(folder, "flats", folder / "in", "-o", small / "m.fits", "--no-evidence"))
         assert code == 1
         assert re.search(r"m\.fits: not written: (No space left|the disk is full)", err)
         assert left(folder) == []
@@ -128,7 +130,7 @@ def test_a_disk_that_is_really_full(folder):
 
 @pytest.mark.parametrize("place", ["/proc/nothing/m.fits", "/proc/m.fits"])
 def test_folders_that_can_not_be_written(folder, place):
-    code, out, err = end(start(folder, "flats", folder / "in", "-o", place))
+    code, out, err = end(start(folder, "flats", folder / "in", "-o", place, "--no-evidence"))
     assert code in (1, 2)
     assert out == ""
     assert "/proc" in err
@@ -185,7 +187,7 @@ def test_an_interrupted_run_leaves_nothing(folder, packed):
     if packed:
         for path in list((folder / "in").iterdir()):
             pack_gzip(path)
-    process = start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", program=SLOW)
+    process = start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", program=SLOW)
     while "WORKING" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -200,7 +202,7 @@ def test_an_interrupted_run_leaves_nothing(folder, packed):
 @pytest.mark.parametrize("delay", [0.6, 1.2, 1.8, 2.4])
 def test_interrupting_a_run_with_workers(folder, delay):
     """Ctrl-C reaches the workers too."""
-    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--workers", "2"]
+    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", "--workers", "2"]
     process = start(folder, *args, start_new_session=True)
     time.sleep(delay)
     if process.poll() is None:
@@ -228,11 +230,11 @@ def test_two_runs_on_one_output(folder):
 
 @pytest.mark.slow
 def test_two_runs_that_may_overwrite(folder):
-    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--overwrite"]
+    args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", "--overwrite"]
     codes = [end(p)[0] for p in [start(folder, *args) for _ in range(2)]]
     assert codes == [0, 0]
     assert left(folder) == ["m.fits"]
-    alone = end(start(folder, "flats", folder / "in", "-o", folder / "tmp" / "m.fits"))
+    alone = end(start(folder, "flats", folder / "in", "-o", folder / "tmp" / "m.fits", "--no-evidence"))
     assert alone[0] == 0
     assert (folder / "out" / "m.fits").read_bytes() == (folder / "tmp" / "m.fits").read_bytes()
 

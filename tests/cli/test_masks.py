@@ -105,7 +105,10 @@ def test_one_command_makes_a_sound_mask(folder, tmp_path):
     assert header["BPFMXDED"] == 0.05
     assert [f for f in rules.find_faults(tmp_path / "m.fits") if f.severity == "error"] == []
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    assert list_folder(tmp_path) == ["cwd", "in", *(f"in/{p.name}" for p in sorted(folder.iterdir())), "m.fits"]
+    made = ["m.fits", "m_evidence.fits"]
+    assert list_folder(tmp_path) == ["cwd", "in", *(f"in/{p.name}" for p in sorted(folder.iterdir())), *made]
+    run("flats", f"{folder}/*_rate.fits", "-o", tmp_path / "n.fits", "--no-evidence")
+    assert "n_evidence.fits" not in list_folder(tmp_path)
 
 
 def test_json_is_all_that_stdout_has(folder, tmp_path):

@@ -1,0 +1,154 @@
+"""What new masks can say about the flags of an older one, from their evidence.
+
+1. Each new mask names the searches that ran, by its evidence (without one by its HISTORY and the flags it carries).
+2. A pixel was measured where the evidence doesn't call it undetermined: ``<search>_undetermined`` or
+   ``dark_undetermined``, ``flat_undetermined`` mark it; without them a value that is missing does.
+3. A pixel is faint where its value in the old mask's evidence lies so near the new limit that fewer than nine of ten
+   like it would be seen again (:func:`badpix.mask.update.find_faint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.io.evidence import OTHERWISE, WITHHELD, Evidence, Rule
+from badpix.mask.beside import CANDIDATES_ONLY, open_evidence, search_names
+from badpix.mask.file import Mask
+from badpix.mask.history import FLATS, find_kind, flags_of_search, join_history
+from badpix.mask.update import SIDE_FLAGS, Coverage, State, find_faint, join_tested
+from badpix.numerics.clipping import median_mad
+from badpix.settings import param
+
+FLAT_STATE, LIT = "flat_state", 1  # what flats say of each pixel: 0 reference, 1 lit, more: undetermined
+Bool = NDArray[np.bool_]
+Place = Callable[[NDArray[Any], Any], NDArray[Any]]
+
+
+class NewMask(NamedTuple):
+    """A new mask as it was read, and how an image of its window gets into the frame (image, value elsewhere)."""
+
+    mask: Mask
+    place: Place
+    covered: Bool
+
+
+def find_tested(new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequence[str]) -> dict[str, Coverage]:
+    """For each flag what the new masks can say about it.
+
+    Parameters
+    ----------
+    new : sequence of NewMask
+        The masks of this update.
+    old : Mask
+        The older mask as it was read; its evidence lies beside it, or not.
+    place_old : callable
+        As in :class:`NewMask`.
+    flags : sequence of str
+        Flags to be judged.
+    """
+    shape = new[0].covered.shape
+    outside = ~np.any([one.covered for one in new], axis=0)
+    parts: dict[str, list[Coverage]] = {flag: [] for flag in flags}
+    with ExitStack() as stack:
+        before, note = stack.enter_context(open_evidence(old))
+        before = None if note else before
+        for one in new:
+            found, note = stack.enter_context(open_evidence(one.mask))
+            for flag, tested in _tests_of(one, None if note else found, before, place_old).items():
+                if flag in parts:
+                    parts[flag].append(tested)
+    nowhere = np.where(outside, np.uint8(State.OUTSIDE), np.uint8(State.NOT_SEARCHED))
+    nothing = Coverage(nowhere, np.zeros(shape, bool))
+    return {flag: join_tested([*found, nothing]) for flag, found in parts.items()}
+
+
+def _tests_of(one: NewMask, found: Evidence | None, before: Evidence | None, place_old: Place) -> dict[str, Coverage]:
+    """What one new mask says about each flag that it searched for."""
+    inside = np.where(one.covered, np.uint8(State.NONE), np.uint8(State.OUTSIDE))
+    if found is None:
+        nothing = np.zeros(inside.shape, bool)
+        return {flag: Coverage(inside, nothing) for flag in searched_flags(one.mask)}
+    out: dict[str, list[Coverage]] = {}
+    for search in search_names(found):
+        if f"is_{search.lower()}" not in found.images:
+            continue
+        unknown = one.place(find_undetermined(found, search), False)
+        reason = np.where(unknown & one.covered, np.uint8(State.UNDETERMINED), inside)
+        faint = place_old(_faint(found, before, search), False) if before is not None else np.zeros_like(unknown)
+        for flag in flags_of_search(one.mask, search):
+            out.setdefault(flag, []).append(Coverage(reason, faint))
+    return {flag: join_tested(parts) for flag, parts in out.items()}
+
+
+def searched_flags(mask: Mask) -> list[str]:
+    """Flags that a mask without evidence was searched for: by the commands of its HISTORY, and those it carries."""
+    text = "\n".join(join_history(mask.history))
+    kind = find_kind(mask)
+    names: list[str] = []
+    if kind == "flats" or "flats." in text:
+        names += FLATS
+    if kind == "darks" or "darks." in text:
+        names += [s for s in param.section("darks").param("flag_values").default if s != "warm"]
+    flags = [flag for name in names for flag in flags_of_search(mask, name)]
+    used = int(np.bitwise_or.reduce(mask.image, axis=None))
+    flags += [f.name for f in dq.FLAGS if used & f.value and f.name not in SIDE_FLAGS]
+    return list(dict.fromkeys(flags))
+
+
+def find_undetermined(found: Evidence, search: str) -> Bool:
+    """Pixels of which the evidence says that a search could not judge them; those that it found were judged."""
+    is_found = np.asarray(found.images[f"is_{search.lower()}"][:, :]) != 0
+    kind = "flat" if search in FLATS else "dark"
+    for name in (f"{search.lower()}_undetermined", f"{kind}_undetermined"):
+        if name in found.images:
+            return (np.asarray(found.images[name][:, :]) > 0) & ~is_found
+    if kind == "flat" and FLAT_STATE in found.images:
+        return (np.asarray(found.images[FLAT_STATE][:, :]) > LIT) & ~is_found
+    quantity = _first_measured(found, search)
+    if quantity is None:
+        return np.zeros(is_found.shape, bool)
+    return np.isnan(np.asarray(found.images[quantity][:, :])) & ~is_found
+
+
+def _first_measured(found: Evidence, search: str) -> str | None:
+    """The first quantity of a search that is measured of every pixel; that of its kind where its rules name none."""
+    usual = ("flat_norm",) if search in FLATS else ("dark_rate", "clean_slope_scatter")
+    names = [r.quantity for r in found.rules if r.search == search and not r.quantity.endswith((WITHHELD, OTHERWISE))]
+    for name in [*names, *usual]:
+        image = found.images.get(name)
+        if image is not None and name not in CANDIDATES_ONLY and np.asarray(image[:1, :1]).dtype.kind == "f":
+            return name
+    return None
+
+
+def _faint(found: Evidence, before: Evidence | None, search: str) -> Bool:
+    """Pixels of the old evidence that the new limits of a search would not surely catch again."""
+    shape = next(iter(before.images.values())).shape if before is not None and before.images else ()
+    ways: dict[int, list[Rule]] = {}
+    for rule in found.rules:
+        numeric = not rule.quantity.endswith((WITHHELD, OTHERWISE)) and not isinstance(rule.limit, str)
+        if rule.search == search and numeric and before is not None and rule.quantity in before.images:
+            ways.setdefault(rule.way, []).append(rule)
+    if before is None or not ways:
+        return np.zeros(shape, bool)
+    return np.all([np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()], axis=0)
+
+
+def _is_faint(found: Evidence, before: Evidence, rule: Rule) -> Bool:
+    spread = 1.0 if rule.unit == "sigma" else measure_spread(np.asarray(found.images[rule.quantity][:, :]))
+    old = np.asarray(before.images[rule.quantity][:, :])
+    return find_faint(old, float(rule.limit), rule.comparison, spread)
+
+
+def measure_spread(values: NDArray[Any]) -> float:
+    """Robust scatter of a quantity over all pixels; 0 for counts."""
+    if values.dtype.kind != "f":
+        return 0.0
+    spread = median_mad(values)[1]
+    return float(spread) if np.isfinite(spread) else 0.0
