@@ -1,4 +1,5 @@
 # make demo   environment, install, simulated detectors, their masks, the result
+# make quick  the tests that take a moment: no simulation of length, no real clients
 # make test   lint, types and all tests
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 VENV ?= .venv
@@ -6,7 +7,7 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help demo test lint docs configs bench clean
+.PHONY: help demo quick test lint docs configs bench clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ lint: $(VENV)/tested
 	rm -rf build/typed && mkdir -p build/typed && cp -Rp badpix build/typed/ && cp -Rp cli configs build/typed/badpix/
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p badpix
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_layers.py
+
+quick: $(VENV)/tested
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slow and not clients'
 
 # tests of one file stay in one process: they share their simulated exposures
 test: lint
