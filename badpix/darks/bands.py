@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import cells, ramps, series, telegraph
+from badpix.darks.places import Levels
 from badpix.darks.scores import (
     Cuts,
     Population,
@@ -64,7 +65,8 @@ class Job:
 
     ``examined``: integrations whose ramps are measured in full; ``kept``: those of them whose ramps are
     kept until the candidates are known; ``steps``: the step in time of each integration;
-    ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched.
+    ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched;
+    ``levels``: the usual noise by place, once it is known.
     """
 
     darks: tuple[Dark, ...]
@@ -80,6 +82,7 @@ class Job:
     steps: tuple[int, ...]
     scales: tuple[float, ...] = ()
     bright: Brightness | None = None
+    levels: Levels | None = None
     kept: tuple[int, ...] = ()
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
@@ -259,26 +262,43 @@ def sample_tiles(job: Job, reference: NDArray[np.bool_]) -> list[tuple[int, int]
     wanted = max(1, -(-SAMPLE_PIXELS // (rows * job.shape[1])))
     if len(tiles) <= wanted:
         return tiles
-    return [tiles[k * len(tiles) // wanted] for k in range(wanted)]
+    last = len(tiles) - 1  # both ends of the frame: its borders may be louder
+    return [tiles[round(k * last / max(wanted - 1, 1))] for k in range(wanted)]
 
 
-def measure_sample(job: Job, band: Rows) -> tuple[Stats, NDArray[np.float32], NDArray[np.float32]]:
-    """Statistics of all science pixels of one tile, scatter of the rate by integration, rates of its hot pixels."""
+@dataclass(frozen=True)
+class Sample:
+    """What a tile tells of the population: statistics of its science pixels and their flat indices in the frame, the
+    scatter of the rate in each integration (n,), rates of hot pixels (pixels, n)."""
+
+    pixels: Stats
+    index: NDArray[np.intp]
+    spread: NDArray[np.float32]
+    hot: NDArray[np.float32]
+
+
+def measure_sample(job: Job, band: Rows) -> Sample:
+    """Measure all science pixels of one tile."""
     found = read_band_stack(job, band)
     science = np.flatnonzero(~band.reference.reshape(-1))
     pixels = _combine(job, found)
+    if job.levels is not None:
+        pixels["level"] = job.levels.of_rows(band.start, band.stop).ravel()
     pixels["bright"] = _count_bright(job, found, pixels)
     spread = np.array([clipping.median_mad(line[science])[1] for line in found.rate], np.float32)
     with np.errstate(invalid="ignore"):
         usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else np.inf
         hot = science[pixels["rate"][science] > HOT_SIGMA * usual]
-    return {name: column[science] for name, column in pixels.items()}, spread, found.rate[:, hot].T.copy()
+    mine = {name: column[science] for name, column in pixels.items()}
+    return Sample(mine, science + band.start * job.shape[1], spread, found.rate[:, hot].T.copy())
 
 
 def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.float32]:
     """Likelihood ratios of those pixels of one tile of the sample that look most like switching."""
     found = read_band_stack(job, band)
     pixels = _combine(job, found)
+    if job.levels is not None:
+        pixels["level"] = job.levels.of_rows(band.start, band.stop).ravel()
     pixels["bright"] = _count_bright(job, found, pixels)
     scores = score_pixels(pixels, job.setup, population)
     suspects = find_suspects(pixels, scores, job.setup, population, job.cuts) & ~band.reference.reshape(-1)
@@ -299,6 +319,8 @@ def measure_band(job: Job, population: Population, band: Rows) -> Band:
         reference = band.reference.reshape(-1)[here]
         tile = cut(stack, here)
         pixels = _combine(job, tile)
+        if job.levels is not None:
+            pixels["level"] = job.levels.of_rows(band.start + start // nx, band.start + here.stop // nx).ravel()
         pixels["bright"] = _count_bright(job, tile, pixels)
         scores = score_pixels(pixels, job.setup, population)
         found = find_candidates(pixels, scores, job.setup, population, job.cuts)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import telegraph
-from badpix.darks.scores import Population
+from badpix.darks.scores import Population, level_of
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
 from badpix.numerics.neighbors import Places
@@ -41,6 +41,7 @@ def make_images(
     pixels: Stats,
     scores: Stats,
     decisions: Mapping[str, Decision],
+    population: Population,
 ) -> dict[str, Any]:
     """All images of the frame by name."""
     images: dict[str, Any] = {f"dark_{name}": image for name, image in maps.items()}
@@ -50,6 +51,9 @@ def make_images(
     images["dark_residual"] = sparse(places, np.sqrt(pixels["residual"]))
     for name in ("telegraph", "rc"):
         images[f"dark_{name}"].flat[at] = scores[name]
+    usual = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(pixels)
+    images["dark_noise_ratio"] = sparse(places, scores["noise"] / usual)
+    images["dark_residual_ratio"] = sparse(places, np.sqrt(pixels["residual"]) / usual)
     images["dark_noise_z"] = sparse(places, scores["noise_z"])
     images["dark_residual_z"] = sparse(places, scores["log_residual_z"])
     for name in telegraph.COLUMNS:
@@ -66,7 +70,7 @@ def sparse(places: Places, values: NDArray[Any], empty: float = np.nan) -> Spars
     return Sparse(places.index, values, places.shape, empty)
 
 
-def make_rules(decisions: Mapping[str, Decision], population: Population, integrations: int, p: DarkSettings
+def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSettings
                ) -> list[Rule]:  # fmt: skip
     """The comparisons of all searches."""
     rules = []
@@ -98,10 +102,10 @@ def make_rules(decisions: Mapping[str, Decision], population: Population, integr
         add("telegraph", 1, "telegraph_likelihood", ">", limit, "", "two levels explain the ramps better than one")
         add("telegraph", 2, "telegraph_otherwise", ">=", 1.0, "", "steps down, or bends that do not repeat")
     if "noisy" in decisions:
-        floor = p.noisy_min_ratio * np.exp(population.spread["log_noise"][0])
         for way, name in enumerate(("noise", "residual"), 1):
             add("noisy", way, f"dark_{name}_z", ">", decisions["noisy"].limit, "sigma", "noise among all pixels")
-            add("noisy", way, f"dark_{name}", ">", floor, "DN", "noise of one group")
+            ratio = p.noisy_min_ratio
+            add("noisy", way, f"dark_{name}_ratio", ">", ratio, "", "noise over the usual one of output and place")
     if "low_pedestal" in decisions:
         limit = -p.low_pedestal_sigma_threshold
         add("low_pedestal", 1, "dark_pedestal_sigma", "<", limit, "sigma", "mean pedestal under its surroundings")

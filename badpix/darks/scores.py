@@ -100,7 +100,7 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
         float(np.median(shot[bright] / sample["hot_rate"][bright])) if bright.any() else 0.0,
         float(sample["masked"].mean()) if sample["masked"].size else 0.0,
     )
-    spread = {"log_noise": median_upper(np.log(measure_noise(sample, setup, first)))}
+    spread = {"log_noise": median_upper(np.log(measure_noise(sample, setup, first) / level_of(sample)))}
     kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
     excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
     common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
@@ -170,6 +170,11 @@ def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
     return centre, max(sigma, (float(np.quantile(finite, TWO_SIGMA)) - centre) / 2)
 
 
+def level_of(pixels: Stats) -> NDArray[np.float32]:
+    """The usual noise at each pixel over the median one (:mod:`badpix.darks.places`); 1 where it was not measured."""
+    return pixels.get("level", np.ones_like(pixels["white"]))
+
+
 def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
     """Variance of the shot noise of one group, DN^2, from the pipeline's variance of the rate; NaN without one."""
     known = np.where(pixels["masked"] > 0, np.float32(np.nan), pixels["poisson"])
@@ -198,7 +203,7 @@ def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
     """Noise of one group with shot noise, not below what the quietest good pixels have."""
     centre, sigma = population.spread["log_noise"]
     floor = np.exp(centre - NOISE_FLOOR * sigma) if np.isfinite(centre) else 0.0
-    return np.maximum(np.sqrt(pixels["white"]), np.float32(floor))
+    return np.maximum(np.sqrt(pixels["white"]), np.float32(floor) * level_of(pixels))
 
 
 def measure_contrast(
@@ -229,7 +234,11 @@ def describe_residuals(pixels: Stats, setup: Setup, population: Population) -> d
     with np.errstate(divide="ignore", invalid="ignore"):
         memory = pixels["memory"] * total - np.float32(population.common) - brighter
         correlation = memory / np.maximum(total - drift, 0.05 * total)
-        found = {"correlation": correlation, "flatness": pixels["flatness"], "log_residual": np.log(total) / 2}
+        found = {
+            "correlation": correlation,
+            "flatness": pixels["flatness"],
+            "log_residual": np.log(total) / 2 - np.log(level_of(pixels)),
+        }
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -245,7 +254,7 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     noise = measure_noise(pixels, setup, population)
     out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        out["noise_z"] = population.z("log_noise", np.log(noise))
+        out["noise_z"] = population.z("log_noise", np.log(noise / level_of(pixels)))
         for name in setup.templates:
             z, middle = measure_contrast(pixels, name, setup, population)
             out[name + "_z"] = z / np.float32(population.spread[name][1])

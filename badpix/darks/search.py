@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, documented, plan, searches, series, telegraph, types
+from badpix.darks import changes, documented, places, plan, searches, series, telegraph, types
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
@@ -158,9 +158,9 @@ def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detec
         levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
     types.find_low(result, table, levels, population, ipc, p)
     kept = result.detection.evidence
-    kept.rules += make_rules(result.decisions, population, job.setup.integrations, p)
+    kept.rules += make_rules(result.decisions, job.setup.integrations, p)
     if job.samples:
-        types.add_evidence(result, table, maps)
+        types.add_evidence(result, table, maps, population)
     if verdicts is not None:
         add_changes(run, job, result, table, verdicts)
     result.detection.notes[:0] = [*notes, ipc_note]
@@ -277,16 +277,20 @@ def describe(
     """The population of pixels from a sample of rows, the job with the scales of the dark current, and the sample."""
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
     found = list(run_in_order(executor, partial(measure_sample, job), tiles))
-    known = medians.median_along([spread for _, spread, _ in found])  # of each integration; some may hold nothing
+    known = medians.median_along([tile.spread for tile in found])  # of each integration; some may hold nothing
     if not np.isfinite(known).any():
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
-    scales = series.measure_scales(np.concatenate([rates for _, _, rates in found]))
+    scales = series.measure_scales(np.concatenate([tile.hot for tile in found]))
     known = known / scales
     spread = float(np.median(known[np.isfinite(known)]))
-    with np.errstate(invalid="ignore"):
-        pixels = join([pixels for pixels, _, _ in found])
+    pixels, index = join([tile.pixels for tile in found]), np.concatenate([tile.index for tile in found])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = np.log(pixels["white"]) / 2
+        levels = places.measure_levels(noise, index, job.cells.columns, job.shape, job.cells.rows)
+        pixels["level"] = levels.of_pixels(index)
         population = measure_population(pixels, job.setup, spread, job.drop_sigma)
-    return replace(job, scales=tuple(scales.tolist()) if np.any(scales != 1) else ()), population, pixels
+    used = tuple(scales.tolist()) if np.any(scales != 1) else ()
+    return replace(job, scales=used, levels=levels), population, pixels
 
 
 def expect_two_levels(run: Run, population: Population, sample: Stats, p: DarkSettings) -> Population:
@@ -342,8 +346,6 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.floa
             samples[name].append(values)
         for name, values in band.series.items():
             steps.setdefault(name, []).append(values)
-    places = neighbors.Places(np.concatenate(index), job.shape)
+    where = neighbors.Places(np.concatenate(index), job.shape)
     by_integration = {k: np.concatenate(v) for k, v in samples.items()}
-    return maps, Candidates(
-        places, join(tables), {}, by_integration, {k: np.concatenate(v) for k, v in steps.items()}
-    )
+    return maps, Candidates(where, join(tables), {}, by_integration, {k: np.concatenate(v) for k, v in steps.items()})

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import ramps
-from badpix.darks.scores import SHOT_SLOPE, Population, Setup
+from badpix.darks.scores import SHOT_SLOPE, Population, Setup, level_of
 from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.numerics.clipping import median_mad
 from badpix.numerics.neighbors import AROUND, SIDES, Places
@@ -200,7 +200,7 @@ def find_rc(
     def of_best(suffix: str, table: Stats = pixels) -> Float:
         return np.choose(best, [table[t + suffix] for t in setup.templates])
 
-    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
     with np.errstate(invalid="ignore"):
         size, middle = np.abs(of_best("")), np.abs(of_best("_median"))
         bent = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
@@ -225,14 +225,14 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
     Where two levels explain the ramps worse than one, steps down are something else. Two columns: found by the
     likelihood, and found in the other ways.
     """
-    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
     with np.errstate(invalid="ignore"):
         otherwise = pixels["drops"] >= min_drops
         otherwise |= (pixels["deepest"] < -population.deep_sigma) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         otherwise |= bent & (scores["telegraph"] > bent_threshold)
         shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
-        leaks = leaked > min(TELEGRAPH_LEAK, sensitive) * quiet
+        leaks = leaked > np.float32(min(TELEGRAPH_LEAK, sensitive)) * quiet
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
         free &= ~(pixels["likelihood"] < 0)
@@ -242,7 +242,7 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
 def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,
                min_ratio: float) -> Bool:  # fmt: skip
     """White noise within the ramp above ``sigma`` of its logarithm's spread and ``min_ratio`` times the median."""
-    median = np.exp(population.spread["log_noise"][0])
+    median = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(pixels)
     with np.errstate(invalid="ignore"):
         loud = (scores["noise_z"] > sigma) & (scores["noise"] > min_ratio * median)
         whole = pixels["cut_fraction"] < MOST_CUT  # hits are not taken off ramps that are cut short
@@ -282,7 +282,7 @@ def pedestal_error(pixels: Stats, switching: Bool, population: Population) -> Fl
 
     The mean of a pixel that switches is that of neither level, however many integrations there are.
     """
-    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0]))
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
     with np.errstate(invalid="ignore"):
         excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
         number = np.where(switching, np.float32(1), np.maximum(pixels["integrations"], 1))

@@ -18,7 +18,7 @@ from badpix.darks import changes, ramps, searches
 from badpix.darks import rules as dark_rules
 from badpix.darks.bands import Brightness
 from badpix.darks.rules import Decision
-from badpix.darks.scores import Population, Setup, drops_needed, score_pixels
+from badpix.darks.scores import Population, Setup, drops_needed, level_of, score_pixels
 from badpix.darks.series import Verdicts
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
@@ -29,6 +29,7 @@ from badpix.settings.darks import DarkSettings
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
+SLOPE_GROUPS = 2  # groups from which a ramp that is cut short has a slope of its own
 RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
 
@@ -110,7 +111,7 @@ def judge_time(
     """What the order of time says of the candidates; None where it is not searched."""
     if bright is None or not table.series:
         return None
-    quiet = np.full(len(table.places.index), np.exp(population.spread["log_noise"][0]), np.float32)
+    quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
     return changes.judge(
         table.series, table.places, quiet, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
     )
@@ -209,7 +210,7 @@ def find_bright(
         pixels["hot_rate"][settling] -= np.maximum(decay, 0)
     pixels["rate_scatter"] = np.where(always, np.float32(0), pixels["rate_scatter"])
     overrun = searches.find_overrun(
-        pixels, table.places, min_groups=p.min_groups, fraction=p.hot_overrun_fraction,
+        pixels, table.places, min_groups=SLOPE_GROUPS, fraction=p.hot_overrun_fraction,
         late_fraction=p.hot_late_overrun_fraction,
     )  # fmt: skip
     leaked = searches.find_leaked(pixels, table.places, fraction=p.hot_leak_fraction * ipc)
@@ -275,10 +276,12 @@ def find_low(
     )
 
 
-def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Float]) -> None:
+def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Float], population: Population) -> None:
     """The images and samples that the searches were decided on, added to the detection."""
     kept = result.detection.evidence
-    kept.images |= dark_rules.make_images(maps, table.places, table.pixels, table.scores, result.decisions)
+    kept.images |= dark_rules.make_images(
+        maps, table.places, table.pixels, table.scores, result.decisions, population
+    )
     kept.images["telegraph_otherwise"] = dark_rules.sparse(table.places, result.otherwise.astype(np.uint8), 0)
     kept.images["dark_undetermined"] = dark_rules.sparse(table.places, result.undetermined.astype(np.uint8), 0)
     if result.pedestal_sigma is not None:

@@ -147,7 +147,7 @@ def test_skip_bad_goes_on_without_a_broken_file_and_says_so(tmp_path):
 def test_a_file_that_vanishes_during_the_run_is_rejected_with_skip_bad(tmp_path, monkeypatch):
     """The result is that of a run that never saw the file."""
     write_darks(tmp_path / "darks", exposures=5)
-    search = darks_build.darks.search
+    search = darks_build.darks_search.search
     victim = tmp_path / "darks" / "dark02_jump.fits"
 
     def lose(*arguments, **options):
