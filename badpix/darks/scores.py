@@ -172,7 +172,7 @@ def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
 
 def level_of(pixels: Stats) -> NDArray[np.float32]:
     """The usual noise at each pixel over the median one (:mod:`badpix.darks.places`); 1 where it was not measured."""
-    return pixels.get("level", np.ones_like(pixels["white"]))
+    return pixels.get("level", np.ones(1, np.float32))
 
 
 def measure_shot(pixels: Stats, setup: Setup) -> NDArray[np.float32]:
