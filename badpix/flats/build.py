@@ -97,7 +97,7 @@ def build_flats(
         [judged.headline(counts), *found.notes],
     )
     product = finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
-    return replace(product, judged=counts)
+    return replace(product, judged=counts, areas=found.areas)
 
 
 def check_judged(counts: dict[str, int], p: FlatSettings, least: float) -> None:

@@ -107,14 +107,15 @@ def measure_coarse(mean: Float) -> NDArray[np.float32]:
         dark = mesh < UNLIT * np.nanmedian(mesh) if np.isfinite(mesh).any() else np.zeros(mesh.shape, bool)
     if not dark.any():
         return _spread(mesh, mean.shape)
-    weak, level = find_dark_areas(mean, _spread(np.where(dark, np.nan, mesh), mean.shape))
+    light = _spread(np.where(dark, np.nan, mesh), mean.shape)
+    weak, level = find_dark_areas(mean, light)
     without = weak | np.isfinite(level)
     for k in range(my):
         share = np.add.reduceat(without[k * CELL : (k + 1) * CELL].sum(axis=0), np.arange(0, nx, CELL))
         mesh[k, share > CELL**2 / 4] = np.nan
     coarse = _spread(mesh, mean.shape)
-    np.copyto(coarse, level, where=np.isfinite(level))
-    coarse[level == 0] = np.nan
+    np.copyto(coarse, level, where=level > 0)
+    coarse[(level == 0) & (mean < UNLIT * light)] = np.nan  # not its soft edge
     return coarse
 
 

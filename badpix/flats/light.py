@@ -6,7 +6,8 @@
    (:mod:`badpix.flats.dispersed`).
 3. *State* of each pixel (:mod:`badpix.flats.judged`): only lit ones are normalized.
 4. *Coupling* between pixels is measured and taken out. Where light is steep that is done before it is divided out.
-5. *Error* of the normalized rate where it varies over the frame (:mod:`badpix.flats.steep`).
+5. *Areas* that are dark or weak as a whole are told from clusters of defects (:mod:`badpix.flats.areas`).
+6. *Error* of the normalized rate where it varies over the frame (:mod:`badpix.flats.steep`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors
 from badpix.errors import DataError
-from badpix.flats import dispersed, judged, normalize, steep
+from badpix.flats import areas, dispersed, judged, normalize, steep
 from badpix.io.exposure import Exposure
 from badpix.settings.flats import FlatSettings
 
@@ -40,12 +41,15 @@ class Light(NamedTuple):
         What the interpixel coupling was taken as.
     error : ndarray or None
         (ny, nx) error of the normalized rate of good pixels, where it varies over the frame.
+    areas : list of Area
+        Dark and weak areas.
     """
 
     norm: NDArray[np.float32]
     state: judged.State
     coupling: str
     error: Float | None = None
+    areas: list[areas.Area] = []  # noqa: RUF012 (never changed)
 
 
 def choose_mode(rate: Exposure, p: FlatSettings) -> detectors.Mode:
@@ -92,7 +96,16 @@ def normalize_light(mean: Float, p: FlatSettings, table_ipc: float, mode: detect
     if p.ipc_correction == "none" or p.flat_mean_normalization_method == "none":
         return Light(norm, state, f"{0:.4f}")
     rho, text = _coupling(norm, p, table_ipc)
-    return Light(normalize.correct_ipc(norm, rho), state, text)
+    norm = normalize.correct_ipc(norm, rho)
+    return Light(norm, state, text, areas=_judge_areas(mean, norm, state, p))
+
+
+def _judge_areas(mean: Float, norm: NDArray[np.float32], state: judged.State, p: FlatSettings) -> list[areas.Area]:
+    """Areas of a frame, those that are steps of light judged by their own; in place."""
+    if p.large_areas == "flag" or p.smoothing_edges == "padded":
+        return []
+    found = areas.judge_areas(mean, norm, state, most=p.max_cluster_pixels, min_light=p.min_light)
+    return found + [a for a in areas.find_weak_areas(mean) if not any(areas.overlap(a, b) for b in found)]
 
 
 def _normalised_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: int) -> Light:

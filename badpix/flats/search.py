@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import judged, normalize, steep
+from badpix.flats.areas import Area, moved
 from badpix.flats.light import choose_mode, normalize_light
 from badpix.io.evidence import Detection, Evidence, Rule
 from badpix.io.exposure import Exposure, band_height, read_reference_pixels
@@ -41,6 +42,7 @@ from badpix.numerics import clipping, neighbors
 from badpix.settings.flats import FlatSettings
 
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
+AREAS_TOLD = 5  # in notes
 LAST_GROUPS = 4  # groups of the flux check
 OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
 
@@ -176,6 +178,7 @@ def search(
     if mode.axis is not None:
         found.notes.append(f"light as {mode.name} makes it, dispersed along {'yx'[mode.axis]}")
     found.notes.append(f"interpixel coupling taken as {light.coupling}")
+    _report_areas(found, light.areas, region, rates[0])
     found.notes += _notes_on_pile(norm, p, detector)
     if p.run_dead_flux_check and p.dead_search:
         _check_flux(found, uncals, region, p.flux_check, memory)
@@ -188,6 +191,16 @@ def search(
     judged.mark_saturated(state, rates)
     found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
     return found
+
+
+def _report_areas(found: Detection, areas: Sequence[Area], region: tuple[slice, slice], rate: Exposure) -> None:
+    """Areas in full-frame coordinates; the largest ones as notes."""
+    x, y = region[1].start + rate.window.xstart - 1, region[0].start + rate.window.ystart - 1
+    placed = [moved(area, x, y) for area in areas]
+    found.areas += [area._asdict() for area in placed]
+    found.notes += [area.text() for area in placed[:AREAS_TOLD]]
+    if len(placed) > AREAS_TOLD:
+        found.notes.append(f"{len(placed) - AREAS_TOLD} more areas are listed in the JSON summary")
 
 
 def _check_flux(

@@ -145,11 +145,14 @@ class Detection:
         What the maps were decided on.
     notes : list of str
         What the user should know: tests left out, shallow data, undetermined pixels.
+    areas : list of dict
+        Areas that are dark or weak as a whole: kind, x and y (first, last; 0-based, full frame), pixels, depth.
     """
 
     maps: dict[str, NDArray[np.bool_]]
     evidence: Evidence = field(default_factory=Evidence)
     notes: list[str] = field(default_factory=list)
+    areas: list[dict[str, Any]] = field(default_factory=list)
 
 
 def path_beside(mask: str | Path) -> Path:

@@ -44,6 +44,7 @@ class Product:
     judged: dict[str, int] = field(default_factory=dict)  # of flats: science pixels by what could be said of them
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     changed_pixels: list[dict[str, Any]] = field(default_factory=list)
+    areas: list[dict[str, Any]] = field(default_factory=list)  # of flats: dark or weak as a whole
 
     def summary(self) -> dict[str, Any]:
         """The part of the JSON summary that describes the product."""
@@ -52,7 +53,7 @@ class Product:
             "inputs": self.inputs,
             "rejected": [{"file": name, "reason": why} for name, why in self.rejected],
             "science_pixels": self.science_pixels,
-            **({"judged": self.judged} if self.judged else {}),
+            **({"judged": self.judged, "areas": self.areas} if self.judged else {}),
             "searches": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.searches.items()},
             "flags": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.flags.items()},
             "limits": self.limits,

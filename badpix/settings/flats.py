@@ -80,6 +80,21 @@ class LightSettings(Settings):
         keyword="BPFMINLT",
         documented=0.0,
     )
+    max_cluster_pixels: int = param(
+        300,
+        "Touching low pixels beyond which an area is dark for want of light (a mask, a frame), not a cluster of "
+        "defects; lines less than five pixels wide are defects.",
+        unit="pixels",
+        low=64,
+        keyword="BPFMXCLU",
+    )
+    large_areas: Literal["undetermined", "flag"] = param(
+        "undetermined",
+        "Pixels of larger areas, and of those with a soft edge, are judged by the area's own light, and undetermined "
+        "where that is too little (undetermined), or get the types of single pixels (flag).",
+        keyword="BPFAREAS",
+        documented="flag",
+    )
     min_judged_percent: float | None = param(
         None,
         "Share of the science pixels that must be judged, else the run fails (unless allow_unlit); none means 95, "

@@ -248,7 +248,7 @@ def test_a_large_dead_cluster_is_found_whole(tmp_path, start):
     y, x = start
     stack[:, y : y + 60, x : x + 60] *= 0.01
     truth["DEAD"][y : y + 60, x : x + 60] = True
-    same_maps(search(tmp_path, stack), truth)
+    same_maps(search(tmp_path, stack, large_areas="flag"), truth)
 
 
 def test_unmeasured_pixels_are_undetermined(tmp_path):
