@@ -42,6 +42,8 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 @members_option
 @option("--plot", metavar="DIR",
         help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
+@option("--skip-bad", is_flag=True,
+        help="Leave out members that can't be used, or lie beside the others, and say so.")  # fmt: skip
 @shared_options
 @parameter_options("image")
 @click.pass_context
@@ -71,6 +73,7 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
             max_memory=memory,
             executor=executor,
             talker=Talker(talk.say, talk.note),
+            skip_bad=options["skip_bad"],
         )
     cutouts = summary.pop("cutouts", [])
     if draw is not None:

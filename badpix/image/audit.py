@@ -53,7 +53,7 @@ def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> N
     for top in range(0, shape[0], BAND):
         y0, y1 = max(0, top - 8), min(shape[0], top + BAND + 8)
         image = shelf.read("median", shape, slice(y0, y1))
-        x, y, height = _find_peaks(image, audit_snr)
+        x, y, height = find_peaks(image, audit_snr)
         mine = (y + y0 >= top) & (y + y0 < top + BAND)
         found.append(np.stack([x, y + y0, height], axis=1)[mine])
     table = np.concatenate(found)
@@ -62,7 +62,7 @@ def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> N
     return out
 
 
-def _find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
+def find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
     """Position (x, y) and height of the pixels above their tile's limit that are the highest of their 5x5."""
     limit = np.empty_like(image)
     for i in range(0, image.shape[0], TILE):

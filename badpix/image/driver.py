@@ -1,6 +1,6 @@
 """Outliers in dithered images: from `_cal` files to flagged `_crf` copies, one exposure at a time.
 
-1. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
+1. Members that fit, moving targets aligned. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
 2. Sky: keywords, or levels matched between overlapping images (``sky_match``).
 3. Mosaic: each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
    private directory beside the outputs.
@@ -30,27 +30,26 @@ from typing import Any
 import numpy as np
 
 from badpix import __version__
-from badpix.errors import DataError, UsageError
+from badpix.errors import CheckError, DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image import resample
+from badpix.image.alignment import find_misplaced
 from badpix.image.decide import find_unresampled
 from badpix.image.grid import Window, grid_to_sky
+from badpix.image.inputs import SILENT, Talker, leave_out, list_remarks, name_groups, read_members
 from badpix.image.members import (
     BASE_MEMORY,
-    SILENT,
-    Talker,
+    Image,
     check_room,
     find_angles,
     find_shallow,
     find_windows,
-    list_remarks,
-    name_groups,
     place_images,
-    read_members,
     set_skies,
     tile_rows,
 )
+from badpix.image.moving import is_moving
 from badpix.image.persistence import find_persistent
 from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
@@ -90,6 +89,7 @@ def flag_images(
     max_memory: int = DEFAULT_MEMORY,
     executor: Executor | None = None,
     talker: Talker = SILENT,
+    skip_bad: bool = False,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Flag all members of an association; the paths written and the summary.
 
@@ -107,18 +107,40 @@ def flag_images(
         Where the tasks run; results are the same bytes for any.
     talker : Talker
         Takes the messages.
+    skip_bad : bool
+        Leave out members that can't be used, with a note, instead of stopping.
 
     Raises
     ------
     DataError
-        At members that don't belong together, overlap nowhere, or need more memory or disk than there is.
+        At members that don't belong together, overlap nowhere, lie beside the others, or need more memory or disk
+        than there is.
+    CheckError
+        If more than ``max_flagged`` percent of the usable pixels of an exposure became unusable; nothing is written.
     UsageError
         If an output exists.
     """
     _check_values(p)
     with unpacking() as workdir:
-        cals = read_members(association, workdir)
-        return _flag(association, cals, check_directory(output_dir), p, overwrite, max_memory, executor, talker)
+        association, cals = read_members(association, workdir, skip_bad=skip_bad, talker=talker)
+        folder = check_directory(output_dir)
+        try:
+            return _flag(association, cals, folder, p, overwrite, max_memory, executor, talker)
+        except MisplacedError as error:
+            if not skip_bad:
+                raise
+            talker.note(f"left out: {error}")
+            kept = [i for i, cal in enumerate(cals) if cal.path not in error.paths]
+            association = leave_out(association, [association.members[i] for i in kept])
+            return _flag(association, [cals[i] for i in kept], folder, p, overwrite, max_memory, executor, talker)
+
+
+class MisplacedError(DataError):
+    """Exposures whose WCS puts them beside the others; ``paths`` are theirs."""
+
+    def __init__(self, message: str, paths: Sequence[Path]) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 def _flag(
@@ -158,6 +180,7 @@ def _flag(
                 )
             ]
             counts = list(run_in_order(executor, write_exposure, tasks))
+            check_share(cals, counts, p.max_flagged)
     return targets, summarise(association, cals, groups, found, counts, facts, p, talker)
 
 
@@ -168,6 +191,24 @@ def _check_values(p: ImageSettings) -> None:
         raise UsageError("image.pixmap_order: found 2, expected 1 or 3")
     if p.sharpen_size % 2 == 0:
         raise UsageError(f"image.sharpen_size: found {p.sharpen_size}, expected an odd number")
+
+
+def check_share(cals: Sequence[CalFile], counts: Sequence[dict[str, int]], max_flagged: float) -> None:
+    """Refuse a result that would ruin an exposure.
+
+    Raises
+    ------
+    CheckError
+        If more than ``max_flagged`` percent of the usable pixels of an exposure became unusable.
+    """
+    for cal, count in zip(cals, counts, strict=True):
+        new = count["newly_unusable"]
+        usable = cal.shape[0] * cal.shape[1] - count["unusable"] + new
+        if new > max_flagged / 100 * usable:
+            raise CheckError(
+                f"{cal.path}: {new:,} pixels would become unusable, {100 * new / usable:.2f} % of the {usable:,} "
+                f"usable ones; max_flagged is {max_flagged:g} %; nothing was written. Is its ERR, WCS or sky wrong?"
+            )
 
 
 def history(p: ImageSettings) -> list[str]:
@@ -235,6 +276,8 @@ def _search_resampled(
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
     sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p.audit_snr) if p.audit else plan.sources
+    if p.audit and not is_moving(cals):  # there, stars lie beside each other
+        _check_places(images, find_misplaced(shelf, windows, sources, snr=p.audit_snr))
     deep = [g for g in range(len(windows)) if g not in shallow]
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p.reference == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
@@ -252,6 +295,24 @@ def _search_resampled(
         "sharpness_limit": limit,
     }
     return found, facts
+
+
+def _check_places(images: Sequence[Image], misplaced: dict[int, tuple[float, float]]) -> None:
+    """Refuse groups that lie beside the others.
+
+    Raises
+    ------
+    MisplacedError
+        With their exposures and offsets.
+    """
+    if not misplaced:
+        return
+    wrong = [image for image in images if image.group in misplaced]
+    told = ", ".join(f"{i.cal.path.name} ({misplaced[i.group][0]:+.1f}, {misplaced[i.group][1]:+.1f})" for i in wrong)
+    raise MisplacedError(
+        f"{told}: sources lie this many pixels beside those of the other exposures: the WCS is wrong",
+        [image.cal.path for image in wrong],
+    )
 
 
 def _search_direct(

@@ -1,7 +1,7 @@
 """The members of an association: checked, grouped, placed on the grid, with the sky that is taken off each.
 
-1. Headers of all members; they must belong together (:func:`read_members`).
-2. Groups: all detectors of one exposure (:func:`name_groups`).
+1. Headers of all members and their groups (:mod:`badpix.image.inputs`).
+2. Exposures that followed a moving target are aligned on it (:mod:`badpix.image.moving`).
 3. Grid, pixel maps and windows (:func:`place_images`, :func:`find_windows`).
 4. What fits neither memory nor disk is refused before the work (:func:`check_room`).
 5. Skies: from keywords, or matched between overlapping images (:func:`set_skies`).
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,19 +25,17 @@ from badpix.errors import DataError
 from badpix.image import sky as image_sky
 from badpix.image.angles import sort_angles
 from badpix.image.grid import Bounds, Grid, Window, join_windows
+from badpix.image.inputs import Talker
+from badpix.image.moving import follow_target
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
 from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry, read_roll
 from badpix.image.weights import parse_good_bits
-from badpix.io import associations
 from badpix.io import cal as io_cal
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 from badpix.settings.image import ImageSettings
-
-EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
-SAME = ("TELESCOP", "INSTRUME", "EXP_TYPE", "FILTER", "PUPIL")  # keywords that the members share
 
 # Memory of a run, measured (bench_image.py): imports, then bytes a pixel of an exposure and of a group's window.
 BASE_MEMORY = 80 << 20
@@ -64,91 +62,6 @@ class Image:
     roll: float = 0.0  # degrees
 
 
-@dataclass(frozen=True)
-class Talker:
-    """Where the driver's messages go; silent by default."""
-
-    say: Callable[[str], None] = lambda message: None
-    note: Callable[[str], None] = lambda message: None
-
-
-SILENT = Talker()
-
-
-def read_members(association: Association, workdir: Path | None = None) -> list[CalFile]:
-    """Headers of all members, checked to belong together; compressed ones are unpacked into ``workdir``.
-
-    Raises
-    ------
-    DataError
-        At other exposure types, mixed instruments, filters or units, missing arrays, and where no pixel is usable.
-    """
-    cals = [io_cal.read_layout(path, workdir) for path in association.paths]
-    first = cals[0]
-    for cal in cals:
-        kind = cal.keyword("EXP_TYPE")
-        if kind not in EXP_TYPES:
-            hint = "; use 'outlier ifu'" if kind in ("NRS_IFU", "MIR_MRS") else ""
-            raise DataError(f"{cal.path}: EXP_TYPE: found {kind}, expected one of {', '.join(EXP_TYPES)}{hint}")
-        for keyword in SAME:
-            mine, theirs = (str(c.primary.get(keyword, "")).strip().upper() for c in (cal, first))
-            if mine != theirs:
-                raise DataError(f"{cal.path}: {keyword}: found {mine!r}, expected {theirs!r} as in {first.path.name}")
-        for name in ("SCI", "ERR", "DQ"):
-            if io_cal.image_hdu(cal, name).shape != cal.shape:
-                raise DataError(
-                    f"{cal.path}: {name}: found shape {io_cal.image_hdu(cal, name).shape}, expected {cal.shape}"
-                )
-        if not _has_usable_pixel(cal):
-            raise DataError(f"{cal.path}: no usable pixel: SCI is NaN or DQ is DO_NOT_USE everywhere")
-    _check_units(cals)
-    return cals
-
-
-def _check_units(cals: Sequence[CalFile]) -> None:
-    """One BUNIT in all members that tell it."""
-    units = [(cal.path, str(io_cal.image_hdu(cal, "SCI").header.get("BUNIT", "")).strip()) for cal in cals]
-    told = [(path, unit) for path, unit in units if unit]
-    for path, unit in told:
-        if unit != told[0][1]:
-            raise DataError(f"{path}: BUNIT of SCI: found {unit!r}, expected {told[0][1]!r} as in {told[0][0].name}")
-
-
-def _has_usable_pixel(cal: CalFile, rows: int = 64) -> bool:
-    """In bands of rows: nearly always the first one tells."""
-    for top in range(0, cal.shape[0], rows):
-        bottom = min(top + rows, cal.shape[0])
-        use = (io_cal.read_rows(cal, "DQ", top, bottom) & io_cal.DO_NOT_USE) == 0
-        if (use & np.isfinite(io_cal.read_rows(cal, "SCI", top, bottom))).any():
-            return True
-    return False
-
-
-def name_groups(association: Association, cals: Sequence[CalFile]) -> list[str]:
-    """The group id of each member.
-
-    Raises
-    ------
-    DataError
-        If an ASDF extension is not readable.
-    """
-    names = []
-    for i, (cal, member) in enumerate(zip(cals, association.members, strict=True)):
-        try:
-            told = member.group_id or io_cal.read_meta(cal, "meta.group_id")
-        except (ValueError, UnicodeDecodeError) as error:
-            raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from None
-        names.append(associations.group_id(cal.primary, i, told))
-    return names
-
-
-def list_remarks(cals: Sequence[CalFile], groups: Sequence[str]) -> list[str]:
-    """What the headers say that the user should know: outliers flagged before, exposures that seem to be one."""
-    keys = [(cal.path, cal.keyword("DETECTOR"), group) for cal, group in zip(cals, groups, strict=True)]
-    repeated = [f"{text}; they count as one exposure" for text in associations.list_repeated(keys)]
-    return [*io_cal.list_flagged(cals), *repeated]
-
-
 def place_images(
     association: Association,
     cals: Sequence[CalFile],
@@ -158,7 +71,7 @@ def place_images(
 ) -> tuple[list[Image], Grid]:
     """The output grid, and each image with its pixel map and window on it."""
     order = list(dict.fromkeys(group_names))
-    geometries = [read_geometry(cal) for cal in cals]
+    geometries = follow_target(cals, [read_geometry(cal) for cal in cals], talker, align=p.moving_target == "auto")
     grid = make_output_grid(cals[0], geometries[0], _read_regions(cals, geometries, talker))
     images = []
     for number, (cal, geometry, member) in enumerate(zip(cals, geometries, association.members, strict=True)):

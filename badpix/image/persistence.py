@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.members import Image, Talker
+from badpix.image.inputs import Talker
+from badpix.image.members import Image
 from badpix.image.pixel_map import map_points
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from badpix.image import audit as image_audit
-from badpix.image.members import Talker
+from badpix.image.inputs import Talker
 from badpix.image.search import Found
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile

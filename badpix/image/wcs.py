@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,8 @@ class Geometry:
     invert: Callable[[float, float], tuple[float, float]]
     bounds: Bounds | None
     kind: str  # "GWCS" or "FITS"
+    follows: bool = False  # ends in the frame of a moving target
+    shift: tuple[float, float] = (0.0, 0.0)  # RA, Dec, degrees: what was added to follow one
 
 
 def read_geometry(cal: CalFile) -> Geometry:
@@ -94,9 +96,10 @@ def read_geometry(cal: CalFile) -> Geometry:
     if content is None:
         return _from_header(cal)
     try:
-        return _from_chain(read_chain(content))
+        geometry = _from_chain(read_chain(content))
     except (Unknown, ValueError, YAMLError):
-        return _from_gwcs(cal)
+        geometry = _from_gwcs(cal)
+    return replace(geometry, follows=b"name: moving_target" in content)
 
 
 def _from_chain(chain: Chain) -> Geometry:
@@ -155,7 +158,7 @@ def measure_region(cal: CalFile, geometry: Geometry) -> tuple[NDArray, bool]:
     text = header.get("S_REGION")
     if text:
         try:
-            return parse_region(str(text)), True
+            return parse_region(str(text)) + np.array(geometry.shift), True
         except DataError as error:
             raise DataError(f"{cal.path}: SCI: {error}") from None
     x0, x1, y0, y1 = inner_span(cal.shape, geometry.bounds)

@@ -77,6 +77,12 @@ class ModelSettings(Settings):
     reference: Literal["others", "all"] = param(
         "others", "Compare an exposure with the median of the other groups, or of all.", documented="all"
     )
+    moving_target: Literal["auto", "never"] = param(
+        "auto",
+        "Align exposures that followed a moving target (TARGTYPE, MT_RA, MT_DEC) on it, as the pipeline's step "
+        "assign_mtwcs does before this one.",
+        documented="never",
+    )
     reference_noise: float | None = param(
         2.0,
         "A group whose median ERR exceeds this many times the median over the groups is no reference for the "
@@ -175,6 +181,14 @@ class AuditSettings(Settings):
         10.0, "Sources of the median image above this many times its noise are audited.", unit="sigma", low=1.0
     )
     audit_loss: float = param(0.01, "Loss of flux above which a source is listed.", low=0.0, high=1.0)
+    max_flagged: float = param(
+        5.0,
+        "Stop with exit status 3, and write nothing, if more of the usable pixels of an exposure became unusable.",
+        unit="percent",
+        low=0.0,
+        high=100.0,
+        documented=100.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
