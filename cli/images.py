@@ -113,6 +113,16 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
             f"{row['input']}: noise factors {row['noise_factors']}, residual sky {row['residual_sky']:.3g}, "
             f"kernel {'learned, shift ' + str(row['kernel_shift']) if row['sharpened'] else 'not learned'}"
         )
+    transients = summary.get("transients", [])
+    talk.table(
+        f"Transients and moving objects ({len(transients)}, first {min(len(transients), AUDIT_ROWS)})",
+        ["kind", "RA", "Dec", "flux in 5x5", "peak, sigma", "arcsec/h", "exposures"],
+        [
+            (r["kind"], f"{r['ra']:.6f}", f"{r['dec']:.6f}", f"{r['flux']:.4g}", r["snr"],
+             r.get("arcsec_per_hour", ""), " ".join(root_name(d["exposure"]) for d in r["detections"]))
+            for r in transients[:AUDIT_ROWS]
+        ],
+    )  # fmt: skip
     audit = sorted(summary.get("audit", []), key=lambda row: (row["verdict"] == "hit", -row["lost"]))
     talk.table(
         f"Sources that lost flux to flags ({len(audit)}, first {min(len(audit), AUDIT_ROWS)})",

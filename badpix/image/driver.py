@@ -1,6 +1,7 @@
 """Outliers in dithered images: from `_cal` files to flagged `_crf` copies, one exposure at a time.
 
-1. Members that fit, moving targets aligned. Groups: all detectors of one exposure. One output grid for all of them; a pixel map for each image.
+1. Members that fit; moving targets are aligned. Groups: all detectors of one exposure. One output grid for all of
+   them; a pixel map for each image.
 2. Sky: keywords, or levels matched between overlapping images (``sky_match``).
 3. Mosaic: each group is drizzled onto its part of the grid; pixels of low weight become NaN; the mosaic goes to a
    private directory beside the outputs.
@@ -12,7 +13,8 @@
 8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
 11. Single coverage: where no other exposure looked, the sharpness of the stars that several exposures see decides.
 12. Audit: the sources that lost flux to flags.
-13. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
+13. Transients and moving objects: listed, spared on request.
+14. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
 
 Steps 5 to 10 are those of :mod:`badpix.image.search`; docs/outlier-image.md has the same numbers.
 Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures.
@@ -38,6 +40,7 @@ from badpix.image.alignment import find_misplaced
 from badpix.image.decide import find_unresampled
 from badpix.image.grid import Window, grid_to_sky
 from badpix.image.inputs import SILENT, Talker, leave_out, list_remarks, name_groups, read_members
+from badpix.image.listing import list_transients
 from badpix.image.members import (
     BASE_MEMORY,
     Image,
@@ -51,6 +54,7 @@ from badpix.image.members import (
 )
 from badpix.image.moving import is_moving
 from badpix.image.persistence import find_persistent
+from badpix.image.protect import place_on_grid, read_places
 from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
     Found,
@@ -281,10 +285,13 @@ def _search_resampled(
     deep = [g for g in range(len(windows)) if g not in shallow]
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p.reference == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
-    plan = replace(plan, pair_sigma=pair_sigma, angles=turned, sources=sources)
+    places = place_on_grid(read_places(p.protect), grid) if p.protect else plan.protected
+    plan = replace(plan, protected=places, pair_sigma=pair_sigma, angles=turned, sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p, grid.cdelt * 3600)
+    transients = list_transients(images, found, grid, shelf, keep=p.keep_transients)
     facts = {
+        "transients": transients,
         "grid": {"shape": list(grid.shape), "scale_arcsec": grid.cdelt * 3600, "crval": list(grid.crval)},
         "map_error_pixels": max((i.pixel_map.error for i in images if i.pixel_map), default=0.0),
         "weight_limits": limits,

@@ -32,7 +32,8 @@ from badpix.image.noise import (
     replace_bad_error,
 )
 from badpix.image.persistence import Places, detector_key
-from badpix.image.pixel_map import evaluate_map
+from badpix.image.pixel_map import evaluate_map, invert_map
+from badpix.image.protect import find_protected
 from badpix.image.reference import blot_bands, build_reference
 from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
@@ -44,6 +45,7 @@ from badpix.image.single import (
     sharpness_limit,
 )
 from badpix.image.stack import Shelf, mosaic_name, read_window
+from badpix.image.transients import Detection, find_transients
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
@@ -67,6 +69,7 @@ class Plan:
     sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
     persistent: Places = field(default_factory=dict)  # hot pixels of each detector
+    protected: NDArray = field(default_factory=lambda: np.empty((0, 3)))  # grid x, y and radius
 
 
 @dataclass
@@ -85,6 +88,7 @@ class Found:
     losses: list[image_audit.Loss] = field(default_factory=list)
     sources: int = 0
     cutouts: list[image_products.Cutout] = field(default_factory=list)
+    transients: list[Detection] = field(default_factory=list)
 
 
 # --- drizzle ----------------------------------------------------------------------------------------------
@@ -244,6 +248,12 @@ def _search_closely(
     flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, slack, found)
     if plan.persistent:
         flagged |= _flag_persistent(plan, image, flagged, good, found)
+    if p.transient_snr:
+        found.transients = _find_transients(plan, image, residual, noise, flagged, model)
+    if len(plan.protected) and image.pixel_map is not None:
+        spared = flagged & find_protected(plan.protected, image.pixel_map)
+        found.counts["protected"] = int(np.count_nonzero(spared))
+        flagged &= ~spared
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
@@ -255,6 +265,25 @@ def _search_closely(
     found.counts["flagged"] = int(np.count_nonzero(flagged))
     found.counts["single_coverage_pixels"] = int(np.count_nonzero((others == 0) & good))
     return flagged, found
+
+
+def _find_transients(
+    plan: Plan, image: Image, residual: NDArray, noise: NDArray, flagged: NDArray, model: NDArray
+) -> list[Detection]:
+    """The star-shaped residuals of an exposure."""
+    assert image.pixel_map is not None
+    x, y = invert_map(image.pixel_map, *plan.sources.T) if len(plan.sources) else np.empty((2, 0))
+    seen = np.isfinite(x) & np.isfinite(y)
+    stars = np.rint(y[seen]).astype(np.intp), np.rint(x[seen]).astype(np.intp)
+    width = expected_width(filter_names(image.cal), plan.grid.cdelt * 3600)
+    return find_transients(
+        image.number, residual, noise, flagged, model, stars, snr=plan.p.transient_snr, width=width
+    )
+
+
+def filter_names(cal: CalFile) -> list[str]:
+    """FILTER and PUPIL."""
+    return [str(cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
 
 
 def _flag_persistent(plan: Plan, image: Image, flagged: NDArray, good: NDArray, found: Found) -> NDArray:
@@ -349,8 +378,8 @@ def decide_single_coverage(
     if p.single_coverage != "sharpness":
         return None
     stars = [f.sharpness.stars for f in found if f.sharpness is not None]
-    names = [str(images[0].cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
-    limit = sharpness_limit(np.concatenate(stars), expected_width(names, scale)) if stars else None
+    width = expected_width(filter_names(images[0].cal), scale)
+    limit = sharpness_limit(np.concatenate(stars), width) if stars else None
     for image, item in zip(images, found, strict=True):
         item.counts["single_coverage"] = 0
         if limit is None or item.sharpness is None:

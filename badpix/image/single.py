@@ -141,11 +141,11 @@ def _sharpness_at(sci: NDArray, ys: NDArray, xs: NDArray) -> tuple[NDArray, NDAr
         near = gather(sci, ys[part], xs[part], 1) - level
         v[part] = near[4]
         with np.errstate(invalid="ignore", divide="ignore"):
-            t[part] = np.minimum(1, 1 - _light_beside(near) / (6 * near[4]))
+            t[part] = np.minimum(1, 1 - light_beside(near) / (6 * near[4]))
     return v, t, scatter
 
 
-def _light_beside(near: NDArray) -> NDArray:
+def light_beside(near: NDArray) -> NDArray:
     """Sum of the neighbors without the brightest two across from each other; ``near`` is [9, pixel]."""
     ring = near[list(_RING)]
     most = np.full(near.shape[1], -np.inf, near.dtype)

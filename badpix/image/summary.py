@@ -53,6 +53,7 @@ def summarise(
             ra, dec = facts["source_positions"][row.source]
             audit.append({"exposure": cal.path.name, "ra": ra, "dec": dec, **row._asdict(), "verdict": verdict})
     facts.pop("source_positions", None)
+    _tell_transients(facts.get("transients", []), p, talker)
     _warn(found, cals, audit, exposures, p, talker)
     return {
         "search": p.test if p.resample_data else "documented, not resampled",
@@ -113,3 +114,15 @@ def _tell_single_coverage(exposures: Sequence[dict[str, Any]], p: ImageSettings,
         done = f"only what is sharper than a star is found there ({number:,} pixels)"
     text = f"{share:.1%} of the pixels were seen by one group alone: {done}"
     (talker.note if share > SINGLE_SHARE else talker.say)(text)
+
+
+def _tell_transients(rows: Sequence[dict[str, Any]], p: ImageSettings, talker: Talker) -> None:
+    """That star-shaped objects in a minority of the exposures were flagged, or kept."""
+    if not rows:
+        return
+    moving = sum(row["kind"] == "moving" for row in rows)
+    done = "kept" if p.keep_transients else "flagged (--keep-transients spares them)"
+    talker.note(
+        f"{len(rows)} star-shaped objects above {p.transient_snr:g} sigma in a minority of the exposures, "
+        f"{moving} of them moving: {done}"
+    )

@@ -7,7 +7,7 @@ changes nothing."""
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from badpix.settings.param import Settings, param
+from badpix.settings.param import FileName, Settings, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,18 @@ class SourceSettings(Settings):
     )
     trail_snr: float = param(
         8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma", low=0.0, documented=0.0
+    )
+    transient_snr: float = param(
+        20.0,
+        "Star-shaped differences above this limit in a minority of the exposures are listed as transients or moving "
+        "objects; 0 = not looked for.",
+        unit="sigma",
+        low=0.0,
+        documented=0.0,
+    )
+    keep_transients: bool = param(False, "Take the flags on listed transients and moving objects back.")
+    protect: FileName | None = param(
+        None, "Catalog (RA, Dec in degrees, radius in arcsec) or DS9 regions of places that are not flagged."
     )
     single_coverage: Literal["sharpness", "none"] = param(
         "sharpness", "Test where no other exposure looked: sharper than any star, or none.", documented="none"

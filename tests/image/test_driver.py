@@ -346,19 +346,19 @@ def test_no_star_is_sharper_than_expected_of_its_width(width):
         j, i = rng.uniform(-0.5, 0.5, 2) if k else (0, 0)
         star = np.exp(-((y - j) ** 2 + (x - i) ** 2) / (2 * sigma**2)).reshape(9, 10, 9, 10).mean(axis=(1, 3))
         near[:, k] = star[3:6, 3:6].ravel()
-    sharpness = 1 - single._light_beside(near) / (6 * near[4])
+    sharpness = 1 - single.light_beside(near) / (6 * near[4])
     assert sharpness.max() <= single.expected_sharpness(width) + 0.01
     assert sharpness[0] == pytest.approx(single.expected_sharpness(width), abs=0.01)
 
 
-def test_light_beside_leaves_out_a_track_and_nothing_else():
+def testlight_beside_leaves_out_a_track_and_nothing_else():
     near = np.zeros((9, 4), np.float32)
     near[4] = 100
     near[[3, 5], 0] = 100  # straight
     near[[3, 2], 1] = 100  # bent
     near[[1, 3], 2] = 100  # round a corner: half of it stays
     near[[0, 1, 2, 3, 5, 6, 7, 8], 3] = 50  # a wide star
-    assert single._light_beside(near).tolist() == [0, 0, 100, 300]
+    assert single.light_beside(near).tolist() == [0, 0, 100, 300]
 
 
 def test_the_width_of_the_psf_comes_from_the_shortest_wavelength_of_the_filters():
@@ -436,7 +436,7 @@ def test_sources_are_the_peaks_that_photutils_finds():
         np.float32
     )  # some beside each other, some equal, some on the edge
     image[rng.random(image.shape) < 0.01] = np.nan
-    x, y, height = image_audit._find_peaks(image, 6.0)
+    x, y, height = image_audit.find_peaks(image, 6.0)
     assert len(x) > 150
     limit = np.full(image.shape, np.inf, np.float32)
     for tile in ((slice(i, i + 256), slice(j, j + 256)) for i in (0, 256) for j in (0, 256)):

@@ -1,0 +1,233 @@
+"""What shines in a minority of the exposures and has the shape of a star: a transient or a moving object, not a hit.
+
+1. Candidates: flagged bright pixels of an exposure with z > ``transient_snr`` and the largest residual of their 5x5.
+2. Likeness: the largest cosine between the 5x5 of residuals around a candidate and those of the stars in the model
+   of the same exposure, which have all sub-pixel phases; with fewer than 15 stars, Gaussians of 0.6 to 1.2 times the
+   width that diffraction allows. A candidate is star-shaped above 0.95, if it is less like a single pixel and has
+   light off any track beside its peak, 0.4 of the star's (:func:`find_transients`).
+3. Linked: detections within 1.5 grid pixels of each other are one transient. Of the rest, three or more in different
+   exposures that lie on a line at constant speed, with fluxes within a factor of two, are a moving object
+   (:func:`link_detections`).
+4. Listed, and with ``keep_transients`` spared: the flags that hang together with it, in every exposure
+   (:func:`spare_region`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.image.single import light_beside
+from badpix.numerics.neighbors import gather, grow, locate
+
+LIKE = 0.95  # cosine
+SURROUNDED = 0.4  # of a star's light beside its peak
+MIN_STARS = 15
+STAR_SIGMA = 50.0  # peak of a star that shows what stars look like
+MAX_STARS = 400
+TOGETHER = 1.5  # grid pixels
+ON_TRACK = 2.0
+FLUX_RATIO = 2.0
+MOST = 300  # detections that are linked
+REACH = 25  # pixels around a transient in which its flags may lie
+_PHASES = np.linspace(-0.5, 0.5, 6)
+
+
+class Detection(NamedTuple):
+    """A star-shaped residual in one exposure."""
+
+    exposure: int
+    x: float  # of the exposure, pixels from 0
+    y: float
+    flux: float  # residual in 5x5
+    snr: float  # of the brightest pixel
+    likeness: float
+
+
+class Linked(NamedTuple):
+    """Detections of one object, as indices, and its motion, grid pixels a day (0 where it stays)."""
+
+    members: tuple[int, ...]
+    motion: tuple[float, float]
+
+
+def find_transients(
+    number: int,
+    residual: NDArray,
+    noise: NDArray,
+    flagged: NDArray,
+    model: NDArray,
+    stars: tuple[NDArray, NDArray],
+    *,
+    snr: float,
+    width: float,
+) -> list[Detection]:
+    """The star-shaped residuals among the flagged pixels of an exposure.
+
+    Parameters
+    ----------
+    number : int
+        Of the exposure.
+    residual, noise, model : float32 (ny, nx)
+        r, st and the sharpened model.
+    flagged : bool (ny, nx)
+    stars : (rows, columns)
+        Sources of the model.
+    snr : float
+        Of the brightest pixel.
+    width : float
+        FWHM that diffraction allows, pixels.
+    """
+    with np.errstate(invalid="ignore"):
+        ys, xs = locate(flagged & (residual > np.float32(snr) * noise))
+    if not len(ys):
+        return []
+    stamps = gather(residual, ys, xs, 2)
+    peak = (np.fmax.reduce(stamps, axis=0) <= stamps[12]) & (np.isfinite(stamps).sum(axis=0) >= 20)
+    ys, xs, stamps = ys[peak], xs[peak], np.nan_to_num(stamps[:, peak])
+    if not len(ys):
+        return []
+    likeness, surrounded = measure_likeness(stamps, make_library(model, noise, *stars, width=width))
+    lone = stamps[12] / np.linalg.norm(stamps, axis=0)  # cosine with a single pixel
+    sums = stamps.sum(axis=0)
+    dy, dx = (np.mgrid[-1:2, -1:2]).reshape(2, 9)
+    near = np.maximum(stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1), 0)
+    cx, cy = (d @ near / near.sum(axis=0) for d in (dx, dy))
+    return [
+        Detection(number, float(xs[i] + cx[i]), float(ys[i] + cy[i]), float(sums[i]),
+                  float(residual[ys[i], xs[i]] / noise[ys[i], xs[i]]), float(likeness[i]))
+        for i in np.flatnonzero(surrounded & (likeness > LIKE) & (likeness > lone))
+    ]  # fmt: skip
+
+
+def make_library(model: NDArray, noise: NDArray, ys: NDArray, xs: NDArray, *, width: float) -> NDArray:
+    """Normalized 5x5 stamps of stars, [star, 25]."""
+    ys, xs = ys[:MAX_STARS], xs[:MAX_STARS]
+    stamps = gather(model, ys, xs, 2)
+    floor = np.nanmedian(model[::5, ::5]) if np.isfinite(model[::5, ::5]).any() else 0.0
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(stamps).all(axis=0) & (stamps[12] - floor > STAR_SIGMA * noise[ys, xs])
+        good &= stamps[12] >= stamps.max(axis=0, initial=-np.inf)
+    library = (stamps[:, good] - floor).T.astype(float)
+    if len(library) < MIN_STARS:
+        library = _gaussians(width)
+    out: NDArray = library / np.linalg.norm(library, axis=1, keepdims=True)
+    return out
+
+
+def _gaussians(width: float) -> NDArray:
+    """Stars at many phases, about as wide as diffraction allows; integrated over pixels, [star, 25]."""
+    fine = (np.arange(50) + 0.5) / 10 - 2.5
+    stamps = []
+    for factor in (0.6, 0.8, 1.0, 1.2):
+        s = factor * width / 2.3548
+        lines = [np.exp(-((fine - p) ** 2) / (2 * s * s)).reshape(5, 10).mean(axis=1) for p in _PHASES]
+        stamps += [np.outer(a, b).ravel() for a in lines for b in lines]
+    return np.array(stamps)
+
+
+def measure_likeness(stamps: NDArray, library: NDArray) -> tuple[NDArray, NDArray]:
+    """The largest cosine of each stamp [25, n] with a star of the library [star, 25], and whether it has enough light
+    beside its peak, off any track, for that star."""
+    unit = stamps / np.maximum(np.linalg.norm(stamps, axis=0), 1e-30)
+    cosines = library @ unit
+    best = cosines.argmax(axis=0)
+    surrounded: NDArray = _share_beside(unit) > SURROUNDED * _share_beside(library[best].T)
+    return cosines.max(axis=0), surrounded
+
+
+def _share_beside(stamps: NDArray) -> NDArray:
+    """Light beside the peak, off any track, over the peak."""
+    near = stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1)
+    out: NDArray = light_beside(near) / np.maximum(near[4], 1e-30)
+    return out
+
+
+# --- linking ----------------------------------------------------------------------------------------------
+
+
+def link_detections(positions: NDArray, fluxes: NDArray, exposures: Sequence[int], times: NDArray) -> list[Linked]:
+    """Objects among the detections of all exposures, the most often seen first.
+
+    Parameters
+    ----------
+    positions : float (n, 2)
+        On the grid, pixels.
+    fluxes : float (n,)
+    exposures : sequence of int
+        Of each detection.
+    times : float (n,)
+        Days.
+    """
+    free = list(range(min(len(positions), MOST)))
+    found: list[Linked] = []
+    while free:
+        first, *others = free
+        same = [k for k in others if np.hypot(*(positions[k] - positions[first])) <= TOGETHER]
+        members = (first, *_once(same, exposures, {exposures[first]}))
+        found.append(Linked(members, (0.0, 0.0)))
+        free = [k for k in free if k not in members]
+    single = [item.members[0] for item in found if len(item.members) == 1]
+    tracks = _find_tracks(single, positions, fluxes, exposures, times)
+    moving = {k for track in tracks for k in track.members}
+    found = [item for item in found if not (len(item.members) == 1 and item.members[0] in moving)]
+    return sorted([*tracks, *found], key=lambda item: -len(item.members))
+
+
+def _once(candidates: Sequence[int], exposures: Sequence[int], seen: set[int]) -> list[int]:
+    """At most one detection of each exposure."""
+    kept = []
+    for k in candidates:
+        if exposures[k] not in seen:
+            seen.add(exposures[k])
+            kept.append(k)
+    return kept
+
+
+def _find_tracks(
+    free: list[int], positions: NDArray, fluxes: NDArray, exposures: Sequence[int], times: NDArray
+) -> list[Linked]:
+    """Motions at constant speed through three or more detections, the longest first."""
+    tracks: list[Linked] = []
+    options = []
+    for a, b in combinations(free, 2):
+        if exposures[a] == exposures[b] or times[a] == times[b] or not _alike(fluxes[a], fluxes[b]):
+            continue
+        speed = (positions[b] - positions[a]) / (times[b] - times[a])
+        on = []
+        for k in free:
+            off = float(np.hypot(*(positions[a] + speed * (times[k] - times[a]) - positions[k])))
+            if off <= ON_TRACK and _alike(fluxes[k], fluxes[a]):
+                on.append((off, k))
+        members = _once([k for _, k in sorted(on)], exposures, set())
+        if len(members) >= 3:
+            options.append(Linked(tuple(sorted(members)), (float(speed[0]), float(speed[1]))))
+    for option in sorted(options, key=lambda option: -len(option.members)):
+        if not any(set(option.members) & set(track.members) for track in tracks):
+            tracks.append(option)
+    return tracks
+
+
+def _alike(a: float, b: float) -> bool:
+    return max(a, b) <= FLUX_RATIO * min(a, b)
+
+
+def spare_region(flagged: NDArray, x: float, y: float) -> NDArray:
+    """The flags (bool) that hang together, with gaps of a pixel, around a position of an exposure."""
+    from scipy.ndimage import label
+
+    out = np.zeros_like(flagged)
+    j, i = round(y), round(x)
+    rows, columns = (slice(max(0, v - REACH), max(0, v + REACH + 1)) for v in (j, i))
+    part = flagged[rows, columns]
+    if not part.any():
+        return out
+    names, _ = label(grow(part), structure=np.ones((3, 3)))
+    top, left = j - rows.start, i - columns.start
+    core = names[max(0, top - 1) : top + 2, max(0, left - 1) : left + 2]
+    out[rows, columns] = part & np.isin(names, core[core > 0])
+    return out
