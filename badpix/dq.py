@@ -89,6 +89,6 @@ def suggest(name: str) -> str:
     """What to write instead of the unknown mnemonic ``name``, as the end of an error message."""
     from difflib import get_close_matches
 
-    wanted = name.strip().upper()
+    wanted = name.strip().upper()[:40]
     near = [REPLACED[wanted]] if wanted in REPLACED else get_close_matches(wanted, VALUE, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(VALUE)}"

@@ -38,5 +38,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     known = list(known)
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name[:60], known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,9 @@ def read_text(path: str | Path, what: str, error: type[BadpixError] = DataError,
 
 def read_bytes(path: str | Path, what: str, error: type[BadpixError] = DataError, limit: int = TEXT_LIMIT) -> bytes:
     """The bytes of a small file; errors as :func:`read_text`."""
+    fault = find_fault(path)
+    if fault:
+        raise error(f"{printable(path)}: {what} can't be read: {fault}")
     with os.fdopen(open_regular(path, error), "rb") as stream:
         try:
             content = stream.read(limit + 1)
@@ -177,6 +181,19 @@ def check_tree(tree: Any, path: str | Path, error: type[BadpixError] = DataError
                 "each other?)"
             )
         todo += [(value, depth + 1) for value in inside if isinstance(value, dict | list | tuple)]
+
+
+def whole_number(text: str) -> int:
+    """A number in ASCII digits: no blanks, no underscores, no digits of other scripts.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or has more than 18 digits.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise ValueError(f"found {quote(text)}, expected a whole number")
+    return int(text)
 
 
 # --- 4. quoting ------------------------------------------------------------------------------------------

@@ -53,6 +53,16 @@ def evidence_option(heading: str) -> Callable[[F], F]:
                   help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
 
 
+def ignore_checksum_option(heading: str) -> Callable[[F], F]:
+    """Whether a mask is used that was changed after it was written."""
+    return option(
+        "--ignore-checksum",
+        is_flag=True,
+        heading=heading,
+        help="Use masks whose CHECKSUM or DATASUM is wrong: they were changed after they were written.",
+    )
+
+
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Several options as one decorator, in the order in which help shows them."""
 
@@ -119,7 +129,7 @@ def _plain_switch(arg: str, switches: set[str]) -> str:
 
 def fail(ctx: click.Context, message: str, code: int) -> None:
     """Say what went wrong (in JSON too, if that was asked for), note it in the log file, and end."""
-    talk = ctx.obj if isinstance(ctx.obj, Talk) else Talk(ctx.params)
+    talk = ctx.obj if isinstance(ctx.obj, Talk) else Talk({**ctx.params, "log_file": None})
     talk.error(message)
     if ctx.params.get("as_json"):
         import json

@@ -87,7 +87,7 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
             tick=tick,
             say=talk.note,
             look=_pictures(options["plot"]),
-            detector=tree.get("detector"),
+            detector=options["detector"] or tree.get("detector"),
         )
     report(talk, "badpix darks", product)
 

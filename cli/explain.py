@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import Command, evidence_option, option, talk_options
+from badpix.cli.common import Command, evidence_option, ignore_checksum_option, option, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
          help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
 @option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
+@ignore_checksum_option("Evidence")
 @option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
 @talk_options
 @click.pass_context
@@ -55,7 +56,7 @@ def explain(
     from badpix.review import choose, readings
     from badpix.review import explain as explaining
 
-    found = mask_file.read_mask(mask)
+    found = mask_file.read_mask(mask, check_sums=not options["ignore_checksum"])
     if worst and not flag:
         raise UsageError("--worst needs --flag")
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []

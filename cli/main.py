@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -89,6 +92,15 @@ class LazyGroup(click.Group):
         super().__init__(**options)  # type: ignore[arg-type]
         self.table = table
         self.lazy = {name: entry for rows in table.values() for name, entry in rows.items()}
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run as a program: what libraries warn of is not for its user, who gets our notes (``-W`` shows it)."""
+        if args is None and not sys.warnoptions:
+            import warnings
+
+            warnings.simplefilter("ignore")
+            os.environ["PYTHONWARNINGS"] = "ignore"  # for the processes that it starts
+        return super().main(args, *rest, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of the help."""

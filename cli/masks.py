@@ -41,6 +41,9 @@ evidence_option = option("--evidence/--no-evidence", default=True,
 input_options = stack(
     option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping."),
     option("--plot", metavar="DIR", help="Write pictures into DIR (PNG)."),
+    option(
+        "--detector", metavar="NAME", help="Detector that the files must be of; with --skip-bad others are left out."
+    ),
 )
 
 
@@ -81,11 +84,13 @@ def check_detector(tree: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     from badpix import detectors
     from badpix.errors import DataError
 
-    if tree.get("detector"):
-        try:
-            detectors.get(str(tree["detector"]))
-        except DataError as error:
-            raise UsageError(f"{', '.join(options['params_files'])}: detector: {error}") from None
+    for name, where in ((tree.get("detector"), "detector"), (options.get("detector"), "--detector")):
+        if name:
+            try:
+                detectors.get(str(name))
+            except DataError as error:
+                source = f"{', '.join(options['params_files'])}: {where}" if where == "detector" else where
+                raise UsageError(f"{source}: {error}") from None
 
 
 def report(talk: Talk, command: str, product: Product) -> None:
@@ -167,7 +172,7 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
             memory=memory / options["workers"],
             tick=tick,
             look=_pictures(options["plot"]),
-            detector=tree.get("detector"),
+            detector=options["detector"] or tree.get("detector"),
         )
     report(talk, "badpix flats", product)
 

@@ -40,12 +40,12 @@ members_option = option("--exptype", "exptypes", multiple=True, default=("scienc
 
 def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
     """The association, or the `_cal` files, that a command is called with."""
-    from badpix.io.associations import read_inputs
+    from badpix.io.associations import is_association, read_inputs
     from badpix.io.selection import expand_inputs
 
     if not inputs:
         raise UsageError("no input: name an association (.json) or _cal files")
-    tables = [name for name in inputs if name.lower().endswith(".json")]
+    tables = [name for name in inputs if is_association(name)]
     found = read_inputs(tables or expand_inputs(inputs, ("_cal",)), exptypes)
     if tables and len(inputs) > 1:
         raise UsageError(f"{tables[0]}: an association is the only input of a run; found {len(inputs)} inputs")
@@ -86,7 +86,7 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     if options["report"]:
         from badpix.io.output import check_target
 
-        check_target(options["report"], options["overwrite"])
+        check_target(options["report"], options["overwrite"], [*members.paths, *map(Path, inputs)])
     from badpix.ifu.driver import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from badpix.rebuild.searches import Options
 
 RUN = "Run"
+ENDED = {KeyboardInterrupt: 130, SystemExit: 143}
 
 
 # how it runs, never what it makes
@@ -69,9 +70,16 @@ def rebuild(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
     if options["dry_run"]:
         ctx.exit(max(_preview(talk, found, options["force"]), *(e.exit_code for _, e in failed), 0))
     begun = time.monotonic()
-    _status(talk, options, "RUNNING", {"detectors": len(found)}, None, 0.0)
+    _status(talk, options, "RUNNING", {"detectors": len(found)}, None, 0.0, files)
     at_once = options["at_once"] or (os.cpu_count() or 1 if options["dask"] else options["workers"])
-    outcomes = supervise.run(found, _run_options(options), at_once, lambda name, text: talk.say(f"{name}: {text}"))
+    try:
+        outcomes = supervise.run(
+            found, _run_options(options), at_once, lambda name, text: talk.say(f"{name}: {text}")
+        )
+    except BaseException as error:  # interrupted, asked to end, or a fault of ours: the last word is not RUNNING
+        code = error.exit_code if isinstance(error, BadpixError) else ENDED.get(type(error), 1)
+        _status(talk, options, "FAILED", {"detectors": len(found)}, code, time.monotonic() - begun)
+        raise
     counts = supervise.count(outcomes)
     counts["failed"] += len(failed)
     code = max(supervise.exit_code(outcomes), *(e.exit_code for _, e in failed), 0)
@@ -96,11 +104,19 @@ def _run_options(options: dict[str, Any]) -> Options:
 
 
 def _status(
-    talk: Talk, options: dict[str, Any], word: str, counts: dict[str, int], code: int | None, seconds: float
+    talk: Talk,
+    options: dict[str, Any],
+    word: str,
+    counts: dict[str, int],
+    code: int | None,
+    seconds: float,
+    inputs: tuple[str, ...] = (),
 ) -> None:
+    from badpix.io.output import check_log
     from badpix.rebuild.supervise import write_status
 
     if options["status_file"]:
+        check_log(options["status_file"], "--status-file", inputs)
         try:
             write_status(options["status_file"], word, counts, code, seconds)
         except (OSError, BadpixError) as error:

@@ -25,6 +25,11 @@ class Talk:
     ----------
     options : mapping
         The command's options: ``quiet``, ``verbose``, ``as_json``, ``log_file``.
+
+    Raises
+    ------
+    UsageError
+        If the log file exists and is something else.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -32,6 +37,10 @@ class Talk:
         self.verbose = bool(options.get("verbose"))
         self.as_json = bool(options.get("as_json"))
         self.log_file = options.get("log_file")
+        if self.log_file:
+            from badpix.io.output import check_log
+
+            check_log(self.log_file, "--log-file")
         self.started = time.monotonic()
         self.notes: list[str] = []
 

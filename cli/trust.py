@@ -13,6 +13,7 @@ from badpix.cli.common import (
     Command,
     collect,
     evidence_option,
+    ignore_checksum_option,
     load_files,
     option,
     parameter_options,
@@ -163,6 +164,7 @@ def _print_checked(result: Checked, talk: Talk) -> None:
          help="Write lists and images of what appeared and disappeared into DIR.")  # fmt: skip
 @option("--top", type=click.IntRange(1), default=20, heading="Compare", help="Transitions to show.  [default: 20]")
 @option("--overwrite", is_flag=True, heading="Compare", help="Replace existing outputs.")
+@ignore_checksum_option("Compare")
 @talk_options
 @click.pass_context
 def compare(
@@ -186,7 +188,7 @@ def compare(
     from badpix.review import compare as comparing
     from badpix.review.export_changes import write_comparison, write_history
 
-    found = [mask_file.read_mask(m) for m in masks]
+    found = [mask_file.read_mask(m, check_sums=not options["ignore_checksum"]) for m in masks]
     boxes = comparing.parse_regions(regions, found[0].detector)
     written: list[Path] = []
     if len(found) == 2:
@@ -284,15 +286,17 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
+    from badpix.io.evidence import path_beside
     from badpix.io.output import check_target
     from badpix.io.selection import expand_inputs
     from badpix.review import check as checking
     from badpix.review import report as reporting
 
-    target = check_target(output, overwrite)
+    given = [mask, evidence_file or path_beside(mask), *([against] if against else []), *([limits] if limits else [])]
+    files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
+    target = check_target(output, overwrite, [*given, *files])
     p, own = _limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
     p = checking.limits_for(_detector_of(Path(mask)), own, p, limits or "defaults")
-    files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
     size = reporting.write_report(
         mask, target, p, against=against, evidence=evidence_file, ramps=files, overwrite=overwrite, say=talk.note
     )
@@ -311,6 +315,7 @@ def report(
          help="Only these flags; may be repeated.  [default: all; DO_NOT_USE for fits]")  # fmt: skip
 @option("--one-based", is_flag=True, heading="Export", help="Count x and y of list and csv from 1.")
 @option("--overwrite", is_flag=True, heading="Export", help="Replace an existing file.")
+@ignore_checksum_option("Export")
 @talk_options
 @click.pass_context
 def export(
@@ -333,7 +338,7 @@ def export(
     from badpix.review.readings import open_evidence
 
     kind = exporting.choose_format(output, form)
-    found = mask_file.read_mask(mask)
+    found = mask_file.read_mask(mask, check_sums=not options["ignore_checksum"])
     with open_evidence(found) as (numbers, _):
         n = exporting.write(
             found, output, kind, flags=flags, evidence=numbers, one_based=one_based, overwrite=overwrite

@@ -6,7 +6,6 @@ measured again without it, so that the result is the one that it would have been
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -21,18 +20,16 @@ from badpix.darks import search as darks_search
 from badpix.darks.inputs import DarkSet
 from badpix.errors import DataError
 from badpix.io import exposure as exposures
+from badpix.io import selection
 from badpix.io.evidence import Detection
 from badpix.io.fits import open_fits
-from badpix.io.provenance import Input, hash_inputs
+from badpix.io.provenance import hashing
 from badpix.io.tasks import Progress, silent
 from badpix.mask import combine, product
 from badpix.mask import header as mask_header
 from badpix.mask.header import Provenance
 from badpix.settings.darks import DarkSettings
 from badpix.settings.reference import ReferenceSettings
-
-HASHED = 256 << 20  # bytes up to which a file is hashed as a whole
-SAMPLES, SAMPLE = 64, 1 << 16  # of larger ones: blocks, and their size
 
 
 def build_darks(
@@ -51,6 +48,7 @@ def build_darks(
     say: Callable[[str], None] = lambda message: None,
     look: Callable[[Detection, DarkSet, NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
+    most_left_out: float = selection.MOST_LEFT_OUT,
 ) -> product.Product:
     """A MASK from darks: see :mod:`badpix.darks.search`.
 
@@ -72,18 +70,37 @@ def build_darks(
         Called with detection, darks and mask before anything is written (pictures).
     detector : str, optional
         The detector that the files must be of.
+    most_left_out : float
+        With ``skip_bad``: part of the exposures that may be left out.
     """
     with exposures.unpacking() as workdir:
         opened = dark_inputs.open_darks(
-            rates, named or {}, need_uncal=partial(darks_search.needs_uncal, p), skip_bad=skip_bad, workdir=workdir
+            rates,
+            named or {},
+            need_uncal=partial(darks_search.needs_uncal, p),
+            skip_bad=skip_bad,
+            workdir=workdir,
+            detector=detector,
+            most_left_out=most_left_out,
         )
         product.check_detector(opened.first.path, opened.detector, detector)
         given = [*rates, *list_files(opened, p), *(file for files in (named or {}).values() for file in files)]
         path = product.claim_output(target, opened.first.header, given, overwrite, with_evidence)
         check_header(opened, texts)
         bias = read_bias(p.bias_map, opened)
-        found = _search(opened, p, skip_bad, executor=executor, memory=memory, tick=tick, say=say, bias=bias,
-                        with_evidence=with_evidence or look is not None)  # fmt: skip
+        with hashing(list_files(opened, p)) as hashes:
+            found = _search(
+                opened,
+                p,
+                skip_bad,
+                executor=executor,
+                memory=memory,
+                tick=tick,
+                say=say,
+                bias=bias,
+                with_evidence=with_evidence or look is not None,
+            )
+            inputs = hashes(list_files(opened, p))
         reference = opened.reference_pixels()
         image = combine.combine(
             found.maps, flag_values=p.flag_values, do_not_use=set(p.dark_do_not_use), reference=reference
@@ -95,7 +112,7 @@ def build_darks(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} darks of {opened.integrations} "
         f"integrations: {', '.join(found.maps)}.",
         [p],
-        hash_files(opened, p),
+        inputs,
         opened.rejected,
         found.notes,
     )
@@ -155,22 +172,3 @@ def list_files(opened: DarkSet, p: DarkSettings) -> list[Path]:
     """All files of the darks, and the bias map."""
     paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
     return [*paths, *([Path(p.bias_map)] if p.bias_map else [])]
-
-
-def hash_files(opened: DarkSet, p: DarkSettings) -> list[Input]:
-    """All input files with their sha256; of files above 256 MB that of samples, marked as such."""
-    paths = list_files(opened, p)
-    small = [q for q in paths if q.stat().st_size <= HASHED]
-    whole = dict(zip(small, hash_inputs(small), strict=True))
-    return [whole.get(q) or Input(q, hash_samples(q), q.stat().st_size) for q in paths]
-
-
-def hash_samples(path: Path) -> str:
-    """``sampled:`` and the sha256 of 64 evenly spaced blocks of 64 kB: tens of gigabytes are not read twice."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for k in range(SAMPLES):
-            stream.seek(k * (size - SAMPLE) // (SAMPLES - 1))
-            digest.update(stream.read(SAMPLE))
-    return "sampled:" + digest.hexdigest()

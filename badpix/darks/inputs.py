@@ -141,6 +141,8 @@ def open_darks(
     need_uncal: Callable[[str], bool] = lambda instrument: False,
     skip_bad: bool = False,
     workdir: Path | None = None,
+    detector: str | None = None,
+    most_left_out: float = selection.MOST_LEFT_OUT,
 ) -> DarkSet:
     """Open, pair and check the files of all darks.
 
@@ -170,7 +172,9 @@ def open_darks(
         try:
             files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
             _check_exposure(files)
-            if found.files:
+            if detector and files.rate.detector != detectors.get(detector):
+                raise DataError(f"{rate}: DETECTOR = {files.rate.detector.name!r}, expected {detector!r}")
+            if found.files and not skip_bad:
                 selection.check_same([found.first, files.rate], SAME_SET)
             found.files.append(files)
         except DataError as error:
@@ -179,7 +183,18 @@ def open_darks(
             found.rejected.append((rate, str(error)))
     if not found.files:
         raise DataError(f"{rates[0]}: none of the {len(rates)} darks can be used: {found.rejected[0][1]}")
-    return found
+    return _keep_set(found, most_left_out) if skip_bad else found
+
+
+def _keep_set(found: DarkSet, most: float) -> DarkSet:
+    """The darks of the set that most of them agree on; the others join those that were rejected."""
+    reasons = selection.keep_largest_set([f.rate for f in found.files], SAME_SET, most)
+    pairs = list(zip(found.files, reasons, strict=True))
+    left = sorted([*found.rejected, *((files.rate.path, why) for files, why in pairs if why)])
+    kept = [files for files, why in pairs if not why]
+    if left:
+        selection.check_left_out(len(left), len(kept) + len(left), f"{left[0][0]}: {left[0][1]}", most)
+    return DarkSet(kept, left)
 
 
 def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | None]:

@@ -18,7 +18,7 @@ from badpix.io import exposure as exposures
 from badpix.io import selection
 from badpix.io.evidence import Detection
 from badpix.io.exposure import Exposure
-from badpix.io.provenance import hash_inputs
+from badpix.io.provenance import hashing
 from badpix.io.tasks import Progress, silent
 from badpix.mask import combine
 from badpix.mask.header import Provenance
@@ -43,6 +43,7 @@ def build_flats(
     tick: Progress = silent,
     look: Callable[[Detection, Sequence[Exposure], NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
+    most_left_out: float = selection.MOST_LEFT_OUT,
 ) -> Product:
     """A MASK from flats: see :mod:`badpix.flats.search`.
 
@@ -62,20 +63,26 @@ def build_flats(
         Called with the detection and the mask before anything is written (pictures).
     detector : str, optional
         The detector that the files must be of.
+    most_left_out : float
+        With ``skip_bad``: part of the files that may be left out.
     """
     if p.ipc_correction == "given" and p.ipc_coupling is None:
         raise UsageError("flats.ipc_coupling: found none, but ipc_correction is 'given'; expected a number")
     with exposures.unpacking() as workdir:
-        used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad)
+        used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad, detector, most_left_out)
         raws = _open_uncals(used, uncals, p, workdir) if p.run_dead_flux_check else []
         check_detector(used[0].path, used[0].detector, detector)
-        path = claim_output(target, used[0].header, [*rates, *uncals], overwrite, with_evidence)
         manual = find_manual_file(p.manual_flag_file, used[0])
+        inputs_given = [*rates, *uncals, *([manual] if manual else [])]
+        path = claim_output(target, used[0].header, inputs_given, overwrite, with_evidence)
         rows = read_manual_file(manual, used[0])
         reference = exposures.read_reference_pixels(used[0])
-        found = flats_search.search(
-            used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
-        )
+        files = [e.path for e in (*used, *raws)] + ([manual] if manual else [])
+        with hashing(files) as hashes:
+            found = flats_search.search(
+                used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
+            )
+            inputs = hashes(files)
     counts = judged.count_states(found.evidence.images["flat_state"])
     check_judged(counts, p, flats_search.choose_mode(used[0], p).min_judged)
     listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
@@ -87,7 +94,6 @@ def build_flats(
         look(found, used, image)
     if not with_evidence:
         found.evidence.images.clear()
-    inputs = hash_inputs([e.path for e in (*used, *raws)] + ([manual] if manual else []))
     about = Provenance(
         f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} flat-field exposures: "
         "DEAD, LOW_QE, OPEN, ADJ_OPEN.",

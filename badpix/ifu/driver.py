@@ -99,10 +99,8 @@ def flag_association(
         products = {}
         if p.save_intermediate_results and len(exposures) >= 2:
             products = {d: directory / ifu_products.name(association, d) for d in groups}
-        for exposure in exposures:
-            flagged_copy.check_not_input(targets[exposure.cal.path], exposure.cal)
         for path in (*targets.values(), *products.values()):
-            check_target(path, overwrite)
+            check_target(path, overwrite, association.paths)
 
         found = []
         if len(exposures) < 2:

@@ -159,9 +159,8 @@ def _flag(
 ) -> tuple[list[Path], dict[str, Any]]:
     """The search of members that have been opened."""
     targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals]
-    for cal, target in zip(cals, targets, strict=True):
-        flagged_copy.check_not_input(target, cal)
-        check_target(target, overwrite)
+    for target in targets:
+        check_target(target, overwrite, association.paths)
     groups = name_groups(association, cals)
     for remark in list_remarks(cals, groups):
         talker.note(remark)

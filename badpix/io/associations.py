@@ -1,8 +1,9 @@
 """What an outlier command works on: the members of an association, or a list of `_cal` files.
 
-1. An association is the pipeline's JSON: ``products[0].members``, in their order, each with ``expname`` (relative
-   to the association's folder) and ``exptype``. Only ``science`` members are used unless others are asked for:
-   the stage-3 pipelines drop the background members before the outlier step. Further products are left out, too.
+1. An association is the pipeline's JSON (or YAML), whatever its name: ``products[0].members``, in their order, each
+   with ``expname`` (relative to the association's folder) and ``exptype``. Only ``science`` members are used unless
+   others are asked for: the stage-3 pipelines drop the background members before the outlier step. Further products
+   are left out, too.
 2. A list of files has no association ID, pool or table; every file is a science member, in the order given.
 3. Output names follow the pipeline: the root of the file name without its product suffix, the association ID if
    there is one, the new suffix.
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from badpix.errors import DataError, UsageError
+from badpix.io.output import plain_word
+from badpix.io.selection import fits_stem
+from badpix.outside import check_tree, find_fault, open_regular, printable, read_text, understood
 
 SCIENCE = ("science",)
 
@@ -81,13 +85,27 @@ def read_inputs(inputs: Sequence[str | Path], exptypes: Iterable[str] = SCIENCE)
     """
     paths = [Path(p) for p in inputs]
     if not paths:
-        raise UsageError("no input given; expected an association (.json) or _cal files")
-    tables = [p for p in paths if p.suffix.lower() == ".json"]
+        raise UsageError("no input given; expected an association (JSON) or _cal files")
+    tables = [p for p in paths if is_association(p)]
     if tables and len(paths) > 1:
         raise UsageError(f"{tables[0]}: an association is the only input of a run; found {len(paths)} inputs")
     found = read_association(tables[0], exptypes) if tables else Association(tuple(Member(p) for p in paths))
     _check_members(found.members)
     return found
+
+
+def is_association(path: str | Path) -> bool:
+    """Whether a file is no FITS file but a text, by its content; by its name, where it can't be opened."""
+    if find_fault(path):
+        return Path(path).suffix.lower() == ".json"
+    handle = open_regular(path)
+    try:
+        start = os.pread(handle, 4096, 0)
+    finally:
+        os.close(handle)
+    binary = start.startswith((b"SIMPLE", b"\x1f\x8b")) or b"\0" in start
+    plain = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return Path(path).suffix.lower() == ".json" or (not binary and (plain[:1] == b"{" or b"products" in plain))
 
 
 def read_association(path: str | Path, exptypes: Iterable[str] = SCIENCE) -> Association:
@@ -110,7 +128,7 @@ def read_association(path: str | Path, exptypes: Iterable[str] = SCIENCE) -> Ass
         raise DataError(f"{path}: no {' or '.join(sorted(wanted))} members; found exptype {kinds}")
     return Association(
         members=used,
-        asn_id=_text(table.get("asn_id")),
+        asn_id=_name(path, table.get("asn_id")),
         pool_name=_text(table.get("asn_pool")),
         table_name=path.name,
         product_name=_text(product.get("name")),
@@ -144,15 +162,35 @@ def _remark_products(path: Path, products: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such association file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not readable as an association (JSON): {error}") from None
+    if find_fault(path) == "no such file":
+        raise DataError(f"{path}: no such association file")
+    text = read_text(path, "association (JSON)")
+    if text.lstrip()[:1] in ("{", "[", ""):
+        with understood(path, "an association (JSON)"):
+            table = json.loads(text)
+    else:
+        with understood(path, "an association (JSON or YAML)"):
+            table = _load_yaml(text)
+    check_tree(table, path)
     if not isinstance(table, dict):
         raise DataError(f"{path}: not an association: found {type(table).__name__}, expected a mapping")
     return table
+
+
+def _load_yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _name(path: Path, value: Any) -> str | None:
+    """The association's ID, which becomes a part of file names."""
+    if value is None:
+        return None
+    try:
+        return plain_word(value, "asn_id")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _text(value: Any) -> str | None:
@@ -163,8 +201,9 @@ def _check_members(members: Sequence[Member]) -> None:
     seen: dict[str, Path] = {}
     for member in members:
         path = member.path
-        if not path.is_file():
-            raise DataError(f"{path}: no such file (named among the inputs)")
+        fault = find_fault(path)
+        if fault:
+            raise DataError(f"{printable(path)}: {fault} (named among the inputs)")
         name = crf_name(path)
         if name in seen:
             same = os.path.samefile(seen[name], path)
@@ -178,7 +217,7 @@ def _check_members(members: Sequence[Member]) -> None:
 
 def root_name(path: str | Path) -> str:
     """File name without its extension and without a known product suffix: ``..._nrca1_cal.fits`` -> ``..._nrca1``."""
-    stem = Path(path).name.removesuffix(".gz").rsplit(".", 1)[0]
+    stem = fits_stem(Path(path)) or Path(path).name.removesuffix(".gz").rsplit(".", 1)[0]
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         for separator in "_-":
             if stem.endswith(separator + suffix) and len(stem) > len(suffix) + 1:

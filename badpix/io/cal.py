@@ -23,7 +23,7 @@ from badpix import dq
 from badpix.errors import DataError
 from badpix.io import asdf_text
 from badpix.io.associations import name_some
-from badpix.io.fits import Layout, Stamp, make_layout, open_fits, read_band, stamp_of
+from badpix.io.fits import Layout, Stamp, make_layout, open_fits, read_band, same_number, stamp_of
 from badpix.io.headers import refuse_stripes
 from badpix.io.structure import Piece
 from badpix.io.unpack import make_plain
@@ -121,8 +121,8 @@ def read_layout(path: str | Path, workdir: Path | None = None) -> CalFile:
     stamp = stamp_of(os.stat(path))
     source, pieces = make_plain(path, workdir)
     stamp = stamp if source == path else stamp_of(os.stat(source))
-    with open_fits(path, source) as hdul, understood(path, "FITS"):
-        hdus = tuple(_hdu(hdu, piece) for hdu, piece in zip(hdul, pieces, strict=True))
+    with open_fits(path, source) as hdul:
+        hdus = tuple(_hdu(hdu, piece) for hdu, piece in zip(same_number(path, hdul, pieces), pieces, strict=True))
     refuse_stripes(path, hdus[0].header)
     return CalFile(path, hdus, source, stamp)
 

@@ -29,7 +29,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
-from badpix.io.fits import open_fits, reading
+from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 
@@ -219,16 +219,17 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
             with opened(part) as (found, _):
                 told = {r.search for r in rules}
                 rules += [r for r in found.rules if r.search not in told]
+            pieces = walk(part)
             with open_fits(part) as hdus:
-                names = [hdu.name for hdu in hdus]
-            fresh = [
-                (n, piece)
-                for n, piece in zip(names, walk(part), strict=True)
-                if n not in known and not n.startswith(own_names)
-            ]
-            known |= {name for name, _ in fresh}
+                names = [hdu.name for hdu in same_number(Path(part), hdus, pieces)]
+            fresh = {
+                name: piece
+                for name, piece in zip(names, pieces, strict=True)
+                if name not in known and not name.startswith(own_names)
+            }
+            known |= set(fresh)
             with open(part, "rb") as source:
-                for _, piece in fresh:
+                for piece in fresh.values():
                     source.seek(piece.start)
                     stream.write(source.read(piece.end - piece.start))
         for name in list(own.images):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import headers
-from badpix.io.structure import walk
+from badpix.io.structure import Piece, walk
 from badpix.io.unpack import gunzip, is_gzip, make_plain
 from badpix.outside import printable, require_regular, understood
 
@@ -109,13 +109,11 @@ def open_fits(path: str | Path, source: str | Path | None = None) -> Iterator[fi
     """
     path = Path(path)
     if source is None:
-        require_regular(path)
-        if is_gzip(path):
-            with TemporaryDirectory(prefix="badpix-") as folder, open_fits(path, gunzip(path, Path(folder))) as hdus:
-                yield hdus
-            return
-    walk(source or path, path)
-    with reading(path), fits.open(source or path, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
+        with unpacked(path) as copy, open_fits(path, copy) as hdus:
+            yield hdus
+        return
+    walk(source, path)
+    with reading(path), fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
         yield hdus
 
 
@@ -131,6 +129,23 @@ def reading(path: str | Path) -> Iterator[None]:
     with understood(path, "FITS"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def unpacked(path: str | Path) -> Iterator[Path]:
+    """A file without gzip: itself, or its copy in a temporary folder that lives as long as the block."""
+    path = Path(path)
+    require_regular(path)
+    if not is_gzip(path):
+        yield path
+        return
+    with TemporaryDirectory(prefix="badpix-") as folder:
+        yield gunzip(path, Path(folder))
+
+
+def as_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Integers that hold flags, without a sign: bits stay where they are."""
+    return values.view(f"u{values.dtype.itemsize}") if values.dtype.kind == "i" else values
 
 
 def read_layouts(
@@ -158,14 +173,27 @@ def read_layouts(
     stamp = stamp if source == path else stamp_of(os.stat(source))
     units = headers.read_units(pieces)
     if units is None:
-        with open_fits(path, source) as hdus, understood(path, "FITS"):
-            found = zip(hdus, pieces, strict=True)
+        with open_fits(path, source) as hdus:
+            found = zip(same_number(path, hdus, pieces), pieces, strict=True)
             units = [headers.Unit(plain_header(hdu.header), piece.data) for hdu, piece in found]
     layouts: dict[str, Layout] = {}
     for unit in units[1:]:
         if unit.is_image and unit.name not in ("", "PRIMARY", "ASDF", *layouts):
             layouts[unit.name] = make_layout(path, source, stamp, unit.name, unit.header, unit.offset, unit.shape)
     return units[0].header, layouts
+
+
+def same_number(path: Path, hdus: fits.HDUList, pieces: Sequence[Piece]) -> fits.HDUList:
+    """The HDUs, after making sure that astropy finds as many of them as the walk did.
+
+    Raises
+    ------
+    DataError
+        If not: a header among them is damaged.
+    """
+    if len(hdus) != len(pieces):
+        raise DataError(f"{printable(path)}: a damaged header: {len(pieces)} extensions, {len(hdus)} can be read")
+    return hdus
 
 
 def make_layout(

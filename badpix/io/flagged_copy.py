@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 
-from badpix.errors import DataError, UsageError
+from badpix.errors import DataError
 from badpix.io import asdf_text
 from badpix.io.associations import Association, crf_name
 from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, layout_of, read_asdf
@@ -81,18 +81,6 @@ def write_copy(
         out.flush()
         os.fsync(out.fileno())  # here, where several copies are written side by side
     return counts
-
-
-def check_not_input(target: str | Path, cal: CalFile) -> None:
-    """Refuse to replace an input.
-
-    Raises
-    ------
-    UsageError
-        If the target is the exposure itself.
-    """
-    if Path(target).exists() and os.path.samefile(target, cal.path):
-        raise UsageError(f"{target}: is the input itself; choose another --output-dir")
 
 
 def crf_path(directory: str | Path, cal: CalFile, association: Association) -> Path:

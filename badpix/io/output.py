@@ -4,14 +4,19 @@ A file is written under a temporary name beside its target, synced to disk, chec
 is killed leaves the old file or the new one, never a part; two runs on one output never mix, because each has
 a temporary name of its own. Without ``overwrite`` the last step is a hard link, which fails if the target has
 appeared in the meantime, so nobody's file is replaced unasked.
+
+The target of every writer, a log and a status line among them, is absent or a regular file, and none of the inputs
+(:func:`check_target`, :func:`check_log`). What becomes a part of its name from data is plain (:func:`plain_word`,
+:func:`fill_template`).
 """
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +24,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
+from badpix.outside import find_fault, printable, quote
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -27,21 +33,115 @@ BLOCK = 2880  # bytes of an empty primary HDU
 TEMPORARY = ".badpix-"  # prefix of temporary names: hidden, and easy to recognise after a crash
 
 
-def check_target(path: str | Path, overwrite: bool) -> Path:
+NAME_LIMIT = 255 - len(TEMPORARY) - 13  # bytes of a file name that leave room for the temporary one
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [A-Za-z]+ ")  # how a log or a status line begins
+
+
+def check_target(path: str | Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> Path:
     """The output path, after making sure that it may and can be written; call it before the work begins.
+
+    Parameters
+    ----------
+    path : path
+        Where to write.
+    overwrite : bool
+        Whether an existing file may be replaced.
+    inputs : iterable of path
+        What is read: never replaced.
 
     Raises
     ------
     UsageError
-        If it exists and ``overwrite`` is false, is a directory, or its directory can't be written.
+        If it exists and ``overwrite`` is false, is no regular file or one of the inputs, or its directory can't be
+        written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a directory; expected the name of a file")
+    check_place(path, inputs)
     if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; give --overwrite to replace it")
+        raise UsageError(f"{printable(path)}: exists; give --overwrite to replace it")
     check_directory(path.parent)
     return path
+
+
+def check_place(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Make sure that a path is absent or a regular file, and none of the inputs.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    path = Path(path)
+    fault = find_fault(path)
+    if fault not in (None, "no such file"):
+        expected = "" if "expected" in str(fault) else "; expected the name of a file"
+        raise UsageError(f"{printable(path)}: {fault}{expected}")
+    if len(os.fsencode(path.name)) > NAME_LIMIT:
+        raise UsageError(f"{quote(path.name)}: the name is longer than {NAME_LIMIT} bytes")
+    if fault is None:
+        own = os.stat(path)
+        for name in inputs:
+            with suppress(OSError):
+                if os.path.samestat(own, os.stat(name)):
+                    raise UsageError(f"{printable(path)}: is also an input; inputs are never modified")
+
+
+def check_log(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Make sure that a log or a status line may be written: to a new file, or to one that holds nothing else.
+
+    Raises
+    ------
+    UsageError
+        If the file exists and is no log (an exposure, a parameter file).
+    """
+    path = Path(path)
+    try:
+        check_place(path, inputs)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if path.exists():
+        try:
+            with open(path, "rb") as stream:
+                start = stream.read(40).decode("ascii", "replace")
+        except OSError as error:
+            raise UsageError(f"{option}: {printable(path)}: {error.strerror}") from None
+        if start and not LOG_LINE.match(start):
+            raise UsageError(f"{option}: {printable(path)}: exists, and is no file of this kind; give another name")
+
+
+def plain_word(value: object, what: str) -> str:
+    """Text from data that becomes a part of a file name: letters, digits, ``_``, ``-`` and ``.`` only.
+
+    Raises
+    ------
+    DataError
+        If it holds anything else, or begins with a dot.
+    """
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", text):
+        raise DataError(f"{what} = {quote(text)}: no part of a file name; expected letters, digits, _, - or .")
+    return text
+
+
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
+    """A file name with its ``{fields}`` filled in; nothing but these fields may stand in braces.
+
+    Raises
+    ------
+    UsageError
+        At anything else in braces, or a single brace.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in fields:
+            known = ", ".join(f"{{{name}}}" for name in fields)
+            raise UsageError(f"output: {quote(template)} has an unknown field; known are {known}")
+        return fields[match[1]]
+
+    filled = re.sub(r"\{([^{}]*)\}", fill, template)
+    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+        raise UsageError(f"output: {quote(template)} has a brace without its partner")
+    return filled
 
 
 def check_directory(directory: str | Path) -> Path:
@@ -74,6 +174,7 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         If the disk is full or the file can't be written.
     """
     path = Path(path)
+    check_place(path)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary

@@ -1,8 +1,9 @@
 """What a product was made from: sha256 of the inputs, version and state of the code.
 
 Hashes are remembered in the user's cache folder (``$BADPIX_CACHE``, else ``$XDG_CACHE_HOME/badpix``), by path,
-size, modification time and inode, because hashing hundreds of gigabytes again each night helps nobody.
-``BADPIX_CACHE=off`` turns the memory off.
+size, inode and the times of its content and of its inode, because hashing hundreds of gigabytes again each night
+helps nobody. ``BADPIX_CACHE=off`` turns the memory off; ``fresh`` asks for all hashes anew. Files are hashed beside
+the work on them (:func:`hashing`): hashlib leaves the interpreter to others.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from badpix import __version__
 from badpix.errors import DataError
 from badpix.io.output import write_text
+from badpix.outside import open_regular, read_text, require_regular
 
+CHUNK = 1 << 20  # bytes
 REMEMBERED = 200_000  # files in the cache at the most; the oldest are forgotten
 
 
@@ -41,33 +47,78 @@ def hash_file(path: str | Path) -> str:
     DataError
         If it can't be read.
     """
+    return _hash(path, threading.Event())
+
+
+def _hash(path: str | Path, stop: threading.Event) -> str:
+    """The hash, or nothing of use once it was told to stop."""
+    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        with os.fdopen(open_regular(path), "rb", buffering=0) as stream:
+            while (chunk := stream.read(CHUNK)) and not stop.is_set():
+                digest.update(chunk)
+        return digest.hexdigest()
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
 
 
-def hash_inputs(paths: Sequence[str | Path], threads: int = 2) -> list[Input]:
-    """Hashes of some files, from the cache where they are unchanged, in the order given."""
-    memory = _load()
-    keys = [_key(Path(p)) for p in paths]
-    todo = [p for p, k in zip(paths, keys, strict=True) if k not in memory]
-    with ThreadPoolExecutor(threads) as pool:
-        found = dict(zip(todo, pool.map(hash_file, todo), strict=True))
-    fresh = {k: found[p] for p, k in zip(paths, keys, strict=True) if k not in memory}
-    if fresh:
-        _save(fresh)
-    hashes = [memory.get(k) or fresh[k] for k in keys]
-    return [Input(Path(p), h, os.stat(p).st_size) for p, h in zip(paths, hashes, strict=True)]
+def hash_inputs(paths: Sequence[str | Path], threads: int = 2, fresh: bool = False) -> list[Input]:
+    """Hashes of some files, from the cache where they are unchanged, in the order given.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        The files.
+    threads : int
+        How many are hashed at once.
+    fresh : bool
+        Whether all are hashed, whatever the cache says.
+
+    Raises
+    ------
+    DataError
+        If one can't be read.
+    """
+    with hashing(paths, threads, fresh) as results:
+        return results([Path(p) for p in paths])
+
+
+@contextmanager
+def hashing(
+    paths: Sequence[str | Path], threads: int = 2, fresh: bool = False
+) -> Iterator[Callable[[Sequence[Path]], list[Input]]]:
+    """Hash some files while the block runs; the function that it gives waits for the hashes of those it is asked for.
+
+    Parameters are those of :func:`hash_inputs`. Whoever leaves the block does not wait for the rest.
+    """
+    files = [Path(p) for p in paths]
+    memory = {} if fresh else _load()
+    keys = {p: _key(p) for p in files}
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(threads)
+    todo = {k: p for p, k in keys.items() if k not in memory}
+    found = {k: pool.submit(_hash, p, stop) for k, p in todo.items()}
+
+    def results(wanted: Sequence[Path]) -> list[Input]:
+        new = {keys[p]: found[keys[p]].result() for p in wanted if keys[p] in found}
+        if new:
+            _save(new)
+        known = {**memory, **new}
+        return [Input(p, known[keys[p]], int(keys[p].rsplit("|", 4)[1])) for p in wanted]
+
+    try:
+        yield results
+    finally:
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _key(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from None
-    return f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}|{found.st_ino}"
+    """What a file's hash is remembered under; the last part of it are its identity and its times."""
+    require_regular(path)
+    found = path.stat()
+    facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return "|".join([str(path.resolve()).replace("|", "||"), *map(str, facts)])
 
 
 def _cache_file() -> Path | None:
@@ -83,10 +134,11 @@ def _load() -> dict[str, str]:
     if place is None:
         return {}
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(place, "cache of hashes"))
+    except (DataError, ValueError, RecursionError):
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    rows = found.items() if isinstance(found, dict) else ()
+    return {k: v for k, v in rows if isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v)}
 
 
 def _save(fresh: dict[str, str]) -> None:
@@ -117,3 +169,26 @@ def code_version() -> str:
         )
         return f"{__version__}+g{done.stdout.strip()}"
     return __version__
+
+
+LIBRARIES = ("numpy", "scipy", "astropy", "photutils")  # that results may depend on
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """What a product's bytes may depend on besides inputs and parameters: our code and the numerical libraries.
+
+    A checkout with uncommitted changes is known by the content of its modules.
+    """
+    found = {"badpix": code_version()}
+    if found["badpix"].endswith("-dirty"):
+        digest = hashlib.sha256()
+        for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+        found["badpix"] += f".{digest.hexdigest()[:12]}"
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found

@@ -9,11 +9,14 @@
 from __future__ import annotations
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
+from badpix.outside import printable, quote, read_text
 
 if TYPE_CHECKING:
     from badpix.io.exposure import Exposure
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 OLD_NAMES = {"0_ramp_fit": "rate", "1_ramp_fit": "rateints", "ramp_fit_0": "rate", "ramp_fit_1": "rateints"}
 SUFFIXES = ("_rate", "_rateints", *(f"_{name}" for name in OLD_NAMES))
 FITS_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fit.gz")
+NAME_SHOWN = 300  # characters of a name in a message
+DEEPEST_LIST = 20
+MOST_LEFT_OUT = 0.5  # part of the inputs that may be left out
 SAME_KEYWORDS = ("INSTRUME", "DETECTOR", "SUBARRAY", "READPATT")
 
 
@@ -47,44 +53,54 @@ def expand_inputs(names: Iterable[str | Path], suffixes: Sequence[str] = ("_rate
     found: list[Path] = []
     for name in names:
         found += _expand(str(name), suffixes)
-    seen: dict[Path, Path] = {}
+    seen: dict[str, Path] = {}
     for path in found:
-        real = path.resolve()
+        real = os.path.realpath(path)  # Path.resolve fails at links that lead to themselves
         if real in seen:
-            raise UsageError(f"{path}: is given twice (also as {seen[real]}); each input is used once")
+            raise UsageError(f"{printable(path)}: is given twice (also as {seen[real]}); each input is used once")
         seen[real] = path
     return sorted(found, key=lambda p: (p.name, str(p)))
 
 
-def _expand(name: str, suffixes: Sequence[str], outer: tuple[Path, ...] = ()) -> list[Path]:
+def _expand(name: str, suffixes: Sequence[str], outer: tuple[str, ...] = ()) -> list[Path]:
     if name.startswith("@"):
         return _expand_list(Path(name[1:]), suffixes, outer)
     path = Path(name)
+    if "\0" in name or len(name) > 4096:
+        raise UsageError(f"{quote(name)}: no name of a file")
     if path.is_dir():
         return _expand_folder(path, suffixes)
-    if path.exists() or not glob.has_magic(name):
-        if not path.exists():
-            raise UsageError(f"{name}: no such file")
+    if os.path.lexists(path) or not glob.has_magic(name):
+        if not os.path.lexists(path):
+            raise UsageError(f"{quote(name) if len(name) > NAME_SHOWN else printable(name)}: no such file")
         return [path]
     matches = [Path(m) for m in sorted(glob.glob(name, recursive=True))]
     if not matches:
-        raise UsageError(f"{name}: matches no file")
+        raise UsageError(f"{printable(name)}: matches no file")
     return matches
 
 
-def _expand_list(path: Path, suffixes: Sequence[str], outer: tuple[Path, ...]) -> list[Path]:
+def _expand_list(path: Path, suffixes: Sequence[str], outer: tuple[str, ...]) -> list[Path]:
     """Files named in a list; names and further lists in it start at its folder."""
-    if path.resolve() in outer:
+    real = os.path.realpath(path)
+    if real in outer:
         raise UsageError(f"@{path}: the list of inputs names itself")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"@{path}: list of inputs can't be read: {error}") from None
-    names = [line.split("#")[0].strip() for line in lines]
-    inside = ["@" * n.startswith("@") + str(path.parent / n.removeprefix("@")) for n in names if n]
-    if not inside:
+    if len(outer) > DEEPEST_LIST:
+        raise UsageError(f"@{path}: lists that name lists, more than {DEEPEST_LIST} deep")
+    lines = read_text(path, "list of inputs", UsageError).splitlines()
+    names = [(number, line.split("#")[0].strip()) for number, line in enumerate(lines, 1)]
+    found: list[Path] = []
+    for number, name in names:
+        inside = "@" * name.startswith("@") + str(path.parent / name.removeprefix("@"))
+        try:
+            found += _expand(inside, suffixes, (*outer, real)) if name else []
+        except UsageError as error:
+            if outer or str(error).startswith("@"):
+                raise
+            raise UsageError(f"@{path}: line {number}: {error}") from None
+    if not any(name for _, name in names):
         raise UsageError(f"@{path}: the list of inputs is empty")
-    return [p for n in inside for p in _expand(n, suffixes, (*outer, path.resolve()))]
+    return found
 
 
 def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -148,6 +164,67 @@ def check_same(exposures: Sequence[Exposure], keywords: Sequence[str] = SAME_KEY
                 f"{other.path}: window {tuple(other.window)} (SUBSTRT1, SUBSTRT2, columns, rows), "
                 f"expected {tuple(first.window)} as in {first.path.name}"
             )
+
+
+def keep_largest_set(
+    exposures: Sequence[Exposure], keywords: Sequence[str] = SAME_KEYWORDS, most_left_out: float = MOST_LEFT_OUT
+) -> list[str]:
+    """Which exposures do not belong to the set that most of them agree on; of equal sets the first counts.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        Each of them sound.
+    keywords : sequence of str
+        What the exposures of one set have in common, with the window.
+    most_left_out : float
+        Largest part of them that may be left out.
+
+    Returns
+    -------
+    list of str
+        For each exposure why it does not belong; empty where it does.
+
+    Raises
+    ------
+    DataError
+        If they are of several detectors, or no set holds enough of them.
+    """
+    detectors = Counter(str(e.keyword("DETECTOR")) for e in exposures)
+    if len(detectors) > 1:
+        found = ", ".join(f"{name} ({number})" for name, number in sorted(detectors.items()))
+        raise DataError(f"exposures of several detectors: {found}; name one with --detector")
+    sets = Counter(_facts(e, keywords) for e in exposures)
+    largest = max(sets.values())
+    wanted = next(_facts(e, keywords) for e in exposures if sets[_facts(e, keywords)] == largest)
+    first = next(e for e in exposures if _facts(e, keywords) == wanted)
+    reasons = []
+    for exposure in exposures:
+        try:
+            check_same([first, exposure], keywords)
+            reasons.append("")
+        except DataError as error:
+            reasons.append(str(error).removeprefix(f"{exposure.path}: "))
+    check_left_out(sum(map(bool, reasons)), len(exposures), next(filter(None, reasons), ""), most_left_out)
+    return reasons
+
+
+def _facts(exposure: Exposure, keywords: Sequence[str]) -> tuple[object, ...]:
+    return (*(exposure.keyword(k) for k in keywords), *exposure.window)
+
+
+def check_left_out(left_out: int, total: int, reason: str, most: float = MOST_LEFT_OUT) -> None:
+    """Make sure that few files are left out: of many, something is wrong with the data and not with single files.
+
+    Raises
+    ------
+    DataError
+        If more than ``most`` of them are.
+    """
+    if left_out > most * total:
+        raise DataError(
+            f"{left_out} of {total} inputs would have to be left out, more than {most:.0%}; the first: {reason}"
+        )
 
 
 def check_state(exposure: Exposure, keyword: str, complete: bool = True) -> None:

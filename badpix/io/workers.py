@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
+from badpix.outside import quote
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -39,8 +40,12 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
             client = Client(dask)  # waits as long as dask's own setting says: distributed.comm.timeouts.connect
         except (OSError, TimeoutError, ValueError) as error:
             raise DataError(f"--dask {dask}: no scheduler answers: {error}") from None
-        with client, client.get_executor() as executor:
-            yield executor
+        from badpix.io.provenance import library_versions
+
+        with client:
+            check_versions(client.run(library_versions), dask)
+            with client.get_executor() as executor:
+                yield executor
     elif workers > 1:
         from concurrent.futures import ProcessPoolExecutor
 
@@ -50,6 +55,36 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
             yield executor
     else:
         yield None
+
+
+def check_versions(found: Mapping[str, Mapping[str, str]], dask: str) -> None:
+    """Make sure that all workers of a cluster run what we run: other versions give other bytes.
+
+    Parameters
+    ----------
+    found : mapping
+        By address of the worker: what :func:`badpix.io.provenance.library_versions` says there.
+    dask : str
+        The scheduler, for messages.
+
+    Raises
+    ------
+    DataError
+        Naming the worker, the library and both versions.
+    """
+    from badpix.io.provenance import library_versions
+
+    if not found:
+        raise DataError(f"--dask {dask}: the scheduler has no workers")
+    mine = library_versions()
+    for worker, theirs in sorted(found.items()):
+        if not isinstance(theirs, Mapping):
+            raise DataError(f"--dask {dask}: worker {worker} does not say what it runs: {quote(theirs)}")
+        for name, version in mine.items():
+            if theirs.get(name) != version:
+                raise DataError(
+                    f"--dask {dask}: worker {worker} runs {name} {theirs.get(name)}, expected {version} as here"
+                )
 
 
 def end_with_parent() -> None:

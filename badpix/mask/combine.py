@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError, UsageError
+from badpix.outside import quote
 
 Bool = NDArray[np.bool_]
 DQ = NDArray[np.uint32]
@@ -87,7 +88,7 @@ def find_flag(name: str) -> dq.Flag:
     """
     flag = dq.BY_NAME.get(name.strip().upper())
     if flag is None:
-        raise UsageError(f"flag {name!r} is unknown{dq.suggest(name)}")
+        raise UsageError(f"flag {quote(name)} is unknown{dq.suggest(name)}")
     return flag
 
 

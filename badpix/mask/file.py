@@ -20,9 +20,18 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError
-from badpix.io.fits import open_fits, plain_header
+from badpix.io.fits import as_bits, open_fits, plain_header, unpacked
 from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
+from badpix.io.structure import walk
+from badpix.io.sums import read_sums
 from badpix.mask.combine import standard_bits
+
+LARGEST = 1 << 15  # SUBSTRT beyond this is no place on a detector
+# Extensions of files that are no masks, and what those files are.
+OWN_TABLES = {
+    "RULES": "the evidence of a mask",
+    "DEFECTS": "the truth of a simulation",
+}
 
 
 @dataclass(frozen=True)
@@ -69,27 +78,50 @@ class Mask:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_mask(path: str | Path) -> Mask:
+def read_mask(path: str | Path, *, check_sums: bool = True) -> Mask:
     """A MASK file, decoded into standard bits through its own DQ_DEF, as the pipeline does.
+
+    Parameters
+    ----------
+    path : path
+        The file, also gzipped or fpacked.
+    check_sums : bool
+        Whether wrong checksums are an error.
 
     Raises
     ------
     DataError
-        If it is no MASK file, or a flag would be lost in decoding.
+        If it is no MASK file, a flag would be lost in decoding, or its content is not what was written.
     """
     path = Path(path)
-    with open_fits(path) as hdus:
+    with unpacked(path) as source:
+        if check_sums:
+            _check_sums(path, source)
+        return _read_mask(path, source)
+
+
+def _check_sums(path: Path, source: Path) -> None:
+    wrong = [f"{one.keyword} of {one.extension}" for one in read_sums(source, path) if one.right is False]
+    if wrong:
+        raise DataError(
+            f"{path}: {', '.join(wrong)} is wrong: the file was changed after it was written; "
+            "--ignore-checksum uses it as it is"
+        )
+
+
+def _read_mask(path: Path, source: Path) -> Mask:
+    with open_fits(path, source) as hdus:
         if "DQ" not in hdus:
             raise DataError(f"{path}: extension DQ is missing; not a MASK file")
         header = plain_header(hdus[0].header)
+        _refuse_foreign(path, hdus)
         _refuse_exposure(path, header, [hdu.name for hdu in hdus])
         history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
-        stored = np.asarray(hdus["DQ"].data)
+        stored = as_bits(np.asarray(hdus["DQ"].data))
         rows = hdus["DQ_DEF"].data if "DQ_DEF" in hdus else None
         names = {} if rows is None else {str(r["NAME"]).strip(): int(r["VALUE"]) for r in rows}
-        info = hdus[-1].fileinfo()
-        if rows is None and path.suffix != ".gz" and info["datLoc"] + info["datSpan"] != path.stat().st_size:
-            raise DataError(f"{path}: truncated: DQ_DEF is missing, and the file ends inside a block")
+    if rows is None and walk(source, path)[-1].end > source.stat().st_size:
+        raise DataError(f"{path}: truncated: DQ_DEF is missing, and the file ends inside a block")
     if stored.ndim != 2 or stored.dtype.kind not in "iu":
         raise DataError(f"{path}: DQ is {stored.dtype} of shape {stored.shape}, expected a 2-D image of integers")
     try:
@@ -118,6 +150,7 @@ def _refuse_exposure(path: Path, header: Mapping[str, Any], names: Sequence[str]
 def _window(header: Mapping[str, Any], shape: tuple[int, ...]) -> Window:
     """Place of a mask on its detector; a file that does not say starts at 1, 1."""
     start = [header.get(k) if isinstance(header.get(k), int) else 1 for k in ("SUBSTRT1", "SUBSTRT2")]
+    start = [v if v is not None and abs(v) <= LARGEST else 1 for v in start]
     return Window(int(start[0] or 1), int(start[1] or 1), shape[1], shape[0])
 
 
@@ -127,9 +160,10 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises
     ------
     DataError
-        If it has none.
+        If it has none, or is a file of badpix that holds something else (evidence, the truth of a simulation).
     """
     with open_fits(path) as hdus:
+        _refuse_foreign(path, hdus)
         _refuse_exposure(
             Path(path), plain_header(hdus[0].header), [hdu.name for hdu in hdus if hdu.name in ("SCI", "DQ")]
         )
@@ -137,6 +171,19 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
             if hdu.is_image and getattr(hdu, "data", None) is not None and np.ndim(hdu.data) == 2:
                 return np.asarray(hdu.data), plain_header(hdus[0].header)
     raise DataError(f"{path}: holds no two-dimensional image")
+
+
+def _refuse_foreign(path: str | Path, hdus: fits.HDUList) -> None:
+    """Refuse a file that is something else than a mask or a plain map.
+
+    Raises
+    ------
+    DataError
+        With the extension that tells.
+    """
+    for hdu in hdus:
+        if hdu.name in OWN_TABLES:
+            raise DataError(f"{path}: has an extension {hdu.name}: {OWN_TABLES[hdu.name]}, no mask")
 
 
 def is_mask_file(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ from badpix.errors import UsageError
 from badpix.io.exposure import Exposure
 from badpix.mask import combine, manual
 from badpix.mask.combine import flag_value
+from badpix.outside import quote, read_text, whole_number
 
 DQ = NDArray[np.uint32]
 
@@ -49,10 +50,7 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
         At a line that can't be understood, an unknown flag, or a pixel outside the image; the message has the line.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: manual list can't be read: {error}") from None
+    lines = read_text(path, "manual list", UsageError).splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].split()
@@ -60,7 +58,7 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
             continue
         where = f"{path}: line {number}"
         if len(words) != 3:
-            raise UsageError(f"{where}: found {line.strip()!r}, expected 'x y flag'")
+            raise UsageError(f"{where}: found {quote(line.strip())}, expected 'x y flag'")
         try:
             flag_value(words[2])
             x = parse_range(words[0], shape[1], one_based)
@@ -82,16 +80,16 @@ def parse_range(text: str, size: int, one_based: bool = False) -> slice:
     first, colon, last = text.partition(":")
     shift = 1 if one_based else 0
     try:
-        low = int(first) - shift if first else 0
-        high = (int(last) - shift if last else size - 1) if colon else low
+        low = whole_number(first) - shift if first else 0
+        high = (whole_number(last) - shift if last else size - 1) if colon else low
         if not first and not colon:
             raise ValueError
     except ValueError:
-        raise UsageError(f"found {text!r}, expected a pixel or a range such as 3:7") from None
+        raise UsageError(f"found {quote(text)}, expected a pixel or a range such as 3:7") from None
     if low > high:
-        raise UsageError(f"{text!r} runs backwards")
+        raise UsageError(f"{quote(text)} runs backwards")
     if not (low >= 0 and high < size):
-        raise UsageError(f"{text!r} lies outside {shift} to {size - 1 + shift}")
+        raise UsageError(f"{quote(text)} lies outside {shift} to {size - 1 + shift}")
     return slice(low, high + 1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ from badpix.settings.merge import MergeSettings
 from badpix.settings.reference import ReferenceSettings
 
 UNUSABLE = np.uint32(dq.VALUE["DO_NOT_USE"] | dq.VALUE["REFERENCE_PIXEL"])
+LARGEST_PLAIN = 1 << 16  # value of a bad pixel in a plain map
+MOST_PLAIN = 0.5  # share of its pixels that are bad
 
 
 def build_merge(
@@ -148,7 +151,7 @@ def read_masks(paths: Sequence[Path], p: MergeSettings) -> tuple[list[Mask], lis
     """All inputs of a merge as masks; plain images take detector and window of the first MASK file."""
     if not paths:
         raise UsageError("no masks to merge")
-    real = {path: _read_known(path) for path in paths if mask_file.is_mask_file(path)}
+    real = {path: _read_known(path, p) for path in paths if mask_file.is_mask_file(path)}
     plain = {path: mask_file.read_plain(path) for path in paths if path not in real}
     notes = []
     listed = _unusable(p)
@@ -164,6 +167,7 @@ def read_masks(paths: Sequence[Path], p: MergeSettings) -> tuple[list[Mask], lis
             raise DataError(f"{path}: keyword DETECTOR is missing, and no MASK file tells the detector")
         if image.shape != (host.image.shape if host else detectors.get(name).shape):
             raise DataError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels, not those of {name}")
+        _check_plain(path, image, p.force_plain)
         flags = combine.from_plain(image, p.plain_flag, combine.find_flag(p.plain_flag).name in listed)
         window = host.window if host else detectors.get(name).full
         out.append(Mask(flags, detectors.get(name).name, window, {**header, "DETECTOR": name}, [], path))
@@ -176,9 +180,33 @@ def _unusable(p: MergeSettings) -> set[str]:
     return {combine.find_flag(name).name for name in p.do_not_use}
 
 
-def _read_known(path: Path) -> Mask:
+def _check_plain(path: Path, image: NDArray[Any], force: bool) -> None:
+    """Make sure that a plain map is one: boolean or small whole numbers, less than half of its pixels bad.
+
+    Raises
+    ------
+    DataError
+        If not; with ``force`` only at numbers that are not whole.
+    """
+    finite = np.isfinite(image)
+    values = image[finite]
+    whole = image.dtype.kind in "biu" or bool((values == np.trunc(values)).all())
+    if not whole or (values.size and np.abs(values).max() > LARGEST_PLAIN and not force):
+        raise DataError(
+            f"{path}: is no MASK (no DQ extension), and its image of {image.dtype} no map of bad pixels; expected 0 "
+            "for good pixels and small whole numbers for bad ones"
+        )
+    share = 1 - np.count_nonzero(values == 0) / image.size
+    if share >= MOST_PLAIN and not force:
+        raise DataError(
+            f"{path}: plain map in which {share:.1%} of the pixels are bad (not 0): inverted (1 = good)? "
+            "--force-plain takes it as it is"
+        )
+
+
+def _read_known(path: Path, p: MergeSettings) -> Mask:
     """A MASK file of a detector that we know."""
-    found = mask_file.read_mask(path)
+    found = mask_file.read_mask(path, check_sums=not p.ignore_checksum)
     try:
         return replace(found, detector=detectors.get(found.detector).name)
     except DataError as error:

@@ -86,13 +86,32 @@ def open_all(
     names: Sequence[str],
     check: Callable[[Exposure], None],
     skip_bad: bool,
+    detector: str | None = None,
+    most_left_out: float = selection.MOST_LEFT_OUT,
 ) -> tuple[list[Exposure], list[tuple[Path, str]]]:
     """All usable exposures, and the others with the reason; all of one detector, subarray and readout.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files.
+    workdir : Path
+        Where compressed ones are unpacked.
+    names : sequence of str
+        Extensions that are needed.
+    check : callable
+        Raises DataError where an exposure can't be used.
+    skip_bad : bool
+        Leave out those that can't be used, and those that differ from the set that most files agree on.
+    detector : str, optional
+        The detector that is meant; with ``skip_bad`` exposures of others are left out.
+    most_left_out : float
+        Part of the files that may be left out.
 
     Raises
     ------
     DataError
-        If one can't be used and ``skip_bad`` is false, or none is left.
+        If one can't be used and ``skip_bad`` is false, or too many would be left out.
     UsageError
         If there is none.
     """
@@ -104,7 +123,9 @@ def open_all(
         try:
             exposure = exposures.open_exposure(path, workdir, names)
             check(exposure)
-            selection.check_same([*used[:1], exposure])
+            check_detector(path, exposure.detector, detector)
+            if not skip_bad:
+                selection.check_same([*used[:1], exposure])
         except DataError as error:
             if not skip_bad:
                 raise
@@ -113,7 +134,21 @@ def open_all(
             used.append(exposure)
     if not used:
         raise DataError(f"none of the {len(paths)} inputs can be used; the first: {rejected[0][0]}: {rejected[0][1]}")
+    if skip_bad:
+        used, rejected = _keep_set(used, rejected, most_left_out)
     return used, rejected
+
+
+def _keep_set(
+    used: Sequence[Exposure], rejected: Sequence[tuple[Path, str]], most: float
+) -> tuple[list[Exposure], list[tuple[Path, str]]]:
+    """The exposures of the set that most of them agree on; the others join those that were rejected."""
+    reasons = selection.keep_largest_set(used, most_left_out=most)
+    kept = [e for e, why in zip(used, reasons, strict=True) if not why]
+    left = [*rejected, *((e.path, why) for e, why in zip(used, reasons, strict=True) if why)]
+    if left:
+        selection.check_left_out(len(left), len(kept) + len(left), f"{left[0][0]}: {left[0][1]}", most)
+    return kept, sorted(left)
 
 
 def claim_output(
@@ -128,9 +163,7 @@ def claim_output(
     """
     path = fill_name(target, header)
     for out in (path, evidence.path_beside(path)) if with_evidence else (path,):
-        output.check_target(out, overwrite)
-        if out.exists() and any(Path(name).exists() and out.samefile(name) for name in inputs):
-            raise UsageError(f"{out}: is also an input; inputs are never modified")
+        output.check_target(out, overwrite, inputs)
     return path
 
 
@@ -142,16 +175,20 @@ def fill_name(target: Path, header: Mapping[str, Any]) -> Path:
     ------
     UsageError
         At an unknown field.
+    DataError
+        If a keyword can't be a part of a file name.
     """
-    fields = {
-        "instrument": str(header.get("INSTRUME", "")).lower(),
-        "detector": str(header.get("DETECTOR", "")).lower(),
-        "date": str(header.get("DATE-OBS") or header.get("USEAFTER") or "")[:10].replace("-", ""),
+    text = str(target)
+    words = {
+        "instrument": ("INSTRUME", str(header.get("INSTRUME", "")).lower()),
+        "detector": ("DETECTOR", str(header.get("DETECTOR", "")).lower()),
+        "date": ("DATE-OBS", str(header.get("DATE-OBS") or header.get("USEAFTER") or "")[:10].replace("-", "")),
     }
-    try:
-        return Path(str(target).format(**fields))
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise UsageError(f"output: {target} has an unknown field; known are {', '.join(fields)}") from None
+    fields = {
+        name: output.plain_word(word, keyword) if word and f"{{{name}}}" in text else word
+        for name, (keyword, word) in words.items()
+    }
+    return Path(output.fill_template(text, fields))
 
 
 def finish(

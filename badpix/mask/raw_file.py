@@ -6,7 +6,6 @@ Where :mod:`badpix.mask.file` gives masks that are sound, this reads as much as 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from badpix import detectors
 from badpix.detectors import IRS2_ROWS, Detector, Window
 from badpix.errors import DataError
+from badpix.io.fits import as_bits, open_fits, unpacked
+from badpix.io.sums import Sum, read_sums
 
 COLUMNS = {"BIT": "J", "VALUE": "J", "NAME": "40A", "DESCRIPTION": "80A"}
 
@@ -70,7 +71,7 @@ class MaskFile:
     columns: list[str] | None = None
     rows: list[Row] | None = None
     has_primary_data: bool = False
-    sums: tuple[tuple[str, str, int | None], ...] = ()  # extension, keyword, 1 right, 0 wrong, None missing
+    sums: tuple[Sum, ...] = ()
 
     @property
     def detector(self) -> Detector | None:
@@ -118,39 +119,24 @@ def read_file(path: Path, name: str) -> MaskFile:
     Raises
     ------
     DataError
-        If it is no FITS file, or a part of it is missing.
+        If it is no FITS file, or a part of it is missing; without the file's name.
     """
     try:
-        return _read(path, name)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, fits.VerifyError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise DataError(f"not readable as FITS: {reason}") from None
+        with unpacked(path) as source:
+            return _read(path, source, name)
+    except DataError as problem:
+        raise DataError(str(problem).removeprefix(f"{path}: ")) from None
 
 
-def _read(path: Path, name: str) -> MaskFile:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
-            _check_complete(path, hdus)
-            sums = tuple(row for hdu in hdus for row in _sums(hdu))
-            kinds = [(hdu.name.upper(), _kind(hdu)) for hdu in hdus]
-            found = MaskFile(name, hdus[0].header.copy(), kinds, sums=sums)
-            found.has_primary_data = hdus[0].header.get("NAXIS", 0) != 0
-            for hdu in hdus[1:]:
-                _take(found, hdu)
+def _read(path: Path, source: Path, name: str) -> MaskFile:
+    sums = tuple(read_sums(source, path))
+    with open_fits(path, source) as hdus:
+        kinds = [(hdu.name.upper(), _kind(hdu)) for hdu in hdus]
+        found = MaskFile(name, hdus[0].header.copy(), kinds, sums=sums)
+        found.has_primary_data = hdus[0].header.get("NAXIS", 0) != 0
+        for hdu in hdus[1:]:
+            _take(found, hdu)
     return found
-
-
-def _check_complete(path: Path, hdus: fits.HDUList) -> None:
-    size = path.stat().st_size
-    for hdu in hdus:
-        info = hdu.fileinfo()
-        packed = isinstance(hdu, fits.CompImageHDU) or path.suffix == ".gz"  # other sizes on disk
-        if info and not packed and info["datLoc"] + hdu.size > size:
-            end = info["datLoc"] + hdu.size
-            raise OSError(f"truncated: extension {hdu.name} ends at byte {end}, the file at {size}")
 
 
 def _kind(hdu: Any) -> str:
@@ -165,7 +151,7 @@ def _take(found: MaskFile, hdu: Any) -> None:
     if name == "DQ" and found.dq_header is None:
         found.dq_header = hdu.header.copy()
         data = hdu.data if hdu.is_image else None
-        found.image = None if data is None else np.asarray(data)
+        found.image = None if data is None else as_bits(np.asarray(data))
     if name == "DQ_DEF" and found.table_header is None and isinstance(hdu, fits.BinTableHDU):
         found.table_header = hdu.header.copy()
         found.columns = [c.upper() for c in hdu.columns.names]
@@ -177,10 +163,3 @@ def _row(number: int, row: Any) -> Row:
     bit, value = (int(row[k]) for k in ("BIT", "VALUE"))
     name, description = (str(row[k]).rstrip() for k in ("NAME", "DESCRIPTION"))
     return Row(number, bit, value, name, description)
-
-
-def _sums(hdu: Any) -> Iterator[tuple[str, str, int | None]]:
-    """CHECKSUM and DATASUM of one HDU; before its data are touched, since that may change them in memory."""
-    for keyword, verify in (("CHECKSUM", "verify_checksum"), ("DATASUM", "verify_datasum")):
-        there = keyword in hdu.header
-        yield hdu.name.upper(), keyword, int(getattr(hdu, verify)() == 1) if there else None

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from badpix.io.fits import stamp_of
 from badpix.io.workers import peak_memory
 from badpix.mask import file as mask_file
 from badpix.rebuild import plan, raws, record, searches, shelf
@@ -68,8 +69,8 @@ def is_current(job: Job) -> bool:
     sources = plan.find_sources(job)
     facts = {s.path: os.stat(s.path) for s in sources}
     newest = max((max(f.st_mtime, f.st_ctime) for f in facts.values()), default=0.0)
-    before = {(k["path"], k["size"], k["mtime_ns"], k["inode"]) for k in now["inputs"]}
-    same = {(p, f.st_size, f.st_mtime_ns, f.st_ino) for p, f in facts.items()} == before
+    before = {(k["path"], k["size"], k["mtime_ns"], k.get("ctime_ns"), k["inode"]) for k in now["inputs"]}
+    same = {(p, *stamp_of(f)) for p, f in facts.items()} == before
     if not same or time.time() - newest < job.policy.settle:
         return False
     linked = shelf.mask_of(now)
@@ -124,9 +125,11 @@ def _attempt(job: Job, options: Options, work: Path, begun: float, say: Say) -> 
     folder = job.folder
     job, left_out = raws.prepare_job(job, options.workers, True, say)
     sources, rejected = plan.settle(plan.find_sources(job), job.policy, say)
-    rejected += left_out
+    rejected += left_out + plan.list_own(job)
+    for text in shelf.list_damaged(folder):
+        say(f"note: {text}")
     now, known = shelf.current(folder), shelf.products(folder)
-    made = plan.make_plan(job, sources, rejected, now, known, say)
+    made = plan.make_plan(job, sources, rejected, now, known, say, fresh=options.force)
     against = _choose_previous(now, known, made.key)
     for stage, name, why in rejected:
         say(f"left out of {stage}: {Path(name).name}: {why}")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from badpix.errors import DataError
+from badpix.outside import find_fault, printable, read_text
 
 TOUCH = 30.0  # seconds between signs of life
 DEAD = 300.0  # seconds without one after which a holder on another host is gone
@@ -61,6 +62,9 @@ def hold(path: str | Path, wait: float, say: Callable[[str], None] = lambda mess
         If the file can't be made.
     """
     path = Path(path)
+    fault = find_fault(path)
+    if fault not in (None, "no such file"):
+        raise DataError(f"{path}: lock can't be made: {fault}")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
     except OSError as error:
@@ -111,7 +115,7 @@ def _try_lock(handle: int) -> str:
             return "taken"
         if error.errno in NO_LOCKS:
             return "none"
-        raise
+        raise DataError(f"lock: the file system fails: {error.strerror}") from None
 
 
 def _claim(handle: int, path: Path, state: str) -> bool:
@@ -153,8 +157,8 @@ def myself() -> dict[str, Any]:
 def read_holder(path: str | Path) -> dict[str, Any]:
     """What the lock file says about its holder; empty where it says nothing."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path, "lock", limit=1 << 16))
+    except (DataError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -163,7 +167,8 @@ def describe(holder: dict[str, Any]) -> str:
     """A holder in words."""
     if not holder:
         return "another process"
-    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+    pid, host, since = (printable(str(holder.get(key))[:80]) for key in ("pid", "host", "since"))
+    return f"process {pid} on {host} since {since}"
 
 
 def _lives(holder: dict[str, Any], path: Path) -> bool:

@@ -1,8 +1,9 @@
 """What a rebuild has to do, and why: inputs, keys, and the difference from what is there.
 
 1. Inputs of each search: the slope files and their companions, manual lists, maps, masks to merge.
-2. An input is known by its sha256; where path, size, modification time and inode are those of an earlier record
-   of this detector, that record's hash is taken, else that of the user's cache. No FITS file is opened here.
+2. An input is known by its sha256; where path, size, times (of content and inode) and inode are those of an earlier
+   record of this detector, that record's hash is taken, else that of the user's cache; forced runs hash all anew. No
+   FITS file is opened here, and nothing that is no regular file.
 3. The key of a search is the sha256 of: names and hashes of its inputs, its parameters, the versions of the code and
    of the numerical libraries. The key of the product is that of the keys of its searches, of the other inputs of the
    merge, of its parameters and texts. Equal keys stand for equal bytes.
@@ -17,19 +18,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from badpix import detectors
 from badpix.errors import DataError, UsageError
 from badpix.io import provenance, selection
+from badpix.io.fits import Stamp, stamp_of
+from badpix.outside import find_fault
 from badpix.rebuild.jobs import Job
 from badpix.settings import param
 from badpix.settings.rebuild import RebuildSettings
 
-LIBRARIES = ("numpy", "scipy", "astropy", "photutils")
 NAMES_SHOWN = 3  # files or parameters named in a reason
 CHUNK = 64  # files hashed before their hashes are remembered
 OF_FRAME = ("reference_subarray", "reference_readpatt", "reference_exp_type")  # texts that searches use as well
@@ -55,6 +55,7 @@ class Known:
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     sha256: str
 
@@ -104,11 +105,26 @@ def find_sources(job: Job) -> list[Source]:
         found += _parameter_files(job, stage)
     masks = job.values.merge.masks or job.inputs["merge"].get("masks") or []
     manual = job.values.merge.manual or job.inputs["merge"].get("manual") or []
-    found += [Source("merge", "masks", str(m), str(m)) for m in (selection.expand_inputs(masks) if masks else [])]
+    files = selection.expand_inputs(masks) if masks else []
+    found += [Source("merge", "masks", str(m), str(m)) for m in files if not is_own(job, m)]
     found += [Source("merge", "manual", str(m), str(m)) for m in manual]
     base = job.values.merge.base
     found += [Source("merge", "base", str(base), str(base))] if base else []
     return found
+
+
+def is_own(job: Job, path: str | Path) -> bool:
+    """Whether a file is a product of this job's detector: the outputs of one night are no inputs of the next."""
+    real = os.path.realpath(path)
+    return real.startswith(os.path.realpath(job.folder) + os.sep)
+
+
+def list_own(job: Job) -> list[tuple[str, str, str]]:
+    """Masks that ``merge.masks`` names although they are products of this job, as (stage, file, reason)."""
+    masks = job.values.merge.masks or job.inputs["merge"].get("masks") or []
+    files = selection.expand_inputs(masks) if masks else []
+    why = "a product of this rebuild itself: it would feed on itself"
+    return [("merge", str(path), why) for path in files if is_own(job, path)]
 
 
 def _expand(job: Job, stage: str, role: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -198,6 +214,8 @@ def settle(
         elif time.monotonic() - begun > p.growing_wait and young:
             raise DataError(f"{min(young)}: still changing after {p.growing_wait:.0f} s of waiting")
     bad = {path: "vanished" for path, facts in seen.items() if facts is None}
+    odd = {path: find_fault(path) for path in seen if path not in bad}
+    bad |= {path: fault for path, fault in odd.items() if fault}
     bad |= {path: "not readable" for path in seen if path not in bad and not os.access(path, os.R_OK)}
     if p.growing == "reject":
         bad |= dict.fromkeys(growing, "still growing; left out this time")
@@ -218,25 +236,27 @@ def _without(sources: Sequence[Source], bad: Mapping[str, str]) -> tuple[list[So
     return kept, reasons
 
 
-def _stat(path: str) -> tuple[int, int, int, int] | None:
+def _stat(path: str) -> Stamp | None:
     try:
-        found = os.stat(path)
+        return stamp_of(os.stat(path))
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
-def _age(facts: tuple[int, int, int, int]) -> float:
-    return time.time() - max(facts[1], facts[3]) / 1e9
+def _age(facts: Stamp) -> float:
+    return time.time() - max(facts.mtime_ns, facts.ctime_ns) / 1e9
 
 
 # --- 2. hashes -------------------------------------------------------------------------------------------
 
 
 def identify(
-    sources: Sequence[Source], earlier: Iterable[Mapping[str, Any]], say: Callable[[str], None] = lambda message: None
+    sources: Sequence[Source],
+    earlier: Iterable[Mapping[str, Any]],
+    say: Callable[[str], None] = lambda message: None,
+    fresh: bool = False,
 ) -> list[Known]:
-    """Sizes, times and hashes of inputs, from earlier records where the file is unchanged.
+    """Sizes, times and hashes of inputs, from earlier records where the file is unchanged and not asked ``fresh``.
 
     Raises
     ------
@@ -244,53 +264,41 @@ def identify(
         If a file vanished.
     """
     memory = {
-        (k["path"], k["size"], k["mtime_ns"], k["inode"]): k["sha256"] for record in earlier for k in record["inputs"]
+        (k["path"], k["size"], k["mtime_ns"], k.get("ctime_ns"), k["inode"]): k["sha256"]
+        for record in (() if fresh else earlier)
+        for k in record["inputs"]
     }
     facts = {s.path: _stat(s.path) for s in sources}
     for path, found in facts.items():
         if found is None:
             raise DataError(f"{path}: vanished")
-    todo = sorted(p for p, f in facts.items() if f and (p, *f[:3]) not in memory)
+    todo = sorted(p for p, f in facts.items() if f and (p, *f) not in memory)
     if todo:
-        size = sum(f[0] for p, f in facts.items() if f and p in set(todo))
+        size = sum(f.size for p, f in facts.items() if f and p in set(todo))
         say(f"hashing {len(todo)} new or changed files, {size / 1e6:,.0f} MB")
-    fresh: dict[str, str] = {}
+    new: dict[str, str] = {}
     for k in range(0, len(todo), CHUNK):
-        fresh |= {str(i.path): i.sha256 for i in provenance.hash_inputs(todo[k : k + CHUNK])}
+        new |= {str(i.path): i.sha256 for i in provenance.hash_inputs(todo[k : k + CHUNK], fresh=fresh)}
     known = []
     for s in sources:
-        size, mtime, inode, _ = facts[s.path] or (0, 0, 0, 0)
-        sha = fresh.get(s.path) or memory[s.path, size, mtime, inode]
-        known.append(Known(s.stage, s.role, s.path, size, mtime, inode, sha))
+        found = facts[s.path]
+        assert found is not None
+        sha = new.get(s.path) or memory[(s.path, *found)]
+        known.append(Known(s.stage, s.role, s.path, *found, sha))
     return sorted(known, key=lambda k: (k.stage, k.role, k.name, k.path))
 
 
 def find_moved(inputs: Sequence[Known]) -> list[str]:
     """Inputs that changed or vanished since they were identified."""
-    return [k.path for k in inputs if (_stat(k.path) or (0, 0, 0))[:3] != (k.size, k.mtime_ns, k.inode)]
+    return [k.path for k in inputs if _stat(k.path) != (k.size, k.mtime_ns, k.ctime_ns, k.inode)]
 
 
 # --- 3. keys ---------------------------------------------------------------------------------------------
 
 
-@cache
 def versions() -> dict[str, str]:
-    """What a product's bytes may depend on besides inputs and parameters: our code and the numerical libraries.
-
-    A checkout with uncommitted changes is known by the content of its modules.
-    """
-    found = {"badpix": provenance.code_version()}
-    if found["badpix"].endswith("-dirty"):
-        digest = hashlib.sha256()
-        for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
-            digest.update(path.read_bytes())
-        found["badpix"] += f".{digest.hexdigest()[:12]}"
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+    """What a product's bytes may depend on besides inputs and parameters."""
+    return provenance.library_versions()
 
 
 def digest(content: Any) -> str:
@@ -326,9 +334,10 @@ def make_plan(
     current: Mapping[str, Any] | None,
     earlier: Iterable[Mapping[str, Any]] = (),
     say: Callable[[str], None] = lambda message: None,
+    fresh: bool = False,
 ) -> Plan:
     """Keys of what would be built, and the reasons to build it (none: the current product is that)."""
-    inputs = identify(sources, earlier, say)
+    inputs = identify(sources, earlier, say, fresh)
     plan = Plan(inputs, make_keys(job, inputs), list(rejected))
     plan.why = explain(job, plan, current)
     return plan

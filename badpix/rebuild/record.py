@@ -17,12 +17,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from badpix.errors import DataError
 from badpix.io.output import write_text
+from badpix.outside import read_text
 
 SUFFIX = "_record.json"
 STATUS = {"accepted": "replaced"}  # what the table calls accepted products that are not current any more
-NEEDED = ("status", "detector", "finished")  # of every record
-OF_PRODUCTS = ("key", "inputs", "parameters", "versions", "outputs")  # of those that the next run relies on
+NEEDED = {"status": str, "detector": str, "finished": str}  # of every record
+OF_PRODUCTS = {  # of those that the next run relies on
+    "key": str,
+    "keys": dict,
+    "inputs": list,
+    "parameters": dict,
+    "versions": dict,
+    "outputs": list,
+}
+OF_INPUT = {"stage": str, "role": str, "path": str, "size": int, "mtime_ns": int, "inode": int, "sha256": str}
+OF_OUTPUT = {"name": str, "size": int, "sha256": str}
 
 
 def now() -> str:
@@ -59,18 +70,39 @@ def _plain(value: Any) -> Any:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A record, None where there is none or it is damaged."""
     found = read_json(path)
-    if not all(k in found for k in NEEDED) or (
-        found["status"] != "failed" and not all(k in found for k in OF_PRODUCTS)
-    ):
-        return None
-    return {**found, "path": str(path)}
+    return {**found, "path": str(path)} if is_sound(found) else None
+
+
+def is_sound(found: Mapping[str, Any]) -> bool:
+    """Whether a record holds what the next run and the table of all runs rely on, each of its kind."""
+    kinds = NEEDED if found.get("status") == "failed" else {**NEEDED, **OF_PRODUCTS}
+    lists = {"inputs": OF_INPUT, "outputs": OF_OUTPUT, "rejected": {}}
+    texts = {"parameters": Mapping, "flags": int}
+    return (
+        all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+        and all(_all_hold(found.get(key) or [], inner) for key, inner in lists.items())
+        and all(_values_are(found.get(key) or {}, kind) for key, kind in texts.items())
+        and all(isinstance(found.get(key) or [], list) for key in ("reasons", "why", "notes"))
+        and (found["status"] == "failed" or bool(found["outputs"]))
+        and all(os.sep not in row["name"] for row in found.get("outputs") or [])
+    )
+
+
+def _all_hold(rows: Any, kinds: Mapping[str, type]) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items()) for row in rows
+    )
+
+
+def _values_are(rows: Any, kind: type) -> bool:
+    return isinstance(rows, dict) and all(isinstance(value, kind) for value in rows.values())
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping, empty where it can't be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path, "record"))
+    except (DataError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

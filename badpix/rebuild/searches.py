@@ -220,6 +220,7 @@ def _build_flats(
         overwrite=True,
         with_evidence=job.policy.evidence,
         skip_bad=job.policy.skip_bad,
+        most_left_out=1.0,  # judged here, with those that were left out before
         executor=executor,
         memory=_room(options) / options.workers,
     )
@@ -245,6 +246,7 @@ def _build_darks(
         overwrite=True,
         with_evidence=job.policy.evidence,
         skip_bad=job.policy.skip_bad,
+        most_left_out=1.0,  # judged here, with those that were left out before
         executor=executor,
         memory=_room(options),
         say=say,
@@ -281,7 +283,10 @@ def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
     manual = [str(p) for p in made.paths("merge", "manual")]
     p = replace(job.values.merge, masks=[f.name for f in files], manual=manual)
     texts = job.values.reference
-    first = [str(mask_file.read_mask(f).header.get("USEAFTER", "")) for f in files[: max(len(names), 1)]]
+    first = [
+        str(mask_file.read_mask(f, check_sums=not p.ignore_checksum).header.get("USEAFTER", ""))
+        for f in files[: max(len(names), 1)]
+    ]
     target = place / mask_product.fill_name(
         Path(Path(job.output).name), {"DATE-OBS": min(first)}
     )  # first exposure's day

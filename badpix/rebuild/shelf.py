@@ -39,6 +39,15 @@ def products(folder: Path) -> list[dict[str, Any]]:
     return [r for r in found if r is not None]
 
 
+def list_damaged(folder: Path) -> list[str]:
+    """Products whose record is damaged or missing; they count as absent."""
+    return [
+        f"{place.name}: its record is damaged or missing; it counts as absent"
+        for place in _dated(folder)
+        if record.find_record(place) is None
+    ]
+
+
 def _dated(folder: Path) -> list[Path]:
     """Folders of products, oldest first; of two made in one second the later one was written last."""
     places = [p for p in folder.glob("*Z_*") if p.is_dir() and not p.is_symlink()]

@@ -3,8 +3,10 @@
 1. A quick look in this process tells which detectors have anything to do; the others cost milliseconds.
 2. The rest are worked on in child processes, some at once. A child ends with its parent, however that ends.
 3. What a child says goes to its log file and to the parent; what became of it comes back through a pipe. A child
-   that dies without a word is reported with the signal that killed it.
-4. A failure leaves a record beside its log. The exit status of the run is the highest of all detectors.
+   that dies without a word is reported with the signal that killed it; one that takes longer than `max_hours` is
+   ended.
+4. Nothing that goes wrong with one detector stops the others. A failure leaves a record beside its log. The exit
+   status of the run is the highest of all detectors.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from badpix.rebuild.driver import EXIT, Outcome
 from badpix.rebuild.jobs import Job
 from badpix.rebuild.searches import Options
 
+POLL = 1.0  # seconds between looks at the clock
 GRACE = 10.0  # seconds in which a child that is done, or was asked to end, must be gone
 
 Say = Callable[[str, str], None]  # detector, message
@@ -70,7 +73,11 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
     with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(_start_child, job, share, running, say) for job in todo]
         try:
-            done |= {job.folder: future.result() for job, future in zip(todo, futures, strict=True)}
+            for job, future in zip(todo, futures, strict=True):
+                try:
+                    done[job.folder] = future.result()
+                except Exception as error:  # of the supervision itself: no process, no pipe
+                    done[job.folder] = _unsupervised(job, error, say)
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -88,7 +95,7 @@ def _look(job: Job) -> Outcome | None:
             return None
         now = shelf.current(job.folder)
         mask = shelf.mask_of(now) if now else None
-    except (BadpixError, OSError):
+    except Exception:  # the child will look again, and fail with a record
         return None
     return Outcome(job.detector, "unchanged", mask=mask, seconds=round(time.monotonic() - begun, 3))
 
@@ -125,8 +132,14 @@ def _start_child(job: Job, options: Options, running: list[Any], say: Say) -> Ou
     theirs.close()
     running.append(child)
     outcome = None
+    hours = job.policy.max_hours
+    end = time.monotonic() + 3600 * hours
     with ours, suppress(EOFError, OSError):
         while outcome is None:
+            if not ours.poll(max(0.0, min(end - time.monotonic(), POLL))):
+                if time.monotonic() < end:
+                    continue
+                return _overdue(job, child, hours, say)
             kind, content = ours.recv()
             if kind == "say":
                 say(job.detector, content)
@@ -139,11 +152,29 @@ def _start_child(job: Job, options: Options, running: list[Any], say: Say) -> Ou
     return outcome or _died(job, child.exitcode or 0, say)
 
 
+def _overdue(job: Job, child: Any, hours: float, say: Say) -> Outcome:
+    """A child that took too long: asked to end, so that it cleans up, and killed if it does not."""
+    child.terminate()
+    child.join(GRACE)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    return _failed(job, f"not done after {hours:g} hours (max_hours): ended; the current mask is as it was", say)
+
+
+def _unsupervised(job: Job, error: Exception, say: Say) -> Outcome:
+    return _failed(job, f"its process could not be run: {type(error).__name__}: {error}", say)
+
+
 def _died(job: Job, code: int, say: Say) -> Outcome:
     """A child that ended without a word: killed, or out of memory."""
     name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
     hint = " (out of memory? try a smaller --max-memory or fewer --workers)" if code == -signal.SIGKILL else ""
-    reason = f"its process was ended by {name}{hint}; the current mask is as it was"
+    return _failed(job, f"its process was ended by {name}{hint}; the current mask is as it was", say)
+
+
+def _failed(job: Job, reason: str, say: Say) -> Outcome:
+    """A failure that the child could not report itself."""
     say(job.detector, f"failed: {reason}")
     begun = record.now()
     path = _note_failure(job, shelf.stamp() + f"_{os.getpid()}", reason, begun, 1, 0.0)

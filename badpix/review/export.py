@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import UsageError
-from badpix.io.evidence import Evidence
+from badpix.io.evidence import Evidence, path_beside
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
 from badpix.mask.file import Mask
 
@@ -105,7 +105,7 @@ def write(
     overwrite : bool
         Replace an existing file.
     """
-    path = check_target(path, overwrite)
+    path = check_target(path, overwrite, [mask.path, path_beside(mask.path)] if mask.path else [])
     chosen = select(mask, flags or (["DO_NOT_USE"] if form == "fits" else []))
     if form == "fits":
         _write_image(mask, chosen, path, flags or ["DO_NOT_USE"], overwrite)

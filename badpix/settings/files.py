@@ -1,19 +1,23 @@
 """Parameter files: YAML (or ASDF) with one section a command, not yet checked against the declarations.
 
-Repeated keys and whatever is no mapping are refused. Paths in a file start at the file's folder.
+Repeated keys, lists that hold each other and whatever is no mapping are refused. Paths in a file start at the file's
+folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from badpix.errors import UsageError, nearest
+from badpix.outside import check_tree, find_fault, printable, quote, read_bytes, read_text, understood
 from badpix.settings.param import Settings, section
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LIMIT = 16 << 20  # bytes of a parameter file
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -27,9 +31,11 @@ def load_file(path: str | Path) -> dict[str, Any]:
     from pathlib import Path
 
     path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such parameter file")
-    tree = _load_asdf(path) if path.suffix.lower() == ".asdf" else _load_yaml(path)
+    if find_fault(path) == "no such file":
+        raise UsageError(f"{printable(path)}: no such parameter file")
+    content = read_bytes(path, "parameter file", UsageError, LIMIT)
+    tree = _load_asdf(path, content) if path.suffix.lower() == ".asdf" else _load_yaml(path)
+    check_tree(tree, path, UsageError)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -52,20 +58,42 @@ def _load_yaml(path: Path) -> Any:
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    text = read_text(path, "parameter file", UsageError, LIMIT)
+    with understood(path, "YAML", UsageError):
+        return yaml.load(text, Loader)
 
 
-def _load_asdf(path: Path) -> Any:
+def _load_asdf(path: Path, content: bytes) -> Any:
+    import io
+    import warnings
+
     import asdf
+    import yaml
 
-    try:
-        with asdf.open(path, lazy_load=False) as af:
+    with understood(path, "ASDF", UsageError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text = content.partition(b"\n...")[0].decode("utf-8")
+        for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise UsageError(f"{path}: line {node.start_mark.line + 1}: key {quote(key)} is given twice")
+        with asdf.open(io.BytesIO(content), lazy_load=False) as af:
             return {k: v for k, v in af.tree.items() if k not in ("asdf_library", "history")}
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: not readable as ASDF: {error}") from None
+
+
+def _mappings(node: Any) -> Iterator[Any]:
+    """All mappings of a composed tree, each once."""
+    seen: set[int] = set()
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        if node is None or id(node) in seen or isinstance(node.value, str):
+            continue
+        seen.add(id(node))
+        if node.id == "mapping":
+            yield node
+        todo += [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
 
 
 def section_values(

@@ -68,6 +68,16 @@ class MergeSettings(Settings):
         "Flag for the pixels of images that are no JWST masks (non-zero means bad).",
         keyword="BPMPLAIN",
     )
+    force_plain: bool = param(
+        False,
+        "Take plain images in which half of the pixels or more are bad, or values are large.",
+        keyword="BPMFORCE",
+    )
+    ignore_checksum: bool = param(
+        False,
+        "Use masks whose CHECKSUM or DATASUM is wrong: they were changed after they were written.",
+        keyword="BPMIGSUM",
+    )
     drop: list[str] = param([], "Flags of the inputs that are left out.", keyword="BPMDROP")
     do_not_use: list[str] = param(
         list(dq.UNUSABLE),

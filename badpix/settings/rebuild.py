@@ -49,6 +49,13 @@ class RunSettings(Settings):
     """Run"""
 
     keep_logs: int = param(50, "Log files kept for a detector; 0 keeps all.", low=0)
+    max_hours: float = param(
+        48.0,
+        "Longest run of one detector, raw exposures included; then it is ended, and the others go on.",
+        unit="h",
+        low=0.001,
+        high=8760.0,
+    )
     lock_wait: float = param(
         900.0, "Longest wait for another run that works on the same detector.", unit="s", low=0.0
     )

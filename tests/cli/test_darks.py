@@ -162,14 +162,3 @@ def test_a_file_that_vanishes_during_the_run_is_rejected_with_skip_bad(tmp_path,
     assert call(tmp_path / "darks", "-o", tmp_path / "n.fits").exit_code == 0
     first, second = (fits.getdata(tmp_path / n, "DQ") for n in ("m.fits", "n.fits"))
     np.testing.assert_array_equal(first, second)
-
-
-def test_large_files_are_known_by_samples(tmp_path):
-    path = tmp_path / "large"
-    path.write_bytes(bytes(range(256)) * 40000)
-    before = darks_build.hash_samples(path)
-    assert before.startswith("sampled:")
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert darks_build.hash_samples(path) != before

@@ -27,7 +27,7 @@ from badpix.settings.reference import ReferenceSettings
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import badpix; badpix.__path__.append({str(ROOT)!r})\n"
 RUN = PROGRAM + "from badpix.cli.main import badpix as command\ncommand()\n"
 SLOW = PROGRAM + (
-    "import time; from badpix import stats; clip = stats.clip_stack\n"
+    "import time; from badpix.numerics import clipping as stats; clip = stats.clip_stack\n"
     "def slow(*args, **options):\n"
     "    print('WORKING', file=sys.stderr, flush=True); time.sleep(5); return clip(*args, **options)\n"
     "stats.clip_stack = slow\n"

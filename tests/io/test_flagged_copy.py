@@ -12,7 +12,7 @@ from astropy import coordinates
 from astropy.io import fits
 from astropy.modeling import models
 
-from badpix.errors import DataError, UsageError
+from badpix.errors import DataError
 from badpix.io import asdf_text, flagged_copy
 from badpix.io import cal as io_cal
 from badpix.io.associations import Association, Member
@@ -144,15 +144,6 @@ def test_skipped_exposures_keep_their_pixels(cal_path, tmp_path):
         for name in ("SCI", "ERR", "DQ"):
             np.testing.assert_array_equal(new[name].data, old[name].data)
         assert new[0].header["S_OUTLIR"] == "SKIPPED"
-
-
-def test_inputs_are_no_targets(cal_path, tmp_path):
-    cal = io_cal.read_layout(cal_path)
-    flagged_copy.check_not_input(tmp_path / "x_crf.fits", cal)
-    (tmp_path / "link.fits").symlink_to(cal_path)
-    for target in (cal_path, tmp_path / "link.fits"):
-        with pytest.raises(UsageError, match="input itself"):
-            flagged_copy.check_not_input(target, cal)
 
 
 def test_broken_files(cal_path, tmp_path):

@@ -318,7 +318,7 @@ def load(tmp_path, text):
         ("flats:\n\tx: 1", "not readable as YAML"),
         ("- a\n- b\n", "found list, expected sections"),
         ("just text", "found str, expected sections"),
-        (b"\xff\xfe\x00flats", "not readable as YAML"),
+        (b"\xff\xfe\x00flats", "parameter file can't be read: it is no text"),
         ("x: !!python/object/apply:os.system ['true']", "not readable as YAML"),
         ("? [a, b]\n: 1\n", "not readable as YAML"),
         ("a: &x [*x]\nb: *y\n", "not readable as YAML"),
