@@ -173,7 +173,10 @@ def open_darks(
             files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
             _check_exposure(files)
             if detector and files.rate.detector != detectors.get(detector):
-                raise DataError(f"{rate}: DETECTOR = {files.rate.detector.name!r}, expected {detector!r}")
+                raise DataError(
+                    found = files.rate.detector.name
+                    raise DataError(f"{rate}: DETECTOR = {found!r}, expected {detector!r} as in the parameter file or --detector")
+                )
             if found.files and not skip_bad:
                 selection.check_same([found.first, files.rate], SAME_SET)
             found.files.append(files)

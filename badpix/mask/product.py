@@ -74,7 +74,9 @@ def check_detector(path: Path | None, found: detectors.Detector, expected: str |
         If it is of another one.
     """
     if expected and found != detectors.get(expected):
-        raise DataError(f"{path}: DETECTOR = {found.name!r}, expected {expected!r} as in the parameter file")
+        raise DataError(
+            f"{path}: DETECTOR = {found.name!r}, expected {expected!r} as in the parameter file or --detector"
+        )
 
 
 # --- shared by flats and darks ---------------------------------------------------------------------------
