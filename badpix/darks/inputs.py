@@ -173,9 +173,9 @@ def open_darks(
             files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
             _check_exposure(files)
             if detector and files.rate.detector != detectors.get(detector):
+                name = files.rate.detector.name
                 raise DataError(
-                    found = files.rate.detector.name
-                    raise DataError(f"{rate}: DETECTOR = {found!r}, expected {detector!r} as in the parameter file or --detector")
+                    f"{rate}: DETECTOR = {name!r}, expected {detector!r} as in the parameter file or --detector"
                 )
             if found.files and not skip_bad:
                 selection.check_same([found.first, files.rate], SAME_SET)
