@@ -69,7 +69,7 @@ def build_merge(
     dropped, listed = [combine.find_flag(name) for name in p.drop], _unusable(p)
     given, notes = read_masks(paths, p)
     check_detector(given[0].path, detectors.get(given[0].detector), detector)
-    base = _read_known(Path(p.base)) if p.base else None
+    base = _read_known(Path(p.base), p) if p.base else None
     every = [*given, *([base] if base else [])]
     placed, covered = same_frame(every, p.embed or (base is not None and len({m.window for m in every}) > 1))
     masks, first = placed[: len(given)], placed[0]
