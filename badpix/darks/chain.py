@@ -287,7 +287,9 @@ def _walk(states: list[Array], part: Array, room: Array) -> None:
 
 def _step_up(state: Array, hits: float, room: Array) -> None:
     """A hit: to any bin above."""
-    np.add.accumulate(state, axis=0, out=room)
+    room[0] = state[0]
+    for k in range(1, len(state)):  # several times as fast as np.add.accumulate, which takes column by column
+        np.add(room[k - 1], state[k], out=room[k])
     room *= np.float32(hits / len(state))
     state *= np.float32(1 - hits)
     state += room

@@ -2,9 +2,9 @@
 
 1. One level: a line with the slope of all pieces together, and the noise that is likeliest given what the pixels of
    the detector have (a Gaussian of the logarithm, cut off at 3 sigma: noisy pixels exist).
-2. Two levels: from the best of a few separations and rates (:data:`STARTS`) by Baum-Welch to levels, rates, slope
-   and noise of the pixel (:func:`fit_levels`). The rates have the prior :data:`RATE_PRIOR`: a pixel that switched
-   once has shown little.
+2. Two levels: from a usual separation and rate (:data:`START`), with the offset of each piece where it fits best,
+   by Baum-Welch to levels, rates, slope and noise of the pixel (:func:`fit_levels`). The rates have the prior
+   :data:`RATE_PRIOR`: a pixel that switched once has shown little.
 3. The logarithm of their likelihood ratio, with all offsets integrated, under the pixel's shot noise; with hits that
    no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`).
 
@@ -32,19 +32,21 @@ from badpix.darks.chain import (
     scan_offsets,
 )
 
-STARTS = ((1.6, 0.25), (2.5, 0.25), (2.5, 0.08), (4.0, 0.25), (4.0, 0.08))  # separation in sigma, rate per group
-FRACTIONS = (np.arange(9) / 8).astype(np.float32)  # of the separation, at which the lower level is tried
-PASSES = 5  # of Baum-Welch
+START = 2.0, 0.2  # separation in sigma, rate per group: more starts found no more (5 x 60 and 5 x 20 groups)
+FRACTIONS = (np.arange(7) / 6).astype(np.float32)  # of the separation, at which the lower level is tried
+PASSES = 7  # of Baum-Welch
 RATES = (0.005, 0.8)  # per group
 RATE_PRIOR = (0.5, 4.0)  # changes seen before in groups spent before: a beta distribution
+MOST_NOISE = 0.8  # part of the variance beside the line that is white noise at least
 QUIETEST = 0.8  # of the expected noise: where the separation explains all scatter
 SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are clear anyway
 SPACING = 0.45  # sigma between offsets
 MARGIN = 2.0  # sigma that the offset may lie beyond the levels
 REACH = 5.5  # sigma that one level may lie from the mean of a piece, before or behind a hit
 HIT_RATE = 2e-3  # hits without a flag per group: as many as a pixel of interest may have, not as a pixel has
+SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
 HIT_COST = 9.0  # logarithm of the odds against a hit at a given place of a given size
-SHAPE_COST = 5.0  # the same against a shape that all ramps share
+SHAPE_COST = 8.0  # the same against a shape that all ramps share
 LEAST_SQUARE = 1e-6  # of a group in expected variances: simulated ramps may have no noise
 PRIOR_END = 3.0  # sigma of the noise's spread beyond which all noise is as likely
 
@@ -147,23 +149,15 @@ def take_line_off(pieces: Pieces, slope: Float64) -> Pieces:
 # --- 2: two levels ---------------------------------------------------------------------------------------
 
 
-def start_levels(flat: Pieces, one: OneLevel, spread: float) -> TwoLevels:
-    """The best of the :data:`STARTS`, of pieces without their line; wider apart where the scatter is large."""
-    pixels = len(one.noise)
-    wider = np.maximum(1, 0.8 * np.sqrt(np.maximum(one.noise**2 - 1, 0)))
-    best, separation, rate, noise = np.full(pixels, -np.inf), np.ones(pixels), np.full(pixels, 0.1), one.noise.copy()
-    offset = np.zeros(len(flat.pixel), np.float32)
-    for ratio, change in STARTS:
-        apart = ratio * wider
-        rest = np.sqrt(np.maximum(one.noise**2 - 0.2 * apart**2, 0))
-        rest = np.maximum(rest, np.maximum(QUIETEST, apart / SHARPEST))
-        total, below = scan_offsets(flat, apart, change, rest, FRACTIONS)
-        score = flat.total(total) + likelihood_of(one.residual, rest, one, spread)
-        better = score > best
-        best, separation = np.where(better, score, best), np.where(better, apart, separation)
-        rate, noise = np.where(better, change, rate), np.where(better, rest, noise)
-        offset = np.where(better[flat.pixel], -below * flat.spread(apart), offset)
-    return TwoLevels(separation, rate, rate, noise, one.slope, offset)
+def start_levels(flat: Pieces, one: OneLevel) -> TwoLevels:
+    """Where Baum-Welch starts, for pieces without their line: wider apart where the scatter is large."""
+    ratio, rate = START
+    apart = ratio * np.maximum(1, 0.8 * np.sqrt(np.maximum(one.noise**2 - 1, 0)))
+    rest = np.sqrt(np.maximum(one.noise**2 - 0.2 * apart**2, 0))
+    rest = np.maximum(rest, np.maximum(QUIETEST, apart / SHARPEST))
+    below = scan_offsets(flat, apart, rate, rest, FRACTIONS)[1]
+    rates = np.full(len(apart), rate)
+    return TwoLevels(apart, rates, rates, rest, one.slope, -below * flat.spread(apart))
 
 
 def fit_levels(pieces: Pieces, one: OneLevel, start: TwoLevels, spread: float) -> tuple[TwoLevels, Float64]:
@@ -222,18 +216,15 @@ def compare_levels(
     (shapes, G) are shapes that ramps may share, orthonormal and without line.
     """
     flat = take_line_off(pieces, one.slope)
-    single = integrate_one(flat, one, one.noise, walk, spread)
-    slope, noise = fit_beside_hits(pieces, one, spread)
-    single = np.maximum(single, integrate_one(take_line_off(pieces, slope), one, noise, walk, spread))
+    slope, noise = fit_beside_hits(pieces, one, walk, spread)
+    single = integrate_one(take_line_off(pieces, slope), one, noise, walk, spread)
     shared = shape_squares(flat, templates) / (2 * one.noise**2)
     return integrate_two(pieces, one, two, walk, spread) - single - np.maximum(shared - SHAPE_COST, 0)
 
 
-def fit_beside_hits(pieces: Pieces, one: OneLevel, spread: float) -> tuple[Float64, Float64]:
-    """Slope and noise of one level beside a step up in each piece where one pays for itself.
-
-    The noise is at least a little below that of the line: shot noise is part of what the line leaves.
-    """
+def fit_beside_hits(pieces: Pieces, one: OneLevel, walk: Float64, spread: float) -> tuple[Float64, Float64]:
+    """Slope and noise of one level beside shot noise, and a step up in each piece where one pays for itself."""
+    drift = walk * SHOT_SLOPE * len(pieces.values)
     slope, noise = one.slope, one.noise
     for _ in range(2):
         level, clock, weight = largest_step(take_line_off(pieces, slope))
@@ -246,7 +237,7 @@ def fit_beside_hits(pieces: Pieces, one: OneLevel, spread: float) -> tuple[Float
         squares = one.squares - 2 * slope * one.moment + slope**2 * one.lever
         squares -= pieces.total((level - pieces.spread(slope) * clock) ** 2 * weight)
         noise = likeliest_noise(np.maximum(squares, 1e-3 * one.squares), one.freedom, spread)
-    return slope, np.minimum(noise, 0.97 * one.noise)
+    return slope, np.sqrt(np.maximum(noise**2 - drift, MOST_NOISE * noise**2))
 
 
 def largest_step(flat: Pieces) -> tuple[Array, Array, Array]:

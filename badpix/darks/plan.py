@@ -19,7 +19,8 @@ from badpix.settings.darks import DarkSettings
 
 KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two levels
 MIN_KEPT = 5  # integrations
-SUSPECT_GROUPS = 600  # groups of a pixel from which on fewer pixels are suspects
+SUSPECT_GROUPS = 150  # groups of a pixel from which on fewer pixels are suspects,
+FEWEST_SUSPECTS = 0.002  # down to this part
 
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -> Job:
@@ -60,7 +61,7 @@ def choose_kept(examined: tuple[int, ...], groups: int, p: DarkSettings) -> tupl
 
 def choose_suspects(job: Job, fraction: float) -> float:
     """Fraction of pixels looked at for two levels: less of long ramps and many integrations, which tell more."""
-    return fraction * min(1.0, SUSPECT_GROUPS / max(len(job.kept) * job.fit.usable, 1))
+    return max(fraction * min(1.0, SUSPECT_GROUPS / max(len(job.kept) * job.fit.usable, 1)), FEWEST_SUSPECTS)
 
 
 def choose_evenly(n: int, most: int) -> tuple[int, ...]:

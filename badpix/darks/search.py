@@ -302,7 +302,7 @@ def expect_two_levels(run: Run, population: Population, sample: Stats, p: DarkSe
     good = ~find_candidates(sample, scores, job.setup, population, job.cuts)
     suspicion = measure_suspicion(sample, job.setup, population)[good]
     wanted = plan.choose_suspects(job, p.telegraph_suspects)
-    many = replace(population, suspicion=highest(suspicion, max(wanted, 1.5 * telegraph.TAIL[0])))
+    many = replace(population, suspicion=highest(suspicion, max(wanted, 10 * telegraph.TAIL[0])))
     tiles = [make_rows(a, b, run.reference, run.bias) for a, b in sample_tiles(job, run.reference)]
     reached = np.concatenate(list(run_in_order(run.executor, partial(judge_sample, job, many), tiles)))
     limit = telegraph.find_limit(reached, len(suspicion), p.telegraph_likelihood)

@@ -30,9 +30,9 @@ BEHIND = 3.0  # what the fit of offsets gains over integrating them, about
 WORTH = -4.0  # scores below it are left as they are,
 SHARP = 4.0  # unless the levels are so many sigma apart: there they are too low
 FALSE_ALARMS = 3e-5  # of good pixels
-TAIL = (1e-2, 3e-3)  # parts of the sample's pixels between which the slope of the tail is measured
+TAIL = (3e-3, 8e-4)  # parts of the sample's pixels between which the slope of the tail is measured
 TAIL_PASSES = 8
-FEWEST = 10_000  # pixels of a sample whose tail is used
+FEWEST = 30_000  # pixels of a sample whose tail is used
 
 
 # --- 1: pieces -------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def _judge(
     expected = np.where(noise.expected > 0, noise.expected, np.float32(1)).astype(np.float64)
     pieces = cut_pieces(ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2), expected, averaged=averaged)
     one = levels.fit_one_level(pieces, noise.spread)
-    two = levels.start_levels(levels.take_line_off(pieces, one.slope), one, noise.spread)
+    two = levels.start_levels(levels.take_line_off(pieces, one.slope), one)
     two, reached = levels.fit_levels(pieces, one, two, noise.spread)
     likelihood = reached - BEHIND
     chosen = (likelihood > WORTH) | (two.separation > SHARP * two.noise)

@@ -253,7 +253,7 @@ class TelegraphSettings(Settings):
         True, "Search for pixels that switch between two levels, by the likelihood of their ramps.", documented=False
     )
     telegraph_likelihood: float = param(
-        5.0,
+        4.5,
         "TELEGRAPH above this logarithm of the likelihood of two levels over that of one, or above what 3 of "
         "100,000 good pixels of these darks reach.",
         low=0.0,
