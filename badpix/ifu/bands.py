@@ -27,7 +27,7 @@ from badpix.settings.ifu import IfuSettings
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
-_USUAL_HALO = 17  # rows that a band reads beyond its own, on each side
+_USUAL_HALO = 19  # rows that a band reads beyond its own, on each side
 _ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
 _PER_ELEMENT = 60  # bytes that a search needs for each of them
 
@@ -35,7 +35,7 @@ _PER_ELEMENT = 60  # bytes that a search needs for each of them
 def cut_bands(shape: tuple[int, int], exposures: int, memory: int | None = None) -> list[tuple[int, int]]:
     """Bands of a frame, [(start, stop), ...], of a height at which all exposures stay within ``memory`` bytes."""
     elements = min(_ELEMENTS, memory // _PER_ELEMENT) if memory else _ELEMENTS
-    return bands(shape[0], int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, 128)))
+    return bands(shape[0], int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, 192)))
 
 
 def sample_bands(shape: tuple[int, int], exposures: int) -> list[tuple[int, int]]:
@@ -154,6 +154,7 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
         noise=plan.noise,
         across=axis_across(plan.exposures),
         dithered=is_dithered(plan.exposures),
+        first_row=low,
         **plan.options,
     )
     core = slice(start - low, stop - low)
@@ -173,7 +174,8 @@ def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[
     sci, sigma = [], []
     for exposure, usual in zip(plan.exposures, plan.usual_err, strict=True):
         values = read_usable(exposure.cal, low, high).astype(np.float32, copy=False)
-        values[~np.isfinite(values)] = np.nan
+        if np.isinf(values).any():
+            values[np.isinf(values)] = np.nan
         sci.append(values)
         if plan.noise == "data":
             sigma.append(np.ones_like(values))

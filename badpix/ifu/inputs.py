@@ -151,8 +151,7 @@ def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:
 def read_usable(cal: CalFile, start: int = 0, stop: int | None = None) -> np.ndarray:
     """SCI of some rows, NaN where DO_NOT_USE; values that are not finite become NaN."""
     sci = io_cal.read_rows(cal, "SCI", start, stop)
-    unusable = (io_cal.read_rows(cal, "DQ", start, stop) & io_cal.DO_NOT_USE).astype(bool)
-    sci[unusable] = np.nan
+    np.putmask(sci, (io_cal.read_rows(cal, "DQ", start, stop) & io_cal.DO_NOT_USE) > 0, np.nan)
     return sci
 
 

@@ -20,6 +20,7 @@ from badpix.ifu.residuals import Residuals, combine_axes, measure_axes, pad
 from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows
 from badpix.numerics.neighbors import chunks, offsets
 
+GRID = 3  # the local residual is smooth: its median is taken at every third row and column
 REACH = 4  # pixels by which neighbours of neighbours reach over the edge
 
 # Median of the absolute residual along one axis for unit Gaussian noise: 0.6745 * sqrt(1 + 0.298).
@@ -117,9 +118,9 @@ def sample_band(
     n = len(sci)
     axes = [[np.abs(r) for r in measure_axes(s, e)] for s, e in zip(sci, sigma, strict=True)]
     local = median_along([np.minimum(x, y) for x, y in axes])
-    where = np.isfinite(local)
+    where = _grid(local.shape, 0, 0)
     where[: rows.start] = where[rows.stop :] = False
-    wide = local_median(local, kernel, outside=np.nan, where=where)
+    wide = local_median(local, kernel, outside=np.nan, where=where)[where]
     between, offsets = [np.empty(0, np.float32)], [(s - sci[0])[rows].reshape(-1)[::7] for s in sci]
     offsets = [d[np.isfinite(d)] for d in offsets]
     if n >= 3:
@@ -133,7 +134,7 @@ def sample_band(
             at = np.flatnonzero(inside & np.isfinite(difference))[::7]
             between.append(np.abs(stand_out(difference, at)))
     samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
-    samples += [np.concatenate(between), wide.reshape(-1)]
+    samples += [np.concatenate(between), wide]
     return [*(_measured(v) for v in samples), *offsets]
 
 
@@ -184,21 +185,41 @@ class Band:
         return offsets(*(window if self.across == 1 else window[::-1]), self.stride, centre=True)
 
 
+def _grid(shape: tuple[int, int], y: int, x: int) -> np.ndarray:
+    """Every fourth pixel of a frame, on a part of it that begins at (y, x)."""
+    where = np.zeros(shape, bool)
+    where[-y % GRID :: GRID, -x % GRID :: GRID] = True
+    return where
+
+
+def _measure_wide(local: np.ndarray, kernel: tuple[int, int], y: int, x: int) -> np.ndarray:
+    """Median in a window around every third pixel, given to the pixels nearest to it."""
+    where = _grid(local.shape, y, x)
+    wide = local_median(local, kernel, outside=np.nan, where=where)[-y % GRID :: GRID, -x % GRID :: GRID]
+    nearest = [
+        np.clip((np.arange(size) - start % GRID + GRID // 2) // GRID, 0, count - 1)
+        for size, count, start in zip(local.shape, wide.shape, (-y, -x), strict=True)
+    ]
+    return wide[nearest[0]][:, nearest[1]]
+
+
 def _measure_exposures(
     sci: list[np.ndarray], sigma: list[np.ndarray], across: int
-) -> tuple[list[Residuals], np.ndarray]:
-    """Residuals of all exposures, and the least of those across the slices."""
-    residuals = []
+) -> tuple[list[Residuals], list[np.ndarray], np.ndarray]:
+    """Residuals of all exposures, the smaller of both axes, and the least of all across the slices."""
+    residuals, smaller = [], []
     low, high = np.full_like(sci[0], np.inf), np.full_like(sci[0], -np.inf)
     for s, e in zip(sci, sigma, strict=True):
         along_x, along_y = measure_axes(s, e)
         beside = along_x if across == 1 else along_y
         np.fmin(low, beside, out=low)
         np.fmax(high, beside, out=high)
-        residuals.append(combine_axes(along_x, along_y))
+        both, least = combine_axes(along_x, along_y)
+        residuals.append(both)
+        smaller.append(least)
     unseen = np.isinf(low)
     low[unseen] = high[unseen] = 0
-    return residuals, np.maximum(low, 0) + np.minimum(high, 0)
+    return residuals, smaller, np.maximum(low, 0) + np.minimum(high, 0)
 
 
 def prepare_band(
@@ -209,6 +230,7 @@ def prepare_band(
     noise: str,
     width: int,
     across: int = 1,
+    first_row: int = 0,
 ) -> Band:
     """Residuals and noise of a band.
 
@@ -226,14 +248,15 @@ def prepare_band(
         Pixels of NaN around the frame.
     across : int
         Axis across the slices.
+    first_row : int
+        Row of the frame that the band begins with.
     """
     sci, sigma = [pad(s, width) for s in sci], [pad(s, width) for s in sigma]
-    residuals, beside = _measure_exposures(sci, sigma, across)
+    residuals, smaller, beside = _measure_exposures(sci, sigma, across)
     if noise == "err":
         size = np.ones_like(sci[0])
     else:
-        local = median_along([r.smaller for r in residuals])
-        wide = local_median(local, kernel, outside=np.nan, where=np.isfinite(local))
+        wide = _measure_wide(median_along(smaller), kernel, first_row - width, -width)
         size = np.float32(level.scale) * np.fmax(wide / np.float32(level.usual), np.float32(1))
     return Band(sci, sigma, residuals, beside, size, across, level.offsets or (0.0,) * len(sci))
 

@@ -36,7 +36,7 @@ def measure_structure(
     Parameters
     ----------
     field : ndarray of float32, flat
-        Size of a statistic, such as eta, at all pixels.
+        A statistic, such as eta, at all pixels; its size counts.
     size : ndarray of float32, flat
         Its noise.
     at : ndarray of int, shape (n,)
@@ -58,7 +58,7 @@ def measure_structure(
         return out
     for chunk in chunks(at.size):
         near = at[chunk, None] + around
-        out[chunk] = _divisor(median_rows(field[near] / size[near]), strength, noise)
+        out[chunk] = _divisor(median_rows(np.abs(field[near]) / size[near]), strength, noise)
     return out
 
 

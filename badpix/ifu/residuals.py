@@ -18,22 +18,22 @@ from statistics import NormalDist
 
 import numpy as np
 
-from badpix.numerics.medians import median_filled
-
 # Variance of the median of k Gaussian values, k = 1 ... 4.
 _MEDIAN_VARIANCE = (np.nan, 1.0, 0.5, 0.449, 0.298)
-_FACTORS = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE))).astype(np.float32)
+_FACTORS = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE[::-1]))).astype(
+    np.float32
+)  # by missing
 _HIT_SHARE = 20  # part of the false alarms that hits of one exposure may be
+_STRIP = 64  # rows
 _STEP = 0.02  # sigma, of the integral and of the thresholds
 
 
 @dataclass
 class Residuals:
-    """Residuals of one exposure on a padded band: eta, and the larger and smaller of both axes' sizes."""
+    """Residuals of one exposure on a padded band: eta, and the larger of both axes' sizes."""
 
     eta: np.ndarray
     larger: np.ndarray
-    smaller: np.ndarray
 
 
 def pad(band: np.ndarray, width: int) -> np.ndarray:
@@ -41,13 +41,14 @@ def pad(band: np.ndarray, width: int) -> np.ndarray:
     return np.pad(band, width, constant_values=np.nan)
 
 
-def combine_axes(along_x: np.ndarray, along_y: np.ndarray) -> Residuals:
-    """Residuals along both axes in one; ``along_x`` and ``along_y`` are used up."""
+def combine_axes(along_x: np.ndarray, along_y: np.ndarray) -> tuple[Residuals, np.ndarray]:
+    """Residuals along both axes in one, and the smaller of their sizes; ``along_x`` and ``along_y`` are used up."""
     low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
     eta = np.maximum(low, 0) + np.minimum(high, 0)
     np.abs(along_x, out=along_x)
     np.abs(along_y, out=along_y)
-    return Residuals(eta, np.maximum(-low, high), np.minimum(along_x, along_y, out=along_x))
+    larger = np.maximum(np.negative(low, out=low), high, out=high)
+    return Residuals(eta, larger), np.minimum(along_x, along_y, out=along_x)
 
 
 def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
@@ -65,33 +66,54 @@ def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     Residuals
         float32, of the shape of the input; NaN in the outer 2 pixels.
     """
-    return combine_axes(*measure_axes(sci, sigma))
+    return combine_axes(*measure_axes(sci, sigma))[0]
 
 
 def measure_axes(sci: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(s - median of 4 neighbours) / sigma along x and along y, scaled to the variance that 4 neighbours give."""
-    missing = np.isnan(sci)
-    filled = np.where(missing, np.float32(np.inf), sci)
-    return tuple(_residual(sci, sigma, missing, filled, axis) for axis in (1, 0))  # type: ignore[return-value]
-
-
-def _residual(sci: np.ndarray, sigma: np.ndarray, missing: np.ndarray, filled: np.ndarray, axis: int) -> np.ndarray:
-    ny, nx = sci.shape
-    core = (slice(2, ny - 2), slice(2, nx - 2))
-    views = []
-    for d in (-2, -1, 1, 2):
-        dy, dx = (d, 0) if axis == 0 else (0, d)
-        views.append((slice(2 + dy, ny - 2 + dy), slice(2 + dx, nx - 2 + dx)))
-    gone = np.add.reduce([missing[v] for v in views], dtype=np.uint8)
-    gone[missing[core]] = 0  # no residual there anyway
-    middle = median_filled([filled[v].copy() for v in views], gone)
-    out = np.full(sci.shape, np.nan, np.float32)
-    inner = out[core]
-    np.subtract(sci[core], middle, out=inner)
-    np.divide(inner, sigma[core], out=inner)
-    y, x = np.nonzero(gone)
-    inner[y, x] *= _FACTORS[4 - gone[y, x]]
+    ny, stride = sci.shape
+    out = np.full(sci.shape, np.nan, np.float32), np.full(sci.shape, np.nan, np.float32)
+    for start in range(2, ny - 2, _STRIP):  # strips stay in the processor's cache
+        stop = min(start + _STRIP, ny - 2)
+        values = sci[start - 2 : stop + 2].reshape(-1)
+        high, low = np.fmin(values, np.float32(np.inf)), np.fmax(values, np.float32(-np.inf))
+        missing = np.isnan(values).view(np.uint8)
+        for along, step in zip(out, (1, stride), strict=True):
+            # memory runs on from row to row: beyond an edge lies the frame of NaN
+            core = slice(2 * step, values.size - 2 * step)
+            left = _subtract_median(values, high, low, missing, step)
+            left /= sigma[start - 2 : stop + 2].reshape(-1)[core]
+            rows = slice(2 * stride - 2 * step, left.size - 2 * stride + 2 * step)
+            along[start:stop].reshape(-1)[:] = left[rows]
     return out
+
+
+def _subtract_median(
+    values: np.ndarray, high: np.ndarray, low: np.ndarray, missing: np.ndarray, step: int
+) -> np.ndarray:
+    """Pixels minus the median of the neighbors 1 and 2 steps away in memory, scaled by the number of these.
+
+    Missing ones are infinite in ``high`` and minus infinite in ``low``. The mean of the second smallest of ``high``
+    and the second largest of ``low`` is the median of 4, 3 or 2 values; one alone is put right, none gives NaN.
+    The first and last 2 steps are left out.
+    """
+    before, after = slice(None, -3 * step), slice(3 * step, None)  # the pairs before a pixel and behind it
+    small, large = np.minimum(high[:-step], high[step:]), np.maximum(high[:-step], high[step:])
+    middle = np.minimum(np.maximum(small[before], small[after]), np.minimum(large[before], large[after]))
+    np.minimum(low[:-step], low[step:], out=small)
+    np.maximum(low[:-step], low[step:], out=large)
+    largest = np.maximum(large[before], large[after])
+    second = np.maximum(np.minimum(large[before], large[after]), np.maximum(small[before], small[after]))
+    pairs = missing[:-step] + missing[step:]
+    gone = pairs[before] + pairs[after]
+    alone = np.flatnonzero(gone == 3)
+    with np.errstate(invalid="ignore"):
+        middle += second
+        middle *= np.float32(0.5)
+        middle[alone] = largest[alone]
+        np.subtract(values[2 * step : -2 * step], middle, out=middle)
+        middle *= np.take(_FACTORS, gone, out=second, mode="clip")
+    return middle
 
 
 # --- chance ----------------------------------------------------------------------------------------------

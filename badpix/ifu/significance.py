@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from badpix.ifu.noise import REACH, Band, Level, prepare_band
+from badpix.ifu.noise import GRID, REACH, Band, Level, prepare_band
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
 from badpix.ifu.single import SingleLimits, find_single
 from badpix.ifu.slices import Beside, measure_beside
@@ -68,6 +68,7 @@ def find_significant(
     noise: str,
     across: int = 1,
     dithered: bool = True,
+    first_row: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which pixels of a band are flagged in which exposure, and why.
 
@@ -89,6 +90,8 @@ def find_significant(
         Axis across the slices.
     dithered : bool
         Whether sources move on the detector; if not, they stand still on lines like bad pixels do.
+    first_row : int
+        Row of the frame that the band begins with.
     **others
         Parameters of ``outlier ifu``.
 
@@ -102,11 +105,11 @@ def find_significant(
         Pixels whose noise is more than 1.3 times the usual one.
     """
     width = max(REACH, reach(window))
-    band = prepare_band(sci, sigma, level, kernel_size, noise, width, across)
+    band = prepare_band(sci, sigma, level, kernel_size, noise, width, across, first_row)
     n, (ny, nx) = len(sci), sci[0].shape
     inside = (slice(width, width + ny), slice(width, width + nx))
     first = float(thresholds[1, 1])
-    found = _find_candidates(band, min(first, min_sigma), protect, protect_structure)
+    found = _find_candidates(band, min(first, min_sigma), first, protect, protect_structure)
     reasons = np.zeros((n, band.noise.size), np.uint8)
     if n >= 2:
         _flag_repeated(reasons, found, band, thresholds, min_sigma, partial_sigma)
@@ -133,18 +136,25 @@ def find_significant(
 
 
 def _find_candidates(
-    band: Band, floor: float, protect: float, protect_structure: float
+    band: Band, floor: float, first: float, protect: float, protect_structure: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per exposure: pixels with eta beyond ``floor`` sigma (flat indices), and their protected significance."""
+    """Per exposure: pixels (flat indices) that a test may ask for, and their protected significance.
+
+    These have eta beyond ``floor`` sigma in two exposures or more, or beyond ``first`` in this one.
+    """
     around = offsets(3, 3, band.stride)
     size = band.noise.reshape(-1)
-    limit = np.float32(floor) * size
+    low, high = np.float32(floor) * size, np.float32(first) * size
+    times = np.zeros(size.size, np.uint16)
+    for r in band.residuals:
+        times += np.abs(r.eta.reshape(-1)) > low
+    often = times >= 2
     out = []
     for r in band.residuals:
         eta = r.eta.reshape(-1)
-        at = np.flatnonzero(np.abs(eta) > limit)
+        at = np.flatnonzero(np.abs(eta) > np.where(often, low, high))
         value = eta[at] / size[at]
-        value /= measure_structure(np.abs(eta), size, at, around, strength=protect, noise=NOISE_ETA)
+        value /= measure_structure(eta, size, at, around, strength=protect, noise=NOISE_ETA)
         larger = r.larger.reshape(-1)
         value /= measure_structure(larger, size, at, around, strength=protect_structure, noise=NOISE_LARGER)
         out.append((at, value))
@@ -250,4 +260,4 @@ def _fill(reasons: np.ndarray, at: np.ndarray, reason: int) -> None:
 
 def halo(kernel_size: tuple[int, int], window: tuple[int, int], grow_steps: int) -> int:
     """Rows that a band needs beyond its own so that its result is that of the whole frame."""
-    return grow_steps + reach(window) + max(kernel_size) // 2 + 2
+    return grow_steps + reach(window) + GRID // 2 + max(kernel_size) // 2 + 2

@@ -16,16 +16,20 @@ It is step 6 of :mod:`badpix.ifu.significance`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from badpix.ifu.noise import Band, measure_common, stand_out, tail_between
 from badpix.ifu.protection import measure_between, measure_moved
-from badpix.ifu.sources import Differences, explain
+from badpix.ifu.sources import Differences, find_unexplained
 from badpix.numerics.neighbors import offsets
 
 Found = tuple[np.ndarray, np.ndarray]  # flat indices, values
+
+_AROUND = (7, 7)  # pixels that the neighbors of the 8 neighbors take
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,27 @@ class SingleLimits:
     window: tuple[int, int]
 
 
-def measure_differences(band: Band, sign: int) -> list[np.ndarray]:
-    """Differences of all exposures from what they have in common, in units of the noise (step 1)."""
-    size = band.noise * np.float32(tail_between(len(band.sci)))
+def measure_differences(band: Band) -> list[np.ndarray]:
+    """Differences of all exposures from their lower median, in units of the noise (step 1)."""
     level = [s - np.float32(offset) for s, offset in zip(band.sci, band.offsets, strict=True)]
-    reference = sign * measure_common([sign * s for s in level])
-    return [(s - reference) / (e * size) for s, e in zip(level, band.sigma, strict=True)]
+    reference = measure_common(level)
+    size = band.noise * np.float32(tail_between(len(level)))
+    for values, sigma in zip(level, band.sigma, strict=True):
+        values -= reference
+        values /= sigma
+        values /= size
+    return level
+
+
+def measure_low_differences(band: Band, e: int, at: np.ndarray) -> np.ndarray:
+    """The same for one exposure and its upper median, around some pixels; the rest of the map holds nothing."""
+    out = np.full(band.noise.shape, np.nan, np.float32)
+    near = np.unique(at[:, None] + offsets(*_AROUND, band.stride, centre=True))
+    level = [s.reshape(-1)[near] - np.float32(o) for s, o in zip(band.sci, band.offsets, strict=True)]
+    reference = -measure_common([-values for values in level])
+    size = band.noise.reshape(-1)[near] * np.float32(tail_between(len(level)))
+    out.reshape(-1)[near] = (level[e] - reference) / (band.sigma[e].reshape(-1)[near] * size)
+    return out
 
 
 def find_single(
@@ -69,30 +88,37 @@ def find_single(
     list of (ndarray, ndarray)
         For each exposure the flat indices of the pixels found, and of those that were reached by growth.
     """
-    low = [_confirm(found, e, d, band, persistent, -1, p) for e, d in enumerate(measure_differences(band, -1))]
-    values = measure_differences(band, 1)
-    differences = Differences(values, *band.steps)
+    differences = Differences(measure_differences(band), *band.steps)
     out = []
-    for e, difference in enumerate(values):
-        high = _confirm(found, e, difference, band, persistent, 1, p)
-        at, significance = _measure_hits(differences, e, band, persistent, p)
-        seeds = np.union1d(high, at[significance > p.hit_limit])
-        reached = _grow(seeds, at[significance > p.grow_sigma], band, p.grow_steps)
-        out.append((np.union1d(seeds, low[e]), reached))
+    for e, difference in enumerate(differences.values):
+        at, value = _find_high(difference, e, band, persistent, p.grow_sigma)
+        high = np.zeros(difference.size, np.float32)
+        high[at] = value
+
+        def continues(near: np.ndarray, limit: float, e: int = e, high: np.ndarray = high) -> np.ndarray:
+            return find_unexplained(
+                differences, e, near, high[near], limit=limit, defects=persistent, window=p.window, strength=p.protect
+            )
+
+        seeds = np.union1d(_confirm(found[e], e, difference, band, persistent, 1, p), continues(at, p.hit_limit))
+        grown = _grow(seeds, partial(continues, limit=p.grow_sigma), band, p.grow_steps)
+        out.append((np.union1d(seeds, _find_low(found[e], e, band, persistent, p)), grown))
     return out
 
 
+def _find_low(found: Found, e: int, band: Band, persistent: np.ndarray, p: SingleLimits) -> np.ndarray:
+    """Pixels that are too low beside their neighbors and the other exposures (step 2)."""
+    at = found[0][(found[1] < -p.limit) & ~persistent[found[0]]]
+    if not at.size:
+        return at
+    return _confirm(found, e, measure_low_differences(band, e, at), band, persistent, -1, p)
+
+
 def _confirm(
-    found: list[Found],
-    e: int,
-    difference: np.ndarray,
-    band: Band,
-    persistent: np.ndarray,
-    sign: int,
-    p: SingleLimits,
+    found: Found, e: int, difference: np.ndarray, band: Band, persistent: np.ndarray, sign: int, p: SingleLimits
 ) -> np.ndarray:
     """Pixels that stand out from their neighbors and from the other exposures (step 2)."""
-    at, value = found[e]
+    at, value = found
     keep = (sign * value > p.limit) & ~persistent[at]
     if not keep.any():
         return np.empty(0, np.intp)
@@ -102,34 +128,31 @@ def _confirm(
     return at[np.minimum(between, sign * value) / moved > p.limit]  # NaN compares false
 
 
-def _measure_hits(
-    differences: Differences, e: int, band: Band, persistent: np.ndarray, p: SingleLimits
+def _find_high(
+    difference: np.ndarray, e: int, band: Band, persistent: np.ndarray, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that are too high, and by how much, beside the noise and what sources could give (step 3)."""
-    difference = differences.values[e]
+    """Pixels that are too high by more than ``limit``, whatever sources could give, and by how much."""
     with np.errstate(invalid="ignore"):
         # a pixel of a track stands out along one axis at least, whatever the level between exposures
-        high = (difference > p.grow_sigma) & (band.residuals[e].larger > np.float32(p.grow_sigma) * band.noise)
+        high = (difference > limit) & (band.residuals[e].larger > np.float32(limit) * band.noise)
     at = np.flatnonzero(high)
     at = at[~persistent[at]]
     value = stand_out(difference, at)
-    at, value = at[value > p.grow_sigma], value[value > p.grow_sigma]
-    variance = explain(differences, e, at, defects=persistent, window=p.window, strength=p.protect)
-    return at, value / np.sqrt(1 + variance)
+    return at[value > limit], value[value > limit]
 
 
-def _grow(seeds: np.ndarray, high: np.ndarray, band: Band, steps: int) -> np.ndarray:
-    """Pixels of ``high`` that are reached from the seeds in some steps."""
+def _grow(seeds: np.ndarray, continues: Callable[[np.ndarray], np.ndarray], band: Band, steps: int) -> np.ndarray:
+    """Pixels reached from the seeds in some steps, through those of their neighbors that ``continues`` gives."""
     around = offsets(3, 3, band.stride)
-    free = np.zeros(band.noise.size, bool)
-    free[high] = True
+    free = np.ones(band.noise.size, bool)
     free[seeds] = False
     front, grown = seeds, [np.empty(0, np.intp)]
     for _ in range(steps):
         at = np.unique((front[:, None] + around).reshape(-1))
-        front = at[free[at]]
+        at = at[free[at]]
+        free[at] = False  # each is looked at once
+        front = continues(at)
         if not front.size:
             break
-        free[front] = False
         grown.append(front)
     return np.concatenate(grown)

@@ -53,16 +53,18 @@ class Differences:
         return along[:, None] * self.along + across[None, :] * self.across
 
 
-def explain(
+def find_unexplained(
     differences: Differences,
     e: int,
     at: np.ndarray,
+    value: np.ndarray,
     *,
+    limit: float,
     defects: np.ndarray,
     window: tuple[int, int],
     strength: float,
 ) -> np.ndarray:
-    """Variance that sources could give to a difference, in units of that of the noise.
+    """Those of some pixels that are too high beside the noise and what sources could give.
 
     Parameters
     ----------
@@ -72,29 +74,50 @@ def explain(
         The exposure whose pixels are asked for.
     at : ndarray of int, shape (n,)
         The pixels, flat indices.
+    value : ndarray of float32, shape (n,)
+        By how much they are too high, in units of the noise.
+    limit : float
+        What a value must exceed, once sources have been added to the noise.
     defects : ndarray of bool, flat
         Persistent pixels, which say nothing about sources.
     window : (int, int)
         Pixels along the dispersion and across it by which a dither moves a source; odd.
     strength : float
-        0 explains nothing.
+        0: sources explain nothing.
 
     Returns
     -------
-    ndarray of float32, shape (n,)
+    ndarray of int
+        A part of ``at``.
     """
-    out = np.zeros(at.size, np.float32)
-    if strength == 0:
-        return out
+    keep = value > limit
+    at, value = at[keep], value[keep]
+    if strength == 0 or not at.size:
+        return at
+    most = ((value / limit) ** 2 - 1) / strength**2  # variance that sources may have
+    out = []
     for chunk in chunks(at.size):
-        some = at[chunk]
-        trace = measure_trace(differences, e, some)
-        line = measure_line(differences, e, some, defects, window)
-        most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
-        blob = np.minimum(measure_blob(differences, e, some), np.maximum(most, 0))
-        terms = ((_TRACE, trace, _TRACE_NOISE), (_LINE, line, _LINE_NOISE), (1, blob, _BLOB_NOISE))
-        out[chunk] = sum(weight**2 * np.maximum(value**2 - noise**2, 0) for weight, value, noise in terms)
-    return np.float32(strength**2) * out
+        trace = measure_trace(differences, e, at[chunk])
+        keep = _excess(_TRACE, trace, _TRACE_NOISE) < most[chunk]  # most pixels on traces end here
+        some = at[chunk][keep]
+        out.append(some[explain(differences, e, some, trace[keep], defects, window) < most[chunk][keep]])
+    return np.concatenate(out)
+
+
+def explain(
+    differences: Differences, e: int, at: np.ndarray, trace: np.ndarray, defects: np.ndarray, window: tuple[int, int]
+) -> np.ndarray:
+    """Variance that sources could give to a difference, in units of that of the noise; ``trace``: see there."""
+    line = measure_line(differences, e, at, defects, window)
+    most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
+    blob = np.minimum(measure_blob(differences, e, at), np.maximum(most, 0))
+    terms = ((_TRACE, trace, _TRACE_NOISE), (_LINE, line, _LINE_NOISE), (1.0, blob, _BLOB_NOISE))
+    return np.add.reduce([_excess(*term) for term in terms])
+
+
+def _excess(weight: float, value: np.ndarray, noise: float) -> np.ndarray:
+    """Weighted square beyond what noise gives."""
+    return weight**2 * np.maximum(value**2 - noise**2, 0)
 
 
 def measure_trace(differences: Differences, e: int, at: np.ndarray) -> np.ndarray:
@@ -124,8 +147,8 @@ def measure_line(
         seen = values.reshape(-1)[near]
         seen[skip] = np.nan
         beyond = np.concatenate([seen[:, :_BEYOND], seen[:, -_BEYOND:]], axis=1).swapaxes(1, 2)
-        trace = median_rows(beyond.reshape(-1, 2 * _BEYOND)).reshape(at.size, 1, -1)
-        size = np.abs(seen[:, rows] - np.nan_to_num(trace)).reshape(at.size, -1)
+        trace = median_rows(beyond.reshape(-1, 2 * _BEYOND)).reshape(at.size, 1, window[1])
+        size = np.abs(seen[:, rows] - np.nan_to_num(trace)).reshape(at.size, window[0] * window[1])
         rank = min(_RANK, size.shape[1])
         np.maximum(out, np.partition(np.nan_to_num(size), -rank, axis=1)[:, -rank], out=out)
     return out

@@ -104,13 +104,10 @@ def lower_median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _middle_along(stack: np.ndarray | Sequence[np.ndarray], *, lower: bool) -> np.ndarray:
-    lines = [np.array(line) for line in stack]
+    lines = [np.fmin(line, line.dtype.type(np.inf)) for line in stack]  # NaN becomes infinite
     missing = np.zeros(lines[0].shape, np.uint16)
-    for line in lines:
-        nan = np.isnan(line)
-        if nan.any():
-            missing += nan
-            line[nan] = np.inf
+    for line in stack:
+        missing += np.isnan(line)
     return median_filled(lines, missing, lower=lower)
 
 
@@ -132,15 +129,16 @@ def median_filled(lines: list[np.ndarray], missing: np.ndarray, *, lower: bool =
         NaN where all values are missing.
     """
     n = len(lines)
-    partial = np.flatnonzero(missing)
+    partial = np.flatnonzero((missing > 0) & (missing < n))
     low, high = (n - 1) // 2, n // 2
     one = lower or low == high
     wanted = tuple(range(n)) if partial.size else tuple(sorted({low, high}))
     ranks = dict(zip(wanted, sort_lines(lines, wanted), strict=True))
-    if not partial.size:
-        return ranks[low] if one else _mean(ranks[low], ranks[high])
-    columns = np.stack([ranks[i].reshape(-1)[partial] for i in range(n)], axis=1)
+    columns = np.stack([ranks[i].reshape(-1)[partial] for i in wanted], axis=1)
     out = ranks[low] if one else _mean(ranks[low], ranks[high])
+    np.putmask(out, missing == n, np.nan)
+    if not partial.size:
+        return out
     count = n - missing.reshape(-1)[partial].astype(np.intp)
     out.reshape(-1)[partial] = _middle_of_sorted(columns, count, lower=lower)
     return out

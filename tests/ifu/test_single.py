@@ -136,23 +136,37 @@ def test_line_by_hand():
         assert found == pytest.approx(best, abs=1e-5)
 
 
+def explain(d, at):
+    trace = sources.measure_trace(d, 0, at)
+    return sources.explain(d, 0, at, trace, np.zeros(d.values[0].size, bool), (3, 7))
+
+
 def test_explained_variance_is_the_same_for_a_turned_frame():
     d = differences()
     turned = sources.Differences([v.T.copy() for v in d.values], 1, d.values[0].shape[0])
     at = pixels(d)
     y, x = np.divmod(at, d.values[0].shape[1])
-    options = {"defects": np.zeros(d.values[0].size, bool), "window": (3, 7), "strength": 1.0}
-    expected = sources.explain(d, 0, at, **options)
+    expected = explain(d, at)
     assert expected.max() > 1
-    np.testing.assert_allclose(sources.explain(turned, 0, x * d.values[0].shape[0] + y, **options), expected)
-    np.testing.assert_array_equal(sources.explain(d, 0, at, **(options | {"strength": 0.0})), 0)
+    np.testing.assert_allclose(explain(turned, x * d.values[0].shape[0] + y), expected)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.6, 1.0, 2.0])
+def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
+    d = differences()
+    at = pixels(d, 300)
+    value = np.random.default_rng(4).uniform(2, 60, at.size).astype("f4")
+    options = {"defects": np.zeros(d.values[0].size, bool), "window": (3, 7), "strength": strength}
+    found = sources.find_unexplained(d, 0, at, value, limit=5.0, **options)
+    expected = at[value > 5 * np.sqrt(1 + strength**2 * explain(d, at))]
+    assert 0 < expected.size < at.size
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_noise_alone_explains_next_to_nothing():
     rng = np.random.default_rng(11)
     values = [rng.standard_normal((90, 90), dtype="f4") for _ in range(4)]
     d = sources.Differences([np.pad(v, 9, constant_values=np.nan) for v in values], 108, 1)
-    at = np.flatnonzero(np.isfinite(d.values[0]))
-    found = sources.explain(d, 0, at, defects=np.zeros(d.values[0].size, bool), window=(3, 7), strength=1.0)
+    found = explain(d, np.flatnonzero(np.isfinite(d.values[0])))
     assert np.median(found) == 0
     assert np.percentile(found, 99) < 0.5

@@ -48,7 +48,7 @@ def test_edges_of_slices_are_no_defects():
     assert np.count_nonzero(found[:, offset >= 9]) <= 2
     for s, e in zip(sci, sigma, strict=True):
         s[40:70:7, 22] += 200 * e[40:70:7, 22]  # the last pixel of a slice
-    assert np.count_nonzero(search(sci, sigma)[:, 40:70:7, 22]) >= 14  # not the one on the flank
+    assert np.count_nonzero(search(sci, sigma)[:, 40:70:7, 22]) >= 12  # not the one on the flank
 
 
 def test_beside_by_hand():
