@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import searches, series
+from badpix.darks import searches, series, surroundings
 from badpix.darks.series import Verdicts
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Samples, Sparse
@@ -28,7 +28,7 @@ MOST_DATES = 12  # births are told one by one up to so many dates
 
 
 def judge(
-    steps: dict[str, Float], places: Places, quiet: Float, *, ipc: float, limit: float, fraction: float
+    steps: dict[str, Float], places: Places, quiet: Float, median: Float, *, ipc: float, limit: float, fraction: float
 ) -> Verdicts:
     """Verdicts of all candidates.
 
@@ -40,6 +40,8 @@ def judge(
         Where they lie.
     quiet : ndarray
         (candidates,) noise of one group of the median pixel around, DN.
+    median : ndarray
+        (ny, nx) median rates over all integrations, DN/s: what surrounds a pixel (glow) is no change of its own.
     ipc : float
         Signal of a side neighbor over that of a pixel.
     limit : float
@@ -53,6 +55,8 @@ def judge(
     near = Places(places.index[some], places.shape)
     for step in range(rate.shape[1]):
         rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc)
+    level, _ = surroundings.measure_level(median, *np.divmod(near.index, near.shape[1]))
+    rate[some] -= np.maximum(level, 0)[:, None]
     return series.judge(steps, rate, quiet, limit=limit, fraction=fraction)
 
 

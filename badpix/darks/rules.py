@@ -113,8 +113,8 @@ def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSett
 
 
 WITHHELD = {
-    "hot": "own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
-    "warm": "HOT, own scatter, slope that stops, a decay, or a neighbour that saturates or leaks explains the rate",
+    "hot": "own scatter, a slope that stops, a decay, a bright neighbor or bright surroundings explain the rate",
+    "warm": "HOT, own scatter, a slope that stops, a decay, a bright neighbor or bright surroundings explain it",
     "intermittent": "HOT, RC, hot once or in the oldest darks alone, decaying, or leaked from a neighbor",
     "saturated": "only the neighbour of a saturated pixel",
     "rc": "too different between integrations, too small beside the signal, or the ramp shows something else",

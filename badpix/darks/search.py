@@ -151,7 +151,7 @@ def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detec
     detector, superbias = run.darks.detector, run.darks.superbias_done
     ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
     table = types.correct(table, job.setup, population, ipc)
-    verdicts = types.judge_time(table, population, ipc, job.bright, p)
+    verdicts = types.judge_time(table, maps["rate"], population, ipc, job.bright, p)
     result = types.find_types(table, maps, job.setup, population, ipc, p, verdicts)
     levels = maps["pedestal"]
     if not superbias and bias is None:

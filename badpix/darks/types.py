@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, ramps, searches
+from badpix.darks import changes, ramps, searches, surroundings
 from badpix.darks import rules as dark_rules
 from badpix.darks.bands import Brightness
 from badpix.darks.rules import Decision
@@ -29,6 +29,7 @@ from badpix.settings.darks import DarkSettings
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
+FEWEST_IN_AREA = 16  # pixels as bright as their surroundings from which on a note says so
 SLOPE_GROUPS = 2  # groups from which a ramp that is cut short has a slope of its own
 RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
@@ -89,31 +90,35 @@ class Changes:
     gone: Bool
     calm: Bool
     always: Bool
+    crowded: Bool
     fraction: Float
 
     @classmethod
     def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: DarkSettings) -> Changes:
         """From the verdicts; nothing without them."""
         if verdicts is None:
-            a, b, c, d, e, f = np.zeros((6, len(table.places.index)), bool)
-            return cls(a, b, c, d, e, f, np.zeros(len(a), np.float32))
+            a, b, c, d, e, f, g = np.zeros((7, len(table.places.index)), bool)
+            return cls(a, b, c, d, e, f, g, np.zeros(len(a), np.float32))
         leaked = changes.find_explained(verdicts, table.pixels, table.places, leak=p.hot_leak_fraction * ipc)
+        changed = (verdicts.born | verdicts.intermittent) & ~leaked
+        crowded = surroundings.find_crowded(changed, table.places)
+        changed &= ~crowded
         return cls(
-            verdicts.born & ~leaked, verdicts.intermittent & ~leaked, verdicts.decaying,
+            verdicts.born & changed, verdicts.intermittent & changed, verdicts.decaying,
             changes.has_gone(verdicts) | verdicts.decaying, verdicts.recovered & verdicts.calm, verdicts.always,
-            verdicts.fraction,
+            crowded, verdicts.fraction,
         )  # fmt: skip
 
 
 def judge_time(
-    table: Candidates, population: Population, ipc: float, bright: Brightness | None, p: DarkSettings
+    table: Candidates, rate: Float, population: Population, ipc: float, bright: Brightness | None, p: DarkSettings
 ) -> Verdicts | None:
     """What the order of time says of the candidates; None where it is not searched."""
     if bright is None or not table.series:
         return None
     quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
     return changes.judge(
-        table.series, table.places, quiet, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
+        table.series, table.places, quiet, rate, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
     )
 
 
@@ -141,15 +146,19 @@ def find_types(
         "warm": rate_limit(p.warm_sigma_threshold, None, population),
     }
     hot = saturated if p.saturated_search_type == "level" else np.zeros_like(saturated)
+    areas = np.zeros_like(hot)
     for name, limit in limits.items():
         if limit is not None:
-            bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~time.gone
+            area = surroundings.find_surrounded(maps["rate"], pixels["hot_rate"], places, limit)
+            bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~(time.gone | area)
             if name == "hot":
+                areas = area & (pixels["hot_rate"] > limit)
                 time.born &= ~(settling | hot | bright)
                 bright |= time.born
             found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
             decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
     found.setdefault("hot", hot)
+    areas |= time.crowded
     if verdicts is not None:
         found["intermittent"] = time.intermittent & ~(settling | found["hot"])
         above = time.fraction >= p.intermittent_fraction
@@ -172,6 +181,12 @@ def find_types(
         Detection({name: places.to_map(column) for name, column in found.items()}),
         decisions, undetermined, otherwise, time.born,
     )  # fmt: skip
+    if areas.sum() >= FEWEST_IN_AREA:
+        told = "; ".join(surroundings.describe_areas(areas, places, maps["rate"]))
+        result.detection.notes.append(
+            f"{int(areas.sum())} pixels are as bright as their surroundings (glow, light leak), not HOT"
+            + (f": {told}" if told else "")
+        )
     if few.any():
         result.detection.notes.append(
             f"{int(few.sum())} pixels are undetermined: too few usable integrations or groups"
