@@ -40,7 +40,11 @@ quick: $(VENV)/tested
 test: lint
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-docs: $(VENV)/tested
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/documented
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 configs: $(VENV)/installed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from badpix import dq
 from badpix.cli.common import Command, evidence_option, ignore_checksum_option, option, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
 @click.argument("mask")
 @click.argument("pixels", nargs=-1, metavar="[X Y | X,Y | @LIST]...")
+@option("--radec", nargs=2, type=float, metavar="RA DEC", heading="Exposures",
+        help="Pixel of an exposure at this position (degrees), through its WCS.")  # fmt: skip
+@option("--mask", "used_mask", metavar="FILE", type=click.Path(), heading="Exposures",
+        help="Mask that an exposure was made with.  [default: R_MASK, in the CRDS cache]")  # fmt: skip
 @option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
 @option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
          help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
@@ -43,14 +48,24 @@ def explain(
     ramps: tuple[str, ...],
     png: str | None,
     numbers: bool,
+    radec: tuple[float, float] | None,
+    used_mask: str | None,
     **options: Any,
 ) -> None:
     """Why is a pixel flagged, or why not?
 
     X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats
     and darks). -v also says why the other searches did not find it.
+
+    MASK may also be an exposure (rate, rateints, cal, crf), with X and Y of its own image or --radec: what the bits
+    of its DQ mean, which step set them, and why, where the mask that was used is at hand.
     """
     talk = ctx.obj = Talk(options)
+    if _is_exposure(mask):
+        _explain_exposure(talk, mask, pixels, radec, one_based, used_mask, numbers)
+        return
+    if radec or used_mask:
+        raise UsageError(f"{mask}: is a mask; --radec and --mask are for exposures")
     from badpix.io.selection import expand_inputs
     from badpix.mask import file as mask_file
     from badpix.review import choose, readings
@@ -77,6 +92,57 @@ def explain(
             _show_ramps(talk, files, item, png, options["as_json"])
     if options["as_json"]:
         talk.finish("explain", [], {"mask": mask, **explaining.summarise(items)})
+
+
+def _is_exposure(name: str) -> bool:
+    """Whether a file is an exposure; what can't be read is left to the reader of masks, which says why."""
+    from badpix.errors import DataError
+    from badpix.mask import file as mask_file
+
+    try:
+        return mask_file.is_exposure(name)
+    except DataError:
+        return False
+
+
+def _explain_exposure(
+    talk: Talk,
+    name: str,
+    pixels: tuple[str, ...],
+    radec: tuple[float, float] | None,
+    one_based: bool,
+    used_mask: str | None,
+    numbers: bool,
+) -> None:
+    """Pixels of an exposure: values, bits in words, what the mask says."""
+    from badpix.review import choose
+    from badpix.review import exposure_pixel as lost
+
+    chosen = choose.parse_pixels(pixels, one_based)
+    chosen += [lost.find_pixel(name, *radec)] if radec else []
+    if not chosen:
+        raise UsageError("no pixel: give X Y, or --radec RA DEC")
+    items = [lost.explain_pixel(name, x, y, used_mask) for x, y in chosen]
+    for item in items:
+        for note in item.notes:
+            talk.note(note)
+        if talk.as_json:
+            continue
+        flags = " ".join(dq.names(item.value)) or "no flag"
+        place = "" if item.full == (item.x, item.y) else f", full frame ({item.full[0]}, {item.full[1]})"
+        click.secho(f"({item.x}, {item.y}){place}  {flags}", bold=True)
+        for k, (value, error, bits) in enumerate(item.integrations, 1):
+            if len(item.integrations) == 1 or numbers:
+                label = f"integration {k}: " if len(item.integrations) > 1 else ""
+                click.echo(f"  {label}{value:.5g} +- {error:.3g} {item.unit}, DQ = {bits}".rstrip())
+        for sentence in item.sentences:
+            click.echo(_wrapped(sentence))
+        if item.mask is not None and item.mask.flags:
+            click.echo(f"  In {item.mask_name}:")
+            for sentence in item.mask.sentences:
+                click.echo(_wrapped(f"  {sentence}"))
+    if talk.as_json:
+        talk.finish("explain", [], {"exposure": name, "pixels": [item.summary() for item in items]})
 
 
 def _print_pixel(item: Explanation, numbers: bool, verbose: bool) -> None:

@@ -184,9 +184,20 @@ def _report(
 @click.argument("directory", metavar="DIR")
 @option("--detector", metavar="DETECTOR", heading="Choice", help="Only this detector.")
 @option("--last", type=click.IntRange(1), heading="Choice", help="Only the newest so many.")
+@option("--html", "page", metavar="FILE", type=click.Path(), heading="Page",
+        help="Write an index page over all detectors: state, counts, trends, links.")  # fmt: skip
+@option("--overwrite", is_flag=True, heading="Page", help="Replace an existing page.")
 @talk_options
 @click.pass_context
-def history(ctx: click.Context, directory: str, detector: str | None, last: int | None, **options: Any) -> None:
+def history(
+    ctx: click.Context,
+    directory: str,
+    detector: str | None,
+    last: int | None,
+    page: str | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
     """List what was rebuilt in DIR, refused or failed: one line each, oldest first.
 
     From the records beside the products and the logs; `current` marks the masks in use.
@@ -196,7 +207,14 @@ def history(ctx: click.Context, directory: str, detector: str | None, last: int 
 
     if not Path(directory).is_dir():
         raise UsageError(f"{directory}: no such directory")
-    rows = record.history_rows(record.list_records(directory))
+    records = record.list_records(directory)
+    rows = record.history_rows(records)
+    if page:
+        from badpix.rebuild.index_page import write_index
+
+        number = write_index(records, rows, page, overwrite)
+        talk.finish("badpix history", [page], {"detectors": number})
+        return
     rows = [r for r in rows if not detector or r["detector"] == detector.upper()]
     rows = rows[-last:] if last else rows
     if talk.as_json:

@@ -84,7 +84,7 @@ def check(
     of DO_NOT_USE, and what changed since the previous mask.
     """
     talk = ctx.obj = Talk(options)
-    p, own = _limits(limits, options)
+    p, own = read_limits(limits, options)
     from badpix.io.selection import expand_inputs
     from badpix.review import check as checking
 
@@ -93,14 +93,14 @@ def check(
         raise UsageError(f"{', '.join(masks)}: evidence, no mask")
     results = []
     for path in files:
-        values = checking.limits_for(_detector_of(path), own, p, limits or "command line")
+        values = checking.limits_for(detector_of(path), own, p, limits or "command line")
         results.append(
             checking.check_mask(
                 path, values, against=against, pipeline=pipeline or exposure is not None, exposure=exposure
             )
         )
         if not options["as_json"]:
-            _print_checked(results[-1], talk)
+            print_checked(results[-1], talk)
     passed = all(r.passed for r in results)
     if options["as_json"]:
         summary = {"passed": passed, "masks": [r.summary() for r in results]}
@@ -108,7 +108,7 @@ def check(
     ctx.exit(0 if passed else 3)
 
 
-def _limits(limits: str | None, options: dict[str, Any]) -> tuple[CheckSettings, dict[str, Any]]:
+def read_limits(limits: str | None, options: dict[str, Any]) -> tuple[CheckSettings, dict[str, Any]]:
     """Checked limits, and the whole tree of the limits file for those of single detectors."""
     tree = load_files({"params_files": [limits] if limits else []})
     known = {"check", "detectors"}
@@ -119,7 +119,7 @@ def _limits(limits: str | None, options: dict[str, Any]) -> tuple[CheckSettings,
     return p, tree
 
 
-def _detector_of(path: Path) -> str:
+def detector_of(path: Path) -> str:
     from badpix.errors import DataError
     from badpix.io.exposure import open_exposure
 
@@ -129,7 +129,7 @@ def _detector_of(path: Path) -> str:
         return ""
 
 
-def _print_checked(result: Checked, talk: Talk) -> None:
+def print_checked(result: Checked, talk: Talk) -> None:
     """What was found in one mask, on stdout."""
     click.secho(f"{result.path}: {'passed' if result.passed else 'FAILED'}", bold=True)
     for fault in result.faults:
@@ -295,8 +295,8 @@ def report(
     given = [mask, evidence_file or path_beside(mask), *([against] if against else []), *([limits] if limits else [])]
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
     target = check_target(output, overwrite, [*given, *files])
-    p, own = _limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
-    p = checking.limits_for(_detector_of(Path(mask)), own, p, limits or "defaults")
+    p, own = read_limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
+    p = checking.limits_for(detector_of(Path(mask)), own, p, limits or "defaults")
     size = reporting.write_report(
         mask, target, p, against=against, evidence=evidence_file, ramps=files, overwrite=overwrite, say=talk.note
     )

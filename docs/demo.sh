@@ -17,13 +17,17 @@ for detector in NRCB1 MIRIMAGE; do
         "$BIN/badpix" simulate "$here/sim" --detector "$detector" --flats 5 --darks 5 --workers "$WORKERS"
     fi
     "$BIN/badpix" flats "$here/sim/flats" --pedigree SIMULATION -o "$here/flats.fits" \
-        --evidence --overwrite --plot "$here/pictures"
+        --overwrite --plot "$here/pictures"
     "$BIN/badpix" darks "$here/sim/darks" --pedigree SIMULATION -o "$here/darks.fits" \
-        --evidence --overwrite --workers "$WORKERS"
+        --overwrite --workers "$WORKERS" --plot "$here/pictures"
     "$BIN/badpix" merge "$here/flats.fits" "$here/darks.fits" --manual "$DEMO/manual.txt" --pedigree SIMULATION \
-        --author "make demo" --descrip "Bad pixels of a simulated $detector" -o "$here/${name}_mask.fits" \
-        --evidence --overwrite
+        --author "make demo" --descrip "Bad pixels of a simulated $detector" --useafter 2026-01-01 \
+        -o "$here/${name}_mask.fits" --overwrite
     "$BIN/badpix" check "$here/${name}_mask.fits"
     "$BIN/badpix" score "$here/${name}_mask.fits" "$here/sim/${name}_truth.fits"
+    "$BIN/badpix" report "$here/${name}_mask.fits" -o "$here/report.html" --overwrite \
+        --ramps "$here/sim/darks/*_jump.fits"
 done
+echo "pictures: $DEMO/nrcb1/pictures $DEMO/mirimage/pictures"
+echo "reports, to be opened in a browser: $DEMO/nrcb1/report.html $DEMO/mirimage/report.html"
 echo "masks: $DEMO/nrcb1/nrcb1_mask.fits $DEMO/mirimage/mirimage_mask.fits"
