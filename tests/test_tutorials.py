@@ -1,4 +1,5 @@
-"""The tutorials as a reader would follow them: every bash and python block of a page, in order, in one folder.
+"""The tutorials as a reader would follow them: every bash and python block of a page, in order, in one folder; the
+page for Python as one session; the notebook cell by cell.
 
 A text block after one of them shows some lines of its output. Each must be among the lines that were printed: the
 same words in the same order, the same numbers but for a small difference, which another version of the pipeline may
@@ -7,6 +8,7 @@ make.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,6 +20,8 @@ import pytest
 from checkout import ROOT
 
 TUTORIALS = ROOT / "docs" / "tutorials"
+SESSION = ROOT / "docs" / "python.md"
+NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 BLOCK = re.compile(r"^```(bash|python|text)\n(.*?)^```$", re.M | re.S)
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
@@ -32,6 +36,20 @@ def run_page(page: Path, folder: Path) -> Iterator[tuple[str, str]]:
             yield code, printed
         else:
             printed = run_block(page, folder, language, code)
+
+
+def run_session(page: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Run all python blocks of a page as one session; what each text block shows, and what was printed before it."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    mark = "-- next block --"
+    code = f"\nprint({mark!r})\n".join(code for language, code in blocks if language == "python")
+    printed = iter(run_block(page, folder, "python", code).split(mark))
+    last = ""
+    for language, shown in blocks:
+        if language == "python":
+            last = next(printed)
+        else:
+            yield shown, last
 
 
 def run_block(page: Path, folder: Path, language: str, code: str) -> str:
@@ -79,8 +97,58 @@ def test_tutorial(page, tmp_path):
         assert not missing, f"{page.name} shows what was not printed:\n" + "\n".join([*missing, "", printed])
 
 
+def test_the_page_for_python(tmp_path):
+    for shown, printed in run_session(SESSION, tmp_path):
+        missing = find_missing(shown, printed)
+        assert not missing, f"{SESSION.name} shows what was not printed:\n" + "\n".join([*missing, "", printed])
+
+
+EXECUTE = """
+import sys, nbformat
+from nbclient import NotebookClient
+book = nbformat.read(sys.argv[1], as_version=4)
+book.metadata.pop("kernelspec", None)
+NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": "."}}).execute()
+nbformat.write(book, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook(path, tmp_path):
+    """Every cell runs, and what the notebook holds as its outputs comes out, but for small differences of counts."""
+    pytest.importorskip("nbclient", reason="notebooks are run by nbclient (extra 'test')")
+    pytest.importorskip("ipykernel", reason="notebooks are run by ipykernel (extra 'test')")
+    done = tmp_path / "done.ipynb"
+    call = [sys.executable, "-W", "ignore", "-c", EXECUTE, path, done]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JUPYTER_PLATFORM_DIRS": "1"}
+    ran = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    for shown, printed in zip(outputs(path), outputs(done), strict=True):
+        assert not find_missing(shown, printed), (shown, printed)
+
+
+def outputs(path: Path) -> list[str]:
+    """The plain text that each code cell of a notebook gave; tables a cell a line."""
+    texts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            parts = [o.get("text") or o["data"].get("text/html") or o["data"]["text/plain"] for o in cell["outputs"]]
+            texts.append("\n".join("".join(part) for part in parts).replace("</td>", "\n").replace("</li>", "\n"))
+    return texts
+
+
+def test_notebooks_hold_their_outputs():
+    assert NOTEBOOKS
+    for path in NOTEBOOKS:
+        cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        assert all(cell["execution_count"] == k for k, cell in enumerate(cells, 1)), path.name
+        assert sum(bool(cell["outputs"]) for cell in cells) > len(cells) / 2, path.name
+        assert not any(o["output_type"] == "error" for cell in cells for o in cell["outputs"]), path.name
+
+
 def test_every_block_of_a_tutorial_has_a_language():
-    for page in TUTORIALS.glob("*.md"):
+    for page in (*TUTORIALS.glob("*.md"), SESSION):
         opened = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.M)[::2]
         assert set(opened) <= {"bash", "python", "text"}, page.name
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from badpix import dq
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
+from badpix.io.html import as_table
 from badpix.mask import file as mask_file
 from badpix.mask import rules
 from badpix.mask.combine import count_flags
@@ -77,6 +78,11 @@ class Checked:
             "flags": self.flags,
             "clients": [vars(a) for a in self.answers],
         }
+
+    def _repr_html_(self) -> str:
+        rows = [(fault.severity, fault.rule, fault.message) for fault in self.faults]
+        title = f"{self.path.name}: {'passed' if self.passed else 'failed'}"
+        return as_table(title, ("", "rule", "what is wrong"), rows)
 
 
 def check_mask(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
+from badpix.io.html import as_table
 from badpix.mask.file import Mask
 from badpix.review.check import common_part, cut
 
@@ -119,6 +120,11 @@ class Comparison:
             ],
             "transitions": [t._asdict() for t in self.transitions],
         }
+
+    def _repr_html_(self) -> str:
+        rows = [(c.flag, c.old, c.new, c.appeared, c.disappeared, c.kept) for c in self.changes]
+        title = f"{int(self.science.sum()):,} science pixels compared"
+        return as_table(title, ("flag", "old", "new", "appeared", "disappeared", "kept"), rows)
 
 
 def compare(old: Mask, new: Mask, region: tuple[slice, slice] | None = None) -> Comparison:

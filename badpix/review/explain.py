@@ -18,6 +18,7 @@ from badpix import dq
 from badpix.errors import UsageError
 from badpix.flats.judged import NO_SLOPE, REASONS
 from badpix.io.evidence import Evidence, Source
+from badpix.io.html import as_table
 from badpix.mask import origins, update
 from badpix.mask.file import Mask
 from badpix.mask.history import find_kind
@@ -76,6 +77,10 @@ class Explanation:
                         for flag, found in self.origins.items()},
             "update": {flag: update.WORDS[state] for flag, state in self.updates.items()},
         }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        others = [] if self.flags else self.others
+        return as_table(f"({self.x}, {self.y})  {self.title}", (), [], [*self.sentences, *others])
 
 
 def _number(value: float) -> float | None:
