@@ -18,7 +18,8 @@ of other groups, S3 = sum of r over 3x3, tilted = D > 1.5 st, steep = D > 3 st:
 5. stand-out: on steep pixels |r|/D must exceed stand_out times the largest |r|/D of the unflagged steep pixels in
    7x7, unless 3 more pixels of its 5x5 are flagged: where the model is off all around (speckles, saturated stars),
    one pixel that is off tells nothing, while a track comes in company;
-6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr;
+6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr. Each line's sum counts in
+   units of its scatter along that direction, if that is above the one of independent pixels: 1/f stripes;
 7. single coverage (m = 0): pixels sharper than any star (:mod:`badpix.image.single`).
 
 All limits are exceeded strictly.
@@ -32,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.resample import measure_derivative
+from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, grow, locate
 
 ROWS = 64  # of a band
@@ -46,6 +48,7 @@ CORE_SIGMA = 30.0
 TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
 LINE = 4  # pixels to each side of the centre
 DIRECTIONS = 12
+TRAIL_SAMPLE = 20_000  # flat pixels by which the scatter along a direction is measured
 
 
 def find_documented(
@@ -277,12 +280,24 @@ def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
     padded = padded.ravel()
     width = z.shape[1] + 2 * LINE
     at = (ys + LINE) * width + xs + LINE
+    sample = np.flatnonzero(flat & np.isfinite(z))
+    sample = sample[:: max(1, len(sample) // TRAIL_SAMPLE)]
+    usual = (sample // z.shape[1] + LINE) * width + sample % z.shape[1] + LINE
     best = np.full(len(ys), -np.inf, np.float32)
     for line in line_offsets():
-        total = np.zeros(len(ys), np.float32)
-        for dy, dx in line:
-            total += padded[at + dy * width + dx]
-        np.maximum(best, total / np.sqrt(np.float32(len(line))), out=best)
+        steps = line @ (width, 1)
+        level, scatter = clipping.median_mad(_sum_along(padded, usual, steps))
+        total = _sum_along(padded, at, steps) - level if scatter > 1 else _sum_along(padded, at, steps)
+        np.maximum(best, total / np.float32(max(1.0, scatter)), out=best)
     hit = best > trail_snr
     found[ys[hit], xs[hit]] = True
     return found
+
+
+def _sum_along(values: NDArray, at: NDArray, steps: NDArray) -> NDArray:
+    """Sums of independent values along lines through some places, over the root of their number (float32)."""
+    total = np.zeros(len(at), np.float32)
+    for step in steps:
+        total += values[at + step]
+    out: NDArray = total / np.sqrt(np.float32(len(steps)))
+    return out

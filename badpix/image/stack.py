@@ -100,13 +100,14 @@ def mosaic_name(group: int) -> str:
 # --- sorting ----------------------------------------------------------------------------------------------
 
 
-def sort_planes(stack: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def sort_planes(stack: NDArray, *, infinite: bool = False) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Planes lo, mid, hi (float32) and the count of valid values (uint16) of a stack [n, ...]; NaN = no value.
 
-    The stack is used up. Values that don't exist are NaN (``mid`` where the count is even, all at count 0).
+    The stack is used up. Values that don't exist are NaN (``mid`` where the count is even, all at count 0). Infinite
+    ones count with ``infinite``, as in the documented median.
     """
     n = len(stack)
-    missing = ~np.isfinite(stack)
+    missing = np.isnan(stack) if infinite else ~np.isfinite(stack)
     count = (n - missing.sum(axis=0, dtype=np.uint16)).astype(np.uint16)
     full = count == n
     stack[missing] = np.inf
@@ -199,7 +200,7 @@ def write_planes(
             right = min(left + _COLUMNS, shape[1])
             stack = _read_tile(shelf, windows, chosen, Window(top, bottom, left, right))
             if stack is not None:
-                *planes, number = sort_planes(stack)
+                *planes, number = sort_planes(stack, infinite=not others)
                 count[:, left:right] = number
                 band["median"][:, left:right] = median_of(planes[0], planes[1], planes[2], number)
                 for name, part in zip(names[1:], planes, strict=False):

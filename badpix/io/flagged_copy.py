@@ -88,10 +88,16 @@ def crf_path(directory: str | Path, cal: CalFile, association: Association) -> P
     return Path(directory) / crf_name(cal.path, association.asn_id)
 
 
+def _now() -> datetime:
+    """The time of writing; SOURCE_DATE_EPOCH where it is set, so that equal runs can give equal bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+
+
 def _header_values(name: str, association: Association, status: str) -> dict[str, str]:
     values = {
         "FILENAME": name,
-        "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3],
+        "DATE": _now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3],
         "S_OUTLIR": status,
     }
     if association.table_name:

@@ -368,6 +368,26 @@ def test_the_width_of_the_psf_comes_from_the_shortest_wavelength_of_the_filters(
     assert single.expected_width(["", ""], 0.07) == single.NARROWEST
 
 
+def test_stripes_are_no_trails():
+    rng = np.random.default_rng(12)
+    flat = np.ones((300, 300), bool)
+    noise = rng.normal(0, 1, flat.shape).astype(np.float32)
+    striped = noise + np.repeat(rng.normal(0, 1, (300, 1)), 300, axis=1).astype(np.float32)
+    assert image_test.find_trails(noise, flat, trail_snr=8.0).sum() <= 1
+    assert image_test.find_trails(striped, flat, trail_snr=8.0).sum() <= 5
+    on = np.eye(300, dtype=bool)
+    trail = image_test.find_trails(striped + 5 * on.astype(np.float32), flat, trail_snr=8.0)
+    assert trail[on].mean() > 0.8
+
+
+def test_infinite_values_count_in_the_documented_median():
+    stack = np.array([1, 2, np.inf, np.nan], np.float32).reshape(4, 1, 1)
+    *planes, count = sort_planes(stack.copy(), infinite=True)
+    assert (median_of(*planes, count)[0, 0], count[0, 0]) == (2, 3)
+    *planes, count = sort_planes(stack.copy())
+    assert (median_of(*planes, count)[0, 0], count[0, 0]) == (1.5, 2)
+
+
 def test_single_coverage_takes_what_is_sharper_than_any_star():
     rng = np.random.default_rng(10)
     sci = rng.normal(0, 1, (300, 300)).astype(np.float32)
