@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from badpix import errors
+from badpix.cli.complete import add_completion
 from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
 from badpix.io.workers import make_executor
@@ -76,6 +77,11 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 class Command(click.Command):
     """A command with grouped help and with one place where errors become messages and exit codes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for parameter in self.params:
+            add_completion(parameter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Accept ``--flag=true`` and ``--flag=false`` for switches, as the JWST pipeline's shell does."""
