@@ -235,6 +235,7 @@ def _open_rate(rate: Path, workdir: Path | None) -> Exposure:
     """A rate file; the rateints beside it where the exposure has several integrations."""
     opened = io.open_exposure(rate, workdir, NEEDED["rate"])
     selection.check_state(opened, "S_RAMP")
+    selection.check_kind(opened, "dark")
     nints = opened.number("NINTS")
     if opened.kind not in ("rate", "rateints"):
         raise DataError(f"{rate}: found a {opened.kind} file, expected rate or rateints")

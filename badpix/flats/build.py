@@ -80,7 +80,14 @@ def build_flats(
         files = [e.path for e in (*used, *raws)] + ([manual] if manual else [])
         with hashing(files) as hashes:
             found = flats_search.search(
-                used, p, reference=reference, uncals=raws, executor=executor, memory=memory, tick=tick
+                used,
+                p,
+                reference=reference,
+                uncals=raws,
+                executor=executor,
+                memory=memory,
+                tick=tick,
+                skip_bad=skip_bad,
             )
             inputs = hashes(files)
     counts = judged.count_states(found.evidence.images["flat_state"])
@@ -138,6 +145,7 @@ def check_flat(exposure: Exposure) -> None:
     if exposure.kind not in ("rate", "rateints"):
         raise DataError(f"{exposure.path}: is a {exposure.kind} file, expected rate or rateints")
     selection.check_state(exposure, "S_RAMP")
+    selection.check_kind(exposure, "flat")
     exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
 
 

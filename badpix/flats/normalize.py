@@ -1,10 +1,6 @@
 """The normalised flat: what each pixel sees, as a fraction of what the pixels around it see.
 
-1. Each sample (a rate image, or an integration of a rateints file) is divided by its own median over the science
-   pixels, because lamps drift; every 16th row is enough for a median of a hundred thousand pixels.
-2. Per pixel: mean of the samples that survive sigma clipping (3 sigma around the median, 5 rounds). The median
-   level is put back, so that the mean stays in DN/s. With 7 samples or fewer a lone outlier can't be clipped at 3
-   sigma: its deviation is below N / sqrt(N - 1) standard deviations.
+1. 2. Samples and their mean (:mod:`badpix.flats.samples`).
 3. Illumination S (:mod:`badpix.flats.illumination`).
 4. N = mean / S, corrected for interpixel capacitance: N' = (N - rho S4(N)) / (1 - 4 rho), with S4 the sum of the
    side neighbours (missing ones 0, unmeasured ones 1). Without it a dead pixel reads 4 rho of its neighbours.
@@ -15,19 +11,12 @@ photutils background mesh are parameters. Sources: jwst_reffiles documentation; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.errors import DataError
 from badpix.flats.illumination import measure_coarse, measure_illumination
-from badpix.io.exposure import Exposure, band_height
-from badpix.io.fits import Layout, bands, read_band
-from badpix.io.tasks import Progress, run_in_order
 from badpix.numerics import clipping, neighbors
 from badpix.numerics import smoothing as numerics_smoothing
 
@@ -36,140 +25,6 @@ FEW = 10  # of them are too few
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
-
-
-class Sample(NamedTuple):
-    """One slope image: a plane of a file, and what to multiply it with."""
-
-    layout: Layout
-    plane: int
-    scale: float
-
-
-# --- 1, 2: the mean flat ---------------------------------------------------------------------------------
-
-
-def measure_samples(
-    rates: Sequence[Exposure], science: Bool, lamp_scaling: str, axis: int | None = None
-) -> list[Sample]:
-    """All slope images of the flats with the factor that takes out the lamp's drift.
-
-    Parameters
-    ----------
-    rates : sequence of Exposure
-        Slope images.
-    science : ndarray of bool
-        (ny, nx) science pixels.
-    lamp_scaling : str
-        ``median`` or ``none``.
-    axis : int or None
-        Axis along which light is dispersed; then bright pixels give the level, for most may be unlit.
-
-    Raises
-    ------
-    DataError
-        If an image has no finite science pixel or no light.
-    """
-    levels, places = [], []
-    first: NDArray[np.float32] | None = None
-    for exposure in rates:
-        layout = exposure["SCI"]
-        for plane in range(layout.planes):
-            if axis is None:
-                level = _median_level(layout, plane, science)
-            else:
-                values = _lines_across(layout, plane, science, axis)
-                first = values if first is None else first
-                level = measure_bright_level(values, first)
-            if not np.isfinite(level):
-                raise DataError(f"{exposure.path}: integration {plane + 1}: no science pixel has a finite slope")
-            if lamp_scaling == "median" and level <= 0:
-                raise DataError(f"{exposure.path}: integration {plane + 1}: median rate {level:.4g} DN/s; not a flat")
-            levels.append(level)
-            places.append((layout, plane))
-    typical = float(np.median(levels))
-    factors = [typical / level if lamp_scaling == "median" else 1.0 for level in levels]
-    return [Sample(layout, plane, f) for (layout, plane), f in zip(places, factors, strict=True)]
-
-
-def _median_level(layout: Layout, plane: int, science: Bool) -> float:
-    step = 16 if science.shape[0] >= 512 else 1
-    rows = read_band(layout, 0, science.shape[0], planes=[plane], step=step)[0]
-    values = rows[science[::step] & np.isfinite(rows)]
-    return float(clipping.median(values)) if values.size else float("nan")
-
-
-def _lines_across(layout: Layout, plane: int, science: Bool, axis: int) -> NDArray[np.float32]:
-    """Every 16th line across the dispersion, whole, so that no slit is missed; NaN on reference pixels: (n,)."""
-    ny = len(science)
-    step = 16 if science.shape[axis] >= 512 else 1
-    if axis == 0:
-        rows, inside = read_band(layout, 0, ny, planes=[plane], step=step)[0], science[::step]
-    else:
-        rows, inside = read_band(layout, 0, ny, planes=[plane])[0][:, ::step], science[:, ::step]
-    return np.where(inside, rows, np.nan).ravel().astype(np.float32)
-
-
-def measure_bright_level(values: Float, first: Float) -> float:
-    """Level of a sample whose light lies on few pixels: that of the first sample times the median ratio to it.
-
-    Both medians are weighted with the light of the first sample, cut at its 99.5th percentile: unlit pixels have
-    next to no weight, hot ones not much. NaN without a finite pixel.
-    """
-    good = np.isfinite(values) & np.isfinite(first) & (first > 0)
-    if not good.any():
-        return 0.0 if np.isfinite(values).any() else float("nan")
-    base, weight = first[good].astype(np.float64), np.minimum(first[good], np.quantile(first[good], 0.995))
-    return _weighted_median(values[good] / base, weight) * _weighted_median(base, weight)
-
-
-def _weighted_median(values: Float, weight: Float) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weight[order], dtype=np.float64)
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
-
-
-def measure_mean(
-    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, tick: Progress
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """Clipped mean rate (DN/s) and number of samples kept: (ny, nx) each.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        From :func:`measure_samples`.
-    sigma : float
-        Clipping, in standard deviations.
-    memory : float
-        Bytes that the samples of a band may take.
-    executor : Executor or None
-        Where bands are worked on.
-    tick : callable
-        ``tick(bands done, bands in all)``.
-    """
-    ny, nx = samples[0].layout.shape[-2:]
-    mean = np.empty((ny, nx), np.float32)
-    count = np.empty((ny, nx), np.int16)
-    rows = bands(ny, min(128, band_height(len(samples) * nx * 4, memory, ny)))
-    task = partial(_mean_of_band, list(samples), sigma)
-    results = run_in_order(executor, task, rows, tick)
-    for (start, stop), (band_mean, band_count) in zip(rows, results, strict=True):
-        mean[start:stop], count[start:stop] = band_mean, band_count
-    return mean, count
-
-
-def _mean_of_band(
-    samples: Sequence[Sample], sigma: float, rows: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    start, stop = rows
-    nx = samples[0].layout.shape[-1]
-    block = np.empty((len(samples), stop - start, nx), np.float32)
-    band: NDArray[Any] | None = None
-    for k, sample in enumerate(samples):
-        band = None if band is None or band.dtype != sample.layout.dtype else band  # float64 files are legal
-        band = read_band(sample.layout, start, stop, planes=[sample.plane], out=band)
-        np.multiply(band[0], np.float32(sample.scale), out=block[k])
-    return clipping.clip_stack(block, sigma=sigma, iterations=5)
 
 
 # --- the documented and the other normalisations ---------------------------------------------------------

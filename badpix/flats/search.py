@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import judged, normalize, steep
+from badpix.flats import samples as flat_samples
 from badpix.flats.areas import Area, moved
 from badpix.flats.light import choose_mode, normalize_light
 from badpix.io.evidence import Detection, Evidence, Rule
@@ -137,6 +138,7 @@ def search(
     executor: Executor | None = None,
     memory: float = 32e6,
     tick: Progress = silent,
+    skip_bad: bool = False,
 ) -> Detection:
     """Search the flats of one detector.
 
@@ -156,6 +158,8 @@ def search(
         Bytes that the samples of a band may take.
     tick : callable
         Progress.
+    skip_bad : bool
+        Leave out samples whose level does not fit the others, with a note, instead of stopping.
 
     Returns
     -------
@@ -165,8 +169,9 @@ def search(
     detector, mode = rates[0].detector, choose_mode(rates[0], p)
     reference = read_reference_pixels(rates[0]) if reference is None else reference
     region = bounding_box(~reference)
-    samples = normalize.measure_samples(rates, ~reference, p.lamp_scaling, mode.axis)
-    mean, count = normalize.measure_mean(
+    odd: list[str] | None = [] if skip_bad else None
+    samples = flat_samples.measure_samples(rates, ~reference, p.lamp_scaling, mode.axis, odd)
+    mean, count = flat_samples.measure_mean(
         samples, sigma=p.flat_mean_sigma_threshold, memory=memory, executor=executor, tick=tick
     )
     mean[reference] = np.nan
@@ -174,7 +179,7 @@ def search(
     norm = light.norm
     found = find_flat_types(norm, p, detector, light.error)
     found.evidence.images["flat_state"] = light.state
-    found.notes[:0] = [*_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
+    found.notes[:0] = [*(odd or []), *_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
     if mode.axis is not None:
         found.notes.append(f"light as {mode.name} makes it, dispersed along {'yx'[mode.axis]}")
     found.notes.append(f"interpixel coupling taken as {light.coupling}")
@@ -341,7 +346,7 @@ def measure_last_groups(uncals: Sequence[Exposure], region: tuple[slice, slice],
     return np.where(dead, total[region], np.nan).astype(np.float32)
 
 
-def _notes_on_samples(samples: Sequence[normalize.Sample], p: FlatSettings) -> list[str]:
+def _notes_on_samples(samples: Sequence[flat_samples.Sample], p: FlatSettings) -> list[str]:
     n, sigma = len(samples), p.flat_mean_sigma_threshold
     if n == 1:
         return ["one flat only: cosmic rays can't be told from the flat, and nothing is clipped"]

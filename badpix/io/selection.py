@@ -227,6 +227,21 @@ def check_left_out(left_out: int, total: int, reason: str, most: float = MOST_LE
         )
 
 
+def check_kind(exposure: Exposure, kind: str) -> None:
+    """Make sure that EXP_TYPE, where it is given, does not say that a flat is a dark or the other way round.
+
+    Raises
+    ------
+    DataError
+        If it does.
+    """
+    found = str(exposure.header.get("EXP_TYPE") or "").upper()
+    is_dark = "DARK" in found
+    is_flat = any(word in found for word in ("FLAT", "LED", "LAMP"))
+    if (kind == "flat" and is_dark) or (kind == "dark" and is_flat and not is_dark):
+        raise DataError(f"{exposure.path}: EXP_TYPE = {found!r}: a {'dark' if is_dark else 'flat'}, not a {kind}")
+
+
 def check_state(exposure: Exposure, keyword: str, complete: bool = True) -> None:
     """Make sure that a calibration step has (or has not) been done.
 

@@ -219,7 +219,8 @@ def test_modes():
 
     assert mode("MIRIFULONG") == ("MRS", 0, 40)
     assert mode("NRS1", EXP_TYPE="NRS_IFU").axis == 1
-    assert mode("NRS2", GRATING="MIRROR").axis is None
+    assert mode("NRS2", EXP_TYPE="NRS_IMAGE").axis is None
+    assert mode("NRS1", EXP_TYPE="NRS_LAMP", GRATING="MIRROR").axis == 1
     assert mode("MIRIMAGE", EXP_TYPE="MIR_LRS-FIXEDSLIT").axis == 0
     assert mode("MIRIMAGE", FILTER="F770W").axis is None
     assert mode("NIS", PUPIL="GR700XD").axis == 1

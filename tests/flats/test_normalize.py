@@ -12,6 +12,7 @@ from scipy import ndimage
 from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import normalize
+from badpix.flats import samples as flat_samples
 from badpix.flats.illumination import find_dark_areas, measure_coarse, measure_illumination
 from badpix.flats.light import normalize_light
 from badpix.flats.normalize import correct_ipc, measure_ipc, measure_ipc_of_bright, measure_normalised
@@ -26,11 +27,11 @@ DEFAULT = {
 
 def samples_of(folder, stack, scaling="median", **options):
     rates = [open_exposure(p) for p in write_rates(folder, stack, **options)]
-    return normalize.measure_samples(rates, np.ones(stack.shape[-2:], bool), scaling)
+    return flat_samples.measure_samples(rates, np.ones(stack.shape[-2:], bool), scaling)
 
 
 def mean_of(samples, memory=1e9):
-    return normalize.measure_mean(samples, sigma=3, memory=memory, executor=None, tick=lambda *_: None)
+    return flat_samples.measure_mean(samples, sigma=3, memory=memory, executor=None, tick=lambda *_: None)
 
 
 # --- the mean --------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_files_of_another_precision(tmp_path):
     write_rates(tmp_path, stack)
     make_hdus(stack[2].astype(np.float64)).writeto(tmp_path / "double.fits")
     rates = [open_exposure(p) for p in sorted(tmp_path.glob("*.fits"))]
-    samples = normalize.measure_samples(rates, np.ones(stack.shape[-2:], bool), "none")
+    samples = flat_samples.measure_samples(rates, np.ones(stack.shape[-2:], bool), "none")
     mean, count = mean_of(samples)
     wanted = stack[[0, 1, 2, 2, 3]].astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(mean[count == 5], wanted[count == 5], rtol=1e-6)
@@ -113,9 +114,9 @@ def test_reference_pixels_do_not_enter_the_level(tmp_path):
     science = np.ones(image.shape, bool)
     science[:, :40] = False
     rate = open_exposure(write_rate(tmp_path / "a_rate.fits", image))
-    half = normalize.measure_samples([rate, rate], science, "median")
+    half = flat_samples.measure_samples([rate, rate], science, "median")
     assert half[0].scale == 1.0
-    assert normalize._median_level(half[0].layout, 0, science) == pytest.approx(np.median(image[:, 40:]), rel=1e-6)
+    assert flat_samples._median_level(half[0].layout, 0, science) == pytest.approx(np.median(image[:, 40:]), rel=1e-6)
 
 
 # --- illumination ----------------------------------------------------------------------------------------
