@@ -27,6 +27,8 @@ from badpix.mask.product import Product, check_detector, claim_output, finish, o
 from badpix.settings.flats import FlatSettings
 from badpix.settings.reference import ReferenceSettings
 
+OPTICS = ("FILTER", "PUPIL", "GRATING", "LAMP", "BAND")  # keywords of the light that flats of one set share
+
 
 def build_flats(
     rates: Sequence[Path],
@@ -70,6 +72,8 @@ def build_flats(
         raise UsageError("flats.ipc_coupling: found none, but ipc_correction is 'given'; expected a number")
     with exposures.unpacking() as workdir:
         used, rejected = open_all(rates, workdir, ["SCI", "DQ"], check_flat, skip_bad, detector, most_left_out)
+        if p.mixed_optics == "refuse":
+            check_optics(used)
         raws = _open_uncals(used, uncals, p, workdir) if p.run_dead_flux_check else []
         check_detector(used[0].path, used[0].detector, detector)
         manual = find_manual_file(p.manual_flag_file, used[0])
@@ -111,6 +115,26 @@ def build_flats(
     )
     product = finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
     return replace(product, judged=counts, areas=found.areas)
+
+
+def check_optics(used: Sequence[Exposure]) -> None:
+    """Make sure that all flats saw the same light; keywords that one of them lacks tell nothing.
+
+    Raises
+    ------
+    DataError
+        Naming the first file that differs.
+    """
+    for keyword in OPTICS:
+        first = used[0].header.get(keyword)
+        for other in used[1:]:
+            found = other.header.get(keyword)
+            if found != first and None not in (found, first):
+                raise DataError(
+                    f"{other.path}: {keyword} = {found!r}, but {first!r} in {used[0].path.name}: a pixel poor in "
+                    "one of them would be averaged away; search each apart and merge the masks, or give "
+                    "--mixed-optics mix"
+                )
 
 
 def check_judged(counts: dict[str, int], p: FlatSettings, least: float) -> None:

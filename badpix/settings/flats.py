@@ -80,6 +80,13 @@ class LightSettings(Settings):
         keyword="BPFMINLT",
         documented=0.0,
     )
+    mixed_optics: Literal["refuse", "mix"] = param(
+        "refuse",
+        "Flats that differ in FILTER, PUPIL, GRATING, LAMP or BAND: refuse them, for a pixel that is poor in one of "
+        "them would be averaged away (search each apart and merge the masks), or mix them.",
+        keyword="BPFMIXED",
+        documented="mix",
+    )
     max_cluster_pixels: int = param(
         300,
         "Touching low pixels beyond which an area is dark for want of light (a mask, a frame), not a cluster of "

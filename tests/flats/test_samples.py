@@ -9,7 +9,7 @@ from make_files import make_flats, write_rate, write_rates
 
 from badpix.errors import DataError
 from badpix.flats import samples, search
-from badpix.flats.build import check_flat
+from badpix.flats.build import check_flat, check_optics
 from badpix.io import selection
 from badpix.io.exposure import open_exposure
 from badpix.mask.product import open_all
@@ -122,3 +122,20 @@ def test_weighted_mean_against_a_plain_loop():
     assert (count >= 11).mean() > 0.9
     error = (mean - 100)[np.isfinite(mean)].std()
     assert error == pytest.approx(1 / np.sqrt(weights.sum()), rel=0.3)
+
+
+@pytest.mark.parametrize("keyword", ["FILTER", "PUPIL", "GRATING", "LAMP", "BAND"])
+def test_mixed_optics_are_refused(tmp_path, keyword):
+    """A pixel that is poor in one filter of several would vanish in the mean."""
+    paths = write_rates(tmp_path, make_flats(3), **{keyword: "A"})
+    flats = [open_exposure(path) for path in paths]
+    check_optics(flats)
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[0].header[keyword] = "B"
+    flats[2] = open_exposure(paths[2])
+    with pytest.raises(DataError, match=rf"exposure03_rate\.fits: {keyword} = 'B', but 'A' in exposure01_rate"):
+        check_optics(flats)
+    with fits.open(paths[2], mode="update") as hdus:
+        del hdus[0].header[keyword]
+    flats[2] = open_exposure(paths[2])
+    check_optics(flats)
