@@ -31,6 +31,9 @@ SETS: dict[str, dict[str, Any]] = {
     "skies": {**PRESETS["skies"], "shape": (512, 512)},
     "narrow": {"fwhm": 0.9, "psf": "gaussian", "sky_differs": True, "shape": (768, 768)},
     "gaussian": {"psf": "gaussian", "shape": (768, 768)},
+    "rolls": {**PRESETS["rolls"], "shape": (512, 512)},
+    "steps": {**PRESETS["steps"], "shape": (512, 512)},
+    "mosaic": PRESETS["mosaic"],
     "lw": {**LW, "shape": (768, 768)},
 }
 COLUMNS = {

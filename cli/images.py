@@ -142,9 +142,9 @@ _SHEET = "What is simulated"
 
 @click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
 @click.argument("directory")
-@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls", "steps"]), default="sw",
+@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls", "steps", "mosaic"]), default="sw",
         heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups, "
-              "two roll angles, dithers of a pixel.  [default: sw]")  # fmt: skip
+              "two roll angles, dithers of a pixel, a mosaic of two.  [default: sw]")  # fmt: skip
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
 @option("--size", metavar='"NY NX"', heading=_SHEET,
         help="Size of the detector.  [default: 1024 1024]")  # fmt: skip

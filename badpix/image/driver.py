@@ -192,6 +192,8 @@ def _check_values(p: ImageSettings) -> None:
     resample.parse_fillval(p.fillval)
     if p.pixmap_order == 2:
         raise UsageError("image.pixmap_order: found 2, expected 1 or 3")
+    if p.protect and not p.resample_data:
+        raise UsageError("image.protect: needs resample_data, found false")
     if p.sharpen_size % 2 == 0:
         raise UsageError(f"image.sharpen_size: found {p.sharpen_size}, expected an odd number")
 

@@ -196,6 +196,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
 def is_plain(p: ImageSettings) -> bool:
     """Whether nothing but the documented rule is asked for."""
     ours = p.sharpen or p.noise != "exposure" or p.audit or p.single_coverage != "none"
+    ours = ours or bool(p.persistent_snr or p.transient_snr or p.protect)
     return p.test == "documented" and not ours
 
 
@@ -251,9 +252,10 @@ def _search_closely(
     if p.transient_snr:
         found.transients = _find_transients(plan, image, residual, noise, flagged, model)
     if len(plan.protected) and image.pixel_map is not None:
-        spared = flagged & find_protected(plan.protected, image.pixel_map)
-        found.counts["protected"] = int(np.count_nonzero(spared))
+        spared = find_protected(plan.protected, image.pixel_map)
+        found.counts["protected"] = int(np.count_nonzero(spared & flagged))
         flagged &= ~spared
+        sci[spared] = np.nan  # nor does single coverage look there
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]

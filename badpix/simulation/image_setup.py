@@ -10,6 +10,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sw2": {"detectors": ("NRCB1", "NRCB2")},
     "lw": {"detectors": ("NRCBLONG",), "scale": 0.063, "fwhm": 2.2, "filter": "F444W"},
     "rolls": {"rolls": (0.0, 0.0, 30.0, 30.0)},
+    "mosaic": {"groups": 2, "steps": ((-400.0, 0.0), (400.0, 0.0))},
     "steps": {"steps": ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)), "hot": 1500.0},
     "skies": {"sky_differs": True, "groups": 5, "roll_step": 0.4},
     "two": {"groups": 2},

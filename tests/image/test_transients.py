@@ -8,7 +8,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from badpix.cli.main import outlier
-from badpix.errors import DataError
+from badpix.errors import DataError, UsageError
 from badpix.image import driver as image_driver
 from badpix.image.protect import read_places
 from badpix.image.transients import find_transients, link_detections, spare_region
@@ -212,3 +212,22 @@ def test_places_that_are_none_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_places(path)
+
+
+def test_named_places_are_left_alone_by_the_documented_rule_too(scene, tmp_path):
+    _, paths, added = scene
+    from badpix.io import cal as io_cal
+
+    _, number, x, y, _ = next(item for item in added if item[0] == 0)
+    ra, dec = (float(v) for v in io_cal.read_wcs(io_cal.read_layout(paths[number]))(x, y))
+    catalog = tmp_path / "mine.csv"
+    catalog.write_text(f"ra,dec,radius\n{ra},{dec},0.5\n")
+    p = ImageSettings.from_values({"protect": str(catalog)}, "test", "documented")
+    written, _ = image_driver.flag_images(read_inputs(paths), tmp_path / "out", p)
+    lost = shares_lost(scene, written)
+    assert max(lost[0]) < 0.05
+    assert min(lost[1]) > 0.5
+    values = {"protect": str(catalog), "resample_data": False}
+    direct = ImageSettings.from_values(values, "test", "documented")
+    with pytest.raises(UsageError, match="resample_data"):
+        image_driver.flag_images(read_inputs(paths), tmp_path / "no", direct)
