@@ -16,7 +16,7 @@ from badpix import errors
 from badpix.cli.complete import add_completion
 from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
-from badpix.io.workers import make_executor
+from badpix.io.workers import Share, make_executor
 from badpix.settings import files as settings_files
 from badpix.settings import param as settings_param
 
@@ -188,7 +188,13 @@ shared_options = stack(
     overwrite_option,
     option("--workers", type=click.IntRange(1, 1024), default=1, help="Processes to use.  [default: 1]"),
     option("--dask", metavar="ADDRESS", help="Dask scheduler to use instead (extra 'cluster')."),
-    option("--max-memory", metavar="SIZE", default=None, help="Memory that a process may use, such as 400M or 2G."),
+    option(
+        "--max-memory",
+        metavar="SIZE",
+        default=None,
+        help="Memory that the whole run may take, its workers included, such as 400M or 2G; with less, fewer workers "
+        "are used. With --dask: that of each worker.",
+    ),
     *_TALK,
 )  # fmt: skip
 
@@ -268,6 +274,20 @@ def parse_pair(text: str, name: str) -> tuple[float, float]:
     if not (first > 0 and second > 0):
         raise UsageError(f"{name}: found {text!r}, expected two positive numbers")
     return first, second
+
+
+def share_memory(talk: Talk, options: Mapping[str, Any]) -> Share:
+    """Workers and the memory of their bands from ``--max-memory`` and ``--workers``; a note where they are fewer."""
+    from badpix.io import workers
+
+    text = options.get("max_memory")
+    total = parse_size(text, text) if text else None
+    if options.get("dask"):
+        return workers.share_memory(total, 1)
+    share = workers.share_memory(total, options["workers"])
+    if share.workers < options["workers"]:
+        talk.note(f"--max-memory {text}: room for {share.workers} of {options['workers']} workers")
+    return share
 
 
 def parse_size(text: str | None, default: str) -> int:

@@ -13,11 +13,10 @@ from badpix.cli.common import (
     make_executor,
     option,
     parameter_options,
-    parse_size,
+    share_memory,
     shared_options,
 )
 from badpix.cli.masks import (
-    BASE_MEMORY,
     check_detector,
     choose_inputs,
     choose_output,
@@ -65,14 +64,14 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
     p, inputs = collect(DarkSettings, tree, options)
     reference, _ = collect(ReferenceSettings, tree, options)
     check_detector(tree, options)
-    room = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
+    share = share_memory(talk, options)
     from badpix.darks import build as darks_build
     from badpix.mask import header as mask_header
 
     texts = mask_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
     talk.say(f"darks: {len(files)} exposures")
-    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("darks") as tick:
+    with make_executor(share.workers, options["dask"]) as executor, talk.progress("darks") as tick:
         product = darks_build.build_darks(
             files,
             p,
@@ -83,7 +82,7 @@ def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
             with_evidence=options["evidence"],
             skip_bad=options["skip_bad"],
             executor=executor,
-            memory=room,
+            memory=share.band,
             tick=tick,
             say=talk.note,
             look=_pictures(options["plot"]),

@@ -28,7 +28,7 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.image import ImageSettings
 
-MEMORY = "700M"
+MEMORY = 700  # MB of each process
 AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 
 
@@ -59,7 +59,7 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that temporary files are removed
     p, _ = collect(ImageSettings, load_files(options), options)
-    memory = parse_size(options["max_memory"], MEMORY)
+    memory = parse_size(options["max_memory"], f"{MEMORY * options['workers']}M") // options["workers"]
     members = read_members(inputs, options["exptypes"], talk)
     draw = _pictures(options["plot"])
     from badpix.image.driver import Talker, flag_images

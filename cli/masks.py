@@ -15,7 +15,7 @@ from badpix.cli.common import (
     make_executor,
     option,
     parameter_options,
-    parse_size,
+    share_memory,
     shared_options,
     stack,
 )
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from badpix.mask.product import Product
-
-BASE_MEMORY = 150 << 20  # bytes of the interpreter, its libraries and full-frame images: what is left goes to bands
 
 
 # of the commands that write one mask
@@ -150,7 +148,7 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
     p, inputs = collect(FlatSettings, tree, options)
     reference, _ = collect(ReferenceSettings, tree, options)
     check_detector(tree, options)
-    memory = max(8 << 20, parse_size(options["max_memory"], "256M") - BASE_MEMORY)
+    share = share_memory(talk, options)
     from badpix.flats import build
     from badpix.mask import header as mask_header
 
@@ -158,7 +156,7 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
     files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
     raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
     talk.say(f"flats: {len(files)} slope images")
-    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("flats") as tick:
+    with make_executor(share.workers, options["dask"]) as executor, talk.progress("flats") as tick:
         product = build.build_flats(
             files,
             p,
@@ -169,7 +167,7 @@ def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **
             with_evidence=options["evidence"],
             skip_bad=options["skip_bad"],
             executor=executor,
-            memory=memory / options["workers"],
+            memory=share.band,
             tick=tick,
             look=_pictures(options["plot"]),
             detector=options["detector"] or tree.get("detector"),

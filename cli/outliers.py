@@ -82,7 +82,7 @@ def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     talk = ctx.obj = Talk(options)
     p, _ = collect(IfuSettings, load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
-    memory = parse_size(options["max_memory"], "600M")
+    memory = parse_size(options["max_memory"], f"{600 * options['workers']}M") // options["workers"]
     if options["report"]:
         from badpix.io.output import check_target
 

@@ -37,7 +37,7 @@ run_options = stack(
     option("--at-once", type=click.IntRange(1, 64), heading=RUN,
            help="Detectors worked on at once.  [default: as many as workers; with --dask: processors]"),
     option("--max-memory", metavar="SIZE", heading=RUN,
-           help="Memory that a process may use, such as 400M or 2G.  [default: 256M]"),
+           help="Memory that the whole run may take, all detectors and workers included, such as 2G."),
     option("--status-file", metavar="FILE", heading=RUN,
            help="Keep one line for monitoring in FILE: RUNNING, then OK or FAILED with counts."),
 )  # fmt: skip
@@ -99,7 +99,8 @@ def _choose(found: list[Job], only: tuple[str, ...]) -> list[Job]:
 def _run_options(options: dict[str, Any]) -> Options:
     from badpix.rebuild.searches import Options
 
-    memory = parse_size(options["max_memory"], "256M")
+    text = options["max_memory"]
+    memory = parse_size(text, text) if text else None
     return Options(options["force"], options["accept"], options["workers"], options["dask"], memory)
 
 

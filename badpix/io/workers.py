@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
@@ -18,6 +19,46 @@ from badpix.outside import quote
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+
+# Memory of a run on a full frame of 2048 x 2048, measured (benchmarks/bench_memory.py), bytes.
+ALONE = 150 << 20  # of a run without workers while bands are worked on: interpreter, libraries, maps
+PARENT = 230 << 20  # at most, of the process that has workers
+WORKER = 60 << 20  # of a worker without its band
+USUAL_BAND = 106 << 20  # of one worker, where nobody says how much
+LEAST_BAND = 16 << 20
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a run keeps within its memory: the number of workers, and bytes for the band of each."""
+
+    workers: int
+    band: int
+
+
+def share_memory(total: int | None, workers: int) -> Share:
+    """Share out the memory of a whole run, its workers included.
+
+    Parameters
+    ----------
+    total : int or None
+        Bytes that all processes of the run may take together; None: as much as each needs for a usual band.
+    workers : int
+        How many are asked for; fewer are used where they would not fit.
+
+    Returns
+    -------
+    Share
+        One worker means that the run works alone. The result of a run does not depend on it.
+    """
+    if total is None:
+        return Share(workers, USUAL_BAND)
+    for number in range(workers, 1, -1):
+        band = (total - PARENT) // number - WORKER
+        if band >= LEAST_BAND:
+            return Share(number, band)
+    return Share(1, max(LEAST_BAND // 2, total - ALONE))
 
 
 @contextmanager

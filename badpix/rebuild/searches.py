@@ -22,7 +22,7 @@ from badpix.flats import build
 from badpix.io import evidence, output, selection
 from badpix.io import exposure as exposures
 from badpix.io.provenance import hash_file
-from badpix.io.workers import make_executor, peak_of_workers
+from badpix.io.workers import Share, make_executor, peak_of_workers, share_memory
 from badpix.mask import file as mask_file
 from badpix.mask import merge as merging
 from badpix.mask import product as mask_product
@@ -31,10 +31,6 @@ from badpix.rebuild import plan, record, shelf
 from badpix.rebuild.jobs import Job
 from badpix.rebuild.plan import Plan
 from badpix.settings.reference import ReferenceSettings
-
-BASE_MEMORY = (
-    150 << 20
-)  # bytes of interpreter, libraries and full-frame images: the rest of --max-memory goes to bands
 
 Say = Callable[[str], None]
 
@@ -47,7 +43,7 @@ class Options:
     accept: bool = False
     workers: int = 1
     dask: str | None = None
-    max_memory: int = 256 << 20
+    max_memory: int | None = None  # bytes of all processes together; with ``dask``: of each worker
 
 
 class ChangedError(DataError):
@@ -68,7 +64,7 @@ def make_searches(
     """
     with _private_scratch(work):
         todo = [s for s in job.stages if options.force or not on_shelf(job, s, made)]
-        with make_executor(options.workers, options.dask) if todo else _no_executor() as executor:
+        with make_executor(_share(options).workers, options.dask) if todo else _no_executor() as executor:
             found = {
                 s: _search(job, s, made, executor, options, work, say) if s in todo else _reuse(job, s, made, say)
                 for s in job.stages
@@ -222,7 +218,7 @@ def _build_flats(
         skip_bad=job.policy.skip_bad,
         most_left_out=1.0,  # judged here, with those that were left out before
         executor=executor,
-        memory=_room(options) / options.workers,
+        memory=_share(options).band,
     )
 
 
@@ -248,7 +244,7 @@ def _build_darks(
         skip_bad=job.policy.skip_bad,
         most_left_out=1.0,  # judged here, with those that were left out before
         executor=executor,
-        memory=_room(options),
+        memory=_share(options).band,
         say=say,
     )
 
@@ -260,9 +256,9 @@ def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> l
     return own or list(named)
 
 
-def _room(options: Options) -> int:
-    """Bytes that --max-memory leaves for bands of rows."""
-    return max(8 << 20, options.max_memory - BASE_MEMORY)
+def _share(options: Options) -> Share:
+    """Workers and memory of their bands."""
+    return share_memory(options.max_memory, 1 if options.dask else options.workers)
 
 
 SEARCHES = {"flats": _build_flats, "darks": _build_darks}

@@ -49,7 +49,7 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
     jobs : sequence of Job
         One for each detector.
     options : Options
-        For all of them; ``workers`` is shared out among the detectors that are worked on at once.
+        For all of them; ``workers`` and ``max_memory`` are shared out among the detectors that are worked on at once.
     at_once : int
         How many detectors at once.
     say : callable
@@ -68,7 +68,8 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
             say(job.detector, "nothing to do")
     todo = [job for job in jobs if job.folder not in done]
     at_once = max(1, min(at_once, len(todo)))
-    share = replace(options, workers=max(1, options.workers // at_once))
+    memory = None if options.max_memory is None else options.max_memory // at_once
+    share = replace(options, workers=max(1, options.workers // at_once), max_memory=memory)
     running: list[Any] = []
     with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(_start_child, job, share, running, say) for job in todo]
