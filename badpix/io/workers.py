@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-# Memory of a run on a full frame of 2048 x 2048, measured (benchmarks/bench_memory.py), bytes.
+# Memory of a run on a full frame of 2048 x 2048, as measured, bytes.
 ALONE = 150 << 20  # of a run without workers while bands are worked on: interpreter, libraries, maps
-PARENT = 230 << 20  # at most, of the process that has workers
+PARENT = 290 << 20  # at most, of the process that has workers
 WORKER = 60 << 20  # of a worker without its band
 USUAL_BAND = 106 << 20  # of one worker, where nobody says how much
 LEAST_BAND = 16 << 20

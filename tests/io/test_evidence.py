@@ -88,7 +88,7 @@ def test_files_are_joined_as_they_are_and_the_first_image_of_a_name_counts(tmp_p
     evidence.write(parts[0], example(), {"MASKSUM": "1"})
     evidence.write(parts[1], replace(two, images=dict(two.images)), {"MASKSUM": "2"})
     assert evidence.read_shape(parts[0]) == (40, 50)
-    evidence.join(tmp_path / "joined.fits", parts, {"MASKSUM": "3"})
+    evidence.join(tmp_path / "joined.fits", parts, {"MASKSUM": "3"}, Evidence())
     joined, header = evidence.read(tmp_path / "joined.fits")
     assert header["MASKSUM"] == "3"
     assert list(joined.images) == [*one.images, "other"]

@@ -10,6 +10,7 @@ import pytest
 from astropy.io import fits
 
 from badpix.errors import DataError, UsageError
+from badpix.io import output
 from badpix.io.output import atomic_path, check_directory, check_target, table_hdu, write_hdus, write_text
 
 
@@ -171,3 +172,91 @@ def test_a_table_is_that_of_astropy(tmp_path):
     ):
         write_hdus(tmp_path / name, fits.HDUList([fits.PrimaryHDU(), table]))
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+# --- targets and names -----------------------------------------------------------------------------------
+
+NO_TARGETS = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "loop": lambda path: os.symlink(path, path),
+    "device": lambda path: os.symlink("/dev/null", path),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TARGETS)
+def test_only_regular_files_are_targets(tmp_path, kind):
+    path = tmp_path / "x.fits"
+    NO_TARGETS[kind](path)
+    with pytest.raises(UsageError, match=r"x\.fits"):
+        output.check_target(path, overwrite=True)
+    with pytest.raises(UsageError, match=r"x\.fits"):
+        output.write_text(path, "x", overwrite=True)
+    with pytest.raises(UsageError, match=r"--log-file: .*x\.fits"):
+        output.check_log(path, "--log-file")
+    assert path.is_symlink() or not path.is_file()
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_inputs_are_no_targets(tmp_path, link):
+    path = tmp_path / "a.fits"
+    path.write_text("x")
+    link(path, tmp_path / "b.fits")
+    for target in (path, tmp_path / "b.fits"):
+        with pytest.raises(UsageError, match="is also an input"):
+            output.check_target(target, overwrite=True, inputs=[tmp_path / "none", path])
+    output.check_target(path, overwrite=True, inputs=[tmp_path / "none"])
+
+
+def test_names_that_are_too_long_are_refused_before_the_work(tmp_path):
+    with pytest.raises(UsageError, match="longer than"):
+        output.check_target(tmp_path / ("x" * 250), overwrite=False)
+    assert len(list(tmp_path.iterdir())) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "fine"),
+    [
+        ("", True),
+        ("2026-11-29T01:02:03Z info    12 flats: 3 slope images\n", True),
+        ("2026-11-29T01:02:03Z RUNNING detectors=3\n", True),
+        ("detector: NRCB1\n", False),
+        ("SIMPLE  =                    T", False),
+        ("x y flag\n", False),
+    ],
+)
+def test_logs_are_appended_to_logs_alone(tmp_path, content, fine):
+    path = tmp_path / "x"
+    path.write_text(content)
+    if fine:
+        output.check_log(path, "--log-file")
+    else:
+        with pytest.raises(UsageError, match=r"--log-file: .*is no file of this kind"):
+            output.check_log(path, "--log-file")
+    output.check_log(tmp_path / "new", "--log-file")
+
+
+@pytest.mark.parametrize("word", ["../x", "/etc", "a b", "", ".hidden", "a\n", "é", "x" + "/" * 3, "%", "{0}"])
+def test_words_from_data_become_no_paths(word):
+    with pytest.raises(DataError, match="no part of a file name"):
+        output.plain_word(word, "asn_id")
+    assert output.plain_word("a3001-x_1.2", "asn_id") == "a3001-x_1.2"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{detector.__class__}.fits",
+        "{detector!r}",
+        "{detector:>9999999}",
+        "{0}",
+        "{}",
+        "{day}.fits",
+        "{detector",
+        "x}",
+    ],
+)
+def test_templates_know_their_fields_and_nothing_else(template):
+    with pytest.raises(UsageError, match="output: "):
+        output.fill_template(template, {"detector": "nrcb1"})
+    assert output.fill_template("m/{detector}_x.fits", {"detector": "nrcb1"}) == "m/nrcb1_x.fits"

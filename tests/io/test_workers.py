@@ -1,0 +1,45 @@
+"""How memory is shared out, and which clusters are trusted."""
+
+import pytest
+
+from badpix.errors import DataError
+from badpix.io import workers
+from badpix.io.provenance import library_versions
+from badpix.io.workers import ALONE, LEAST_BAND, PARENT, WORKER, Share, check_versions, share_memory
+
+
+@pytest.mark.parametrize("total", [2**28, 4 * 10**8, 2**29, 10**9, 2**32])
+@pytest.mark.parametrize("asked", [1, 2, 3, 8, 64])
+def test_all_processes_together_keep_within_the_memory(total, asked):
+    share = share_memory(total, asked)
+    assert 1 <= share.workers <= asked
+    if share.workers > 1:
+        assert PARENT + share.workers * (WORKER + share.band) <= total
+        assert share.band >= LEAST_BAND
+    else:
+        assert ALONE + share.band <= total
+    if share.workers < asked:  # one more would not fit
+        more = share.workers + 1
+        assert PARENT + more * (WORKER + LEAST_BAND) > total
+
+
+def test_without_a_limit_all_workers_get_the_usual_band():
+    assert share_memory(None, 8) == Share(8, workers.USUAL_BAND)
+
+
+def test_a_cluster_of_our_versions_is_trusted():
+    check_versions({"tcp://a:1": library_versions(), "tcp://b:2": dict(library_versions())}, "tcp://s")
+
+
+@pytest.mark.parametrize("name", ["badpix", "numpy", "scipy", "astropy", "photutils"])
+def test_a_worker_of_another_version_is_refused_by_name(name):
+    other = {**library_versions(), name: "0.0"}
+    with pytest.raises(DataError, match=rf"worker tcp://b:2 runs {name} 0\.0, expected "):
+        check_versions({"tcp://a:1": library_versions(), "tcp://b:2": other}, "tcp://s")
+
+
+def test_a_worker_that_says_nothing_and_no_worker_are_refused():
+    with pytest.raises(DataError, match="does not say what it runs"):
+        check_versions({"tcp://a:1": "ModuleNotFoundError"}, "tcp://s")  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="no workers"):
+        check_versions({}, "tcp://s")
