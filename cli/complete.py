@@ -67,9 +67,14 @@ def _detectors() -> list[str]:
     return list(table())
 
 
-def _sections() -> list[str]:
-    from badpix.cli.parameters import SECTIONS
+# Commands that have parameters, by group.
+SECTIONS = {
+    "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
+    "outlier": ("ifu", "image"),
+}
 
+
+def _sections() -> list[str]:
     return [name for group in SECTIONS.values() for name in group]
 
 

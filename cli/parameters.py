@@ -6,13 +6,9 @@ import click
 
 from badpix import errors
 from badpix.cli.common import Command
+from badpix.cli.complete import SECTIONS
 from badpix.settings import param as declared
 from badpix.settings.render import render_yaml
-
-SECTIONS = {
-    "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
-    "outlier": ("ifu", "image"),
-}
 
 
 @click.command(cls=Command)
