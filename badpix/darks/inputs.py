@@ -39,6 +39,10 @@ SAME_EXPOSURE = (
     "INSTRUME DETECTOR SUBARRAY READPATT NINTS NGROUPS PROGRAM OBSERVTN VISIT VISITGRP SEQ_ID ACT_ID EXPOSURE "
     "EXSEGNUM INTSTART INTEND TGROUP DATE-OBS TIME-OBS EXPSTART SUBSTRT1 SUBSTRT2 SUBSIZE1 SUBSIZE2"
 ).split()
+STEPS = {"MIRI": ("S_RESET", "S_RSCD", "S_REFPIX"), "NIR": ("S_SUPERB", "S_REFPIX")}
+STEP_NAMES = {
+    "S_RESET": "reset", "S_RSCD": "rscd", "S_REFPIX": "refpix", "S_SUPERB": "superbias",
+}  # fmt: skip
 MJD_0 = datetime(1858, 11, 17)
 SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
 
@@ -120,6 +124,17 @@ class DarkSet:
     def reference_pixels(self) -> NDArray[np.bool_]:
         """Reference pixels by the detector's geometry and the DQ of the first rate file: (ny, nx)."""
         return io.read_reference_pixels(self.first)
+
+
+def list_missing_steps(header: Mapping[str, Any]) -> list[str]:
+    """Keywords of steps that these darks should have been through and were not, by the jump file's header.
+
+    A step that was skipped says so; one that was never called has no keyword, which counts where others have theirs.
+    """
+    wanted = STEPS["MIRI" if header.get("INSTRUME") == "MIRI" else "NIR"]
+    by_pipeline = "S_DQINIT" in header
+    found = {key: header.get(key) for key in wanted}
+    return [key for key, state in found.items() if (by_pipeline if state is None else state != "COMPLETE")]
 
 
 def read_date(header: Mapping[str, Any]) -> float:

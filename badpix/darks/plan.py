@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from badpix import detectors
 from badpix.darks import cells, hits, ramps, series, types
 from badpix.darks.bands import BYTES_PER_PIXEL, Brightness, Job
-from badpix.darks.inputs import DarkSet
+from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
@@ -148,6 +148,19 @@ def band_rows(job: Job, memory: float) -> int:
             f"{memory / 1e6:.0f} MB are left for each worker"
         )
     return job.cells.rows * min(tiles, 64)
+
+
+def describe_steps(darks: DarkSet) -> list[str]:
+    """A warning where the ramps miss a correction without which good pixels look bad."""
+    missing: dict[str, int] = {}
+    for dark in darks.files:
+        for key in list_missing_steps(dark.jump.header):
+            missing[key] = missing.get(key, 0) + 1
+    return [
+        f"{key}: the step {STEP_NAMES[key]} was not applied to {number} of {len(darks.files)} darks: what it takes "
+        "off looks like defects of many good pixels; reduce them with it"
+        for key, number in missing.items()
+    ]
 
 
 def describe_depth(job: Job, population: Population, p: DarkSettings) -> list[str]:

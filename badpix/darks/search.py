@@ -141,7 +141,7 @@ def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detec
     job, population, sample = describe(run.job, run.reference, bias, run.executor)
     job = replace(job, drop_sigma=population.drop_sigma, bright=plan.choose_brightness(population, p))
     population = expect_two_levels(replace(run, job=job), population, sample, p)
-    notes = plan.describe_depth(job, population, p)
+    notes = [*plan.describe_steps(run.darks), *plan.describe_depth(job, population, p)]
     for note in notes:
         say(note)
     tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
