@@ -192,11 +192,12 @@ _SHEET = "What is simulated"
 )
 @option(
     "--scene",
-    type=click.Choice(["spectra", "bright", "flat"]),
+    type=click.Choice(["spectra", "bright", "flat", "sharp", "lines", "knots", "half-bad"]),
     default="spectra",
     heading=_SHEET,
-    help="Slices with lines and sources; with very bright, sharper sources; or noise on an "
-    "even level, without slices.  [default: spectra]",
+    help="Slices with lines and sources; with very bright, sharper sources; noise on an even level, without "
+    "slices; undersampled sources; strong lines; knots of line emission; pixels bad in half of the exposures.  "
+    "[default: spectra]",
 )
 @option(
     "--dither/--no-dither",
@@ -243,13 +244,14 @@ _SHEET = "What is simulated"
 def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
     """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
-    from badpix.simulation.ifu_defects import Defects, with_strength
+    from badpix.simulation.ifu_defects import HALF_BAD, Defects, with_strength
     from badpix.simulation.ifu_files import write_association
     from badpix.simulation.ifu_optics import SETS
     from badpix.simulation.ifu_scene import SCENES, without_dither
 
     detectors = [name.upper() for name in options["detectors"]] or list(SETS[options["instrument"]])
-    defects = Defects(in_all=options["in_all"], in_some=options["in_some"], cosmic_rays=options["rays"])
+    shares = {"in_all": options["in_all"], "in_some": options["in_some"], "cosmic_rays": options["rays"]}
+    defects = Defects(**shares, in_half=HALF_BAD if options["scene"] == "half-bad" else 0.0)
     if options["strength"]:
         defects = with_strength(defects, parse_pair(options["strength"], "--strength"))
     sky = SCENES[options["scene"]]

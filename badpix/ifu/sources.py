@@ -9,8 +9,8 @@ asked around the pixel. All three are in units of the noise, 0 where nothing sho
 2. *Line*: the largest difference in the other exposures, in the window in which a dither moves a source. The median
    of the 4 pixels before and behind it along the dispersion is taken off: a trace of another exposure says nothing
    here, as this exposure would show its own. The third largest counts, so that single bad pixels don't.
-3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or once the line: a
-   line on a source is as wide as the point-spread function; a track on blank sky is capped by nothing that shows.
+3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or 10 times the line:
+   a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from badpix.numerics.medians import median_rows
-from badpix.numerics.neighbors import chunks, offsets
+from badpix.numerics.neighbors import offsets
 
 _FAR = (4, 5, 6, 7, 8)  # pixels along the dispersion at which a trace goes on
 _ASIDE = (4, 5)  # pixels across it at which it has ended
 _BEYOND = 4  # pixels beyond the window, along the dispersion, that show the traces of other exposures
+_CHUNK = 4000  # pixels whose surroundings are in memory at a time
 _RANK = 3  # which of the largest differences in the window counts
 
 _TRACE, _LINE = 0.5, 0.5  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
-_BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 1.0  # how much larger a blob can be than what shows
+_BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows
 
 
 def reach(window: tuple[int, int]) -> int:
@@ -96,7 +97,7 @@ def find_unexplained(
         return at
     most = ((value / limit) ** 2 - 1) / strength**2  # variance that sources may have
     out = []
-    for chunk in chunks(at.size):
+    for chunk in (slice(i, i + _CHUNK) for i in range(0, at.size, _CHUNK)):
         trace = measure_trace(differences, e, at[chunk])
         keep = _excess(_TRACE, trace, _TRACE_NOISE) < most[chunk]  # most pixels on traces end here
         some = at[chunk][keep]

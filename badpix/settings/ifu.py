@@ -94,7 +94,7 @@ class SignificanceSettings(Settings):
         high=10,
     )
     moved_window: tuple[int, int] = param(
-        (3, 7),
+        (3, 13),
         "Window (dispersion, across the slice) in which a line of another exposure protects; odd numbers.",
         unit="pixels",
         low=1,

@@ -9,8 +9,8 @@
 4. The detector adds Poisson and read noise (ERR and VAR_* as the pipeline estimates them: from the noisy signal), and
    known bad pixels.
 
-Truth comes with each exposure: amplitude (in units of the noise) and kind (bits of
-:data:`badpix.simulation.ifu_defects.KINDS`).
+Truth comes with each exposure: amplitude (in units of the noise), kind (bits of
+:data:`badpix.simulation.ifu_defects.KINDS`), and the light of the sources.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Exposure:
     arrays: Mapping[str, np.ndarray]  # SCI, ERR, DQ, VAR_POISSON, VAR_RNOISE, VAR_FLAT
     amplitude: np.ndarray  # float32, sigma
     kind: np.ndarray  # uint8
+    light: np.ndarray  # float32, of the sources alone, in the unit of SCI
 
 
 def simulate(
@@ -78,13 +79,15 @@ def simulate(
         amplitude = np.where(on[i], persistent, np.float32(0))
         kind = np.where(on[i] | (sort == 0), sort, np.uint8(KINDS["off_here"]))
         kind |= draw_rays(rng, defects, amplitude)
-        out.append(_expose(rng, light, amplitude, kind, optics, known, sky.poisson, det.transposed))
+        sources = look(replace(scene, background=np.zeros_like(scene.background)), optics, sky, i, exposures)
+        out.append(_expose(rng, light, sources, amplitude, kind, optics, known, sky.poisson, det.transposed))
     return out
 
 
 def _expose(
     rng: np.random.Generator,
     light: np.ndarray,
+    sources: np.ndarray,
     amplitude: np.ndarray,
     kind: np.ndarray,
     optics: Optics,
@@ -112,5 +115,6 @@ def _expose(
     kind = kind | np.where(lit, KINDS["in_slice"], 0).astype("u1")
     if transposed:
         arrays = {name: np.ascontiguousarray(a.T) for name, a in arrays.items()}
-        amplitude, kind = amplitude.T.copy(), kind.T.copy()
-    return Exposure({n: a if n == "DQ" else a.astype("f4") for n, a in arrays.items()}, amplitude, kind)
+        amplitude, kind, sources = amplitude.T.copy(), kind.T.copy(), sources.T.copy()
+    arrays = {n: a if n == "DQ" else a.astype("f4") for n, a in arrays.items()}
+    return Exposure(arrays, amplitude, kind, (sources * _SCALE).astype("f4"))

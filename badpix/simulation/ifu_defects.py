@@ -23,6 +23,7 @@ class Defects:
 
     in_all: float = 0.003
     in_some: float = 0.001
+    in_half: float = 0.0  # the same, in exactly half of the exposures
     cosmic_rays: float = 0.0005  # tracks per pixel
     known: float = 0.003
     range_all: tuple[float, float] = (5.0, 800.0)
@@ -30,6 +31,9 @@ class Defects:
     range_rays: tuple[float, float] = (5.0, 500.0)
     negative: float = 0.15
     most: int = 0  # largest number of exposures that a pixel "in some" is bad in; 0: all but one
+
+
+HALF_BAD = 0.003  # share of pixels bad in half of the exposures, in the scene of that name
 
 
 def with_strength(defects: Defects, span: tuple[float, float]) -> Defects:
@@ -73,6 +77,13 @@ def draw_persistent(
         often = rng.integers(1, most + 1, some.size)
         order = rng.random((exposures, some.size)).argsort(axis=0)
         on.reshape(exposures, -1)[:, some] = order < often
+        if defects.in_half:
+            start = defects.in_all + defects.in_some
+            half = np.flatnonzero((draw >= start) & (draw < start + defects.in_half))
+            amplitude.flat[half] = _amplitudes(rng, half.size, defects.range_some, defects.negative)
+            kind.flat[half] = KINDS["in_some"]
+            order = rng.random((exposures, half.size)).argsort(axis=0)
+            on.reshape(exposures, -1)[:, half] = order < exposures // 2
     return amplitude, kind, on
 
 

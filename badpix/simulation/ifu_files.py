@@ -2,7 +2,7 @@
 
 1. A `_cal` file has the pipeline's extensions and keywords, and its metadata with a GWCS in the ASDF extension, the
    arrays as references to the HDUs.
-2. Truth is one file an exposure: AMPLITUDE (in units of the noise) and KIND (bits of
+2. Truth is one file an exposure: AMPLITUDE (in units of the noise), LIGHT (of the sources) and KIND (bits of
    :data:`badpix.simulation.ifu_defects.KINDS`).
 3. The association names the exposures of all detectors as members of one product.
 """
@@ -188,5 +188,10 @@ def _write_truth(path: Path, exposure: Exposure, seed: int) -> None:
     primary.header["SEED"] = (seed, "Seed of the simulation")
     for kind, bit in KINDS.items():
         primary.header.add_comment(f"KIND bit {bit}: {kind}")
-    hdus = [primary, fits.ImageHDU(exposure.amplitude, name="AMPLITUDE"), fits.ImageHDU(exposure.kind, name="KIND")]
+    hdus = [
+        primary,
+        fits.ImageHDU(exposure.amplitude, name="AMPLITUDE"),
+        fits.ImageHDU(exposure.kind, name="KIND"),
+        fits.ImageHDU(exposure.light, name="LIGHT"),
+    ]
     write_hdus(path, fits.HDUList(hdus))

@@ -29,11 +29,21 @@ class Sky:
     fringes: float = 0.02
     flat_error: float = 0.005
     poisson: float = 0.08  # variance of one unit of light, read-noise units squared
+    knots: int = 0  # sources that emit lines alone, all the same ones
+    knot_strength: float = 300.0  # mean of their strongest lines
 
 
 FLAT = Sky(lines=0, sources=0, fringes=0.0, flat_error=0.0, poisson=0.0)
 BRIGHT = Sky(brightest=4000.0, fwhm=(1.6, 1.4), line_strength=200.0, flat_error=0.01)
-SCENES = {"spectra": Sky(), "bright": BRIGHT, "flat": FLAT}
+SCENES = {
+    "spectra": Sky(),
+    "bright": BRIGHT,
+    "flat": FLAT,
+    "sharp": Sky(brightest=6000.0, fwhm=(1.1, 1.2)),
+    "lines": Sky(lines=90, line_strength=600.0, brightest=100.0),
+    "knots": Sky(knots=60),
+    "half-bad": Sky(brightest=2000.0),
+}
 
 
 def without_dither(sky: Sky) -> Sky:
@@ -54,7 +64,7 @@ _MARGIN = 40  # pixels by which spectra are longer than the detector
 
 
 def make_scene(rng: np.random.Generator, sky: Sky, optics: Optics) -> Scene:
-    """Background and sources, drawn from ``rng``; each source is a third as bright as the one before."""
+    """Background, sources, each a third as bright as the one before, and knots; drawn from ``rng``."""
     ny = optics.strip.shape[0]
     grid = np.arange(-_MARGIN, ny + _MARGIN, 1 / _SAMPLES)
     slope = 1 + 0.5 * (grid / ny - 0.5)
@@ -65,6 +75,11 @@ def make_scene(rng: np.random.Generator, sky: Sky, optics: Optics) -> Scene:
         spectrum = strength * (1 + 0.6 * (grid / ny - 0.5)) + _lines(rng, grid, ny, sky.lines, 1.5 * strength)
         across = (optics.strips / max(1, round(optics.strips / 20))) * (0.3 + 0.4 * rng.random())
         sources.append((float(rng.uniform(-5, 5)), float(across), spectrum))
+    if sky.knots:
+        shared = _lines(rng, grid, ny, max(1, sky.lines // 4), 2.0)
+        for _ in range(sky.knots):
+            along, across, strength = rng.uniform(-10, 10), rng.uniform(0, optics.strips), rng.exponential(1.0)
+            sources.append((float(along), float(across), sky.knot_strength * strength * shared))
     return Scene(background, sources)
 
 

@@ -33,7 +33,8 @@ from badpix.settings.ifu import IfuSettings
 from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import KINDS, Defects
 from badpix.simulation.ifu_files import write_association
-from badpix.simulation.ifu_scene import FLAT
+from badpix.simulation.ifu_scene import FLAT, SCENES
+from badpix.simulation.score_ifu import count_rows
 
 SIZE = (120, 130)
 
@@ -437,7 +438,7 @@ def test_an_input_is_never_replaced(pair, tmp_path):
     before = _hashes(out)
     result = _call("ifu", *copies, "-o", out, "--overwrite")  # x_crf -> x_crf
     assert result.exit_code == 2
-    assert "input itself" in result.output
+    assert "input" in result.output
     assert _hashes(out) == before
 
 
@@ -522,6 +523,28 @@ def test_pointings_decide_how_structure_is_protected(pair, tmp_path):
     )
     told = ifu_search.find_detector("MIRIFUSHORT", exposures, _values(protect_structure=0.3))
     assert not told.notes
+
+
+def test_pixels_bad_in_half_of_the_exposures():
+    made = simulate("MIRIFULONG", 4, 5, shape=(80, 90), defects=replace(Defects(), in_some=0, in_half=0.01))
+    on = np.stack([m.kind & KINDS["in_some"] > 0 for m in made]).sum(axis=0)
+    assert set(np.unique(on)) == {0, 2}
+    assert 40 < np.count_nonzero(on) < 110
+    for scene in ("sharp", "lines", "knots"):
+        light = simulate("MIRIFULONG", 1, 5, shape=(80, 90), sky=SCENES[scene])[0].light
+        assert light.max() > 10
+        assert np.isfinite(light).all()
+
+
+@pytest.mark.parametrize("across", [1, 0])
+def test_rows_that_lose_source_light(across):
+    light, inside = np.zeros((6, 40), "f4"), np.ones((6, 40), bool)
+    inside[:, 19:21] = False
+    light[:, 5:8], light[:, 30] = (20, 100, 20), 0.5  # a slice with a source, one without
+    false = np.zeros(light.shape, bool)
+    false[2, 6] = false[3, 12] = false[5, 30] = True  # only the first has enough light to lose
+    arrays = [a if across == 1 else a.T for a in (false, light, np.full_like(light, 0.3), inside)]
+    assert count_rows(*arrays, across) == (1, 6)
 
 
 def test_simulation_is_reproducible_and_has_its_truth(tmp_path):
