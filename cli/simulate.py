@@ -100,35 +100,34 @@ def score(ctx: click.Context, files: tuple[str, ...], search: str, by_setting: b
 
 
 def _print_tables(result: Any, by_setting: bool) -> None:
-    """The two tables on stdout: they are the result."""
-    import sys
-
-    from rich.console import Console
-    from rich.table import Table
-
+    """The result, on stdout, within 80 columns: false positives come first, purity with its density."""
     from badpix.simulation.score_mask import LOUD
 
-    console = Console(width=None if sys.stdout.isatty() else 118)
-    table = Table(title="Completeness", title_justify="left", title_style="bold")
-    for column in ("type", "level", "injected", "found", "flagged", "%", "95 % interval"):
-        table.add_column(column, justify="left" if column == "type" else "right")
+    click.secho("Completeness: found with the right flag, flagged with any, of those injected", bold=True)
+    head = f"{'type':<13}{'level':<20}{'injected':>9}{'found':>7}{'flagged':>9}{'%':>7}{'95 % interval':>15}"
+    click.echo(head)
     for row in result["completeness"]:
         if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD)):
             low, high = row["interval"]
             level = f"{row['level']:g} {row['unit']}" if row["level"] is not None else row["setting"]
-            table.add_row(
-                row["type"], level, f"{row['injected']:,}", f"{row['found']:,}", f"{row['flagged']:,}",
-                f"{100 * row['completeness']:.1f}", f"{100 * low:.1f} - {100 * high:.1f}",
-            )  # fmt: skip
-    console.print(table)
-    table = Table(title="Flags", title_justify="left", title_style="bold")
-    columns = ("flag", "set", "right", "other defect", "false", "beside a defect", "purity %", "false per million")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "flag" else "right")
+            counts = f"{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}"
+            share = f"{100 * row['completeness']:>7.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>15}"
+            click.echo(f"{row['type']:<13}{level:<20}{counts}{share}")
+    click.echo()
+    click.secho("Flags: false positives per million good pixels, with their 95 % interval", bold=True)
+    click.echo(f"{'flag':<17}{'per million':>12}{'interval':>16}{'false':>7}{'set':>9}{'right':>9}{'purity %':>10}")
     for row in result["flags"]:
         low, high = row["false_per_million_interval"]
+        known = row["false_per_million"] is not None
+        rate = f"{row['false_per_million']:.1f}" if known else "-"
+        span = f"{low:.1f} - {high:.1f}" if known else "-"
         purity = "-" if row["purity"] is None else f"{100 * row['purity']:.1f}"
-        rate = "-" if row["false_per_million"] is None else f"{row['false_per_million']:.1f} ({low:.1f} - {high:.1f})"
-        counts = [f"{row[k]:,}" for k in ("set", "right", "other_defect", "false", "false_beside_defect")]
-        table.add_row(row["flag"], *counts, purity, rate)
-    console.print(table)
+        counts = f"{row['false']:>7,}{row['set']:>9,}{row['right']:>9,}"
+        click.echo(f"{row['flag']:<17}{rate:>12}{span:>16}{counts}{purity:>10}")
+    whole = [r for r in result["completeness"] if r["setting"] == "all" and r["level"] is None]
+    injected = sum(r["injected"] for r in whole)
+    good = max((r["good"] for r in result["flags"]), default=0)
+    if injected and good:
+        click.echo(
+            f"Purity holds for the density of defects here, {1e6 * injected / good:,.0f} per million good pixels."
+        )

@@ -286,6 +286,8 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
+    if Path(output).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-o {output}: the report is an HTML page; expected a name that ends in .html")
     from badpix.io.evidence import path_beside
     from badpix.io.output import check_target
     from badpix.io.selection import expand_inputs
