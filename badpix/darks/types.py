@@ -141,24 +141,11 @@ def find_types(
         found["rc"] = settling & measured & ~saturated & ~time.decaying
         decisions["rc"] = Decision(p.rc_sigma_threshold, np.abs(scores["rc"]) > p.rc_sigma_threshold, found["rc"])
     settling = found.get("rc", np.zeros(len(places.index), bool))
-    limits = {
-        "hot": rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population),
-        "warm": rate_limit(p.warm_sigma_threshold, None, population),
-    }
     hot = saturated if p.saturated_search_type == "level" else np.zeros_like(saturated)
-    areas = np.zeros_like(hot)
-    for name, limit in limits.items():
-        if limit is not None:
-            area = surroundings.find_surrounded(maps["rate"], pixels["hot_rate"], places, limit)
-            bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~(time.gone | area)
-            if name == "hot":
-                areas = area & (pixels["hot_rate"] > limit)
-                time.born &= ~(settling | hot | bright)
-                bright |= time.born
-            found[name] = (bright | hot) if name == "hot" else bright & ~found.get("hot", hot)
-            decisions[name] = Decision(limit, pixels["hot_rate"] > limit, found[name])
+    bright, areas = find_hot_and_warm(table, maps["rate"], setup, population, ipc, settling, hot, time, p)
+    found |= {name: decision.found for name, decision in bright.items()}
+    decisions |= bright
     found.setdefault("hot", hot)
-    areas |= time.crowded
     if verdicts is not None:
         found["intermittent"] = time.intermittent & ~(settling | found["hot"])
         above = time.fraction >= p.intermittent_fraction
@@ -181,17 +168,56 @@ def find_types(
         Detection({name: places.to_map(column) for name, column in found.items()}),
         decisions, undetermined, otherwise, time.born,
     )  # fmt: skip
-    if areas.sum() >= FEWEST_IN_AREA:
-        told = "; ".join(surroundings.describe_areas(areas, places, maps["rate"]))
-        result.detection.notes.append(
-            f"{int(areas.sum())} pixels are as bright as their surroundings (glow, light leak), not HOT"
-            + (f": {told}" if told else "")
-        )
+    result.detection.notes += describe_glow(areas, places, maps["rate"])
     if few.any():
         result.detection.notes.append(
             f"{int(few.sum())} pixels are undetermined: too few usable integrations or groups"
         )
     return result
+
+
+def find_hot_and_warm(
+    table: Candidates,
+    rate: Float,
+    setup: Setup,
+    population: Population,
+    ipc: float,
+    settling: Bool,
+    hot: Bool,
+    time: Changes,
+    p: DarkSettings,
+) -> tuple[dict[str, Decision], Bool]:
+    """Decisions on ``hot`` and ``warm``, and the bright pixels that only share the glow of their surroundings.
+
+    ``hot`` are those that are saturated throughout; ``time.born`` keeps those that began within the darks.
+    """
+    limits = {
+        "hot": rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population),
+        "warm": rate_limit(p.warm_sigma_threshold, None, population),
+    }
+    own, decisions, areas = table.pixels["hot_rate"], dict[str, Decision](), np.zeros_like(hot)
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        area = surroundings.find_surrounded(rate, own, table.places, limit)
+        bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~(time.gone | area)
+        if name == "hot":
+            areas = area & (own > limit)
+            time.born &= ~(settling | hot | bright)
+            found = bright | time.born | hot
+        else:
+            found = bright & ~(decisions["hot"].found if "hot" in decisions else hot)
+        decisions[name] = Decision(limit, own > limit, found)
+    return decisions, areas | time.crowded
+
+
+def describe_glow(areas: Bool, places: neighbors.Places, rate: Float) -> list[str]:
+    """A note on the pixels that are as bright as their surroundings, with the areas that they form."""
+    if areas.sum() < FEWEST_IN_AREA:
+        return []
+    told = "; ".join(surroundings.describe_areas(areas, places, rate))
+    text = f"{int(areas.sum())} pixels are as bright as their surroundings (glow, light leak), not HOT"
+    return [text + (f": {told}" if told else "")]
 
 
 def find_bent(table: Candidates, setup: Setup, population: Population, p: DarkSettings) -> tuple[Bool, Bool]:
