@@ -114,7 +114,7 @@ def _print_tables(result: Any, by_setting: bool) -> None:
             share = f"{100 * row['completeness']:>7.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>15}"
             click.echo(f"{row['type']:<13}{level:<20}{counts}{share}")
     click.echo()
-    click.secho("Flags: false positives per million good pixels, with their 95 % interval", bold=True)
+    click.secho("Flags: false per million good pixels (false positives), with their 95 % interval", bold=True)
     click.echo(f"{'flag':<17}{'per million':>12}{'interval':>16}{'false':>7}{'set':>9}{'right':>9}{'purity %':>10}")
     for row in result["flags"]:
         low, high = row["false_per_million_interval"]
