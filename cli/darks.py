@@ -52,7 +52,7 @@ COMPANIONS = ("jump", "fitopt", "uncal")
 @shared_options
 @parameter_options("darks", "reference")
 @click.pass_context
-def darks(ctx: click.Context, rates: tuple[str, ...], **options: Any) -> None:
+def darks(ctx: click.Context, /, rates: tuple[str, ...], **options: Any) -> None:
     """Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps.
 
     RATE are slope images (rateints, or rate of single integrations) of one detector: files, folders, quoted globs, or

@@ -31,6 +31,7 @@ INSTRUMENTS = ("nircam", "miri", "niriss", "nirspec", "fgs")
 @click.pass_context
 def deliver(
     ctx: click.Context,
+    /,
     mask: str,
     output_dir: str,
     against: str | None,
@@ -86,6 +87,7 @@ def deliver(
 @click.pass_context
 def init(
     ctx: click.Context,
+    /,
     directory: str,
     instrument: str,
     detectors: tuple[str, ...],

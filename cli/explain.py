@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def explain(
     ctx: click.Context,
+    /,
     mask: str,
     pixels: tuple[str, ...],
     flag: str | None,

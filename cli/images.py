@@ -47,7 +47,7 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 @shared_options
 @parameter_options("image")
 @click.pass_context
-def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
+def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     """Flag cosmic rays and blemishes in dithered images (NIRCam, MIRI, NIRISS, NIRSpec, FGS).
 
     INPUT is an association (JSON) or _cal files: files, folders, quoted globs or @list.txt. Each exposure gets a
@@ -62,7 +62,8 @@ def image(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
     memory = parse_size(options["max_memory"], f"{MEMORY * options['workers']}M") // options["workers"]
     members = read_members(inputs, options["exptypes"], talk)
     draw = _pictures(options["plot"])
-    from badpix.image.driver import Talker, flag_images
+    from badpix.image.driver import flag_images
+    from badpix.image.inputs import Talker
 
     with make_executor(options["workers"], options["dask"]) as executor:
         outputs, summary = flag_images(
@@ -157,7 +158,7 @@ _SHEET = "What is simulated"
 @overwrite_option
 @talk_options
 @click.pass_context
-def simulate_image(ctx: click.Context, directory: str, **options: Any) -> None:
+def simulate_image(ctx: click.Context, /, directory: str, **options: Any) -> None:
     """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
     from badpix.simulation.image import simulate
@@ -185,7 +186,7 @@ def _size(text: str) -> tuple[int, int]:
 @click.argument("flagged", metavar="FLAGGED")
 @talk_options
 @click.pass_context
-def score_image(ctx: click.Context, simulated: str, flagged: str, **options: Any) -> None:
+def score_image(ctx: click.Context, /, simulated: str, flagged: str, **options: Any) -> None:
     """Compare the _crf files in FLAGGED with the truth of the simulation in SIMULATED.
 
     Shares are of the pixels that were usable on input; false flags are counted per million usable pixels that no

@@ -137,7 +137,7 @@ def report(talk: Talk, command: str, product: Product) -> None:
 @shared_options
 @parameter_options("flats", "reference")
 @click.pass_context
-def flats(ctx: click.Context, rates: tuple[str, ...], uncal: tuple[str, ...], **options: Any) -> None:
+def flats(ctx: click.Context, /, rates: tuple[str, ...], uncal: tuple[str, ...], **options: Any) -> None:
     """Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures.
 
     RATE are slope images (rate or rateints) of one detector: files, folders, quoted globs, or @list.txt.
@@ -197,7 +197,7 @@ def _pictures(folder: str | None) -> Any:
         help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
 @parameter_options("merge", "reference", without=("manual", "masks"))
 @click.pass_context
-def merge(ctx: click.Context, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:
+def merge(ctx: click.Context, /, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:
     """Combine masks (from flats, from darks, older ones) and manual lists into one MASK.
 
     MASK may also be a plain bad-pixel image of another tool; all its non-zero pixels get --plain-flag. HOT wins

@@ -72,7 +72,7 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
 @shared_options
 @parameter_options("ifu")
 @click.pass_context
-def ifu(ctx: click.Context, inputs: tuple[str, ...], **options: Any) -> None:
+def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     """Flag pixels that are consistently wrong in IFU exposures (MIRI MRS, NIRSpec).
 
     INPUT is an association (JSON) or _cal files: files, folders, quoted globs or @list.txt. Each exposure gets a
@@ -241,7 +241,7 @@ _SHEET = "What is simulated"
 @overwrite_option
 @talk_options
 @click.pass_context
-def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  # fmt: skip
+def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:  # fmt: skip
     """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
     from badpix.simulation.ifu_defects import HALF_BAD, Defects, with_strength
@@ -275,7 +275,7 @@ def simulate_ifu(ctx: click.Context, directory: str, **options: Any) -> None:  #
 @click.argument("flagged", metavar="FLAGGED")
 @talk_options
 @click.pass_context
-def score_ifu(ctx: click.Context, simulated: str, flagged: str, **options: Any) -> None:
+def score_ifu(ctx: click.Context, /, simulated: str, flagged: str, **options: Any) -> None:
     """Compare the _crf files in FLAGGED with the truth of the simulation in SIMULATED.
 
     Shares are of the pixels that are usable on input, inside slices; false flags are counted per million pixels

@@ -15,7 +15,7 @@ from badpix.settings.render import render_yaml
 @click.argument("command")
 @click.option("--set", "parameter_set", type=click.Choice(declared.SETS), default="default", help="Parameter set.")
 @click.pass_context
-def params(ctx: click.Context, command: str, parameter_set: str) -> None:
+def params(ctx: click.Context, /, command: str, parameter_set: str) -> None:
     """Print the commented YAML of COMMAND (flats, darks, merge, check, rebuild, ...; ifu, image)."""
     known = [name for names in SECTIONS.values() for name in names]
     if command not in known:

@@ -36,7 +36,7 @@ from badpix.settings.prepare import PrepareSettings
 @shared_options
 @parameter_options("prepare")
 @click.pass_context
-def prepare(ctx: click.Context, uncals: tuple[str, ...], output_dir: str | None, **options: Any) -> None:
+def prepare(ctx: click.Context, /, uncals: tuple[str, ...], output_dir: str | None, **options: Any) -> None:
     """Run the JWST pipeline's first stage over raw darks and flats, with the products that the searches need.
 
     UNCAL are raw ramps: files, folders, quoted globs, or @list.txt. What is there already and would not change is
@@ -100,6 +100,7 @@ def _report(talk: Talk, found: Any) -> None:
 @click.pass_context
 def ramps(
     ctx: click.Context,
+    /,
     files: tuple[str, ...],
     plot: str | None,
     pixels: tuple[tuple[int, int], ...],

@@ -51,7 +51,7 @@ run_options = stack(
 @run_options
 @talk_options
 @click.pass_context
-def rebuild(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
+def rebuild(ctx: click.Context, /, files: tuple[str, ...], **options: Any) -> None:
     """Bring the masks of one or many detectors up to date: flats, darks, merge, check, replace.
 
     A FILE describes one detector, or many (detectors: and defaults:). Only what is needed is made; where nothing
@@ -192,6 +192,7 @@ def _report(
 @click.pass_context
 def history(
     ctx: click.Context,
+    /,
     directory: str,
     detector: str | None,
     last: int | None,

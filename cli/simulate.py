@@ -30,7 +30,7 @@ from badpix.settings.simulate import SimulateSettings
 @parameter_options("simulate")
 @shared_options
 @click.pass_context
-def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
+def simulate(ctx: click.Context, /, directory: str, **options: Any) -> None:
     """Write simulated flats and darks of one detector into DIRECTORY, with the truth beside them.
 
     Defects of all types are put in at several levels: isolated, touching, in clusters, along the edges and in the
@@ -71,7 +71,7 @@ def simulate(ctx: click.Context, directory: str, **options: Any) -> None:
 )
 @talk_options
 @click.pass_context
-def score(ctx: click.Context, files: tuple[str, ...], search: str, by_setting: bool, **options: Any) -> None:
+def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting: bool, **options: Any) -> None:
     """Compare a MASK with the TRUTH of its simulation: completeness, purity, false positives.
 
     Several pairs are counted together. Good pixels are those without any injected defect, ADJ_OPEN included.

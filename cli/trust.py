@@ -71,6 +71,7 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
 @click.pass_context
 def check(
     ctx: click.Context,
+    /,
     masks: tuple[str, ...],
     against: str | None,
     limits: str | None,
@@ -169,6 +170,7 @@ def print_checked(result: Checked, talk: Talk) -> None:
 @click.pass_context
 def compare(
     ctx: click.Context,
+    /,
     masks: tuple[str, ...],
     regions: tuple[str, ...],
     output_dir: str | None,
@@ -272,6 +274,7 @@ def _print_history(found: History) -> None:
 @click.pass_context
 def report(
     ctx: click.Context,
+    /,
     mask: str,
     output: str,
     against: str | None,
@@ -322,6 +325,7 @@ def report(
 @click.pass_context
 def export(
     ctx: click.Context,
+    /,
     mask: str,
     output: str,
     form: str | None,

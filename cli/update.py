@@ -35,6 +35,7 @@ from badpix.settings.reference import ReferenceSettings
 @click.pass_context
 def update(
     ctx: click.Context,
+    /,
     old: str | None,
     flats: tuple[str, ...],
     darks: tuple[str, ...],

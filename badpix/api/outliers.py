@@ -13,7 +13,7 @@ from badpix.api.inputs import Files, in_python, python_words
 from badpix.errors import UsageError
 from badpix.ifu import driver as ifu_driver
 from badpix.image import driver as image_driver
-from badpix.image.members import Talker
+from badpix.image.inputs import Talker
 from badpix.io.associations import SCIENCE, Association, read_inputs
 from badpix.io.html import as_table
 from badpix.io.selection import expand_inputs

@@ -69,7 +69,8 @@ class DefectMask(Mask):
         UsageError
             If there is no such flag.
         """
-        return (self.image & np.uint32(combine.find_flag(flag).value)) != 0
+        found: Bool = (self.image & np.uint32(combine.find_flag(flag).value)) != 0
+        return found
 
     def summary(self) -> dict[str, Any]:
         """What it is and holds, ready for JSON."""

@@ -222,7 +222,8 @@ class _Stack:
             return None
         k = self.job.kept.index(i)
         self.kept.flags[k] = flags.reshape(len(flags), -1)
-        return self.kept.ramps[k].reshape(flags.shape)
+        found: NDArray[np.float32] | None = self.kept.ramps[k].reshape(flags.shape)
+        return found
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""

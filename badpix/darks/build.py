@@ -28,7 +28,7 @@ from badpix.io.tasks import Progress, silent
 from badpix.mask import combine, product
 from badpix.mask import header as mask_header
 from badpix.mask.header import Provenance
-from badpix.settings.darks import DarkSettings
+from badpix.settings.darks import DarkSettings, PedestalSettings
 from badpix.settings.reference import ReferenceSettings
 
 
@@ -168,7 +168,7 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
     return np.ascontiguousarray(image)
 
 
-def list_files(opened: DarkSet, p: DarkSettings) -> list[Path]:
+def list_files(opened: DarkSet, p: PedestalSettings) -> list[Path]:
     """All files of the darks, and the bias map."""
     paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
     return [*paths, *([Path(p.bias_map)] if p.bias_map else [])]

@@ -17,6 +17,7 @@ Source: Rabiner 1989, Proc. IEEE 77, 257 (forward-backward recursion, Baum-Welch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +57,12 @@ class Pieces:
     pixel: NDArray[np.intp]
     first: NDArray[np.intp]
 
-    def total(self, values: NDArray[np.floating]) -> Float64:
+    def total(self, values: NDArray[np.floating[Any]]) -> Float64:
         """Sums over the pieces of each pixel: (..., pixels) of (..., C)."""
         # a copy first: reduceat converts in blocks, and sums would depend on where these begin
         return np.add.reduceat(values.astype(np.float64), self.first, axis=-1)  # type: ignore[no-any-return]
 
-    def spread(self, values: NDArray[np.floating]) -> Array:
+    def spread(self, values: NDArray[np.floating[Any]]) -> Array:
         """Values of the pixels at each of their pieces: (C,) float32 of (pixels,)."""
         return values.astype(np.float32)[self.pixel]
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,8 @@ def find_explained(verdicts: Verdicts, pixels: Stats, places: Places, *, leak: f
 
 def has_gone(verdicts: Verdicts) -> Bool:
     """Recovered pixels that :data:`GONE` newest steps or more show dark."""
-    return verdicts.recovered & (verdicts.state.shape[1] - 1 - verdicts.last >= GONE)
+    found: Bool = verdicts.recovered & (verdicts.state.shape[1] - 1 - verdicts.last >= GONE)
+    return found
 
 
 def describe(
@@ -114,7 +116,7 @@ def write_date(mjd: float) -> str:
 def make_images(verdicts: Verdicts, places: Places, born: Bool, dates: list[float]) -> dict[str, Sparse]:
     """Images of the verdicts: fraction of bright steps, first and last of them (MJD), and the kinds of change."""
 
-    def image(values: NDArray, empty: float) -> Sparse:
+    def image(values: NDArray[Any], empty: float) -> Sparse:
         return Sparse(places.index, values, places.shape, empty)
 
     when = np.array([*dates, np.nan], np.float32)

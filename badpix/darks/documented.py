@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ from badpix.darks.bands import Dark
 from badpix.errors import UsageError
 from badpix.io.fits import read_band
 from badpix.numerics import clipping
-from badpix.settings.darks import DarkSettings
+from badpix.settings.darks import RcSettings
 
 SATURATED = np.uint8(dq.VALUE["SATURATED"])
 JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
@@ -67,7 +68,7 @@ class Rules:
         return int(self.groups - self.early_fraction * self.groups)
 
 
-def make_rules(groups: int, p: DarkSettings) -> Rules:
+def make_rules(groups: int, p: RcSettings) -> Rules:
     """The rules for ramps of ``groups`` groups.
 
     Raises
@@ -87,7 +88,7 @@ def make_rules(groups: int, p: DarkSettings) -> Rules:
     return rules
 
 
-def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]:
+def clip_mean(values: NDArray[np.floating[Any]], sigma: float) -> tuple[float, float]:
     """Mean and standard deviation of the values within ``sigma`` of the mean, until nothing more is dropped.
 
     What lies outside is taken off the sums again, so that no round adds up all values; and once the limits are
@@ -118,7 +119,7 @@ def clip_mean(values: NDArray[np.floating], sigma: float) -> tuple[float, float]
             far = values[np.abs(values - centre) > core]
 
 
-def _sum_powers(values: NDArray[np.floating], centre: float) -> NDArray[np.float64]:
+def _sum_powers(values: NDArray[np.floating[Any]], centre: float) -> NDArray[np.float64]:
     """Number, sum and sum of squares of values about ``centre``."""
     sums = np.zeros(3)
     for x in range(0, values.size, CHUNK):

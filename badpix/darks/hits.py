@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +46,12 @@ def line_memory(groups: int, weights: tuple[float, ...]) -> float:
     return -float(measure_memory(line, weights).sum())
 
 
-def measure_memory(r: NDArray[np.floating], weights: tuple[float, ...]) -> NDArray[np.floating]:
+def measure_memory(r: NDArray[np.floating[Any]], weights: tuple[float, ...]) -> NDArray[np.floating[Any]]:
     """Weighted sum of products of groups at lags 1, 2, ...: (pixels,) of (G, pixels)."""
-    return np.sum([w * np.einsum("gp,gp->p", r[k:], r[:-k]) for k, w in enumerate(weights, 1)], axis=0)
+    found: NDArray[np.floating[Any]] = np.sum(
+        [w * np.einsum("gp,gp->p", r[k:], r[:-k]) for k, w in enumerate(weights, 1)], axis=0
+    )
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -69,7 +73,8 @@ def steady_slope(r: Array, slope: Array) -> Array:
     size = step_templates(len(r)) @ r
     at = size.argmax(axis=0)
     height = np.maximum(np.take_along_axis(size, at[None], axis=0)[0], 0)
-    return (slope - height * step_slopes(len(r))[at]).astype(np.float32)
+    found: Array = (slope - height * step_slopes(len(r))[at]).astype(np.float32)
+    return found
 
 
 def measure_hits(
@@ -179,9 +184,10 @@ def _take_step_off(r: Array, at: NDArray[np.intp], earlier: list[Array]) -> Arra
     return step
 
 
-def _measure_white(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.floating]:
+def _measure_white(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
     """Variance of white noise from the steps of residuals (G, pixels), without those that are ``gone``."""
     step = np.where(gone, np.float32(0), r[1:] - r[:-1])
     number = np.maximum((~gone).sum(axis=0), 2)
     mean = step.sum(axis=0) / number
-    return (np.einsum("gp,gp->p", step, step) - number * mean**2) / (2 * number)
+    found: NDArray[np.floating[Any]] = (np.einsum("gp,gp->p", step, step) - number * mean**2) / (2 * number)
+    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Levels:
 
 
 def measure_levels(
-    log_noise: NDArray[np.floating],
+    log_noise: NDArray[np.floating[Any]],
     index: NDArray[np.intp],
     columns: tuple[slice, ...],
     shape: tuple[int, int],

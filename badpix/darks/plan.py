@@ -15,7 +15,7 @@ from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
-from badpix.settings.darks import DarkSettings
+from badpix.settings.darks import DarkSettings, HotSettings, TelegraphSettings
 
 KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two levels
 MIN_KEPT = 5  # integrations
@@ -51,7 +51,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -
     )  # fmt: skip
 
 
-def choose_kept(examined: tuple[int, ...], groups: int, p: DarkSettings) -> tuple[int, ...]:
+def choose_kept(examined: tuple[int, ...], groups: int, p: TelegraphSettings) -> tuple[int, ...]:
     """Integrations whose ramps are kept for the search for two levels: about :data:`KEPT_GROUPS` groups a pixel."""
     if not p.telegraph_search or groups < ramps.SHORTEST_RAMP:
         return ()
@@ -88,7 +88,7 @@ def make_cuts(p: DarkSettings) -> Cuts:
     )
 
 
-def choose_brightness(population: Population, p: DarkSettings) -> Brightness | None:
+def choose_brightness(population: Population, p: HotSettings) -> Brightness | None:
     """From when on an integration is bright, as HOT; None where the order of time is not searched."""
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
     if limit is None or not p.time_search:

@@ -132,7 +132,8 @@ def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
 def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
     """Exponential decays, fastest first: (templates, G)."""
     times = SHORTEST_DECAY * np.sqrt(10) ** np.arange(MAX_TEMPLATES)
-    return np.exp(-g / times[(times <= len(g) / 2) | (np.arange(MAX_TEMPLATES) == 0)][:, None])
+    found: NDArray[np.float64] = np.exp(-g / times[(times <= len(g) / 2) | (np.arange(MAX_TEMPLATES) == 0)][:, None])
+    return found
 
 
 @cache
@@ -222,7 +223,8 @@ def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np
     """
     masked = held[(np.bitwise_and.reduce(np.take(flags, held, axis=1), axis=0) & DO_NOT_USE) != 0]
     flags[:, masked] &= ~DO_NOT_USE
-    return masked
+    found: NDArray[np.intp] = masked
+    return found
 
 
 def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]:

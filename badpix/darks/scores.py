@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Population:
     two_levels: float = float("inf")
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def z(self, name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    def z(self, name: str, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """``values`` minus the median, over the MAD."""
         centre, sigma = self.spread[name]
         return ((values - centre) / sigma).astype(np.float32)
@@ -196,14 +197,16 @@ def measure_noise(pixels: Stats, setup: Setup, population: Population) -> NDArra
     """Noise of one group without shot noise, DN; NaN where not measured."""
     variance = pixels["white"] - own_shot(pixels, setup, population) / 2
     with np.errstate(invalid="ignore"):
-        return np.sqrt(np.maximum(variance, 1e-4 * pixels["white"] + 1e-12))
+        found: NDArray[np.float32] = np.sqrt(np.maximum(variance, 1e-4 * pixels["white"] + 1e-12))
+        return found
 
 
 def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
     """Noise of one group with shot noise, not below what the quietest good pixels have."""
     centre, sigma = population.spread["log_noise"]
     floor = np.exp(centre - NOISE_FLOOR * sigma) if np.isfinite(centre) else 0.0
-    return np.maximum(np.sqrt(pixels["white"]), np.float32(floor) * level_of(pixels))
+    found: NDArray[np.float32] = np.maximum(np.sqrt(pixels["white"]), np.float32(floor) * level_of(pixels))
+    return found
 
 
 def measure_contrast(
@@ -299,7 +302,10 @@ def find_suspects(
 def expected_noise(pixels: Stats, scores: Stats, population: Population) -> NDArray[np.float32]:
     """Noise of one group that a pixel should have, DN: its own without what makes it stand out."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return (scores["noise"] * np.exp(-scores["noise_z"] * population.spread["log_noise"][1])).astype(np.float32)
+        found: NDArray[np.float32] = (
+            scores["noise"] * np.exp(-scores["noise_z"] * population.spread["log_noise"][1])
+        ).astype(np.float32)
+        return found
 
 
 def join_evidence(
@@ -314,7 +320,8 @@ def join_evidence(
     with np.errstate(invalid="ignore"):
         size = np.clip(size, 0, np.float32(LOUD))
         slow = np.maximum(memory + size / np.float32(4), 0)
-        return np.sqrt(slow**2 + np.maximum(flatness, 0) ** 2 + size**2).astype(np.float32)
+        found: NDArray[np.float32] = np.sqrt(slow**2 + np.maximum(flatness, 0) ** 2 + size**2).astype(np.float32)
+        return found
 
 
 def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:

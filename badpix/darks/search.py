@@ -44,7 +44,7 @@ from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import band_height
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
-from badpix.settings.darks import KEYS, DarkSettings
+from badpix.settings.darks import KEYS, DarkSettings, NoisySettings, TelegraphSettings
 
 Bool = NDArray[np.bool_]
 
@@ -247,7 +247,7 @@ def choose_votes(
 
 
 def add_scattered(
-    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: DarkSettings
+    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: NoisySettings
 ) -> None:
     """Noisy by the standard deviation of clean slopes."""
     noisy, few, limit = documented.find_scattered(
@@ -293,7 +293,7 @@ def describe(
     return replace(job, scales=used, levels=levels), population, pixels
 
 
-def expect_two_levels(run: Run, population: Population, sample: Stats, p: DarkSettings) -> Population:
+def expect_two_levels(run: Run, population: Population, sample: Stats, p: TelegraphSettings) -> Population:
     """The population with the limits of the search for two levels: who is looked at, and what good pixels reach."""
     job = run.job
     if not job.kept:

@@ -73,13 +73,15 @@ def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
     known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     once = known - np.float32(ipc) * places.neighbours(known, SIDES, 0.0).sum(axis=0)
     leaked = np.float32(ipc) * places.neighbours(once, SIDES, 0.0).sum(axis=0)
-    return (values - leaked).astype(np.float32)
+    found: Float = (values - leaked).astype(np.float32)
+    return found
 
 
 def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
     """Residual variance that the four side neighbours leak into each candidate, DN^2."""
     residual = np.nan_to_num(pixels["whole_residual"], nan=0.0, posinf=0.0)
-    return np.float32(ipc**2) * places.neighbours(residual, SIDES, 0.0).sum(axis=0)
+    found: Float = np.float32(ipc**2) * places.neighbours(residual, SIDES, 0.0).sum(axis=0)
+    return found
 
 
 # --- searches ------------------------------------------------------------------------------------------
@@ -95,12 +97,14 @@ def find_saturated(pixels: Stats, places: Places, *, fraction: float, level_frac
     level = np.where(saturated, pixels["first_level"], -np.inf)
     brightest = np.maximum(places.neighbours(level, AROUND, -np.inf).max(axis=0), level)
     enough = pixels["saturated_fraction"] >= fraction
-    return saturated & enough & (level >= level_fraction * np.maximum(brightest, 0)) & (level > 0)
+    found: Bool = saturated & enough & (level >= level_fraction * np.maximum(brightest, 0)) & (level > 0)
+    return found
 
 
 def best_template(scores: Stats, setup: Setup) -> NDArray[np.intp]:
     """Number of the template with the largest contrast score."""
-    return np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
+    found: NDArray[np.intp] = np.argmax([np.nan_to_num(np.abs(scores[t + "_z"])) for t in setup.templates], axis=0)
+    return found
 
 
 @cache
@@ -132,7 +136,8 @@ def decay_rate(pixels: Stats, setup: Setup) -> Float:
         fits = missed <= missed.min(axis=0) + DECAY_FITS * error
     slowest = len(fits) - 1 - np.argmax(fits[::-1], axis=0)
     found = slopes[slowest] * np.take_along_axis(amplitude, slowest[None], axis=0)[0]
-    return np.nan_to_num(found / setup.group_time).astype(np.float32)
+    out: Float = np.nan_to_num(found / setup.group_time).astype(np.float32)
+    return out
 
 
 def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float,
@@ -287,4 +292,5 @@ def pedestal_error(pixels: Stats, switching: Bool, population: Population) -> Fl
         excess = np.maximum(np.fmax(pixels["residual"], pixels["white"]) - quiet, 0)
         number = np.where(switching, np.float32(1), np.maximum(pixels["integrations"], 1))
         error = TRIMMED_ERROR * np.sqrt(excess / number)
-    return error.astype(np.float32)
+    found: Float = error.astype(np.float32)
+    return found

@@ -114,7 +114,8 @@ def find_bright(
         bright = (rate > limit) & (rate > own * error)
         bright &= shapes["steady"] > np.float32(STEADY * group_time) * rate
         bright &= ~(shapes["late"] <= late * shapes["slope"])
-    return bright
+    found: Bool = bright
+    return found
 
 
 def measure_series(
@@ -144,7 +145,8 @@ def measure_series(
 def _middle(values: Float) -> Float:
     """Median along axis 0 of few values, NaN left out."""
     if len(values) == 1:
-        return values[0]
+        found: Float = values[0]
+        return found
     ordered = np.sort(values, axis=0)  # NaN last
     count = np.isfinite(ordered).sum(axis=0)
     low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
@@ -213,12 +215,14 @@ def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: flo
         calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
         newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]
         found = (top > limit) & (peak < _last_known(known)) & (newest <= DECAYED * top)
-    return found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
+    out: Bool = found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
+    return out
 
 
 def _last_known(known: Bool) -> NDArray[np.intp]:
     """Last known step of each pixel; the last of all without one."""
-    return known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+    found: NDArray[np.intp] = known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+    return found
 
 
 def measure_scales(rates: Float) -> Float:

@@ -107,8 +107,10 @@ def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
 def pick(ordered: Array, rank: NDArray[np.intp]) -> Array:
     """The value at each pixel's own rank (0 = lowest)."""
     if rank.size and np.all(rank == rank[0]):
-        return ordered[rank[0]]
-    return np.take_along_axis(ordered, rank[None], axis=0)[0]
+        found: Array = ordered[rank[0]]
+        return found
+    found = np.take_along_axis(ordered, rank[None], axis=0)[0]
+    return found
 
 
 def median_of(ordered: Array, count: NDArray[np.intp]) -> Array:

@@ -14,6 +14,7 @@ All ramps of a pixel count together; they share levels, switching rates and nois
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ FEWEST = 30_000  # pixels of a sample whose tail is used
 # --- 1: pieces -------------------------------------------------------------------------------------------
 
 
-def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floating], *, averaged: bool) -> Pieces:
+def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floating[Any]], *, averaged: bool) -> Pieces:
     """Ramps in units of the expected noise, cut at hits and unusable groups.
 
     Parameters
@@ -105,8 +106,8 @@ class Noise:
     """What is known of the noise of pixels beforehand: ``expected`` and ``shot`` variance from group to group
     (pixels,), DN and DN^2; ``spread`` of the logarithm over pixels."""
 
-    expected: NDArray[np.floating]
-    shot: NDArray[np.floating]
+    expected: NDArray[np.floating[Any]]
+    shot: NDArray[np.floating[Any]]
     spread: float
 
 
@@ -182,7 +183,7 @@ def _without_line(templates: Array) -> Array:
 # --- 3: the limit ---------------------------------------------------------------------------------------
 
 
-def find_limit(likelihood: NDArray[np.floating], pixels: int, least: float) -> float:
+def find_limit(likelihood: NDArray[np.floating[Any]], pixels: int, least: float) -> float:
     """What good pixels reach in :data:`FALSE_ALARMS`, from the scores of the highest of a sample of ``pixels``.
 
     Scores of noise fall off exponentially. Pixels above the limit switch, most of them, and are left out of the next

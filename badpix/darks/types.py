@@ -24,7 +24,14 @@ from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.io.evidence import Detection
 from badpix.numerics import neighbors
-from badpix.settings.darks import DarkSettings
+from badpix.settings.darks import (
+    DarkDataSettings,
+    DarkSettings,
+    HotSettings,
+    NoisySettings,
+    RcSettings,
+    TelegraphSettings,
+)
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -57,7 +64,7 @@ class Outcome:
     pedestal_sigma: Float | None = None
 
 
-def choose_ipc(detector: Detector, rate: Float, population: Population, p: DarkSettings) -> tuple[float, str]:
+def choose_ipc(detector: Detector, rate: Float, population: Population, p: DarkDataSettings) -> tuple[float, str]:
     """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
     if p.ipc is not None:
         return float(p.ipc), f"IPC {p.ipc:.4f} as given"
@@ -94,7 +101,7 @@ class Changes:
     fraction: Float
 
     @classmethod
-    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: DarkSettings) -> Changes:
+    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: HotSettings) -> Changes:
         """From the verdicts; nothing without them."""
         if verdicts is None:
             a, b, c, d, e, f, g = np.zeros((7, len(table.places.index)), bool)
@@ -111,7 +118,7 @@ class Changes:
 
 
 def judge_time(
-    table: Candidates, rate: Float, population: Population, ipc: float, bright: Brightness | None, p: DarkSettings
+    table: Candidates, rate: Float, population: Population, ipc: float, bright: Brightness | None, p: HotSettings
 ) -> Verdicts | None:
     """What the order of time says of the candidates; None where it is not searched."""
     if bright is None or not table.series:
@@ -185,7 +192,7 @@ def find_hot_and_warm(
     settling: Bool,
     hot: Bool,
     time: Changes,
-    p: DarkSettings,
+    p: HotSettings,
 ) -> tuple[dict[str, Decision], Bool]:
     """Decisions on ``hot`` and ``warm``, and the bright pixels that only share the glow of their surroundings.
 
@@ -220,7 +227,7 @@ def describe_glow(areas: Bool, places: neighbors.Places, rate: Float) -> list[st
     return [text + (f": {told}" if told else "")]
 
 
-def find_bent(table: Candidates, setup: Setup, population: Population, p: DarkSettings) -> tuple[Bool, Bool]:
+def find_bent(table: Candidates, setup: Setup, population: Population, p: RcSettings) -> tuple[Bool, Bool]:
     """RC and inverse RC, and all pixels whose ramps bend."""
     if not setup.templates:
         nothing = np.zeros(len(table.places.index), bool)
@@ -235,7 +242,7 @@ def find_bent(table: Candidates, setup: Setup, population: Population, p: DarkSe
 
 def find_bright(
     table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
-    p: DarkSettings, always: Bool,
+    p: HotSettings, always: Bool,
 ) -> Bool:  # fmt: skip
     """HOT or WARM by the dark rate; that of an RC pixel counts without its decay.
 
@@ -263,7 +270,7 @@ def find_bright(
 
 def find_switching(
     table: Candidates, setup: Setup, population: Population, leaked: Float, bent: Bool,
-    p: DarkSettings,
+    p: TelegraphSettings,
 ) -> tuple[Bool, Bool]:  # fmt: skip
     """TELEGRAPH by its score, and in other ways."""
     if setup.groups < ramps.SHORTEST_RAMP or not p.telegraph_search:
@@ -275,7 +282,7 @@ def find_switching(
     )  # fmt: skip
 
 
-def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: DarkSettings) -> Bool:
+def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: NoisySettings) -> Bool:
     """Noisy within the ramp."""
     if setup.groups < ramps.SHORTEST_RAMP:
         return np.zeros(len(table.places.index), bool)

@@ -190,7 +190,8 @@ def _compare_cells(mean: Float) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore", divide="ignore"):
         cells = (total / known.reshape(shape).sum(axis=(1, 3))).astype(np.float32)
         around = local_median(cells, (AROUND, AROUND), outside=np.nan, where=np.ones(cells.shape, bool))
-        return cells / around
+        found: NDArray[np.float32] = cells / around
+        return found
 
 
 def moved(area: Area, x: int, y: int) -> Area:

@@ -14,6 +14,7 @@ from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.flats import judged
 from badpix.flats import search as flats_search
+from badpix.flats.light import choose_mode
 from badpix.io import exposure as exposures
 from badpix.io import selection
 from badpix.io.evidence import Detection
@@ -24,7 +25,7 @@ from badpix.mask import combine
 from badpix.mask.header import Provenance
 from badpix.mask.manual import _add_manual, find_manual_file, read_manual_file
 from badpix.mask.product import Product, check_detector, claim_output, finish, open_all
-from badpix.settings.flats import FlatSettings
+from badpix.settings.flats import FlatSettings, FluxCheckSettings, LightSettings
 from badpix.settings.reference import ReferenceSettings
 
 OPTICS = ("FILTER", "PUPIL", "GRATING", "LAMP", "BAND")  # keywords of the light that flats of one set share
@@ -95,7 +96,7 @@ def build_flats(
             )
             inputs = hashes(files)
     counts = judged.count_states(found.evidence.images["flat_state"])
-    check_judged(counts, p, flats_search.choose_mode(used[0], p).min_judged)
+    check_judged(counts, p, choose_mode(used[0], p).min_judged)
     listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
     if look is None and not with_evidence:
         found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
@@ -137,7 +138,7 @@ def check_optics(used: Sequence[Exposure]) -> None:
                 )
 
 
-def check_judged(counts: dict[str, int], p: FlatSettings, least: float) -> None:
+def check_judged(counts: dict[str, int], p: LightSettings, least: float) -> None:
     """Make sure that enough of the science pixels could be judged.
 
     Raises
@@ -173,7 +174,9 @@ def check_flat(exposure: Exposure) -> None:
     exposure.detector, exposure.window  # noqa: B018 (raise where the keywords do not fit)
 
 
-def _open_uncals(used: Sequence[Exposure], given: Sequence[Path], p: FlatSettings, workdir: Path) -> list[Exposure]:
+def _open_uncals(
+    used: Sequence[Exposure], given: Sequence[Path], p: FluxCheckSettings, workdir: Path
+) -> list[Exposure]:
     """The raw flats of the flux check: named, in the parameters, or beside the slope files."""
     names = list(given) or selection.expand_inputs(p.dead_flux_check_files or (), ("_uncal",))
     if not names:

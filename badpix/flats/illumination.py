@@ -187,7 +187,8 @@ def _interpolate(mesh: Float, n: int) -> Float:
     out -= left
     out *= (place - low).astype(mesh.dtype)
     out += left
-    return out
+    found: Float = out
+    return found
 
 
 def _fill(mesh: Float) -> Float:
@@ -198,4 +199,5 @@ def _fill(mesh: Float) -> Float:
     from scipy import ndimage
 
     nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return mesh[tuple(nearest)]
+    found: Float = mesh[tuple(nearest)]
+    return found

@@ -21,7 +21,7 @@ from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import areas, dispersed, judged, normalize, steep
 from badpix.io.exposure import Exposure
-from badpix.settings.flats import FlatSettings
+from badpix.settings.flats import FlatCorrectionSettings, FlatSettings
 
 LEVEL = 0.1  # difference between a pixel's light and its neighbors' where the coupling is measured
 
@@ -124,7 +124,7 @@ def _normalised_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: 
     return Light(norm, state, text, steep.measure_error(norm, light))
 
 
-def _coupling(norm: Float, p: FlatSettings, table_ipc: float) -> tuple[float, str]:
+def _coupling(norm: Float, p: FlatCorrectionSettings, table_ipc: float) -> tuple[float, str]:
     """The interpixel coupling: as given, as measured, or the detector's; and where it is from."""
     if p.ipc_correction == "given" and p.ipc_coupling is not None:
         return float(p.ipc_coupling), f"{p.ipc_coupling:.4f}, as given"

@@ -96,7 +96,8 @@ def measure_normalised(
     with np.errstate(invalid="ignore", divide="ignore"):
         norm = (mean / divisor).astype(np.float32)
     norm[~np.isfinite(norm)] = np.nan
-    return norm
+    found: NDArray[np.float32] = norm
+    return found
 
 
 # --- 4: interpixel capacitance ---------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from badpix.io.exposure import Exposure, band_height, read_reference_pixels
 from badpix.io.fits import bands, read_band
 from badpix.io.tasks import Progress, silent
 from badpix.numerics import clipping, neighbors
-from badpix.settings.flats import FlatSettings
+from badpix.settings.flats import FlatSearchSettings, FlatSettings, NormalizeSettings
 
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
 AREAS_TOLD = 5  # in notes
@@ -218,7 +218,7 @@ def _check_flux(
     found.evidence.rules.append(Rule("DEAD", "last_groups", "<", limit, "DN", "raw flats collect no light"))
 
 
-def _keep_wanted(found: Detection, p: FlatSettings) -> None:
+def _keep_wanted(found: Detection, p: FlatSearchSettings) -> None:
     """Drop the types that were not asked for."""
     unwanted = [] if p.dead_search else ["DEAD"]
     unwanted += [] if p.low_qe_and_open_search else ["LOW_QE", "OPEN", "ADJ_OPEN"]
@@ -346,7 +346,7 @@ def measure_last_groups(uncals: Sequence[Exposure], region: tuple[slice, slice],
     return np.where(dead, total[region], np.nan).astype(np.float32)
 
 
-def _notes_on_samples(samples: Sequence[flat_samples.Sample], p: FlatSettings) -> list[str]:
+def _notes_on_samples(samples: Sequence[flat_samples.Sample], p: NormalizeSettings) -> list[str]:
     n, sigma = len(samples), p.flat_mean_sigma_threshold
     if n == 1:
         return ["one flat only: cosmic rays can't be told from the flat, and nothing is clipped"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.ifu import noise as ifu_noise
 from badpix.ifu import significance as ifu_significance
@@ -50,7 +51,9 @@ def sample_bands(shape: tuple[int, int], exposures: int) -> list[tuple[int, int]
 # --- the documented search -------------------------------------------------------------------------------
 
 
-def measure_smallest(exposures: list[Exposure], axis: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+def measure_smallest(
+    exposures: list[Exposure], axis: int, start: int, stop: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Smallest difference over the exposures, in some rows; and the usable pixels of each exposure.
 
     Returns
@@ -83,7 +86,7 @@ class Plan:
     window: tuple[int, int]  # pixels along the dispersion, across it
     noise: str
     options: Mapping[str, Any]
-    thresholds: np.ndarray
+    thresholds: NDArray[Any]
     hit_limit: float
     usual_err: tuple[float, ...]
     level: ifu_noise.Level | None = None
@@ -115,7 +118,7 @@ def measure_usual_err(cal: CalFile) -> float:
     return float(np.median(err)) if err.size else 1.0
 
 
-def sample_band(plan: Plan, start: int, stop: int) -> list[np.ndarray]:
+def sample_band(plan: Plan, start: int, stop: int) -> list[NDArray[Any]]:
     """Samples of the noise in some rows."""
     margin = 2 + plan.kernel[0] // 2
     low, high = max(0, start - margin), min(plan.exposures[0].cal.shape[0], stop + margin)
@@ -128,12 +131,12 @@ class BandResult:
     """What one band of rows gives back."""
 
     start: int
-    pixels: list[np.ndarray]  # flat indices within the frame, for each exposure
-    reasons: list[np.ndarray]
+    pixels: list[NDArray[Any]]  # flat indices within the frame, for each exposure
+    reasons: list[NDArray[Any]]
     usable: list[int]
     untestable: list[int]
     noisy: int
-    lit: np.ndarray
+    lit: NDArray[Any]
 
 
 def search_band(plan: Plan, start: int, stop: int) -> BandResult:
@@ -170,7 +173,7 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
     )
 
 
-def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _read_band(plan: Plan, low: int, high: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     sci, sigma = [], []
     for exposure, usual in zip(plan.exposures, plan.usual_err, strict=True):
         values = read_usable(exposure.cal, low, high).astype(np.float32, copy=False)
@@ -185,7 +188,7 @@ def _read_band(plan: Plan, low: int, high: int) -> tuple[list[np.ndarray], list[
     return sci, sigma
 
 
-def sample_significance(plan: Plan) -> np.ndarray:
+def sample_significance(plan: Plan) -> NDArray[Any]:
     """The statistic eta of a sample of bands, in units of the noise, before any protection; for pictures."""
     assert plan.level is not None
     values = []

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.errors import CheckError
 from badpix.ifu import products as ifu_products
@@ -178,7 +179,7 @@ def write_exposure(
     exposure: Exposure,
     path: Path,
     name: str,
-    pixels: np.ndarray | None,
+    pixels: NDArray[Any] | None,
 ) -> dict[str, int]:
     """Task: the flagged copy of one exposure; ``pixels`` are flat indices."""
     flags = None
@@ -224,7 +225,7 @@ def summarize(
     }
 
 
-def number_slices(found: Found) -> np.ndarray:
+def number_slices(found: Found) -> NDArray[Any]:
     """The slice that each pixel belongs to, from 1; 0 in gaps.
 
     A slice is a connected area of pixels that any exposure can use. Where the gaps hold values (or the frame has
@@ -239,10 +240,11 @@ def number_slices(found: Found) -> np.ndarray:
     large.sort(key=lambda k: boxes[k - 1][found.across].start + boxes[k - 1][found.across].stop)
     order = np.zeros(number + 1, np.uint16)
     order[large] = np.arange(1, len(large) + 1)
-    return order[labels]
+    out: NDArray[Any] = order[labels]
+    return out
 
 
-def count_by_slice(slices: np.ndarray, pixels: np.ndarray) -> list[int]:
+def count_by_slice(slices: NDArray[Any], pixels: NDArray[Any]) -> list[int]:
     """Flagged pixels in each slice, from slice 1 on; the last number counts those between slices."""
     number = np.bincount(slices.reshape(-1)[pixels], minlength=int(slices.max()) + 1)
     return [*(int(v) for v in number[1:]), int(number[0])]

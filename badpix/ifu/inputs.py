@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.ifu.rank import BORDER
@@ -148,7 +150,7 @@ def _spread(exposures: list[Exposure], x: str, y: str) -> float | None:
 # --- pixels ----------------------------------------------------------------------------------------------
 
 
-def read_usable(cal: CalFile, start: int = 0, stop: int | None = None) -> np.ndarray:
+def read_usable(cal: CalFile, start: int = 0, stop: int | None = None) -> NDArray[Any]:
     """SCI of some rows, NaN where DO_NOT_USE; values that are not finite become NaN."""
     sci = io_cal.read_rows(cal, "SCI", start, stop)
     np.putmask(sci, (io_cal.read_rows(cal, "DQ", start, stop) & io_cal.DO_NOT_USE) > 0, np.nan)

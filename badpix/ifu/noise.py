@@ -13,8 +13,10 @@ that neighbours of any pixel can be looked up without asking where the frame end
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.ifu.residuals import Residuals, combine_axes, measure_axes, pad
 from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows
@@ -44,7 +46,7 @@ class Level:
     offsets: tuple[float, ...] = ()
 
 
-def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = None) -> np.ndarray:
+def measure_sigma(err: NDArray[Any], sci: NDArray[Any], *, usual: float | None = None) -> NDArray[Any]:
     """Sigma of one exposure: ERR, and a usual value where ERR can't be right.
 
     Parameters
@@ -66,7 +68,7 @@ def measure_sigma(err: np.ndarray, sci: np.ndarray, *, usual: float | None = Non
 # --- between exposures -----------------------------------------------------------------------------------
 
 
-def measure_common(sci: list[np.ndarray]) -> np.ndarray:
+def measure_common(sci: list[NDArray[Any]]) -> NDArray[Any]:
     """What the exposures have in common, for a search for too high values: their lower median.
 
     NaN where fewer than two are valid. Not the mean of the middle two: a pixel that is too high in 2 of 4 would show
@@ -78,7 +80,7 @@ def measure_common(sci: list[np.ndarray]) -> np.ndarray:
     return reference
 
 
-def stand_out(difference: np.ndarray, at: np.ndarray) -> np.ndarray:
+def stand_out(difference: NDArray[Any], at: NDArray[Any]) -> NDArray[Any]:
     """Difference between exposures minus its median over the 24 neighbours."""
     around = offsets(5, 5, difference.shape[1])
     flat = difference.reshape(-1)
@@ -97,8 +99,8 @@ def tail_between(exposures: int) -> float:
 
 
 def sample_band(
-    sci: list[np.ndarray], sigma: list[np.ndarray], kernel: tuple[int, int], core: slice
-) -> list[np.ndarray]:
+    sci: list[NDArray[Any]], sigma: list[NDArray[Any]], kernel: tuple[int, int], core: slice
+) -> list[NDArray[Any]]:
     """What the noise level is measured on: residuals along x, along y, between exposures; local residuals.
 
     Behind these four, for each exposure, its differences from the first one.
@@ -138,12 +140,13 @@ def sample_band(
     return [*(_measured(v) for v in samples), *offsets]
 
 
-def _measured(values: np.ndarray) -> np.ndarray:
+def _measured(values: NDArray[Any]) -> NDArray[Any]:
     """Without NaN and exact zeros: gaps that were filled with 0 say nothing about the noise."""
-    return values[np.isfinite(values) & (values != 0)]
+    found: NDArray[Any] = values[np.isfinite(values) & (values != 0)]
+    return found
 
 
-def measure_level(samples: list[list[np.ndarray]], exposures: int) -> Level | None:
+def measure_level(samples: list[list[NDArray[Any]]], exposures: int) -> Level | None:
     """The noise level of a detector from the samples of its bands; None where nothing was measured."""
     x, y, between, local, *differences = (np.concatenate(part) for part in zip(*samples, strict=True))
     sizes = [float(np.median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
@@ -162,37 +165,38 @@ def measure_level(samples: list[list[np.ndarray]], exposures: int) -> Level | No
 class Band:
     """One band of all exposures of a detector, padded, with everything that the tests need."""
 
-    sci: list[np.ndarray]
-    sigma: list[np.ndarray]
+    sci: list[NDArray[Any]]
+    sigma: list[NDArray[Any]]
     residuals: list[Residuals]
     beside: np.ndarray  # residual across the slices that is nearest to zero, if all have one sign, else 0
-    noise: np.ndarray
+    noise: NDArray[Any]
     across: int  # axis across the slices
     offsets: tuple[float, ...]  # of each exposure from the first, in the unit of SCI
 
     @property
     def stride(self) -> int:
         """Distance in memory between rows."""
-        return self.noise.shape[1]
+        found: int = self.noise.shape[1]
+        return found
 
     @property
     def steps(self) -> tuple[int, int]:
         """Distances in memory from a pixel to the next along the dispersion, and across it."""
         return (self.stride, 1) if self.across == 1 else (1, self.stride)
 
-    def around(self, window: tuple[int, int]) -> np.ndarray:
+    def around(self, window: tuple[int, int]) -> NDArray[Any]:
         """Distances in memory of a window (along the dispersion, across it), the pixel itself among them."""
         return offsets(*(window if self.across == 1 else window[::-1]), self.stride, centre=True)
 
 
-def _grid(shape: tuple[int, int], y: int, x: int) -> np.ndarray:
+def _grid(shape: tuple[int, int], y: int, x: int) -> NDArray[Any]:
     """Every fourth pixel of a frame, on a part of it that begins at (y, x)."""
     where = np.zeros(shape, bool)
     where[-y % GRID :: GRID, -x % GRID :: GRID] = True
     return where
 
 
-def _measure_wide(local: np.ndarray, kernel: tuple[int, int], y: int, x: int) -> np.ndarray:
+def _measure_wide(local: NDArray[Any], kernel: tuple[int, int], y: int, x: int) -> NDArray[Any]:
     """Median in a window around every third pixel, given to the pixels nearest to it."""
     where = _grid(local.shape, y, x)
     wide = local_median(local, kernel, outside=np.nan, where=where)[-y % GRID :: GRID, -x % GRID :: GRID]
@@ -200,12 +204,13 @@ def _measure_wide(local: np.ndarray, kernel: tuple[int, int], y: int, x: int) ->
         np.clip((np.arange(size) - start % GRID + GRID // 2) // GRID, 0, count - 1)
         for size, count, start in zip(local.shape, wide.shape, (-y, -x), strict=True)
     ]
-    return wide[nearest[0]][:, nearest[1]]
+    found: NDArray[Any] = wide[nearest[0]][:, nearest[1]]
+    return found
 
 
 def _measure_exposures(
-    sci: list[np.ndarray], sigma: list[np.ndarray], across: int
-) -> tuple[list[Residuals], list[np.ndarray], np.ndarray]:
+    sci: list[NDArray[Any]], sigma: list[NDArray[Any]], across: int
+) -> tuple[list[Residuals], list[NDArray[Any]], NDArray[Any]]:
     """Residuals of all exposures, the smaller of both axes, and the least of all across the slices."""
     residuals, smaller = [], []
     low, high = np.full_like(sci[0], np.inf), np.full_like(sci[0], -np.inf)
@@ -223,8 +228,8 @@ def _measure_exposures(
 
 
 def prepare_band(
-    sci: list[np.ndarray],
-    sigma: list[np.ndarray],
+    sci: list[NDArray[Any]],
+    sigma: list[NDArray[Any]],
     level: Level,
     kernel: tuple[int, int],
     noise: str,
@@ -262,8 +267,8 @@ def prepare_band(
 
 
 def measure_eta(
-    sci: list[np.ndarray], sigma: list[np.ndarray], level: Level, kernel: tuple[int, int], noise: str
-) -> np.ndarray:
+    sci: list[NDArray[Any]], sigma: list[NDArray[Any]], level: Level, kernel: tuple[int, int], noise: str
+) -> NDArray[Any]:
     """All finite values of eta in a band, in units of the noise, exact zeros left out."""
     band = prepare_band(sci, sigma, level, kernel, noise, REACH)
     return _measured(np.concatenate([(r.eta / band.noise).reshape(-1) for r in band.residuals]))

@@ -12,7 +12,10 @@ is step 3 of :mod:`badpix.ifu.significance`, and the protection of its step 6.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.ifu.noise import Band, stand_out
 from badpix.numerics.medians import lower_median_along, median_rows
@@ -23,14 +26,14 @@ NOISE_ETA, NOISE_LARGER, _NOISE_BETWEEN = 0.44**2, 1.2, 0.67**2
 _NOISE_LINE = 9  # square of the eta up to which other exposures have no line
 
 
-def _divisor(significance: np.ndarray, strength: float, noise: float) -> np.ndarray:
+def _divisor(significance: NDArray[Any], strength: float, noise: float) -> NDArray[Any]:
     """What significance is divided by where that of the surroundings is larger than noise gives (squared)."""
     return np.sqrt(1 + strength**2 * np.fmax(significance**2 - noise, 0))
 
 
 def measure_structure(
-    field: np.ndarray, size: np.ndarray, at: np.ndarray, around: np.ndarray, *, strength: float, noise: float
-) -> np.ndarray:
+    field: NDArray[Any], size: NDArray[Any], at: NDArray[Any], around: NDArray[Any], *, strength: float, noise: float
+) -> NDArray[Any]:
     """What significance is divided by where the neighbours don't fit the noise either.
 
     Parameters
@@ -62,7 +65,7 @@ def measure_structure(
     return out
 
 
-def measure_between(difference: np.ndarray, at: np.ndarray, *, protect: float) -> np.ndarray:
+def measure_between(difference: NDArray[Any], at: NDArray[Any], *, protect: float) -> NDArray[Any]:
     """Significance of the difference between exposures, protected by that of the 8 neighbors.
 
     Parameters
@@ -88,8 +91,8 @@ def measure_between(difference: np.ndarray, at: np.ndarray, *, protect: float) -
 
 
 def measure_moved(
-    band: Band, e: int, at: np.ndarray, persistent: np.ndarray, *, window: tuple[int, int], protect: float
-) -> np.ndarray:
+    band: Band, e: int, at: NDArray[Any], persistent: NDArray[Any], *, window: tuple[int, int], protect: float
+) -> NDArray[Any]:
     """What significance is divided by where the other exposures have something significant close by.
 
     Parameters

@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.numerics.medians import local_median
 
 BORDER = 4  # pixels at the frame's edge that the percentile leaves out
 
 
-def measure_differences(sci: np.ndarray, axis: int) -> np.ndarray:
+def measure_differences(sci: NDArray[Any], axis: int) -> NDArray[Any]:
     """The smaller absolute difference of each pixel to its two neighbours along an axis.
 
     Parameters
@@ -51,13 +53,13 @@ def measure_differences(sci: np.ndarray, axis: int) -> np.ndarray:
 class Ranked:
     """The documented statistic of one detector: its local median, the ratio, and the limit on the ratio."""
 
-    normal: np.ndarray
-    ratio: np.ndarray
+    normal: NDArray[Any]
+    ratio: NDArray[Any]
     limit: float
 
 
 def measure_ratio(
-    smallest: np.ndarray,
+    smallest: NDArray[Any],
     *,
     kernel_size: tuple[int, int],
     threshold_percent: float,

@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Variance of the median of k Gaussian values, k = 1 ... 4.
 _MEDIAN_VARIANCE = (np.nan, 1.0, 0.5, 0.449, 0.298)
@@ -32,16 +34,16 @@ _STEP = 0.02  # sigma, of the integral and of the thresholds
 class Residuals:
     """Residuals of one exposure on a padded band: eta, and the larger of both axes' sizes."""
 
-    eta: np.ndarray
-    larger: np.ndarray
+    eta: NDArray[Any]
+    larger: NDArray[Any]
 
 
-def pad(band: np.ndarray, width: int) -> np.ndarray:
+def pad(band: NDArray[Any], width: int) -> NDArray[Any]:
     """A band with a frame of NaN."""
     return np.pad(band, width, constant_values=np.nan)
 
 
-def combine_axes(along_x: np.ndarray, along_y: np.ndarray) -> tuple[Residuals, np.ndarray]:
+def combine_axes(along_x: NDArray[Any], along_y: NDArray[Any]) -> tuple[Residuals, NDArray[Any]]:
     """Residuals along both axes in one, and the smaller of their sizes; ``along_x`` and ``along_y`` are used up."""
     low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
     eta = np.maximum(low, 0) + np.minimum(high, 0)
@@ -51,7 +53,7 @@ def combine_axes(along_x: np.ndarray, along_y: np.ndarray) -> tuple[Residuals, n
     return Residuals(eta, larger), np.minimum(along_x, along_y, out=along_x)
 
 
-def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
+def measure_residuals(sci: NDArray[Any], sigma: NDArray[Any]) -> Residuals:
     """Residuals of one exposure.
 
     Parameters
@@ -69,7 +71,7 @@ def measure_residuals(sci: np.ndarray, sigma: np.ndarray) -> Residuals:
     return combine_axes(*measure_axes(sci, sigma))[0]
 
 
-def measure_axes(sci: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def measure_axes(sci: NDArray[Any], sigma: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(s - median of 4 neighbours) / sigma along x and along y, scaled to the variance that 4 neighbours give."""
     ny, stride = sci.shape
     out = np.full(sci.shape, np.nan, np.float32), np.full(sci.shape, np.nan, np.float32)
@@ -89,8 +91,8 @@ def measure_axes(sci: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _subtract_median(
-    values: np.ndarray, high: np.ndarray, low: np.ndarray, missing: np.ndarray, step: int
-) -> np.ndarray:
+    values: NDArray[Any], high: NDArray[Any], low: NDArray[Any], missing: NDArray[Any], step: int
+) -> NDArray[Any]:
     """Pixels minus the median of the neighbors 1 and 2 steps away in memory, scaled by the number of these.
 
     Missing ones are infinite in ``high`` and minus infinite in ``low``. The mean of the second smallest of ``high``
@@ -113,13 +115,14 @@ def _subtract_median(
         middle[alone] = largest[alone]
         np.subtract(values[2 * step : -2 * step], middle, out=middle)
         middle *= np.take(_FACTORS, gone, out=second, mode="clip")
-    return middle
+    found: NDArray[Any] = middle
+    return found
 
 
 # --- chance ----------------------------------------------------------------------------------------------
 
 
-def _chance(limits: np.ndarray) -> np.ndarray:
+def _chance(limits: NDArray[Any]) -> NDArray[Any]:
     """P(eta > t) for unit Gaussian noise: integral of phi(u) Phi((u - t) / 0.546)**2 over u."""
     u = np.arange(-8, 14 + _STEP / 2, _STEP)
     width = math.sqrt(_MEDIAN_VARIANCE[4])
@@ -130,7 +133,7 @@ def _chance(limits: np.ndarray) -> np.ndarray:
     return np.array([np.sum(phi * below[limits.size - 1 - i :][: u.size]) * _STEP for i in range(limits.size)])
 
 
-def solve_thresholds(exposures: int, false_alarm: float) -> np.ndarray:
+def solve_thresholds(exposures: int, false_alarm: float) -> NDArray[Any]:
     """Thresholds t[k, m]: at least k of m exposures beyond t with one sign happens with ``false_alarm``.
 
     Parameters

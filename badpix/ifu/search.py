@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.ifu.bands import (
@@ -33,7 +34,7 @@ from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
 from badpix.io.tasks import Spread, run_in_order
-from badpix.settings.ifu import IfuSettings
+from badpix.settings.ifu import IfuSettings, RankSettings, SignificanceSettings
 
 THREADS = 2  # for what leaves the interpreter free: sorting, writing
 
@@ -48,15 +49,15 @@ class Found:
 
     detector: str
     exposures: list[Exposure]
-    flagged: list[dict[str, np.ndarray]]
+    flagged: list[dict[str, NDArray[Any]]]
     usable: list[int]
-    lit: np.ndarray
+    lit: NDArray[Any]
     across: int
     notes: list[str] = field(default_factory=list)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
 
-    def all_flagged(self, i: int) -> np.ndarray:
+    def all_flagged(self, i: int) -> NDArray[Any]:
         """Flat indices of the flagged pixels of exposure ``i``, of any reason."""
         return np.unique(np.concatenate(list(self.flagged[i].values())))
 
@@ -86,7 +87,7 @@ def find_detector(
 # --- the documented search -------------------------------------------------------------------------------
 
 
-def find_ranked(detector: str, exposures: list[Exposure], p: IfuSettings, executor: Executor | None) -> Found:
+def find_ranked(detector: str, exposures: list[Exposure], p: RankSettings, executor: Executor | None) -> Found:
     """The documented search on one detector."""
     smallest, usable = measure_detector(exposures, executor)
     with ThreadPoolExecutor(THREADS) as threads:
@@ -104,7 +105,7 @@ def find_ranked(detector: str, exposures: list[Exposure], p: IfuSettings, execut
     return found
 
 
-def measure_detector(exposures: list[Exposure], executor: Executor | None = None) -> tuple[np.ndarray, list[int]]:
+def measure_detector(exposures: list[Exposure], executor: Executor | None = None) -> tuple[NDArray[Any], list[int]]:
     """Smallest difference over all exposures of a detector, and the usable pixels of each.
 
     Raises
@@ -165,7 +166,7 @@ def _collect(detector: str, exposures: list[Exposure], parts: list[BandResult]) 
     return found
 
 
-def _statistics(plan: Plan, p: IfuSettings, parts: list[BandResult]) -> dict[str, Any]:
+def _statistics(plan: Plan, p: SignificanceSettings, parts: list[BandResult]) -> dict[str, Any]:
     """Numbers for the summary: limits, noise level, expected false alarms."""
     assert plan.level is not None
     n = len(plan.exposures)
@@ -182,7 +183,7 @@ def _statistics(plan: Plan, p: IfuSettings, parts: list[BandResult]) -> dict[str
     }
 
 
-def _remarks(exposures: list[Exposure], plan: Plan, p: IfuSettings) -> list[str]:
+def _remarks(exposures: list[Exposure], plan: Plan, p: SignificanceSettings) -> list[str]:
     notes = []
     if len(exposures) == 1:
         done = "searched by its own neighbours alone" if p.lone_exposure else "not searched (see lone_exposure)"

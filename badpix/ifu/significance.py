@@ -30,7 +30,10 @@ Gaussian noise; step 2 in :mod:`badpix.ifu.noise`, step 3 in :mod:`badpix.ifu.pr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.ifu.noise import GRID, REACH, Band, Level, prepare_band
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
@@ -49,11 +52,11 @@ _SHOWN_SIGMA = 3.5  # lowest threshold where only some exposures show the pixel
 
 
 def find_significant(
-    sci: list[np.ndarray],
-    sigma: list[np.ndarray],
+    sci: list[NDArray[Any]],
+    sigma: list[NDArray[Any]],
     *,
     level: Level,
-    thresholds: np.ndarray,
+    thresholds: NDArray[Any],
     hit_limit: float,
     kernel_size: tuple[int, int],
     min_sigma: float,
@@ -69,7 +72,7 @@ def find_significant(
     across: int = 1,
     dithered: bool = True,
     first_row: int = 0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Which pixels of a band are flagged in which exposure, and why.
 
     Parameters
@@ -137,7 +140,7 @@ def find_significant(
 
 def _find_candidates(
     band: Band, floor: float, first: float, protect: float, protect_structure: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Per exposure: pixels (flat indices) that a test may ask for, and their protected significance.
 
     These have eta beyond ``floor`` sigma in two exposures or more, or beyond ``first`` in this one.
@@ -162,10 +165,10 @@ def _find_candidates(
 
 
 def _flag_repeated(
-    reasons: np.ndarray,
-    found: list[tuple[np.ndarray, np.ndarray]],
+    reasons: NDArray[Any],
+    found: list[tuple[NDArray[Any], NDArray[Any]]],
     band: Band,
-    thresholds: np.ndarray,
+    thresholds: NDArray[Any],
     min_sigma: float,
     partial_sigma: float,
 ) -> None:
@@ -189,7 +192,7 @@ def _flag_repeated(
     reasons[:, pixels[_find_partly_hidden(table, finite, _find_hidden(band, pixels), limits)]] = PERSISTENT
 
 
-def _tabulate(found: list[tuple[np.ndarray, np.ndarray]], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _tabulate(found: list[tuple[NDArray[Any], NDArray[Any]]], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Candidates of 2 or more exposures (flat indices), and their significance in each exposure, else 0."""
     times = np.zeros(size, np.uint16)
     for at, _ in found:
@@ -202,7 +205,7 @@ def _tabulate(found: list[tuple[np.ndarray, np.ndarray]], size: int) -> tuple[np
     return pixels, table
 
 
-def _find_hidden(band: Band, pixels: np.ndarray) -> np.ndarray:
+def _find_hidden(band: Band, pixels: NDArray[Any]) -> NDArray[Any]:
     """In which exposures a source hides which of the pixels, shape (n, pixels)."""
     around, size = offsets(3, 3, band.stride), band.noise.reshape(-1)
     divisors = [
@@ -212,7 +215,9 @@ def _find_hidden(band: Band, pixels: np.ndarray) -> np.ndarray:
     return np.stack(divisors) > _HIDDEN
 
 
-def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarray, limits: np.ndarray) -> np.ndarray:
+def _find_partly_hidden(
+    table: NDArray[Any], finite: NDArray[Any], hidden: NDArray[Any], limits: NDArray[Any]
+) -> NDArray[Any]:
     """Pixels that a source hides in some exposures, and that stand out in all others (enough), with one sign."""
     shown = finite & ~hidden
     count = shown.sum(axis=0)
@@ -220,10 +225,11 @@ def _find_partly_hidden(table: np.ndarray, finite: np.ndarray, hidden: np.ndarra
     high, low = (np.where(shown, sign * table, np.inf).min(axis=0) for sign in (1, -1))
     measured = finite.sum(axis=0)
     enough = (count < measured) & (count >= np.clip((measured + 1) // 2, *_SHOWN))
-    return enough & (np.maximum(high, low) > limit)
+    found: NDArray[Any] = enough & (np.maximum(high, low) > limit)
+    return found
 
 
-def _spare_edges(reasons: np.ndarray, band: Band, limit: float) -> None:
+def _spare_edges(reasons: NDArray[Any], band: Band, limit: float) -> None:
     """Take back repeated pixels at the edge of a slice that the slice explains: less light falls there, in all."""
     pixels = np.flatnonzero(((reasons == PERSISTENT) | (reasons == PARTIAL)).any(axis=0))
     all_beside = _measure_all_beside(band, pixels)
@@ -234,7 +240,7 @@ def _spare_edges(reasons: np.ndarray, band: Band, limit: float) -> None:
     reasons[:, pixels[spared]] = 0
 
 
-def _find_on_lines(reasons: np.ndarray, band: Band, thresholds: np.ndarray, min_sigma: float) -> np.ndarray:
+def _find_on_lines(reasons: NDArray[Any], band: Band, thresholds: NDArray[Any], min_sigma: float) -> NDArray[Any]:
     """Persistent pixels that stand out across the slice in all exposures, and that no line explains."""
     size = band.noise.reshape(-1)
     pixels = np.flatnonzero(np.abs(band.beside.reshape(-1)) > np.float32(_SHOWN_SIGMA) * size)
@@ -243,10 +249,11 @@ def _find_on_lines(reasons: np.ndarray, band: Band, thresholds: np.ndarray, min_
     measured = np.isfinite(values).sum(axis=0)
     limit = np.fmax(np.maximum(thresholds.diagonal()[measured], min_sigma), _SHOWN_SIGMA)
     high, low = np.fmin.reduce(values, axis=0), np.fmin.reduce(-values, axis=0)
-    return pixels[(measured >= 2) & (np.fmax(high, low) > limit)]
+    found: NDArray[Any] = pixels[(measured >= 2) & (np.fmax(high, low) > limit)]
+    return found
 
 
-def _measure_all_beside(band: Band, pixels: np.ndarray) -> list[Beside]:
+def _measure_all_beside(band: Band, pixels: NDArray[Any]) -> list[Beside]:
     size = band.noise.reshape(-1)[pixels]
     return [
         measure_beside(s.reshape(-1), e.reshape(-1)[pixels] * size, pixels, band.steps)
@@ -254,7 +261,7 @@ def _measure_all_beside(band: Band, pixels: np.ndarray) -> list[Beside]:
     ]
 
 
-def _fill(reasons: np.ndarray, at: np.ndarray, reason: int) -> None:
+def _fill(reasons: NDArray[Any], at: NDArray[Any], reason: int) -> None:
     reasons[at] = np.where(reasons[at] == 0, reason, reasons[at])
 
 

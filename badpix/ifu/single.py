@@ -19,15 +19,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.ifu.noise import Band, measure_common, stand_out, tail_between
 from badpix.ifu.protection import measure_between, measure_moved
 from badpix.ifu.sources import Differences, find_unexplained
 from badpix.numerics.neighbors import offsets
 
-Found = tuple[np.ndarray, np.ndarray]  # flat indices, values
+Found = tuple[NDArray[Any], NDArray[Any]]  # flat indices, values
 
 _AROUND = (7, 7)  # pixels that the neighbors of the 8 neighbors take
 
@@ -44,7 +46,7 @@ class SingleLimits:
     window: tuple[int, int]
 
 
-def measure_differences(band: Band) -> list[np.ndarray]:
+def measure_differences(band: Band) -> list[NDArray[Any]]:
     """Differences of all exposures from their lower median, in units of the noise (step 1)."""
     level = [s - np.float32(offset) for s, offset in zip(band.sci, band.offsets, strict=True)]
     reference = measure_common(level)
@@ -56,7 +58,7 @@ def measure_differences(band: Band) -> list[np.ndarray]:
     return level
 
 
-def measure_low_differences(band: Band, e: int, at: np.ndarray) -> np.ndarray:
+def measure_low_differences(band: Band, e: int, at: NDArray[Any]) -> NDArray[Any]:
     """The same for one exposure and its upper median, around some pixels; the rest of the map holds nothing."""
     out = np.full(band.noise.shape, np.nan, np.float32)
     near = np.unique(at[:, None] + offsets(*_AROUND, band.stride, centre=True))
@@ -68,8 +70,8 @@ def measure_low_differences(band: Band, e: int, at: np.ndarray) -> np.ndarray:
 
 
 def find_single(
-    found: list[Found], band: Band, persistent: np.ndarray, p: SingleLimits
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    found: list[Found], band: Band, persistent: NDArray[Any], p: SingleLimits
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Pixels that only one exposure, or a minority, has.
 
     Parameters
@@ -95,7 +97,7 @@ def find_single(
         high = np.zeros(difference.size, np.float32)
         high[at] = value
 
-        def continues(near: np.ndarray, limit: float, e: int = e, high: np.ndarray = high) -> np.ndarray:
+        def continues(near: NDArray[Any], limit: float, e: int = e, high: NDArray[Any] = high) -> NDArray[Any]:
             return find_unexplained(
                 differences, e, near, high[near], limit=limit, defects=persistent, window=p.window, strength=p.protect
             )
@@ -106,17 +108,18 @@ def find_single(
     return out
 
 
-def _find_low(found: Found, e: int, band: Band, persistent: np.ndarray, p: SingleLimits) -> np.ndarray:
+def _find_low(found: Found, e: int, band: Band, persistent: NDArray[Any], p: SingleLimits) -> NDArray[Any]:
     """Pixels that are too low beside their neighbors and the other exposures (step 2)."""
     at = found[0][(found[1] < -p.limit) & ~persistent[found[0]]]
     if not at.size:
-        return at
+        out: NDArray[Any] = at
+        return out
     return _confirm(found, e, measure_low_differences(band, e, at), band, persistent, -1, p)
 
 
 def _confirm(
-    found: Found, e: int, difference: np.ndarray, band: Band, persistent: np.ndarray, sign: int, p: SingleLimits
-) -> np.ndarray:
+    found: Found, e: int, difference: NDArray[Any], band: Band, persistent: NDArray[Any], sign: int, p: SingleLimits
+) -> NDArray[Any]:
     """Pixels that stand out from their neighbors and from the other exposures (step 2)."""
     at, value = found
     keep = (sign * value > p.limit) & ~persistent[at]
@@ -125,12 +128,13 @@ def _confirm(
     at, value = at[keep], value[keep]
     between = sign * measure_between(difference, at, protect=p.protect)
     moved = measure_moved(band, e, at, persistent, window=p.window, protect=0.5 * p.protect)
-    return at[np.minimum(between, sign * value) / moved > p.limit]  # NaN compares false
+    out: NDArray[Any] = at[np.minimum(between, sign * value) / moved > p.limit]
+    return out
 
 
 def _find_high(
-    difference: np.ndarray, e: int, band: Band, persistent: np.ndarray, limit: float
-) -> tuple[np.ndarray, np.ndarray]:
+    difference: NDArray[Any], e: int, band: Band, persistent: NDArray[Any], limit: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pixels that are too high by more than ``limit``, whatever sources could give, and by how much."""
     with np.errstate(invalid="ignore"):
         # a pixel of a track stands out along one axis at least, whatever the level between exposures
@@ -141,7 +145,9 @@ def _find_high(
     return at[value > limit], value[value > limit]
 
 
-def _grow(seeds: np.ndarray, continues: Callable[[np.ndarray], np.ndarray], band: Band, steps: int) -> np.ndarray:
+def _grow(
+    seeds: NDArray[Any], continues: Callable[[NDArray[Any]], NDArray[Any]], band: Band, steps: int
+) -> NDArray[Any]:
     """Pixels reached from the seeds in some steps, through those of their neighbors that ``continues`` gives."""
     around = offsets(3, 3, band.stride)
     free = np.ones(band.noise.size, bool)

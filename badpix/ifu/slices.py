@@ -16,8 +16,10 @@ It is the check of step 4 of :mod:`badpix.ifu.significance`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import chunks
@@ -41,19 +43,20 @@ class Beside:
     ``inner``: whether there are neighbors on both sides.
     """
 
-    rise: np.ndarray
-    across: np.ndarray
-    inner: np.ndarray
+    rise: NDArray[Any]
+    across: NDArray[Any]
+    inner: NDArray[Any]
 
     @property
-    def smaller(self) -> np.ndarray:
+    def smaller(self) -> NDArray[Any]:
         """The one nearer to zero if both have one sign, else 0; 0 at the edge of a slice; NaN where unknown."""
         size = np.minimum(np.abs(self.rise), np.abs(self.across))
         out = np.where(self.rise * self.across > 0, np.copysign(size, self.rise), size * 0)
-        return np.where(self.inner, out, out * 0)
+        found: NDArray[Any] = np.where(self.inner, out, out * 0)
+        return found
 
 
-def measure_beside(sci: np.ndarray, noise: np.ndarray, at: np.ndarray, steps: tuple[int, int]) -> Beside:
+def measure_beside(sci: NDArray[Any], noise: NDArray[Any], at: NDArray[Any], steps: tuple[int, int]) -> Beside:
     """Some pixels of an exposure beside their slice.
 
     Parameters
@@ -75,8 +78,8 @@ def measure_beside(sci: np.ndarray, noise: np.ndarray, at: np.ndarray, steps: tu
 
 
 def _measure(
-    sci: np.ndarray, noise: np.ndarray, at: np.ndarray, steps: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sci: NDArray[Any], noise: NDArray[Any], at: NDArray[Any], steps: tuple[int, int]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     places = at[:, None] + _BESIDE * steps[1]
     near = sci[places[:, :, None] + _ALONG * steps[0]]
     around = median_rows(near.reshape(-1, _ALONG.size)).reshape(places.shape)

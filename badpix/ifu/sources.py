@@ -16,8 +16,10 @@ asked around the pixel. All three are in units of the noise, 0 where nothing sho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import offsets
@@ -45,26 +47,27 @@ class Differences:
     ``along`` and ``across`` are the distances in memory from a pixel to the next along the dispersion and across it.
     """
 
-    values: list[np.ndarray]  # float32, shape (ny, nx), NaN where unknown
+    values: list[NDArray[Any]]  # float32, shape (ny, nx), NaN where unknown
     along: int
     across: int
 
-    def around(self, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    def around(self, along: NDArray[Any], across: NDArray[Any]) -> NDArray[Any]:
         """Distances in memory of a window, shape (along, across)."""
-        return along[:, None] * self.along + across[None, :] * self.across
+        found: NDArray[Any] = along[:, None] * self.along + across[None, :] * self.across
+        return found
 
 
 def find_unexplained(
     differences: Differences,
     e: int,
-    at: np.ndarray,
-    value: np.ndarray,
+    at: NDArray[Any],
+    value: NDArray[Any],
     *,
     limit: float,
-    defects: np.ndarray,
+    defects: NDArray[Any],
     window: tuple[int, int],
     strength: float,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Those of some pixels that are too high beside the noise and what sources could give.
 
     Parameters
@@ -106,22 +109,28 @@ def find_unexplained(
 
 
 def explain(
-    differences: Differences, e: int, at: np.ndarray, trace: np.ndarray, defects: np.ndarray, window: tuple[int, int]
-) -> np.ndarray:
+    differences: Differences,
+    e: int,
+    at: NDArray[Any],
+    trace: NDArray[Any],
+    defects: NDArray[Any],
+    window: tuple[int, int],
+) -> NDArray[Any]:
     """Variance that sources could give to a difference, in units of that of the noise; ``trace``: see there."""
     line = measure_line(differences, e, at, defects, window)
     most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
     blob = np.minimum(measure_blob(differences, e, at), np.maximum(most, 0))
     terms = ((_TRACE, trace, _TRACE_NOISE), (_LINE, line, _LINE_NOISE), (1.0, blob, _BLOB_NOISE))
-    return np.add.reduce([_excess(*term) for term in terms])
+    found: NDArray[Any] = np.add.reduce([_excess(*term) for term in terms])
+    return found
 
 
-def _excess(weight: float, value: np.ndarray, noise: float) -> np.ndarray:
+def _excess(weight: float, value: NDArray[Any], noise: float) -> NDArray[Any]:
     """Weighted square beyond what noise gives."""
     return weight**2 * np.maximum(value**2 - noise**2, 0)
 
 
-def measure_trace(differences: Differences, e: int, at: np.ndarray) -> np.ndarray:
+def measure_trace(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
     """How much of a trace the exposure shows further along the dispersion, at least 0."""
     values = differences.values[e].reshape(-1)
     far = np.array([-d for d in _FAR] + [*_FAR])
@@ -130,12 +139,13 @@ def measure_trace(differences: Differences, e: int, at: np.ndarray) -> np.ndarra
     sides = [np.array(_ASIDE), -np.array(_ASIDE)]
     levels = [median_rows(values[at[:, None] + differences.around(far, side).reshape(-1)]) for side in sides]
     level = np.minimum(np.nan_to_num(np.fmin(*levels)), 0)  # structure beside a trace is no level
-    return np.maximum(np.nan_to_num(trace) - level, 0)
+    found: NDArray[Any] = np.maximum(np.nan_to_num(trace) - level, 0)
+    return found
 
 
 def measure_line(
-    differences: Differences, e: int, at: np.ndarray, defects: np.ndarray, window: tuple[int, int]
-) -> np.ndarray:
+    differences: Differences, e: int, at: NDArray[Any], defects: NDArray[Any], window: tuple[int, int]
+) -> NDArray[Any]:
     """How much structure that is no trace the other exposures show in the window, at least 0."""
     half, rows, columns = window[0] // 2 + _BEYOND, slice(_BEYOND, -_BEYOND), window[1] // 2
     around = differences.around(np.arange(-half, half + 1), np.arange(-columns, columns + 1))
@@ -155,8 +165,9 @@ def measure_line(
     return out
 
 
-def measure_blob(differences: Differences, e: int, at: np.ndarray) -> np.ndarray:
+def measure_blob(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
     """Median size of the differences of the 8 neighbors; 0 where there are none."""
     values = differences.values[e]
     near = at[:, None] + offsets(3, 3, values.shape[1])
-    return np.nan_to_num(median_rows(np.abs(values.reshape(-1)[near])))
+    found: NDArray[Any] = np.nan_to_num(median_rows(np.abs(values.reshape(-1)[near])))
+    return found

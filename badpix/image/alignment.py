@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ FEWEST = 5
 TIMES = 3.0
 
 
-def measure_offset(peaks: NDArray, sources: NDArray) -> tuple[float, float] | None:
+def measure_offset(peaks: NDArray[Any], sources: NDArray[Any]) -> tuple[float, float] | None:
     """By how much (x, y) the peaks lie beside the sources; None where they lie in place or it can't be told.
 
     Parameters
@@ -49,7 +51,7 @@ def measure_offset(peaks: NDArray, sources: NDArray) -> tuple[float, float] | No
 
 
 def find_misplaced(
-    shelf: Shelf, windows: list[Window], sources: NDArray, *, snr: float
+    shelf: Shelf, windows: list[Window], sources: NDArray[Any], *, snr: float
 ) -> dict[int, tuple[float, float]]:
     """The offsets (x, y; grid pixels) of the groups that lie beside the others."""
     found = {}

@@ -13,6 +13,7 @@ What one angle shows as a spike is empty sky at another one, so the median of al
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def sort_angles(angles: Sequence[float], *, tolerance: float) -> list[int]:
     return [int(c) for c in classes]
 
 
-def prefer_kin(everyone: NDArray, kin: NDArray, number: NDArray, *, sigma: float) -> NDArray:
+def prefer_kin(everyone: NDArray[Any], kin: NDArray[Any], number: NDArray[Any], *, sigma: float) -> NDArray[Any]:
     """Where the kin are the model (bool): two of them, or one that differs from all others.
 
     Parameters
@@ -61,19 +62,19 @@ def prefer_kin(everyone: NDArray, kin: NDArray, number: NDArray, *, sigma: float
         phase = np.float32(GRADIENT) * measure_derivative(everyone)
         apart = np.abs(difference) > PIXEL_SIGMA * sigma + phase
         apart |= np.abs(_box_mean(difference)) > BOX_SIGMA * sigma + phase
-    out: NDArray = (number >= 2) | ((number == 1) & grow(apart))
+    out: NDArray[Any] = (number >= 2) | ((number == 1) & grow(apart))
     return out
 
 
-def _box_mean(image: NDArray) -> NDArray:
+def _box_mean(image: NDArray[Any]) -> NDArray[Any]:
     """Mean over 3x3, NaN as 0 (float32)."""
     padded = np.pad(np.nan_to_num(image), 1)
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    out: NDArray = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
+    out: NDArray[Any] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
     return out
 
 
-def measure_envelope(images: Iterable[NDArray], wanted: NDArray, *, sigma: float) -> NDArray:
+def measure_envelope(images: Iterable[NDArray[Any]], wanted: NDArray[Any], *, sigma: float) -> NDArray[Any]:
     """How far a spike of a turned exposure might lift a pixel above the sky; 0 where not ``wanted``.
 
     Parameters
@@ -99,7 +100,7 @@ def measure_envelope(images: Iterable[NDArray], wanted: NDArray, *, sigma: float
     return out
 
 
-def _find_peaks(image: NDArray, limit: float) -> tuple[NDArray, NDArray]:
+def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """The highest pixels of their 7x7 above a limit, also beside saturated cores; the brightest come last."""
     with np.errstate(invalid="ignore"):
         ys, xs = locate(image > limit)
@@ -109,7 +110,7 @@ def _find_peaks(image: NDArray, limit: float) -> tuple[NDArray, NDArray]:
     return ys[order], xs[order]
 
 
-def _raise_around(highest: NDArray, image: NDArray, y: int, x: int, level: float, sigma: float) -> None:
+def _raise_around(highest: NDArray[Any], image: NDArray[Any], y: int, x: int, level: float, sigma: float) -> None:
     """Raise ``highest`` to a source's largest value at each distance, as far as that stands above the noise."""
     reach = 8
     while True:

@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
     pixels: int
 
 
-def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> NDArray:
+def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> NDArray[Any]:
     """Grid positions [n, 2] (x, y) of the sources of the median image, brightest first."""
     found = []
     for top in range(0, shape[0], BAND):
@@ -58,11 +58,11 @@ def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> N
         found.append(np.stack([x, y + y0, height], axis=1)[mine])
     table = np.concatenate(found)
     order = np.argsort(-table[:, 2], kind="stable")[:MAX_SOURCES]
-    out: NDArray = table[order, :2]
+    out: NDArray[Any] = table[order, :2]
     return out
 
 
-def find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
+def find_peaks(image: NDArray[Any], snr: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Position (x, y) and height of the pixels above their tile's limit that are the highest of their 5x5."""
     limit = np.empty_like(image)
     for i in range(0, image.shape[0], TILE):
@@ -78,13 +78,13 @@ def find_peaks(image: NDArray, snr: float) -> tuple[NDArray, NDArray, NDArray]:
 
 
 def measure_losses(
-    sources: NDArray,
+    sources: NDArray[Any],
     pixel_map: PixelMap,
-    model: NDArray,
-    residual: NDArray,
-    expected: NDArray,
-    cover: NDArray,
-    flagged: NDArray,
+    model: NDArray[Any],
+    residual: NDArray[Any],
+    expected: NDArray[Any],
+    cover: NDArray[Any],
+    flagged: NDArray[Any],
     *,
     audit_loss: float,
 ) -> tuple[list[Loss], int]:

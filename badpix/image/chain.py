@@ -188,7 +188,7 @@ class _Reader:
             return _rotation(angles, axes), entries["rotation_type"].value
         return None
 
-    def _polynomial(self, entries: Mapping[str, Any]) -> NDArray:
+    def _polynomial(self, entries: Mapping[str, Any]) -> NDArray[Any]:
         coefficients = self.array(entries["coefficients"])
         for name in ("domain", "window"):
             same = _IDENTICAL[: coefficients.ndim]
@@ -198,7 +198,7 @@ class _Reader:
             raise Unknown(f"polynomial of {coefficients.ndim} variables")
         return coefficients
 
-    def array(self, node: Any) -> NDArray:
+    def array(self, node: Any) -> NDArray[Any]:
         """An array, in the text or in a binary block, float64."""
         if not node.tag.startswith(_ARRAY):
             return np.array(_numbers(node), float)
@@ -266,7 +266,7 @@ def _kind(tag: str) -> str:
 # --- 2. evaluation ----------------------------------------------------------------------------------------
 
 
-def evaluate(operations: tuple[Operation, ...], *positions: Any) -> tuple[NDArray, ...]:
+def evaluate(operations: tuple[Operation, ...], *positions: Any) -> tuple[NDArray[Any], ...]:
     """Positions (scalars or arrays) after all operations, one after another."""
     values = tuple(np.asarray(v, float) for v in positions)
     for operation in operations:
@@ -274,7 +274,7 @@ def evaluate(operations: tuple[Operation, ...], *positions: Any) -> tuple[NDArra
     return values
 
 
-def _apply(operation: Operation, v: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+def _apply(operation: Operation, v: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
     kind, numbers, parts, inputs, _ = operation
     if len(v) != inputs:
         raise Unknown(f"{kind}: {len(v)} inputs, expected {inputs}")
@@ -288,7 +288,7 @@ def _apply(operation: Operation, v: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
     return _APPLY[kind](numbers, *v)
 
 
-def _polynomial(c: NDArray, *v: NDArray) -> tuple[NDArray]:
+def _polynomial(c: NDArray[Any], *v: NDArray[Any]) -> tuple[NDArray[Any]]:
     """Horner's rule; c[i] x^i, or c[i, j] x^i y^j."""
     if c.ndim == 2:
         rows = [_polynomial(row, v[1])[0] for row in c]
@@ -296,12 +296,12 @@ def _polynomial(c: NDArray, *v: NDArray) -> tuple[NDArray]:
     return (reduce(lambda total, term: total * v[0] + term, c[::-1], np.zeros(v[0].shape)),)
 
 
-def _affine(numbers: tuple[NDArray, NDArray], x: NDArray, y: NDArray) -> tuple[NDArray, ...]:
+def _affine(numbers: tuple[NDArray[Any], NDArray[Any]], x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     ((a, b), (c, d)), (e, f) = numbers[0], numbers[1].ravel()
     return a * x + b * y + e, c * x + d * y + f
 
 
-def _spherical(numbers: tuple[str, float], *v: NDArray) -> tuple[NDArray, ...]:
+def _spherical(numbers: tuple[str, float], *v: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     kind, wrap = numbers
     if kind == "spherical_to_cartesian":
         return _to_cartesian(*v)
@@ -309,23 +309,23 @@ def _spherical(numbers: tuple[str, float], *v: NDArray) -> tuple[NDArray, ...]:
     return (np.mod(lon, 360.0) if wrap != 180 else lon), lat
 
 
-def _to_cartesian(lon: NDArray, lat: NDArray) -> tuple[NDArray, ...]:
+def _to_cartesian(lon: NDArray[Any], lat: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     lon, lat = np.radians(lon), np.radians(lat)
     return np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
 
 
-def _to_spherical(x: NDArray, y: NDArray, z: NDArray) -> tuple[NDArray, NDArray]:
+def _to_spherical(x: NDArray[Any], y: NDArray[Any], z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
-def _rotate(numbers: tuple[NDArray, str], *v: NDArray) -> tuple[NDArray, ...]:
+def _rotate(numbers: tuple[NDArray[Any], str], *v: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     matrix, kind = numbers
     x, y, z = _to_cartesian(*v) if kind == "spherical" else v
     turned = tuple(a * x + b * y + c * z for a, b, c in matrix)
     return _to_spherical(*turned) if kind == "spherical" else turned
 
 
-def _rotation(angles: list[float], axes: str) -> NDArray:
+def _rotation(angles: list[float], axes: str) -> NDArray[Any]:
     """Product of rotations of the coordinates about the axes, the first one on the right; angles in degrees."""
     out = np.eye(3)
     for angle, axis in zip(np.radians(angles), axes, strict=True):
@@ -337,7 +337,7 @@ def _rotation(angles: list[float], axes: str) -> NDArray:
     return out
 
 
-_APPLY: dict[str, Callable[..., tuple[NDArray, ...]]] = {
+_APPLY: dict[str, Callable[..., tuple[NDArray[Any], ...]]] = {
     "identity": lambda _, *v: v,
     "remap_axes": lambda mapping, *v: tuple(v[i] for i in mapping),
     "shift": lambda offset, x: (x + offset,),

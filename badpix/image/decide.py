@@ -27,7 +27,7 @@ All limits are exceeded strictly.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,14 +52,14 @@ TRAIL_SAMPLE = 20_000  # flat pixels by which the scatter along a direction is m
 
 
 def find_documented(
-    sci: NDArray,
-    err: NDArray,
-    model: NDArray,
+    sci: NDArray[Any],
+    err: NDArray[Any],
+    model: NDArray[Any],
     background: float,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
-) -> NDArray:
+) -> NDArray[Any]:
     """The documented two-pass rule, bool (ny, nx). Images are float32; ERR that is NaN counts as 0."""
     out = np.empty(sci.shape, bool)
     for top in range(0, len(sci), ROWS):  # in bands, so that the temporaries stay in cache
@@ -76,18 +76,19 @@ def find_documented(
     return out
 
 
-def find_unresampled(sci: NDArray, err: NDArray, model: NDArray, *, snr: float) -> NDArray:
+def find_unresampled(sci: NDArray[Any], err: NDArray[Any], model: NDArray[Any], *, snr: float) -> NDArray[Any]:
     """The documented rule without resampling: one pass, no derivative."""
     with np.errstate(invalid="ignore"):
-        return np.abs(sci - model) > snr * np.nan_to_num(err)
+        found: NDArray[Any] = np.abs(sci - model) > snr * np.nan_to_num(err)
+        return found
 
 
 class Hits(NamedTuple):
     """What the better test flagged (bool maps), and the pixels that the guard let go."""
 
-    bright: NDArray
-    dark: NDArray
-    trail: NDArray
+    bright: NDArray[Any]
+    dark: NDArray[Any]
+    trail: NDArray[Any]
     guarded: int
     common: int  # let go because their surroundings are as far off
 
@@ -95,23 +96,23 @@ class Hits(NamedTuple):
 class _Scene(NamedTuple):
     """What the pixels of an exposure are judged by."""
 
-    model: NDArray
-    derivative: NDArray
-    flat: NDArray
-    noise: NDArray
-    expected: NDArray
-    cover: NDArray
-    saturated: NDArray
+    model: NDArray[Any]
+    derivative: NDArray[Any]
+    flat: NDArray[Any]
+    noise: NDArray[Any]
+    expected: NDArray[Any]
+    cover: NDArray[Any]
+    saturated: NDArray[Any]
 
 
 def find_hits(
-    residual: NDArray,
-    model: NDArray,
-    noise: NDArray,
-    expected: NDArray,
-    cover: NDArray,
-    saturated: NDArray,
-    slack: NDArray | None = None,
+    residual: NDArray[Any],
+    model: NDArray[Any],
+    noise: NDArray[Any],
+    expected: NDArray[Any],
+    cover: NDArray[Any],
+    saturated: NDArray[Any],
+    slack: NDArray[Any] | None = None,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
@@ -168,8 +169,14 @@ def find_hits(
 
 
 def find_common(
-    flagged: NDArray, residual: NDArray, derivative: NDArray, noise: NDArray, steep: NDArray, *, stand_out: float
-) -> NDArray:
+    flagged: NDArray[Any],
+    residual: NDArray[Any],
+    derivative: NDArray[Any],
+    noise: NDArray[Any],
+    steep: NDArray[Any],
+    *,
+    stand_out: float,
+) -> NDArray[Any]:
     """Steep flagged pixels, few together, whose |r|/D does not stand out from the unflagged steep ones of 7x7."""
     found = np.zeros(flagged.shape, bool)
     ys, xs = locate(flagged & steep)
@@ -187,15 +194,15 @@ def find_common(
 
 
 def _find_signed(
-    z: NDArray,
-    r: NDArray,
+    z: NDArray[Any],
+    r: NDArray[Any],
     scene: _Scene,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
     conserve: float,
     protect_sources: float,
-) -> tuple[NDArray, int]:
+) -> tuple[NDArray[Any], int]:
     """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at."""
     found = np.zeros(z.shape, bool)
     ys, xs = locate((z > min(snr)) & (scene.cover > 0))
@@ -224,8 +231,13 @@ def _find_signed(
 
 
 def _is_bold(
-    value: NDArray, phase: NDArray, ys: NDArray, xs: NDArray, scene: _Scene, protect_sources: float
-) -> NDArray:
+    value: NDArray[Any],
+    phase: NDArray[Any],
+    ys: NDArray[Any],
+    xs: NDArray[Any],
+    scene: _Scene,
+    protect_sources: float,
+) -> NDArray[Any]:
     """False where a flag would cost a source more than it could gain: a phase error on a core, or its only valid one.
 
     ``phase`` is (1 + 1/m) D, in the units of ``value``.
@@ -244,19 +256,20 @@ def _is_bold(
     return bold
 
 
-def _is_lost_elsewhere(scene: _Scene, ys: NDArray, xs: NDArray) -> NDArray:
+def _is_lost_elsewhere(scene: _Scene, ys: NDArray[Any], xs: NDArray[Any]) -> NDArray[Any]:
     """SATURATED pixels beside which fewer of the others are valid than around: there the core is lost."""
     lost = scene.saturated[ys, xs]
     if lost.any():
         near, around = (gather(scene.cover.astype(np.float32), ys[lost], xs[lost], reach) for reach in (1, NEAR))
         lost[lost] = np.fmin.reduce(near) < np.fmax.reduce(around)
-    return lost
+    found: NDArray[Any] = lost
+    return found
 
 
 # --- trails -----------------------------------------------------------------------------------------------
 
 
-def line_offsets() -> list[NDArray]:
+def line_offsets() -> list[NDArray[Any]]:
     """(dy, dx) of the pixels of 9-pixel lines through (0, 0) in 12 directions."""
     lines = []
     for k in range(DIRECTIONS):
@@ -267,7 +280,7 @@ def line_offsets() -> list[NDArray]:
     return lines
 
 
-def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
+def find_trails(z: NDArray[Any], flat: NDArray[Any], *, trail_snr: float) -> NDArray[Any]:
     """Pixels with z > 2.5 on a line whose clipped, noise-weighted sum exceeds ``trail_snr``."""
     found = np.zeros(z.shape, bool)
     ys, xs = locate((z > TRAIL_PIXEL) & flat)
@@ -294,10 +307,10 @@ def find_trails(z: NDArray, flat: NDArray, *, trail_snr: float) -> NDArray:
     return found
 
 
-def _sum_along(values: NDArray, at: NDArray, steps: NDArray) -> NDArray:
+def _sum_along(values: NDArray[Any], at: NDArray[Any], steps: NDArray[Any]) -> NDArray[Any]:
     """Sums of independent values along lines through some places, over the root of their number (float32)."""
     total = np.zeros(len(at), np.float32)
     for step in steps:
         total += values[at + step]
-    out: NDArray = total / np.sqrt(np.float32(len(steps)))
+    out: NDArray[Any] = total / np.sqrt(np.float32(len(steps)))
     return out

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
 
-Sky = Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]  # pixel x, y -> degrees
+Sky = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]  # pixel x, y -> degrees
 Bounds = tuple[tuple[float, float], tuple[float, float]]  # ((xmin, xmax), (ymin, ymax)), pixel edges
 
 
@@ -61,7 +61,7 @@ class Window(NamedTuple):
         return Window(y0, y1, x0, x1) if y0 < y1 and x0 < x1 else None
 
 
-def parse_region(text: str) -> NDArray:
+def parse_region(text: str) -> NDArray[Any]:
     """Vertices of an S_REGION of one or several polygons, shape (n, 2), degrees.
 
     Raises
@@ -90,7 +90,7 @@ def measure_scale(sky: Sky, x: float, y: float) -> float:
     return math.sqrt(steps[0] * steps[1])
 
 
-def build_grid(regions: Sequence[NDArray], scale: float, roll_ref: float, v3i_yang: float, vparity: int) -> Grid:
+def build_grid(regions: Sequence[NDArray[Any]], scale: float, roll_ref: float, v3i_yang: float, vparity: int) -> Grid:
     """The grid that holds all regions (section 1 of the module's text).
 
     Parameters
@@ -124,7 +124,7 @@ def build_grid(regions: Sequence[NDArray], scale: float, roll_ref: float, v3i_ya
     return bare._replace(crpix=(float(-x.min()), float(-y.min())), shape=(ny, nx))
 
 
-def _middle(vertices: NDArray) -> tuple[float, float]:
+def _middle(vertices: NDArray[Any]) -> tuple[float, float]:
     """Direction half way between the smallest and largest Cartesian components, degrees."""
     lon, lat = np.radians(vertices).T
     xyz = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
@@ -132,7 +132,7 @@ def _middle(vertices: NDArray) -> tuple[float, float]:
     return float(np.degrees(np.arctan2(y, x)) % 360), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
-def sky_to_grid(grid: Grid, lon: NDArray, lat: NDArray) -> tuple[NDArray, NDArray]:
+def sky_to_grid(grid: Grid, lon: NDArray[Any], lat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Grid pixel of sky positions (degrees); NaN behind the tangent plane."""
     lon0, lat0 = np.radians(grid.crval)
     dlon, lat = np.radians(lon) - lon0, np.radians(lat)
@@ -146,7 +146,7 @@ def sky_to_grid(grid: Grid, lon: NDArray, lat: NDArray) -> tuple[NDArray, NDArra
     return (d * xi - b * eta) / det + grid.crpix[0], (a * eta - c * xi) / det + grid.crpix[1]
 
 
-def grid_to_sky(grid: Grid, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+def grid_to_sky(grid: Grid, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Sky position (degrees) of grid pixels."""
     (a, b), (c, d) = grid.pc
     u, v = np.asarray(x) - grid.crpix[0], np.asarray(y) - grid.crpix[1]

@@ -40,7 +40,7 @@ def list_transients(
     return rows
 
 
-def _on_grid(image: Image, detection: Detection) -> NDArray:
+def _on_grid(image: Image, detection: Detection) -> NDArray[Any]:
     assert image.pixel_map is not None
     x, y = map_points(image.pixel_map, np.array([detection.x]), np.array([detection.y]))
     return np.array([float(x[0]), float(y[0])])
@@ -55,8 +55,8 @@ def _day(image: Image) -> float:
 def _describe(
     item: Linked,
     detections: Sequence[Detection],
-    positions: NDArray,
-    times: NDArray,
+    positions: NDArray[Any],
+    times: NDArray[Any],
     images: Sequence[Image],
     grid: Grid,
 ) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _describe(
 def _spare(
     item: Linked,
     detections: Sequence[Detection],
-    positions: NDArray,
+    positions: NDArray[Any],
     images: Sequence[Image],
     found: Sequence[Found],
     shelf: Shelf,

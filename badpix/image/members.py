@@ -35,7 +35,7 @@ from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
-from badpix.settings.image import ImageSettings
+from badpix.settings.image import ImageSettings, ModelSettings
 
 # Memory of a run, measured (bench_image.py): imports, then bytes a pixel of an exposure and of a group's window.
 BASE_MEMORY = 80 << 20
@@ -97,7 +97,7 @@ def place_images(
     return images, grid
 
 
-def find_angles(images: Sequence[Image], p: ImageSettings, talker: Talker) -> list[int]:
+def find_angles(images: Sequence[Image], p: ModelSettings, talker: Talker) -> list[int]:
     """The class of roll angles of each group (that of its first image)."""
     groups = max(i.group for i in images) + 1
     if p.roll_tolerance is None or p.reference != "others":
@@ -114,7 +114,7 @@ def find_angles(images: Sequence[Image], p: ImageSettings, talker: Talker) -> li
     return classes
 
 
-def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker) -> list[NDArray]:
+def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker) -> list[NDArray[Any]]:
     regions, untold = [], []
     for cal, geometry in zip(cals, geometries, strict=True):
         region, told = measure_region(cal, geometry)
@@ -236,7 +236,7 @@ def set_skies(
 
 
 def find_shallow(
-    images: Sequence[Image], p: ImageSettings, executor: Executor | None, talker: Talker
+    images: Sequence[Image], p: ModelSettings, executor: Executor | None, talker: Talker
 ) -> frozenset[int]:
     """Groups whose median ERR exceeds ``reference_noise`` times the median over groups.
 

@@ -30,7 +30,7 @@ class ShiftedSky:
     sky: Sky
     shift: tuple[float, float]  # RA, Dec, degrees
 
-    def __call__(self, x: Any, y: Any) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Degrees."""
         ra, dec = self.sky(x, y)
         return ra + self.shift[0], dec + self.shift[1]

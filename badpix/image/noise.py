@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,9 @@ _FACTOR_RANGE = (0.4, 10.0)
 FACTOR_USUAL = (0.7, 2.0)  # beyond these ERR is off, or the exposure is not as deep as the others
 
 
-def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDArray | None) -> NDArray:
+def replace_bad_error(
+    err: NDArray[Any], var_rnoise: NDArray[Any] | None, var_poisson: NDArray[Any] | None
+) -> NDArray[Any]:
     """ERR where it is finite and positive; else from the variances; else the image's median (float32)."""
     out = err.astype(np.float32, copy=True)
     bad = ~(np.isfinite(out) & (out > 0))
@@ -44,7 +48,7 @@ def replace_bad_error(err: NDArray, var_rnoise: NDArray | None, var_poisson: NDA
 # --- 2. scatter -------------------------------------------------------------------------------------------
 
 
-def measure_scatter(residual: NDArray, sigma: NDArray) -> float:
+def measure_scatter(residual: NDArray[Any], sigma: NDArray[Any]) -> float:
     """Scatter of SCI - sky - model in units of the exposure's own noise, at least 1 (1 where nothing is compared)."""
     scatter = clipping.median_mad(residual[::4, ::4] / sigma[::4, ::4])[1]
     return max(1.0, scatter)
@@ -54,8 +58,12 @@ def measure_scatter(residual: NDArray, sigma: NDArray) -> float:
 
 
 def measure_expected_noise(
-    model: NDArray, err: NDArray, var_rnoise: NDArray | None, var_poisson: NDArray | None, good: NDArray
-) -> NDArray:
+    model: NDArray[Any],
+    err: NDArray[Any],
+    var_rnoise: NDArray[Any] | None,
+    var_poisson: NDArray[Any] | None,
+    good: NDArray[Any],
+) -> NDArray[Any]:
     """Noise of a pixel without a hit, float32 (ny, nx): never above ERR, which must be positive.
 
     ERR where there is no VAR_POISSON, or no model.
@@ -76,7 +84,7 @@ def measure_expected_noise(
     return out
 
 
-def _usual_read_noise(var_rnoise: NDArray | None) -> np.float32:
+def _usual_read_noise(var_rnoise: NDArray[Any] | None) -> np.float32:
     """Median of the positive read-noise variances; 0 where there are none."""
     if var_rnoise is None:
         return np.float32(0)
@@ -85,15 +93,18 @@ def _usual_read_noise(var_rnoise: NDArray | None) -> np.float32:
     return np.float32(np.median(sample)) if sample.size else np.float32(0)
 
 
-def _look_up(model: NDArray, levels: NDArray, variances: NDArray, slope: float) -> NDArray:
+def _look_up(model: NDArray[Any], levels: NDArray[Any], variances: NDArray[Any], slope: float) -> NDArray[Any]:
     """Photon noise (variance, float32) at the model's values, linear between the levels and beyond the last."""
     poisson = np.interp(model, levels, variances).astype(np.float32)
     beyond = model > levels[-1]
     poisson[beyond] = variances[-1] + slope * (model[beyond] - levels[-1])
-    return poisson
+    found: NDArray[Any] = poisson
+    return found
 
 
-def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple[NDArray, NDArray, float] | None:
+def _poisson_table(
+    model: NDArray[Any], var_poisson: NDArray[Any], good: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], float] | None:
     """Median VAR_POISSON in bins of the model: levels, variances, slope beyond the last."""
     use = good & np.isfinite(model) & np.isfinite(var_poisson)
     step = max(1, int(np.sqrt(use.size / 200_000)))
@@ -125,8 +136,8 @@ def _poisson_table(model: NDArray, var_poisson: NDArray, good: NDArray) -> tuple
 
 
 def measure_noise_factors(
-    residual: NDArray, expected: NDArray, flat: NDArray, cover: NDArray
-) -> tuple[NDArray, list[int]]:
+    residual: NDArray[Any], expected: NDArray[Any], flat: NDArray[Any], cover: NDArray[Any]
+) -> tuple[NDArray[Any], list[int]]:
     """f_m for m = 0 ... 8 (the last for all above), and the m at which it is unusual.
 
     Parameters
@@ -157,14 +168,19 @@ def measure_noise_factors(
     return np.clip(factors, *_FACTOR_RANGE), unusual
 
 
-def combine_noise(mode: str, err: NDArray, expected: NDArray, factors: NDArray, cover: NDArray) -> NDArray:
+def combine_noise(
+    mode: str, err: NDArray[Any], expected: NDArray[Any], factors: NDArray[Any], cover: NDArray[Any]
+) -> NDArray[Any]:
     """The noise st of a difference, float32: see the parameter ``noise``."""
     factor = factors.astype(np.float32)[np.minimum(cover, _MAX_COVER)]
     if mode == "exposure":
         return err
     if mode == "median":
-        return factor * np.float32(np.median(expected[::3, ::3]))
+        found: NDArray[Any] = factor * np.float32(np.median(expected[::3, ::3]))
+        return found
     if mode == "both":
-        return np.sqrt(err * err + np.maximum(factor * factor - 1, 0) * expected * expected)
+        found = np.sqrt(err * err + np.maximum(factor * factor - 1, 0) * expected * expected)
+        return found
     factor *= expected
-    return factor
+    found = factor
+    return found

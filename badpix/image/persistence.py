@@ -35,7 +35,7 @@ from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
-from badpix.settings.image import ImageSettings
+from badpix.settings.image import ModelSettings
 
 MOVED = 0.4  # pixels of dither, below which a source stays on its pixels
 SHARE = 0.75  # of the exposures
@@ -45,7 +45,7 @@ STEADY = 0.1
 _AROUND = 2  # pixels to each side
 
 
-def find_peaks(sci: NDArray, *, snr: float) -> tuple[NDArray, float]:
+def find_peaks(sci: NDArray[Any], *, snr: float) -> tuple[NDArray[Any], float]:
     """Pixels (bool) above the sky by ``snr`` of its scatter and not below their four neighbors; the scatter.
 
     Parameters
@@ -66,14 +66,14 @@ def find_peaks(sci: NDArray, *, snr: float) -> tuple[NDArray, float]:
     return peaks, float(sigma)
 
 
-def count_peaks(peaks: Iterable[NDArray], number: int) -> NDArray:
+def count_peaks(peaks: Iterable[NDArray[Any]], number: int) -> NDArray[Any]:
     """Pixels (bool) that are peaks in three quarters of ``number`` exposures, and in two at least."""
     count: Any = sum(part.astype(np.uint16) for part in peaks)
-    out: NDArray = count >= max(2, int(np.ceil(SHARE * number)))
+    out: NDArray[Any] = count >= max(2, int(np.ceil(SHARE * number)))
     return out
 
 
-def judge_stamps(stamps: NDArray, sigma: NDArray, *, snr: float) -> NDArray:
+def judge_stamps(stamps: NDArray[Any], sigma: NDArray[Any], *, snr: float) -> NDArray[Any]:
     """Which candidates are hot (bool): rules 2 to 4.
 
     Parameters
@@ -100,22 +100,22 @@ def judge_stamps(stamps: NDArray, sigma: NDArray, *, snr: float) -> NDArray:
         change = np.abs(excess - usual) < free * (STEADY_SIGMA * noise + STEADY * usual)
         steady = (known & change).sum(axis=0) >= needed
         alone = _median(np.where(known, ring, np.nan), 0) < RING * usual
-    out: NDArray = bright & steady & alone
+    out: NDArray[Any] = bright & steady & alone
     return out
 
 
-def _median(values: NDArray, axis: int) -> NDArray:
+def _median(values: NDArray[Any], axis: int) -> NDArray[Any]:
     """NaN-ignoring median; NaN where nothing is left, in silence."""
     ordered = np.sort(values, axis=axis)  # NaN last
     number = np.isfinite(values).sum(axis=axis, keepdims=True)
     low, high = (np.take_along_axis(ordered, np.maximum(k, 0), axis) for k in ((number - 1) // 2, number // 2))
-    middle: NDArray = np.where(number > 0, (low + high) / 2, np.nan)
+    middle: NDArray[Any] = np.where(number > 0, (low + high) / 2, np.nan)
     return middle.squeeze(axis)
 
 
 # --- on exposures -----------------------------------------------------------------------------------------
 
-Places = dict[str, tuple[NDArray, NDArray]]  # detector -> rows and columns
+Places = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # detector -> rows and columns
 
 
 def detector_key(cal: CalFile) -> str:
@@ -124,7 +124,7 @@ def detector_key(cal: CalFile) -> str:
     return f"{cal.keyword('DETECTOR')} {cal.shape} {start}"
 
 
-def find_persistent(images: Sequence[Image], p: ImageSettings, executor: Executor | None, talker: Talker) -> Places:
+def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executor | None, talker: Talker) -> Places:
     """The pixels that shine in all exposures of their detector while the sky moves, by detector."""
     found: Places = {}
     if not p.persistent_snr:
@@ -161,7 +161,7 @@ def measure_dither(images: Sequence[Image]) -> float:
     return float(np.nanmax(moved)) if np.isfinite(moved).any() else 0.0
 
 
-def find_exposure_peaks(task: tuple[CalFile, float]) -> tuple[NDArray, float]:
+def find_exposure_peaks(task: tuple[CalFile, float]) -> tuple[NDArray[Any], float]:
     """Task: the candidates of one exposure, packed, and the scatter of its sky."""
     cal, snr = task
     sci = io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False)
@@ -169,7 +169,7 @@ def find_exposure_peaks(task: tuple[CalFile, float]) -> tuple[NDArray, float]:
     return np.packbits(peaks), sigma
 
 
-def cut_stamps(task: tuple[CalFile, NDArray, NDArray]) -> NDArray:
+def cut_stamps(task: tuple[CalFile, NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
     """Task: the 5x5 pixels around the candidates in one exposure."""
     cal, ys, xs = task
     return gather(io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False), ys, xs, _AROUND)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ class PixelMap:
 
     shape: tuple[int, int]
     span: tuple[int, int, int, int]
-    fit: NDArray | None
-    chain: Callable[[NDArray, NDArray], tuple[NDArray, NDArray]] | None
+    fit: NDArray[Any] | None
+    chain: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]] | None
     error: float
 
 
@@ -51,7 +51,7 @@ class Chain:
     sky: Sky
     grid: Grid
 
-    def __call__(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Grid positions."""
         return sky_to_grid(self.grid, *self.sky(x, y))
 
@@ -63,7 +63,7 @@ class Splined:
     x: RectBivariateSpline
     y: RectBivariateSpline
 
-    def __call__(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Grid positions of a mesh of pixels or of single ones."""
         if x.ndim == 2:
             return self.x(y[:, 0], x[0]), self.y(y[:, 0], x[0])
@@ -118,13 +118,13 @@ def fit_pixel_map(
     return PixelMap(shape, span, None, chain, 0.0)
 
 
-def _nodes(low: int, high: int, n: int, shift: float) -> NDArray:
+def _nodes(low: int, high: int, n: int, shift: float) -> NDArray[Any]:
     """Chebyshev nodes (shift 0.5) or the points between them with both ends (shift 0)."""
     k = np.arange(n + (shift == 0)) + shift
     return (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * k / n)
 
 
-def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArray | None:
+def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArray[Any] | None:
     """Coefficients [2, n, n] (y first) of the interpolation at n x n Chebyshev nodes; None if any is NaN."""
     x0, x1, y0, y1 = span
     xs, ys = np.meshgrid(_nodes(x0, x1, n, 0.5), _nodes(y0, y1, n, 0.5))
@@ -135,12 +135,12 @@ def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArr
     nodes = -np.cos(np.pi * (np.arange(n) + 0.5) / n)
     project = np.polynomial.chebyshev.chebvander(nodes, n - 1).T * (2 / n)
     project[0] /= 2
-    fit: NDArray = np.einsum("ky,cyx,lx->ckl", project, values, project)
+    fit: NDArray[Any] = np.einsum("ky,cyx,lx->ckl", project, values, project)
     keep = max((int(np.flatnonzero(np.abs(fit).max(axis=(0, a)) > 3e-9)[-1]) for a in (1, 2)), default=0) + 1
     return np.ascontiguousarray(fit[:, :keep, :keep])
 
 
-def _check_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int, fit: NDArray) -> float:
+def _check_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int, fit: NDArray[Any]) -> float:
     """Largest deviation of the fit from the chain between the nodes and on the border, pixels."""
     x0, x1, y0, y1 = span
     xs, ys = _nodes(x0, x1, n, 0.0), _nodes(y0, y1, n, 0.0)
@@ -150,7 +150,7 @@ def _check_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int, fit: N
     return float(error.max()) if np.isfinite(exact).all() else np.inf
 
 
-def _basis(positions: NDArray, low: int, high: int, n: int) -> NDArray:
+def _basis(positions: NDArray[Any], low: int, high: int, n: int) -> NDArray[Any]:
     """Chebyshev polynomials 0 .. n-1 at pixel positions, [position, degree]."""
     return np.polynomial.chebyshev.chebvander((2 * positions - low - high) / (high - low), n - 1)
 
@@ -176,7 +176,7 @@ def _spline_map(
     return PixelMap(shape, span, None, Splined(*splines), 0.0)
 
 
-def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: slice = slice(None)) -> NDArray:
+def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: slice = slice(None)) -> NDArray[Any]:
     """Grid positions of the pixels of some rows, [rows, nx, 2], x first, from ``origin`` = (x, y) of a window."""
     first, last, _ = rows.indices(pixel_map.shape[0])
     x0, x1, y0, y1 = pixel_map.span
@@ -200,7 +200,7 @@ def evaluate_map(pixel_map: PixelMap, origin: tuple[int, int] = (0, 0), rows: sl
     return out
 
 
-def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: NDArray) -> None:
+def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: NDArray[Any]) -> None:
     """Fill ``out`` (rows from ``top``): a polynomial in x for each row, in blocks that stay in cache.
 
     Not by BLAS: its threads cost more than they give here, and its bits may depend on them.
@@ -216,7 +216,7 @@ def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: N
             out[i : i + _ROWS, :, axis] = np.einsum("yk,kx->yx", coefficients[i : i + _ROWS], tx)
 
 
-def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+def invert_map(pixel_map: PixelMap, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Image pixels of grid positions by Newton steps on the map; NaN where they lie off the image."""
     x0, x1, y0, y1 = pixel_map.span
     px, py = np.full(len(x), (x0 + x1) / 2.0), np.full(len(x), (y0 + y1) / 2.0)
@@ -232,7 +232,7 @@ def invert_map(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, ND
     return np.where(inside, px, np.nan), np.where(inside, py, np.nan)
 
 
-def map_points(pixel_map: PixelMap, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+def map_points(pixel_map: PixelMap, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The map at single points inside the span."""
     x0, x1, y0, y1 = pixel_map.span
     if pixel_map.fit is None:
@@ -262,7 +262,7 @@ def find_window(pixel_map: PixelMap, grid: Grid) -> Window | None:
     return Window(low[0], high[0], low[1], high[1])
 
 
-def _outline(x0: int, x1: int, y0: int, y1: int) -> NDArray:
+def _outline(x0: int, x1: int, y0: int, y1: int) -> NDArray[Any]:
     """Points along the border of a rectangle, [2, n]."""
     t = np.linspace(0, 1, 65)
     xs, ys = x0 + (x1 - x0) * t, y0 + (y1 - y0) * t

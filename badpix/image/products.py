@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -42,7 +42,9 @@ class Target:
         return self.folder / product_name(cal.path, self.asn_id, suffix)
 
 
-def write_mosaic(target: Target, cal: CalFile, sci: NDArray, wht: NDArray, window: Window, grid: Grid) -> None:
+def write_mosaic(
+    target: Target, cal: CalFile, sci: NDArray[Any], wht: NDArray[Any], window: Window, grid: Grid
+) -> None:
     """A group's mosaic on the whole grid, before the weight mask."""
     whole = np.full(grid.shape, np.nan, np.float32)
     whole[window.slices] = sci
@@ -58,13 +60,13 @@ def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None
     _write(target.path(cal, "median"), cal, [fits.ImageHDU(median, grid_header(cal, grid), name="SCI")], grid)
 
 
-def write_blot(target: Target, cal: CalFile, model: NDArray) -> None:
+def write_blot(target: Target, cal: CalFile, model: NDArray[Any]) -> None:
     """The model at an exposure's pixels, before sharpening; the ERR extension is empty, as documented."""
     sci = fits.ImageHDU(model, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
     _write(target.path(cal, "blot"), cal, [sci, fits.ImageHDU(name="ERR")], None)
 
 
-def write_direct_median(target: Target, cal: CalFile, median: NDArray) -> None:
+def write_direct_median(target: Target, cal: CalFile, median: NDArray[Any]) -> None:
     """The median of exposures that were not resampled."""
     sci = fits.ImageHDU(median, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
     _write(target.path(cal, "median"), cal, [sci], None)
@@ -120,7 +122,7 @@ def grid_header(cal: CalFile, grid: Grid) -> fits.Header:
     return header
 
 
-def make_gwcs(grid: Grid):
+def make_gwcs(grid: Grid) -> Any:
     """The grid as a GWCS (a tangent plane in ICRS)."""
     import gwcs
     from astropy import coordinates, units
@@ -149,18 +151,18 @@ class Cutout(NamedTuple):
     x: int
     y: int
     significance: float
-    sci: NDArray
-    model: NDArray
-    flagged: NDArray
+    sci: NDArray[Any]
+    model: NDArray[Any]
+    flagged: NDArray[Any]
 
 
 def cut_out(
-    sci: NDArray,
-    model: NDArray,
-    residual: NDArray,
-    noise: NDArray,
-    flagged: NDArray,
-    sources: NDArray,
+    sci: NDArray[Any],
+    model: NDArray[Any],
+    residual: NDArray[Any],
+    noise: NDArray[Any],
+    flagged: NDArray[Any],
+    sources: NDArray[Any],
     pixel_map: PixelMap | None,
 ) -> list[Cutout]:
     """The strongest outliers and the brightest stars of one exposure."""
@@ -179,7 +181,7 @@ def cut_out(
     return out
 
 
-def _piece(image: NDArray, row: int, column: int) -> NDArray:
+def _piece(image: NDArray[Any], row: int, column: int) -> NDArray[Any]:
     """The pixels around one; NaN (False) beyond the frame."""
     ny, nx = image.shape
     side = 2 * CUTOUT + 1
@@ -195,7 +197,7 @@ def _piece(image: NDArray, row: int, column: int) -> NDArray:
     return out
 
 
-def _apart(ys: NDArray, xs: NDArray, rank: NDArray) -> list[int]:
+def _apart(ys: NDArray[Any], xs: NDArray[Any], rank: NDArray[Any]) -> list[int]:
     """The first few by rank that lie apart from each other."""
     chosen: list[int] = []
     for k in np.argsort(rank, kind="stable")[:2000]:

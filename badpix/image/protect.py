@@ -30,7 +30,7 @@ _REGION = re.compile(r"^\s*[+-]?\s*(circle|point)\s*\(([^)]*)\)", re.IGNORECASE)
 _UNITS = {'"': 1.0, "'": 60.0, "d": 3600.0, "": 3600.0}
 
 
-def read_places(path: str | Path) -> NDArray:
+def read_places(path: str | Path) -> NDArray[Any]:
     """RA, Dec (degrees) and radius (arcsec; NaN where none is given) of the places, [n, 3].
 
     Raises
@@ -50,7 +50,7 @@ def read_places(path: str | Path) -> NDArray:
     return places
 
 
-def _read_regions(path: Path, text: str) -> NDArray:
+def _read_regions(path: Path, text: str) -> NDArray[Any]:
     rows, frame = [], None
     for line in re.split(r"[\n;]", text):
         word = line.strip().lower()
@@ -83,7 +83,7 @@ def _arcsec(text: str) -> float:
     return float(text.rstrip("\"'d")) * _UNITS[unit]
 
 
-def _read_table(path: Path) -> NDArray:
+def _read_table(path: Path) -> NDArray[Any]:
     from astropy.table import Table
 
     try:
@@ -98,15 +98,16 @@ def _read_table(path: Path) -> NDArray:
     return np.stack(columns, axis=1)
 
 
-def place_on_grid(places: NDArray, grid: Grid) -> NDArray:
+def place_on_grid(places: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """Grid x, y and radius, pixels, [n, 3]; positions behind the tangent plane are left out."""
     x, y = sky_to_grid(grid, places[:, 0], places[:, 1])
     radius = np.where(np.isfinite(places[:, 2]), places[:, 2] / (grid.cdelt * 3600), RADIUS)
     out = np.stack([x, y, radius], axis=1)
-    return out[np.isfinite(out).all(axis=1)]
+    found: NDArray[Any] = out[np.isfinite(out).all(axis=1)]
+    return found
 
 
-def find_protected(places: NDArray, pixel_map: PixelMap) -> NDArray:
+def find_protected(places: NDArray[Any], pixel_map: PixelMap) -> NDArray[Any]:
     """Pixels (bool) of an exposure within the radius of a place; ``places`` from :func:`place_on_grid`."""
     out = np.zeros(pixel_map.shape, bool)
     for top in range(0, pixel_map.shape[0], _ROWS):

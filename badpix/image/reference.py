@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,14 @@ _FILL_NEIGHBOURS = 4  # of 9 that a hole must have to be filled
 _FILL_SMOOTH = 10.0  # sigma of a pair of mosaics by which these may differ
 
 
-def combine_others(a: NDArray, b: NDArray, *, limit: float, agree_gradient: float) -> NDArray:
+def combine_others(a: NDArray[Any], b: NDArray[Any], *, limit: float, agree_gradient: float) -> NDArray[Any]:
     """Mean of the two middle values where they agree, the lower one where not (float32 images)."""
     with np.errstate(invalid="ignore"):
         apart = b - a > limit + agree_gradient * measure_derivative(a)
         return np.where(apart, a, (a + b) / np.float32(2))
 
 
-def fill_holes(image: NDArray, *, smooth: float) -> NDArray:
+def fill_holes(image: NDArray[Any], *, smooth: float) -> NDArray[Any]:
     """NaN pixels replaced by the mean of their 3x3, twice; in place.
 
     Only where at least 4 of the 9 exist and differ by less than ``smooth``: a hole in the core of a star can't be
@@ -91,7 +92,7 @@ def build_reference(
     agree_gradient: float,
     pair_sigma: float,
     kin: str = "",
-) -> tuple[NDArray, NDArray, NDArray | None]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """The image a group is compared with, on its window, and the number m of other groups (uint16).
 
     With ``others`` false the median of all groups, holes left as they are. ``kin`` is the suffix of the planes of the
@@ -131,14 +132,14 @@ def build_reference(
 
 
 def blot_bands(
-    image: NDArray,
-    cover: NDArray | None,
+    image: NDArray[Any],
+    cover: NDArray[Any] | None,
     window: Window,
     pixel_map: PixelMap,
     *,
     interp: str,
-    slack: NDArray | None = None,
-) -> tuple[NDArray, NDArray, NDArray | None]:
+    slack: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """The reference at an exposure's pixels (float32), m there (uint8, at most 255), and the slack, band by band."""
     ny, nx = pixel_map.shape
     loose = None if slack is None else np.zeros((ny, nx), np.float32)
@@ -156,7 +157,7 @@ def blot_bands(
     return model, others, loose
 
 
-def _nearest(image: NDArray, window: Window, positions: NDArray) -> NDArray:
+def _nearest(image: NDArray[Any], window: Window, positions: NDArray[Any]) -> NDArray[Any]:
     """Values at the nearest grid pixel, 0 outside."""
     ny, nx = window.shape
     x, y = np.rint(positions[..., 0]) - window.x0, np.rint(positions[..., 1]) - window.y0
@@ -165,6 +166,6 @@ def _nearest(image: NDArray, window: Window, positions: NDArray) -> NDArray:
     y *= nx
     y += x
     y[outside] = 0
-    values: NDArray = np.take(image.reshape(-1), y.astype(np.intp))
+    values: NDArray[Any] = np.take(image.reshape(-1), y.astype(np.intp))
     values[outside] = 0
     return values

@@ -11,6 +11,7 @@ Arrays in, arrays out, by the ``drizzle`` package; grid, pixel maps and weights 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _ROWS = 32  # rows a block: the temporaries stay in the processor's cache
 # --- drizzle ----------------------------------------------------------------------------------------------
 
 
-def start_drizzle(window: Window, *, kernel: str, fillval: str):
+def start_drizzle(window: Window, *, kernel: str, fillval: str) -> Any:
     """An empty drizzle of a group onto its window (an object of the ``drizzle`` package)."""
     from drizzle.resample import Drizzle
 
@@ -59,10 +60,10 @@ def split_rows(bounds: Bounds | None, pixel_map: PixelMap) -> list[tuple[slice, 
 
 
 def add_image(
-    drizzle,
-    sci: NDArray,
-    weight: NDArray,
-    positions: NDArray,
+    drizzle: Any,
+    sci: NDArray[Any],
+    weight: NDArray[Any],
+    positions: NDArray[Any],
     bounds: Bounds | None,
     *,
     pixfrac: float,
@@ -122,8 +123,8 @@ def parse_fillval(text: str) -> str:
 
 
 def blot(
-    image: NDArray, window: Window, positions: NDArray, *, interp: str, filled: NDArray | None = None
-) -> NDArray:
+    image: NDArray[Any], window: Window, positions: NDArray[Any], *, interp: str, filled: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """The grid image at the pixels of an exposure, float32 (ny, nx); NaN outside and next to NaN.
 
     Parameters
@@ -157,7 +158,7 @@ def blot(
     return out
 
 
-def fill_for_cubic(image: NDArray) -> NDArray:
+def fill_for_cubic(image: NDArray[Any]) -> NDArray[Any]:
     """The image with 0 instead of NaN, and its last row twice more.
 
     Above the last row's centers the cubic of drizzle (2.2, 3.0) takes a row that it never filled: what it gives there
@@ -170,7 +171,7 @@ def fill_for_cubic(image: NDArray) -> NDArray:
     return filled
 
 
-def measure_derivative(image: NDArray) -> NDArray:
+def measure_derivative(image: NDArray[Any]) -> NDArray[Any]:
     """Largest absolute difference to the 4 neighbours, NaN ignored: 0 where none is finite, NaN on NaN."""
     out = np.empty_like(image)
     ny = len(image)

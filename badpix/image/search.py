@@ -50,7 +50,7 @@ from badpix.image.weights import measure_weight, measure_weight_limit, parse_goo
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
-from badpix.settings.image import ImageSettings
+from badpix.settings.image import DrizzleSettings, ImageSettings, ModelSettings, SourceSettings
 
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
@@ -66,10 +66,10 @@ class Plan:
     shallow: frozenset[int] = frozenset()  # groups that are no reference
     pair_sigma: float = 0.0
     angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
-    sources: NDArray = field(default_factory=lambda: np.empty((0, 2)))
+    sources: NDArray[Any] = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
     persistent: Places = field(default_factory=dict)  # hot pixels of each detector
-    protected: NDArray = field(default_factory=lambda: np.empty((0, 3)))  # grid x, y and radius
+    protected: NDArray[Any] = field(default_factory=lambda: np.empty((0, 3)))  # grid x, y and radius
 
 
 @dataclass
@@ -123,10 +123,10 @@ def _drizzle_rows(
     drizzle: Any,
     image: Image,
     window: Window,
-    p: ImageSettings,
+    p: DrizzleSettings,
     rows: slice,
     inner: slice,
-    hot: tuple[NDArray, NDArray] | None,
+    hot: tuple[NDArray[Any], NDArray[Any]] | None,
 ) -> None:
     """Add a band of an exposure, but its persistent hot pixels, to its group's drizzle."""
     sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
@@ -141,7 +141,7 @@ def _drizzle_rows(
     resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
 
 
-def read_weight(cal: CalFile, p: ImageSettings, rows: slice = slice(None)) -> NDArray:
+def read_weight(cal: CalFile, p: DrizzleSettings, rows: slice = slice(None)) -> NDArray[Any]:
     """Drizzle weights of rows of one image."""
     bad_bits = parse_good_bits(p.good_bits)
     use_variance = p.weight_type == "ivm" and cal.find("VAR_RNOISE") is not None
@@ -205,7 +205,7 @@ def flags_name(number: int) -> str:
     return f"flags{number:05d}"
 
 
-def _other_angles(plan: Plan, group: int) -> Iterator[NDArray]:
+def _other_angles(plan: Plan, group: int) -> Iterator[NDArray[Any]]:
     """The median of each roll angle but that of a group, on the group's window."""
     for angle in sorted(set(plan.angles) - {plan.angles[group]}):
         yield read_window(plan.shelf, "median" + angle_suffix(angle), plan.grid.shape, plan.windows[group])
@@ -217,8 +217,8 @@ def angle_suffix(angle: int) -> str:
 
 
 def _search_closely(
-    plan: Plan, image: Image, model: NDArray, others: NDArray, slack: NDArray | None
-) -> tuple[NDArray, Found]:
+    plan: Plan, image: Image, model: NDArray[Any], others: NDArray[Any], slack: NDArray[Any] | None
+) -> tuple[NDArray[Any], Found]:
     """The better model, noise and test of one exposure."""
     p = plan.p
     found = Found(image.number, {})
@@ -270,7 +270,7 @@ def _search_closely(
 
 
 def _find_transients(
-    plan: Plan, image: Image, residual: NDArray, noise: NDArray, flagged: NDArray, model: NDArray
+    plan: Plan, image: Image, residual: NDArray[Any], noise: NDArray[Any], flagged: NDArray[Any], model: NDArray[Any]
 ) -> list[Detection]:
     """The star-shaped residuals of an exposure."""
     assert image.pixel_map is not None
@@ -288,7 +288,9 @@ def filter_names(cal: CalFile) -> list[str]:
     return [str(cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
 
 
-def _flag_persistent(plan: Plan, image: Image, flagged: NDArray, good: NDArray, found: Found) -> NDArray:
+def _flag_persistent(
+    plan: Plan, image: Image, flagged: NDArray[Any], good: NDArray[Any], found: Found
+) -> NDArray[Any]:
     """The detector's hot pixels (bool map) where they are usable; counts those that weren't flagged anyway."""
     hot = np.zeros_like(flagged)
     hot[plan.persistent.get(detector_key(image.cal), ((), ()))] = True
@@ -297,7 +299,7 @@ def _flag_persistent(plan: Plan, image: Image, flagged: NDArray, good: NDArray, 
     return hot
 
 
-def _read_optional(cal: CalFile, name: str) -> NDArray | None:
+def _read_optional(cal: CalFile, name: str) -> NDArray[Any] | None:
     hdu = cal.find(name)
     if hdu is None or hdu.shape != cal.shape:
         return None
@@ -305,8 +307,13 @@ def _read_optional(cal: CalFile, name: str) -> NDArray | None:
 
 
 def _sharpen(
-    model: NDArray, residual: NDArray, sigma: NDArray, others: NDArray, p: ImageSettings, found: Found
-) -> tuple[NDArray, NDArray]:
+    model: NDArray[Any],
+    residual: NDArray[Any],
+    sigma: NDArray[Any],
+    others: NDArray[Any],
+    p: ModelSettings,
+    found: Found,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """The sharpened model and what is left of the exposure, if there are enough steep pixels to learn from."""
     if not p.sharpen or not (others >= 2).any():
         return model, residual
@@ -325,7 +332,7 @@ def _sharpen(
     return sharper, residual
 
 
-def _level(residual: NDArray, use: NDArray) -> float:
+def _level(residual: NDArray[Any], use: NDArray[Any]) -> float:
     values = residual[::4][use[::4]]
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
@@ -334,18 +341,18 @@ def _level(residual: NDArray, use: NDArray) -> float:
 def _test(
     p: ImageSettings,
     image: Image,
-    sci: NDArray,
-    raw_err: NDArray | None,
-    sigma: NDArray,
-    model: NDArray,
-    residual: NDArray,
-    noise: NDArray,
-    expected: NDArray,
-    others: NDArray,
-    saturated: NDArray,
-    slack: NDArray | None,
+    sci: NDArray[Any],
+    raw_err: NDArray[Any] | None,
+    sigma: NDArray[Any],
+    model: NDArray[Any],
+    residual: NDArray[Any],
+    noise: NDArray[Any],
+    expected: NDArray[Any],
+    others: NDArray[Any],
+    saturated: NDArray[Any],
+    slack: NDArray[Any] | None,
     found: Found,
-) -> NDArray:
+) -> NDArray[Any]:
     if p.test == "documented":
         error = noise if raw_err is None else raw_err
         return find_documented(sci, error, model, image.compare, snr=p.snr, scale=p.scale)
@@ -366,7 +373,8 @@ def _test(
         "guarded": hits.guarded,
         "common": hits.common,
     }
-    return hits.bright | hits.dark | hits.trail
+    out: NDArray[Any] = hits.bright | hits.dark | hits.trail
+    return out
 
 
 def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
@@ -374,7 +382,7 @@ def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, flo
 
 
 def decide_single_coverage(
-    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: ImageSettings, scale: float
+    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: SourceSettings, scale: float
 ) -> float | None:
     """Step 11: one limit from the stars of all exposures, then the candidates of each."""
     if p.single_coverage != "sharpness":
@@ -396,7 +404,7 @@ def decide_single_coverage(
     return limit
 
 
-def read_flags(shelf: Shelf, shape: tuple[int, int], number: int) -> NDArray:
+def read_flags(shelf: Shelf, shape: tuple[int, int], number: int) -> NDArray[Any]:
     """An exposure's flags from the shelf, bool (ny, nx)."""
     pixels = shape[0] * shape[1]
     packed = shelf.read(flags_name(number), (1, -(-pixels // 8)), slice(None), np.uint8)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,13 @@ _MAX_FIT = 100_000
 class Sharpening(NamedTuple):
     """The learned kernel (side x side, sum zero), the pixels used, and the common shift it took, pixels."""
 
-    kernel: NDArray
+    kernel: NDArray[Any]
     pixels: int
     shift: tuple[float, float]
 
 
 def fit_sharpening(
-    residual: NDArray, model: NDArray, sigma: NDArray, derivative: NDArray, *, size: int
+    residual: NDArray[Any], model: NDArray[Any], sigma: NDArray[Any], derivative: NDArray[Any], *, size: int
 ) -> Sharpening | None:
     """Fit the kernel that turns the model into the exposure; None where fewer than 500 steep pixels exist.
 
@@ -70,7 +70,7 @@ def fit_sharpening(
     return Sharpening(kernel, len(ys), shift)
 
 
-def _robust_solve(columns: NDArray, target: NDArray) -> NDArray:
+def _robust_solve(columns: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     """Least squares with four reweightings: cut at 4 MAD, gently falling weights below."""
     weight = np.ones(len(target))
     solution = np.zeros(len(columns))
@@ -88,7 +88,7 @@ def _robust_solve(columns: NDArray, target: NDArray) -> NDArray:
     return solution
 
 
-def apply_sharpening(model: NDArray, fit: Sharpening, steep: NDArray) -> NDArray:
+def apply_sharpening(model: NDArray[Any], fit: Sharpening, steep: NDArray[Any]) -> NDArray[Any]:
     """The model plus the kernel's sum on ``steep`` pixels (bool); neighbours that are NaN change nothing."""
     out = model.copy()
     ys, xs = locate(steep & np.isfinite(model))

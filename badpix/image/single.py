@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +51,16 @@ HOLE_SEEN = 24  # pixels of 7x7 that others saw, above which a pixel without oth
 class Sharpness(NamedTuple):
     """Stars of one exposure as a yardstick, and the pixels without another exposure that it will decide on."""
 
-    stars: NDArray  # T of unflagged local maxima
-    ys: NDArray
-    xs: NDArray
-    height: NDArray  # v / s0 of the candidates
-    sharpness: NDArray  # their T
+    stars: NDArray[Any]  # T of unflagged local maxima
+    ys: NDArray[Any]
+    xs: NDArray[Any]
+    height: NDArray[Any]  # v / s0 of the candidates
+    sharpness: NDArray[Any]  # their T
 
 
-def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArray, model: NDArray) -> Sharpness:
+def measure_sharpness(
+    sci: NDArray[Any], err: NDArray[Any], cover: NDArray[Any], flagged: NDArray[Any], model: NDArray[Any]
+) -> Sharpness:
     """The sharpness T of the stars and of the candidates of one exposure.
 
     Parameters
@@ -94,17 +96,17 @@ def measure_sharpness(sci: NDArray, err: NDArray, cover: NDArray, flagged: NDArr
     return Sharpness(stars, ys[keep], xs[keep], height[keep], t[keep])
 
 
-def _is_open(sci: NDArray, cover: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+def _is_open(sci: NDArray[Any], cover: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> NDArray[Any]:
     """Pixels of a field that nobody else saw: not beside a missing pixel, which may be a saturated core, and not in
     the hole that such a core leaves in the other exposures."""
     whole = ~np.isnan(gather(sci, ys, xs, 1)).any(axis=0)
     seen = (gather(cover.astype(np.float32), ys, xs, AROUND) > 0).sum(axis=0)
     missing = np.isnan(gather(sci, ys, xs, AROUND)).sum(axis=0) - _beyond(sci.shape, ys, xs, AROUND)
-    is_open: NDArray = whole & ((seen <= HOLE_SEEN) | (missing == 0))
+    is_open: NDArray[Any] = whole & ((seen <= HOLE_SEEN) | (missing == 0))
     return is_open
 
 
-def _brightest(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+def _brightest(sci: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> NDArray[Any]:
     """The largest value in 15x15 pixels around each."""
     largest = np.empty(len(ys), sci.dtype)
     for part in chunks(len(ys)):
@@ -112,26 +114,32 @@ def _brightest(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
     return largest
 
 
-def _beyond(shape: tuple[int, int], ys: NDArray, xs: NDArray, reach: int) -> NDArray:
+def _beyond(shape: tuple[int, int], ys: NDArray[Any], xs: NDArray[Any], reach: int) -> NDArray[Any]:
     """How many of the (2 reach + 1)^2 pixels around each lie beyond the frame."""
     inside = [np.minimum(v, reach) + np.minimum(n - 1 - v, reach) + 1 for v, n in ((ys, shape[0]), (xs, shape[1]))]
-    return (2 * reach + 1) ** 2 - inside[0] * inside[1]
+    found: NDArray[Any] = (2 * reach + 1) ** 2 - inside[0] * inside[1]
+    return found
 
 
-def _is_alone(sci: NDArray, ys: NDArray, xs: NDArray) -> NDArray:
+def _is_alone(sci: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> NDArray[Any]:
     """Peaks without a brighter pixel or a saturated core near: the speckles around a bright star are too sharp."""
     around = gather(sci, ys, xs, ALONE)
     missing = np.isnan(around).sum(axis=0)
-    return (np.fmax.reduce(around, axis=0, initial=-np.inf) <= sci[ys, xs]) & (missing <= ALONE_MISSING)
+    found: NDArray[Any] = (np.fmax.reduce(around, axis=0, initial=-np.inf) <= sci[ys, xs]) & (
+        missing <= ALONE_MISSING
+    )
+    return found
 
 
-def _middle(image: NDArray) -> np.float32:
+def _middle(image: NDArray[Any]) -> np.float32:
     """Median of a sample of the image; 0 where it is empty."""
     sample = image[::5, ::5]
     return np.float32(np.nanmedian(sample)) if np.isfinite(sample).any() else np.float32(0)
 
 
-def _sharpness_at(sci: NDArray, ys: NDArray, xs: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def _sharpness_at(
+    sci: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """v and T of some pixels, and the scatter of the 7x7 around each."""
     v, t, scatter = (np.empty(len(ys), np.float32) for _ in range(3))
     for part in chunks(len(ys)):
@@ -145,14 +153,14 @@ def _sharpness_at(sci: NDArray, ys: NDArray, xs: NDArray) -> tuple[NDArray, NDAr
     return v, t, scatter
 
 
-def light_beside(near: NDArray) -> NDArray:
+def light_beside(near: NDArray[Any]) -> NDArray[Any]:
     """Sum of the neighbors without the brightest two across from each other; ``near`` is [9, pixel]."""
     ring = near[list(_RING)]
     most = np.full(near.shape[1], -np.inf, near.dtype)
     for i in range(8):
         for step in (3, 4):  # eighths of a turn
             np.fmax(most, ring[i] + ring[(i + step) % 8], out=most)
-    out: NDArray = np.nansum(ring, axis=0) - most
+    out: NDArray[Any] = np.nansum(ring, axis=0) - most
     return out
 
 
@@ -182,7 +190,7 @@ def expected_sharpness(width: float) -> float:
     return 1 - (2 * side + 4 * side**2) / 6
 
 
-def sharpness_limit(stars: NDArray, width: float) -> float:
+def sharpness_limit(stars: NDArray[Any], width: float) -> float:
     """T above which nothing is a star; ``width`` is the FWHM that diffraction allows, pixels."""
     if len(stars) < FEW_PEAKS:
         return expected_sharpness(max(NARROWEST, UNSURE * width))
@@ -190,7 +198,7 @@ def sharpness_limit(stars: NDArray, width: float) -> float:
     return max(float(highest) + SHARP_OFFSET, expected_sharpness(width))
 
 
-def find_sharp(candidates: Sharpness, limit: float, shape: tuple[int, int]) -> NDArray:
+def find_sharp(candidates: Sharpness, limit: float, shape: tuple[int, int]) -> NDArray[Any]:
     """Pixels without another exposure that are sharper than any star by 3 sigma, and beside them what nearly is."""
     found, likely = np.zeros(shape, bool), np.zeros(shape, bool)
     excess = np.sqrt(6) * candidates.height * (candidates.sharpness - limit)  # a mean of six has less noise

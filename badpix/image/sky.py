@@ -11,7 +11,7 @@ Levels are constants: a gradient across the field stays.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,18 @@ _ROWS = 256
 class Cells(NamedTuple):
     """Median level of the grid cells that an image covers; ``cell`` is sorted."""
 
-    cell: NDArray
-    level: NDArray
+    cell: NDArray[Any]
+    level: NDArray[Any]
 
 
 class Matched(NamedTuple):
     """Sky of each image relative to the mean of its connected set, and the number of these sets."""
 
-    levels: NDArray
+    levels: NDArray[Any]
     sets: int
 
 
-def measure_cells(sci: NDArray, good: NDArray, pixel_map: PixelMap, columns: int) -> Cells:
+def measure_cells(sci: NDArray[Any], good: NDArray[Any], pixel_map: PixelMap, columns: int) -> Cells:
     """Cell levels of one image (float32, NaN ignored); ``columns`` is the grid's width in pixels."""
     across = columns // CELL + 3
     values, cells = [], []
@@ -54,7 +54,7 @@ def measure_cells(sci: NDArray, good: NDArray, pixel_map: PixelMap, columns: int
     return _cell_medians(np.concatenate(cells), np.concatenate(values))
 
 
-def _cell_medians(cells: NDArray, values: NDArray) -> Cells:
+def _cell_medians(cells: NDArray[Any], values: NDArray[Any]) -> Cells:
     order = np.lexsort((values, cells))
     cells, values = cells[order], values[order]
     index, first, number = np.unique(cells, return_index=True, return_counts=True)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -39,7 +40,7 @@ class Shelf:
 
     folder: Path
 
-    def write(self, name: str, image: NDArray) -> None:
+    def write(self, name: str, image: NDArray[Any]) -> None:
         """Store an image.
 
         Raises
@@ -53,7 +54,7 @@ class Shelf:
         except OSError as error:
             raise DataError(f"{self.folder.parent}: temporary space ran out or failed: {error.strerror}") from None
 
-    def read(self, name: str, shape: tuple[int, int], rows: slice, dtype: DTypeLike = np.float32) -> NDArray:
+    def read(self, name: str, shape: tuple[int, int], rows: slice, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Rows of an image of the given full shape."""
         start, stop, _ = rows.indices(shape[0])
         out = np.empty((max(0, stop - start), shape[1]), dtype)
@@ -68,7 +69,7 @@ class Shelf:
         with open(self.folder / name, "wb") as file:
             file.truncate(shape[0] * shape[1] * np.dtype(dtype).itemsize)
 
-    def write_rows(self, name: str, shape: tuple[int, int], row: int, values: NDArray) -> None:
+    def write_rows(self, name: str, shape: tuple[int, int], row: int, values: NDArray[Any]) -> None:
         """Overwrite whole rows from ``row`` on."""
         try:
             with open(self.folder / name, "r+b", buffering=0) as file:
@@ -100,7 +101,9 @@ def mosaic_name(group: int) -> str:
 # --- sorting ----------------------------------------------------------------------------------------------
 
 
-def sort_planes(stack: NDArray, *, infinite: bool = False) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def sort_planes(
+    stack: NDArray[Any], *, infinite: bool = False
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Planes lo, mid, hi (float32) and the count of valid values (uint16) of a stack [n, ...]; NaN = no value.
 
     The stack is used up. Values that don't exist are NaN (``mid`` where the count is even, all at count 0). Infinite
@@ -126,26 +129,26 @@ def sort_planes(stack: NDArray, *, infinite: bool = False) -> tuple[NDArray, NDA
     return lo, mid, hi, count
 
 
-def _pick(values: NDArray, count: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def _pick(values: NDArray[Any], count: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """lo, mid, hi of sorted columns of which the first ``count`` are valid."""
     k, odd = count // 2, count % 2 == 1
     columns = np.arange(values.shape[1])
 
-    def at(rank: NDArray, exists: NDArray) -> NDArray:
+    def at(rank: NDArray[Any], exists: NDArray[Any]) -> NDArray[Any]:
         return np.where(exists, values[np.clip(rank, 0, len(values) - 1), columns], np.float32(np.nan))
 
     return at(k - 1, k >= 1), at(k, odd), at(np.where(odd, k + 1, k), np.where(odd, k + 1 < count, count > 0))
 
 
-def median_of(lo: NDArray, mid: NDArray, hi: NDArray, count: NDArray) -> NDArray:
+def median_of(lo: NDArray[Any], mid: NDArray[Any], hi: NDArray[Any], count: NDArray[Any]) -> NDArray[Any]:
     """Median over all groups from the planes, float32; NaN where nothing is left."""
     even = (lo + hi) / np.float32(2)
     return np.where(count % 2 == 1, mid, np.where(count > 0, even, np.float32(np.nan)))
 
 
 def middle_of_others(
-    lo: NDArray, mid: NDArray, hi: NDArray, count: NDArray, own: NDArray
-) -> tuple[NDArray, NDArray, NDArray]:
+    lo: NDArray[Any], mid: NDArray[Any], hi: NDArray[Any], count: NDArray[Any], own: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The two middle values of the other groups and their number: (a, b, m), a <= b, NaN where m = 0."""
     odd = count % 2 == 1
     none = np.isnan(own)
@@ -210,7 +213,7 @@ def write_planes(
         shelf.write_rows("count" + suffix, shape, top, count)
 
 
-def _read_tile(shelf: Shelf, windows: Sequence[Window], groups: Sequence[int], tile: Window) -> NDArray | None:
+def _read_tile(shelf: Shelf, windows: Sequence[Window], groups: Sequence[int], tile: Window) -> NDArray[Any] | None:
     """The mosaics of some groups that touch a tile, [n, rows, columns]; None where there are none."""
     touching = [(g, windows[g], both) for g in groups if (both := windows[g].overlap(tile)) is not None]
     if not touching:
@@ -224,7 +227,7 @@ def _read_tile(shelf: Shelf, windows: Sequence[Window], groups: Sequence[int], t
 
 def read_planes(
     shelf: Shelf, shape: tuple[int, int], window: Window, suffix: str = ""
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The planes lo, mid, hi and the count inside a window of the grid."""
     lo, mid, hi = (read_window(shelf, plane + suffix, shape, window) for plane in PLANES)
     return lo, mid, hi, read_window(shelf, "count" + suffix, shape, window, np.uint16)
@@ -232,6 +235,6 @@ def read_planes(
 
 def read_window(
     shelf: Shelf, name: str, shape: tuple[int, int], window: Window, dtype: DTypeLike = np.float32
-) -> NDArray:
+) -> NDArray[Any]:
     """A window of an image that has the shape of the grid."""
     return shelf.read(name, shape, slice(window.y0, window.y1), dtype)[:, window.x0 : window.x1]

@@ -10,7 +10,7 @@ from badpix.image.inputs import Talker
 from badpix.image.search import Found
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
-from badpix.settings.image import ImageSettings
+from badpix.settings.image import ImageSettings, SourceSettings
 
 SINGLE_SHARE = 0.01  # of the pixels, above which single coverage is a note
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
@@ -102,7 +102,7 @@ def _warn(
         talker.note(f"{len(high)} exposures have more than 5 % of their pixels flagged (first: {high[0]['input']})")
 
 
-def _tell_single_coverage(exposures: Sequence[dict[str, Any]], p: ImageSettings, talker: Talker) -> None:
+def _tell_single_coverage(exposures: Sequence[dict[str, Any]], p: SourceSettings, talker: Talker) -> None:
     """How much of the field no second exposure saw, and what was done there."""
     alone = sum(e.get("single_coverage_pixels", 0) for e in exposures)
     if not alone:
@@ -116,7 +116,7 @@ def _tell_single_coverage(exposures: Sequence[dict[str, Any]], p: ImageSettings,
     (talker.note if share > SINGLE_SHARE else talker.say)(text)
 
 
-def _tell_transients(rows: Sequence[dict[str, Any]], p: ImageSettings, talker: Talker) -> None:
+def _tell_transients(rows: Sequence[dict[str, Any]], p: SourceSettings, talker: Talker) -> None:
     """That star-shaped objects in a minority of the exposures were flagged, or kept."""
     if not rows:
         return

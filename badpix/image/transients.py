@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,11 @@ class Linked(NamedTuple):
 
 def find_transients(
     number: int,
-    residual: NDArray,
-    noise: NDArray,
-    flagged: NDArray,
-    model: NDArray,
-    stars: tuple[NDArray, NDArray],
+    residual: NDArray[Any],
+    noise: NDArray[Any],
+    flagged: NDArray[Any],
+    model: NDArray[Any],
+    stars: tuple[NDArray[Any], NDArray[Any]],
     *,
     snr: float,
     width: float,
@@ -104,7 +104,9 @@ def find_transients(
     ]  # fmt: skip
 
 
-def make_library(model: NDArray, noise: NDArray, ys: NDArray, xs: NDArray, *, width: float) -> NDArray:
+def make_library(
+    model: NDArray[Any], noise: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any], *, width: float
+) -> NDArray[Any]:
     """Normalized 5x5 stamps of stars, [star, 25]."""
     ys, xs = ys[:MAX_STARS], xs[:MAX_STARS]
     stamps = gather(model, ys, xs, 2)
@@ -115,11 +117,11 @@ def make_library(model: NDArray, noise: NDArray, ys: NDArray, xs: NDArray, *, wi
     library = (stamps[:, good] - floor).T.astype(float)
     if len(library) < MIN_STARS:
         library = _gaussians(width)
-    out: NDArray = library / np.linalg.norm(library, axis=1, keepdims=True)
+    out: NDArray[Any] = library / np.linalg.norm(library, axis=1, keepdims=True)
     return out
 
 
-def _gaussians(width: float) -> NDArray:
+def _gaussians(width: float) -> NDArray[Any]:
     """Stars at many phases, about as wide as diffraction allows; integrated over pixels, [star, 25]."""
     fine = (np.arange(50) + 0.5) / 10 - 2.5
     stamps = []
@@ -130,27 +132,29 @@ def _gaussians(width: float) -> NDArray:
     return np.array(stamps)
 
 
-def measure_likeness(stamps: NDArray, library: NDArray) -> tuple[NDArray, NDArray]:
+def measure_likeness(stamps: NDArray[Any], library: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The largest cosine of each stamp [25, n] with a star of the library [star, 25], and whether it has enough light
     beside its peak, off any track, for that star."""
     unit = stamps / np.maximum(np.linalg.norm(stamps, axis=0), 1e-30)
     cosines = library @ unit
     best = cosines.argmax(axis=0)
-    surrounded: NDArray = _share_beside(unit) > SURROUNDED * _share_beside(library[best].T)
+    surrounded: NDArray[Any] = _share_beside(unit) > SURROUNDED * _share_beside(library[best].T)
     return cosines.max(axis=0), surrounded
 
 
-def _share_beside(stamps: NDArray) -> NDArray:
+def _share_beside(stamps: NDArray[Any]) -> NDArray[Any]:
     """Light beside the peak, off any track, over the peak."""
     near = stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1)
-    out: NDArray = light_beside(near) / np.maximum(near[4], 1e-30)
+    out: NDArray[Any] = light_beside(near) / np.maximum(near[4], 1e-30)
     return out
 
 
 # --- linking ----------------------------------------------------------------------------------------------
 
 
-def link_detections(positions: NDArray, fluxes: NDArray, exposures: Sequence[int], times: NDArray) -> list[Linked]:
+def link_detections(
+    positions: NDArray[Any], fluxes: NDArray[Any], exposures: Sequence[int], times: NDArray[Any]
+) -> list[Linked]:
     """Objects among the detections of all exposures, the most often seen first.
 
     Parameters
@@ -189,7 +193,7 @@ def _once(candidates: Sequence[int], exposures: Sequence[int], seen: set[int]) -
 
 
 def _find_tracks(
-    free: list[int], positions: NDArray, fluxes: NDArray, exposures: Sequence[int], times: NDArray
+    free: list[int], positions: NDArray[Any], fluxes: NDArray[Any], exposures: Sequence[int], times: NDArray[Any]
 ) -> list[Linked]:
     """Motions at constant speed through three or more detections, the longest first."""
     tracks: list[Linked] = []
@@ -216,7 +220,7 @@ def _alike(a: float, b: float) -> bool:
     return max(a, b) <= FLUX_RATIO * min(a, b)
 
 
-def spare_region(flagged: NDArray, x: float, y: float) -> NDArray:
+def spare_region(flagged: NDArray[Any], x: float, y: float) -> NDArray[Any]:
     """The flags (bool) that hang together, with gaps of a pixel, around a position of an exposure."""
     from scipy.ndimage import label
 

@@ -36,7 +36,7 @@ class ChainSky:
     operations: tuple[Operation, ...]
     bounds: Bounds | None  # outside: NaN
 
-    def __call__(self, x: Any, y: Any) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Degrees."""
         lon, lat = evaluate(self.operations, x, y)
         if self.bounds is None:
@@ -53,7 +53,7 @@ class GwcsSky:
     wcs: Any
     boxed: bool
 
-    def __call__(self, x: Any, y: Any) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Degrees; NaN outside the bounding box if it counts."""
         lon, lat = self.wcs(x, y, with_bounding_box=self.boxed)
         return np.asarray(lon), np.asarray(lat)
@@ -65,7 +65,7 @@ class FitsSky:
 
     wcs: Any
 
-    def __call__(self, x: Any, y: Any) -> tuple[NDArray, NDArray]:
+    def __call__(self, x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Degrees."""
         lon, lat = self.wcs.all_pix2world(x, y, 0)
         return np.asarray(lon), np.asarray(lat)
@@ -152,7 +152,7 @@ def _from_header(cal: CalFile) -> Geometry:
     return Geometry(FitsSky(wcs), FitsSky(wcs), invert, None, "FITS")
 
 
-def measure_region(cal: CalFile, geometry: Geometry) -> tuple[NDArray, bool]:
+def measure_region(cal: CalFile, geometry: Geometry) -> tuple[NDArray[Any], bool]:
     """Vertices of the image on the sky, and whether S_REGION told them."""
     header = io_cal.image_hdu(cal, "SCI").header
     text = header.get("S_REGION")
@@ -166,7 +166,7 @@ def measure_region(cal: CalFile, geometry: Geometry) -> tuple[NDArray, bool]:
     return np.stack([np.asarray(v) for v in geometry.sky(xs, ys)], axis=1), False
 
 
-def make_output_grid(cal: CalFile, geometry: Geometry, regions: list[NDArray]) -> Grid:
+def make_output_grid(cal: CalFile, geometry: Geometry, regions: list[NDArray[Any]]) -> Grid:
     """The output grid that all groups share, oriented and scaled as the first member (``cal``).
 
     Raises

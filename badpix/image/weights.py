@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +52,14 @@ def parse_good_bits(text: str | int | None) -> int:
 
 
 def measure_weight(
-    dq: NDArray | None,
-    var_rnoise: NDArray | None,
+    dq: NDArray[Any] | None,
+    var_rnoise: NDArray[Any] | None,
     *,
     shape: tuple[int, int],
     weight_type: str,
     bad_bits: int,
     exposure_time: float,
-) -> NDArray:
+) -> NDArray[Any]:
     """Drizzle weight of every pixel, float32 (ny, nx): 1/VAR_RNOISE or the exposure time, 0 = not used.
 
     A missing VAR_RNOISE means weight 1. NaN in SCI is no reason for weight 0 by the documentation.
@@ -71,16 +72,17 @@ def measure_weight(
         weight = np.full(shape, 1 if weight_type == "ivm" else exposure_time, dtype=np.float32)
     if dq is not None and bad_bits:
         weight[(dq & np.uint32(bad_bits)) != 0] = 0
-    return weight
+    found: NDArray[Any] = weight
+    return found
 
 
-def measure_weight_limit(weight: NDArray, *, maskpt: float) -> float:
+def measure_weight_limit(weight: NDArray[Any], *, maskpt: float) -> float:
     """``maskpt`` times the 3-sigma clipped mean of the finite weights that are not zero; NaN if there are none."""
     values = weight[np.isfinite(weight) & (weight != 0)]
     return maskpt * clipped_mean(values, sigma=3.0, rounds=5)
 
 
-def clipped_mean(values: NDArray, *, sigma: float, rounds: int) -> float:
+def clipped_mean(values: NDArray[Any], *, sigma: float, rounds: int) -> float:
     """Mean after ``rounds`` of clipping about the median at ``sigma`` standard deviations.
 
     In the type of the input (a mosaic's weights in float64 would double the memory of a run). Only the tails are
@@ -94,7 +96,7 @@ def clipped_mean(values: NDArray, *, sigma: float, rounds: int) -> float:
     return _clipped_mean_of_sorted(np.sort(values, axis=None), sigma, rounds)
 
 
-def _clipped_mean_of_sorted(values: NDArray, sigma: float, rounds: int) -> float:
+def _clipped_mean_of_sorted(values: NDArray[Any], sigma: float, rounds: int) -> float:
     for _ in range(rounds):
         n = values.size
         if not n:
@@ -109,7 +111,7 @@ def _clipped_mean_of_sorted(values: NDArray, sigma: float, rounds: int) -> float
     return float(values.mean(dtype=float)) if values.size else math.nan
 
 
-def _clipped_mean_by_tails(values: NDArray, sigma: float, rounds: int) -> float | None:
+def _clipped_mean_by_tails(values: NDArray[Any], sigma: float, rounds: int) -> float | None:
     """The same from the sorted tails and the middle; None where clipping goes further than these."""
     sample = values[:: max(1, values.size // 50_000)]  # only tells where to cut
     first, spread = float(np.median(sample)), math.sqrt(_variance(sample))
@@ -140,7 +142,7 @@ def _clipped_mean_by_tails(values: NDArray, sigma: float, rounds: int) -> float 
     return _join_moments(inner, np.concatenate([lower[below:], upper[:above]]).astype(float))[0]
 
 
-def _join_moments(inner: tuple[float, float, int], more: NDArray) -> tuple[float, float]:
+def _join_moments(inner: tuple[float, float, int], more: NDArray[Any]) -> tuple[float, float]:
     """Mean and variance of a set with known mean, variance and number, and of more values."""
     mean, variance, number = inner
     total = number + more.size
@@ -149,7 +151,7 @@ def _join_moments(inner: tuple[float, float, int], more: NDArray) -> tuple[float
     return joint, spread / total
 
 
-def _variance(values: NDArray, block: int = 1 << 14) -> float:
+def _variance(values: NDArray[Any], block: int = 1 << 14) -> float:
     mean = values.mean(dtype=float)
     total = 0.0
     part = np.empty(block)
@@ -161,7 +163,7 @@ def _variance(values: NDArray, block: int = 1 << 14) -> float:
     return total / values.size
 
 
-def find_low_weight(weight: NDArray, *, maskpt: float) -> NDArray:
+def find_low_weight(weight: NDArray[Any], *, maskpt: float) -> NDArray[Any]:
     """Grid pixels whose weight is strictly below the limit (bool); none if all weights are zero."""
     with np.errstate(invalid="ignore"):
         return weight < np.float32(measure_weight_limit(weight, maskpt=maskpt))

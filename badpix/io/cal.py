@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError
@@ -164,7 +165,7 @@ def layout_of(cal: CalFile, hdu: Hdu) -> Layout:
     return layout
 
 
-def read_rows(cal: CalFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+def read_rows(cal: CalFile, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
     """Rows ``start:stop`` of an array in native byte order.
 
     Returns
@@ -173,7 +174,7 @@ def read_rows(cal: CalFile, name: str, start: int = 0, stop: int | None = None) 
         uint32 for DQ; float32 (float64 where the file has it) for the others.
     """
     hdu = image_hdu(cal, name)
-    rows: np.ndarray = read_band(layout_of(cal, hdu), start, hdu.shape[0] if stop is None else stop)[0]
+    rows: NDArray[Any] = read_band(layout_of(cal, hdu), start, hdu.shape[0] if stop is None else stop)[0]
     return rows
 
 

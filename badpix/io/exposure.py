@@ -187,4 +187,5 @@ def read_reference_pixels(exposure: Exposure) -> NDArray[np.bool_]:
     flagged = (plane & dq.VALUE["REFERENCE_PIXEL"]) != 0
     if window.ysize != detectors.IRS2_ROWS and flagged.mean() > max(0.1, 2 * border.mean()):
         raise DataError(f"{exposure.path}: DQ calls {flagged.mean():.0%} of the image REFERENCE_PIXEL")
-    return border | flagged
+    found: NDArray[np.bool_] = border | flagged
+    return found

@@ -355,7 +355,8 @@ def flip_sign(values: NDArray[Any]) -> None:
 
 def read_image(layout: Layout, plane: int = 0) -> NDArray[Any]:
     """One whole plane of an extension, in file order: (ny, nx)."""
-    return read_band(layout, 0, layout.shape[-2], planes=[plane])[0]
+    found: NDArray[Any] = read_band(layout, 0, layout.shape[-2], planes=[plane])[0]
+    return found
 
 
 def pack(values: NDArray[Any], layout: Layout) -> NDArray[Any]:

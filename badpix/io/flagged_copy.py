@@ -18,10 +18,11 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import asdf_text
@@ -41,7 +42,7 @@ def write_copy(
     path: Path,
     name: str,
     *,
-    flagged: np.ndarray | None,
+    flagged: NDArray[Any] | None,
     association: Association,
     status: str,
     history: list[str],
@@ -165,7 +166,8 @@ def _primary_header(header: fits.Header, values: Mapping[str, str], history: lis
             header.insert(steps[-1], card, after=True) if steps else header.append(card, end=False)
     for line in history:
         header.add_history(line)
-    return header.tostring().encode("ascii")
+    found: bytes = header.tostring().encode("ascii")
+    return found
 
 
 def set_text(header: fits.Header, key: str, value: str) -> None:
@@ -193,7 +195,8 @@ def _asdf_hdu(cal: CalFile, hdu: Hdu, tree: Mapping[str, str]) -> bytes:
     header = _without_checksum(hdu.header)
     header["NAXIS1"], header["NAXIS2"] = len(content), 1
     header["TFORM1"] = f"{len(content)}B"
-    return header.tostring().encode("ascii") + content + b"\0" * (-len(content) % 2880)
+    found: bytes = header.tostring().encode("ascii") + content + b"\0" * (-len(content) % 2880)
+    return found
 
 
 def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
@@ -204,7 +207,7 @@ def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
         start += len(chunk)
 
 
-def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagged: np.ndarray) -> dict[str, int]:
+def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagged: NDArray[Any]) -> dict[str, int]:
     out.flush()
     counts = {"flagged": int(np.count_nonzero(flagged)), "newly_unusable": 0, "unusable": 0}
     layouts = {name: layout_of(cal, image_hdu(cal, name)) for name in places}
@@ -220,7 +223,7 @@ def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagg
     return counts
 
 
-def match(arrays: dict[str, np.ndarray], flagged: np.ndarray) -> np.ndarray:
+def match(arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> NDArray[Any]:
     """Make NaN and DO_NOT_USE agree in all arrays of one exposure, in place.
 
     Parameters

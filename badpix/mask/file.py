@@ -66,7 +66,8 @@ class Mask:
         """Reference pixels: by geometry, and those that the image itself marks (IRS2)."""
         border = detectors.measure_border(detectors.get(self.detector), self.window)
         marked = (self.image & dq.VALUE["REFERENCE_PIXEL"]) != 0
-        return border | marked
+        found: NDArray[np.bool_] = border | marked
+        return found
 
     @property
     def is_full(self) -> bool:

@@ -250,12 +250,14 @@ def _reference(first: Mask, masks: Sequence[Mask]) -> NDArray[np.bool_]:
     border = detectors.measure_border(detectors.get(first.detector), first.window)
     marked = [(m.image & dq.VALUE["REFERENCE_PIXEL"]) != 0 for m in masks]
     if first.window.ysize == detectors.IRS2_ROWS:
-        return border | np.any(marked, axis=0)
+        found: NDArray[np.bool_] = border | np.any(marked, axis=0)
+        return found
     if first.is_full:
         return border
     edge = np.ones_like(border)
     edge[4:-4, 4:-4] = False
-    return border | (np.all(marked, axis=0) & edge)
+    found = border | (np.all(marked, axis=0) & edge)
+    return found
 
 
 def _finish_merge(

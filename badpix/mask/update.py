@@ -149,7 +149,7 @@ def join_tested(parts: Sequence[Coverage]) -> Coverage:
 
 
 def find_faint(
-    old: NDArray[np.floating], limit: NDArray[np.floating] | float, comparison: str, spread: float
+    old: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]] | float, comparison: str, spread: float
 ) -> Bool:
     """Pixels whose old value would not surely pass the new limit: fewer than nine in ten would.
 

@@ -107,13 +107,16 @@ def find_undetermined(found: Evidence, search: str) -> Bool:
     kind = "flat" if search in FLATS else "dark"
     for name in (f"{search.lower()}_undetermined", f"{kind}_undetermined"):
         if name in found.images:
-            return (np.asarray(found.images[name][:, :]) > 0) & ~is_found
+            out: Bool = (np.asarray(found.images[name][:, :]) > 0) & ~is_found
+            return out
     if kind == "flat" and FLAT_STATE in found.images:
-        return (np.asarray(found.images[FLAT_STATE][:, :]) > LIT) & ~is_found
+        out = (np.asarray(found.images[FLAT_STATE][:, :]) > LIT) & ~is_found
+        return out
     quantity = _first_measured(found, search)
     if quantity is None:
         return np.zeros(is_found.shape, bool)
-    return np.isnan(np.asarray(found.images[quantity][:, :])) & ~is_found
+    out = np.isnan(np.asarray(found.images[quantity][:, :])) & ~is_found
+    return out
 
 
 def _first_measured(found: Evidence, search: str) -> str | None:
@@ -123,7 +126,8 @@ def _first_measured(found: Evidence, search: str) -> str | None:
     for name in [*names, *usual]:
         image = found.images.get(name)
         if image is not None and name not in CANDIDATES_ONLY and np.asarray(image[:1, :1]).dtype.kind == "f":
-            return name
+            out: str | None = name
+            return out
     return None
 
 
@@ -137,7 +141,8 @@ def _faint(found: Evidence, before: Evidence | None, search: str) -> Bool:
             ways.setdefault(rule.way, []).append(rule)
     if before is None or not ways:
         return np.zeros(shape, bool)
-    return np.all([np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()], axis=0)
+    out: Bool = np.all([np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()], axis=0)
+    return out
 
 
 def _is_faint(found: Evidence, before: Evidence, rule: Rule) -> Bool:

@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # (line, line, whether the smaller is needed, whether the larger is needed)
 Comparator = tuple[int, int, bool, bool]
@@ -52,7 +54,7 @@ def _merge_exchange(n: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def sort_lines(lines: list[np.ndarray], ranks: Sequence[int]) -> list[np.ndarray]:
+def sort_lines(lines: list[NDArray[Any]], ranks: Sequence[int]) -> list[NDArray[Any]]:
     """Sort equal arrays against each other, element by element, far enough that ``ranks`` are right.
 
     Parameters
@@ -82,7 +84,7 @@ def sort_lines(lines: list[np.ndarray], ranks: Sequence[int]) -> list[np.ndarray
     return [lines[rank] for rank in ranks]
 
 
-def median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+def median_along(stack: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Median along the first axis, ignoring NaN.
 
     Parameters
@@ -98,12 +100,12 @@ def median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     return _middle_along(stack, lower=False)
 
 
-def lower_median_along(stack: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+def lower_median_along(stack: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Median along the first axis, ignoring NaN; the *smaller* of the middle two where their number is even."""
     return _middle_along(stack, lower=True)
 
 
-def _middle_along(stack: np.ndarray | Sequence[np.ndarray], *, lower: bool) -> np.ndarray:
+def _middle_along(stack: NDArray[Any] | Sequence[NDArray[Any]], *, lower: bool) -> NDArray[Any]:
     lines = [np.fmin(line, line.dtype.type(np.inf)) for line in stack]  # NaN becomes infinite
     missing = np.zeros(lines[0].shape, np.uint16)
     for line in stack:
@@ -111,7 +113,7 @@ def _middle_along(stack: np.ndarray | Sequence[np.ndarray], *, lower: bool) -> n
     return median_filled(lines, missing, lower=lower)
 
 
-def median_filled(lines: list[np.ndarray], missing: np.ndarray, *, lower: bool = False) -> np.ndarray:
+def median_filled(lines: list[NDArray[Any]], missing: NDArray[Any], *, lower: bool = False) -> NDArray[Any]:
     """Median along a list of equal arrays in which missing values have been replaced by infinity.
 
     Parameters
@@ -144,7 +146,7 @@ def median_filled(lines: list[np.ndarray], missing: np.ndarray, *, lower: bool =
     return out
 
 
-def median_rows(values: np.ndarray, *, lower: bool = False) -> np.ndarray:
+def median_rows(values: NDArray[Any], *, lower: bool = False) -> NDArray[Any]:
     """Median of each row of a table, ignoring NaN; the table is used up.
 
     Parameters
@@ -164,7 +166,7 @@ def median_rows(values: np.ndarray, *, lower: bool = False) -> np.ndarray:
     return _middle_of_sorted(values, count, lower=lower)
 
 
-def _middle_of_sorted(values: np.ndarray, count: np.ndarray, *, lower: bool) -> np.ndarray:
+def _middle_of_sorted(values: NDArray[Any], count: NDArray[Any], *, lower: bool) -> NDArray[Any]:
     """Median of the first ``count`` of each sorted row."""
     row = np.arange(len(values))
     low = values[row, np.maximum(count - 1, 0) // 2]
@@ -174,24 +176,26 @@ def _middle_of_sorted(values: np.ndarray, count: np.ndarray, *, lower: bool) -> 
         high = values[row, np.minimum(count // 2, values.shape[1] - 1)]
         out = np.where(count % 2, low, _mean(low, high))
     out[count == 0] = np.nan
-    return out
+    found: NDArray[Any] = out
+    return found
 
 
-def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _mean(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Mean of two in their own type, as ``np.mean`` computes it."""
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.add(a, b)
-        return np.divide(total, 2, out=total)
+        found: NDArray[Any] = np.divide(total, 2, out=total)
+        return found
 
 
 def local_median(
-    image: np.ndarray,
+    image: NDArray[Any],
     size: tuple[int, int],
     *,
     outside: float,
-    where: np.ndarray,
+    where: NDArray[Any],
     threads: ThreadPoolExecutor | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Median in a window around pixels, ignoring NaN.
 
     Parameters
@@ -223,7 +227,7 @@ def local_median(
     return out
 
 
-def median_at(image: np.ndarray, size: tuple[int, int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def median_at(image: NDArray[Any], size: tuple[int, int], y: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
     """Median in a window around single pixels, cut at the frame, ignoring NaN.
 
     Parameters
@@ -248,7 +252,7 @@ def median_at(image: np.ndarray, size: tuple[int, int], y: np.ndarray, x: np.nda
     return out
 
 
-def _windows(image: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
+def _windows(image: NDArray[Any], size: tuple[int, int], outside: float) -> NDArray[Any]:
     """The window around each pixel, (ny, nx, rows, columns): a view."""
     frame = np.pad(image, [(length // 2, length // 2) for length in size], constant_values=outside)
     return np.lib.stride_tricks.sliding_window_view(frame, size)

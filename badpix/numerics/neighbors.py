@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 _CHUNK = 20_000  # pixels whose neighbours are gathered at a time
 
 
-def locate(mask: NDArray) -> tuple[NDArray, NDArray]:
+def locate(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and columns of the true pixels of a map, as ``np.nonzero`` gives them, in a third of its time."""
     ys, xs = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return ys, xs
 
 
-def gather(image: NDArray, ys: NDArray, xs: NDArray, reach: int) -> NDArray:
+def gather(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any], reach: int) -> NDArray[Any]:
     """The (2 reach + 1)^2 neighbours of some pixels, [neighbour, pixel]; NaN beyond the frame.
 
     Parameters
@@ -72,7 +72,8 @@ def offsets(rows: int, columns: int, stride: int, *, centre: bool = False) -> ND
     """
     y, x = np.mgrid[-(rows // 2) : rows // 2 + 1, -(columns // 2) : columns // 2 + 1]
     flat = (y * stride + x).reshape(-1)
-    return flat if centre else flat[flat != 0]
+    found: NDArray[np.intp] = flat if centre else flat[flat != 0]
+    return found
 
 
 def chunks(size: int) -> list[slice]:
@@ -125,7 +126,9 @@ class Places:
     index: NDArray[np.intp]
     shape: tuple[int, int]
 
-    def neighbours(self, values: NDArray[np.floating], offsets: tuple[tuple[int, int], ...], missing: float) -> Float:
+    def neighbours(
+        self, values: NDArray[np.floating[Any]], offsets: tuple[tuple[int, int], ...], missing: float
+    ) -> Float:
         """Values of the candidates at ``offsets`` (dy, dx) from each: (len(offsets), n); ``missing`` elsewhere."""
         ny, nx = self.shape
         y, x = np.divmod(self.index, nx)

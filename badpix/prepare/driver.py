@@ -30,7 +30,7 @@ from badpix.prepare import worker as prepare_worker
 from badpix.prepare.records import check_targets, is_ready, publish, read_record, sweep
 from badpix.prepare.tasks import Task, choose_mode, make_tasks, open_raws, write_references
 from badpix.prepare.worker import Outcome
-from badpix.settings.prepare import PrepareSettings
+from badpix.settings.prepare import PrepareSettings, StepSettings
 
 INSTALL = "pip install 'badpix[pipeline]'"
 
@@ -186,7 +186,7 @@ def _pool(workers: int, executor: Executor | None) -> Iterator[tuple[Executor, A
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ask(pool: Executor, ask_crds: bool, p: PrepareSettings) -> str:
+def _ask(pool: Executor, ask_crds: bool, p: StepSettings) -> str:
     """Let a worker check the steps' parameters; returns the CRDS context."""
     return pool.submit(prepare_worker.describe, ask_crds, p.steps, tuple(p.skip)).result()
 

@@ -26,7 +26,7 @@ from badpix.io import exposure as exposures
 from badpix.io.output import TEMPORARY
 from badpix.io.provenance import hash_inputs
 from badpix.prepare.worker import Job
-from badpix.settings.prepare import REFERENCE_TYPES, PrepareSettings
+from badpix.settings.prepare import REFERENCE_TYPES, PrepareSettings, ReferenceFileSettings, StepSettings
 
 PACKAGES = ("jwst", "stcal", "stdatamodels", "stpipe", "crds")
 NEEDED = ("gain", "readnoise")  # without them there are neither jumps nor slopes
@@ -117,7 +117,7 @@ def find_recipe(raw: exposures.Exposure) -> Path:
     )
 
 
-def choose_mode(raws: Sequence[exposures.Exposure], p: PrepareSettings) -> str:
+def choose_mode(raws: Sequence[exposures.Exposure], p: ReferenceFileSettings) -> str:
     """Where the reference files come from: ``crds``, ``named`` or ``simulation``."""
     if p.references != "auto":
         return str(p.references)
@@ -212,7 +212,7 @@ def make_tasks(raws: Sequence[exposures.Exposure], p: PrepareSettings, place: Pa
     return tasks
 
 
-def _skipped(raw: exposures.Exposure, p: PrepareSettings) -> tuple[str, ...]:
+def _skipped(raw: exposures.Exposure, p: StepSettings) -> tuple[str, ...]:
     """Steps to leave out for this exposure; dark subtraction depends on what it is."""
     is_dark = "DARK" in str(raw.keyword("EXP_TYPE")).upper()
     wanted = p.subtract_dark == "always" or (p.subtract_dark == "flats" and not is_dark)

@@ -77,7 +77,8 @@ def is_current(job: Job) -> bool:
     beside = folder.parent / linked.name
     if not beside.exists() or (beside.is_symlink() and beside.resolve() != linked.resolve()):
         return False
-    return plan.make_plan(job, sources, [], now, [now]).key == now["key"]
+    found: bool = plan.make_plan(job, sources, [], now, [now]).key == now["key"]
+    return found
 
 
 def preview(job: Job, force: bool = False) -> Outcome:

@@ -31,7 +31,7 @@ from badpix.mask.file import Mask
 from badpix.mask.header import NOBODY
 from badpix.mask.rules import Fault
 from badpix.review import clients
-from badpix.settings.check import CheckSettings
+from badpix.settings.check import ChangeSettings, CheckSettings, CountSettings, PolicySettings
 
 NOT_DEFECTS = ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
 LINES_SHOWN = 5
@@ -175,7 +175,7 @@ def limits_for(detector: str, tree: Mapping[str, Any], values: CheckSettings, so
 # --- 2. level --------------------------------------------------------------------------------------------
 
 
-def _rows(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> list[dict[str, Any]]:
+def _rows(counts: Mapping[str, int], n_science: int, p: CountSettings) -> list[dict[str, Any]]:
     n = max(n_science, 1)
     limits = {**p.max_percent, "DO_NOT_USE": p.max_unusable_percent, "any": p.flagged_percent[1]}
     return [
@@ -184,7 +184,7 @@ def _rows(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> list[d
     ]
 
 
-def check_level(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> list[Fault]:
+def check_level(counts: Mapping[str, int], n_science: int, p: CountSettings) -> list[Fault]:
     """Shares of flagged science pixels against their limits."""
     n = max(n_science, 1)
     percent = {name: 100 * count / n for name, count in counts.items()}
@@ -204,7 +204,7 @@ def check_level(counts: Mapping[str, int], n_science: int, p: CheckSettings) -> 
     return found
 
 
-def check_lines(mask: Mask, p: CheckSettings) -> list[Fault]:
+def check_lines(mask: Mask, p: CountSettings) -> list[Fault]:
     """Rows and columns of which most pixels are flagged: a broken line of the detector, or of the search."""
     science = ~mask.reference
     flagged = (mask.image != 0) & science
@@ -223,7 +223,7 @@ def check_lines(mask: Mask, p: CheckSettings) -> list[Fault]:
 # --- 3. policy -------------------------------------------------------------------------------------------
 
 
-def check_policy(mask: Mask, p: CheckSettings) -> list[Fault]:
+def check_policy(mask: Mask, p: PolicySettings) -> list[Fault]:
     """Defects that stay in use, unusable pixels without a reason, and types that exclude each other."""
     science = ~mask.reference
     image = mask.image[science]
@@ -314,7 +314,7 @@ def cut(image: NDArray[Any], window: Window, shared: Window) -> NDArray[Any]:
     return image[y : y + shared.ysize, x : x + shared.xsize]
 
 
-def check_jump(before: Mapping[str, int], after: Mapping[str, int], n_science: int, p: CheckSettings) -> list[Fault]:
+def check_jump(before: Mapping[str, int], after: Mapping[str, int], n_science: int, p: ChangeSettings) -> list[Fault]:
     """Flags whose number of pixels grew or shrank by more than a factor."""
     found = []
     floor = p.min_jump_percent / 100 * n_science

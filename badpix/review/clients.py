@@ -29,7 +29,7 @@ import numpy as np
 from badpix import detectors, dq
 from badpix.errors import DataError
 from badpix.mask import rules
-from badpix.mask.rules import MaskFile
+from badpix.mask.raw_file import MaskFile
 
 TIMEOUT = 900  # seconds
 MATCH_KEYS = {

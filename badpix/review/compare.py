@@ -160,7 +160,10 @@ def _inside(region: tuple[slice, slice], window: Window) -> Bool:
     y = np.arange(window.ysize) + window.ystart - 1
     x = np.arange(window.xsize) + window.xstart - 1
     rows, columns = region
-    return ((y >= rows.start) & (y < rows.stop))[:, None] & ((x >= columns.start) & (x < columns.stop))[None, :]
+    found: Bool = ((y >= rows.start) & (y < rows.stop))[:, None] & ((x >= columns.start) & (x < columns.stop))[
+        None, :
+    ]
+    return found
 
 
 def count_changes(old: DQ, new: DQ, science: Bool) -> list[Change]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.io.evidence import Evidence, Samples
 
@@ -50,7 +52,7 @@ def write_date(mjd: float) -> str:
     return (MJD_0 + timedelta(days=float(mjd))).strftime("%Y-%m-%d") if np.isfinite(mjd) else "unknown date"
 
 
-def _values(samples: Samples | None, x: int, y: int) -> np.ndarray | None:
+def _values(samples: Samples | None, x: int, y: int) -> NDArray[Any] | None:
     """The values of a pixel, None where it has none."""
     if samples is None:
         return None

@@ -76,7 +76,8 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
 def _flagged_by(found: Detection, quantity: str) -> NDArray[np.bool_]:
     """Pixels of the searches whose main quantity it is, or of all searches."""
     own = [m for name, m in found.maps.items() if MAIN_QUANTITY.get(name) == quantity]
-    return np.any(own or list(found.maps.values()), axis=0)
+    out: NDArray[np.bool_] = np.any(own or list(found.maps.values()), axis=0)
+    return out
 
 
 def example_ramps(evidence: Evidence, name: str, flagged: NDArray[np.bool_], darks: DarkSet) -> list[Ramp]:

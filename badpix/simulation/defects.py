@@ -88,7 +88,8 @@ class Defects:
         keep = (self.rows["type"] == name) & (self.rows["y"] >= low)
         if high is not None:
             keep &= self.rows["y"] < high
-        return self.rows[keep]
+        found: NDArray[Any] = self.rows[keep]
+        return found
 
 
 def levels(recipe: Recipe) -> dict[str, tuple[float, ...]]:

@@ -74,7 +74,8 @@ def measure_typical(ramp: Float, groupdq: NDArray[np.uint8], constants: Constant
         usable = (flags[:, ys, xs] & (SATURATED | JUMP_DET)) == 0
         median[ys, xs] = median_step(np.diff(y[:, ys, xs], axis=0, prepend=0), usable)
         total += median
-    return np.maximum(total / np.float32(len(ramp) * constants.group_time), 0)
+    found: Float = np.maximum(total / np.float32(len(ramp) * constants.group_time), 0)
+    return found
 
 
 def fit_ramps(

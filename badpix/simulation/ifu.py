@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.simulation.ifu_defects import KINDS, Defects, draw_persistent, draw_rays
@@ -32,7 +34,7 @@ _SCALE = np.float32(0.35)  # MJy/sr of one unit of read noise
 class Exposure:
     """One simulated exposure of one detector, in the orientation of the file."""
 
-    arrays: Mapping[str, np.ndarray]  # SCI, ERR, DQ, VAR_POISSON, VAR_RNOISE, VAR_FLAT
+    arrays: Mapping[str, NDArray[Any]]  # SCI, ERR, DQ, VAR_POISSON, VAR_RNOISE, VAR_FLAT
     amplitude: np.ndarray  # float32, sigma
     kind: np.ndarray  # uint8
     light: np.ndarray  # float32, of the sources alone, in the unit of SCI
@@ -86,12 +88,12 @@ def simulate(
 
 def _expose(
     rng: np.random.Generator,
-    light: np.ndarray,
-    sources: np.ndarray,
-    amplitude: np.ndarray,
-    kind: np.ndarray,
+    light: NDArray[Any],
+    sources: NDArray[Any],
+    amplitude: NDArray[Any],
+    kind: NDArray[Any],
     optics: Optics,
-    known: np.ndarray,
+    known: NDArray[Any],
     per_light: float,
     transposed: bool,
 ) -> Exposure:

@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Bits of the truth map.
 KINDS = {"in_all": 1, "in_some": 2, "cosmic_ray": 4, "in_slice": 8, "off_here": 16}
@@ -41,7 +43,7 @@ def with_strength(defects: Defects, span: tuple[float, float]) -> Defects:
     return replace(defects, range_all=span, range_some=span, range_rays=span, negative=0.0)
 
 
-def _amplitudes(rng: np.random.Generator, n: int, span: tuple[float, float], negative: float) -> np.ndarray:
+def _amplitudes(rng: np.random.Generator, n: int, span: tuple[float, float], negative: float) -> NDArray[Any]:
     low, high = np.log(span)
     strength = np.exp(rng.uniform(low, high, n))
     down = rng.random(n) < negative
@@ -50,7 +52,7 @@ def _amplitudes(rng: np.random.Generator, n: int, span: tuple[float, float], neg
 
 def draw_persistent(
     rng: np.random.Generator, defects: Defects, shape: tuple[int, int], exposures: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Pixels that are bad in all or some exposures.
 
     Returns
@@ -87,7 +89,7 @@ def draw_persistent(
     return amplitude, kind, on
 
 
-def draw_rays(rng: np.random.Generator, defects: Defects, amplitude: np.ndarray) -> np.ndarray:
+def draw_rays(rng: np.random.Generator, defects: Defects, amplitude: NDArray[Any]) -> NDArray[Any]:
     """Add cosmic-ray tracks to ``amplitude``.
 
     Parameters

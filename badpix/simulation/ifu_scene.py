@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.simulation.ifu_optics import Optics
 
@@ -56,7 +58,7 @@ class Scene:
     """Spectra in units of the read noise, along the dispersion and a margin on either side."""
 
     background: np.ndarray  # a spectrum, 4 samples a pixel
-    sources: list[tuple[float, float, np.ndarray]]  # position along the slice, slice, spectrum
+    sources: list[tuple[float, float, NDArray[Any]]]  # position along the slice, slice, spectrum
 
 
 _SAMPLES = 4
@@ -83,7 +85,7 @@ def make_scene(rng: np.random.Generator, sky: Sky, optics: Optics) -> Scene:
     return Scene(background, sources)
 
 
-def _lines(rng: np.random.Generator, grid: np.ndarray, ny: int, count: int, strength: float) -> np.ndarray:
+def _lines(rng: np.random.Generator, grid: NDArray[Any], ny: int, count: int, strength: float) -> NDArray[Any]:
     out = np.zeros_like(grid)
     for _ in range(count):
         centre, width = rng.uniform(0, ny), rng.uniform(0.9, 1.6)
@@ -101,7 +103,7 @@ def dither(i: int, exposures: int, reach: float) -> tuple[float, float]:
     return reach * a * fade, b * fade
 
 
-def look(scene: Scene, optics: Optics, sky: Sky, i: int, exposures: int) -> np.ndarray:
+def look(scene: Scene, optics: Optics, sky: Sky, i: int, exposures: int) -> NDArray[Any]:
     """Light on the detector in one exposure.
 
     Parameters
@@ -120,9 +122,10 @@ def look(scene: Scene, optics: Optics, sky: Sky, i: int, exposures: int) -> np.n
     low = sample.astype("i4")
     part = (sample - low).astype("f4")
 
-    def spectrum_at(spectrum: np.ndarray) -> np.ndarray:
+    def spectrum_at(spectrum: NDArray[Any]) -> NDArray[Any]:
         s = spectrum.astype("f4")
-        return s[low] * (1 - part) + s[low + 1] * part
+        found: NDArray[Any] = s[low] * (1 - part) + s[low + 1] * part
+        return found
 
     light = spectrum_at(scene.background)
     da, db = dither(i, exposures, sky.dither)
@@ -135,7 +138,7 @@ def look(scene: Scene, optics: Optics, sky: Sky, i: int, exposures: int) -> np.n
     return light
 
 
-def make_response(rng: np.random.Generator, sky: Sky, optics: Optics) -> np.ndarray:
+def make_response(rng: np.random.Generator, sky: Sky, optics: Optics) -> NDArray[Any]:
     """Fringes along the dispersion and errors of the flat field: the same in all exposures."""
     fringes = sky.fringes * np.sin(2 * np.pi * optics.wave / (9 + 0.2 * optics.strip))
     flat = rng.normal(0, sky.flat_error, optics.strip.shape)

@@ -96,7 +96,7 @@ def make_association(names: Sequence[str], setup: Setup) -> dict[str, Any]:
 # --- detector ---------------------------------------------------------------------------------------------
 
 
-def _fixed_pattern(rng: np.random.Generator, setup: Setup) -> dict[str, NDArray]:
+def _fixed_pattern(rng: np.random.Generator, setup: Setup) -> dict[str, NDArray[Any]]:
     """What a detector keeps from exposure to exposure."""
     ny, nx = setup.shape
     n = ny * nx
@@ -120,8 +120,8 @@ def _fixed_pattern(rng: np.random.Generator, setup: Setup) -> dict[str, NDArray]
 
 
 def expose(
-    rng: np.random.Generator, model: NDArray, fixed: dict[str, NDArray], pointing: Pointing, setup: Setup
-) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    rng: np.random.Generator, model: NDArray[Any], fixed: dict[str, NDArray[Any]], pointing: Pointing, setup: Setup
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """The arrays of a `_cal` file and the truth of one exposure."""
     var_read = fixed["read"] ** 2
     sigma = np.sqrt(var_read + model / setup.gain)
@@ -149,7 +149,7 @@ def expose(
     return arrays, {name: values.astype(np.float32) for name, values in truth.items()}
 
 
-def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray:
+def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray[Any]:
     """Charge left by single hits and tracks, in units of the noise."""
     ny, nx = setup.shape
     out = np.zeros(setup.shape)
@@ -175,13 +175,13 @@ def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray:
     return spread
 
 
-def satellite_trail(rng: np.random.Generator, setup: Setup) -> NDArray:
+def satellite_trail(rng: np.random.Generator, setup: Setup) -> NDArray[Any]:
     """A straight trail of FWHM 3.8 pixels across the frame, in units of the noise."""
     ny, nx = setup.shape
     angle = rng.uniform(0.2, 1.2)
     y, x = np.mgrid[:ny, :nx]
     distance = (x - nx / 2) * np.sin(angle) - (y - ny * rng.uniform(0.3, 0.7)) * np.cos(angle)
-    trail: NDArray = setup.trail * np.exp(-0.5 * (distance / (3.8 / 2.3548)) ** 2)
+    trail: NDArray[Any] = setup.trail * np.exp(-0.5 * (distance / (3.8 / 2.3548)) ** 2)
     return np.where(trail > 0.05, trail, 0)
 
 
@@ -189,7 +189,7 @@ def satellite_trail(rng: np.random.Generator, setup: Setup) -> NDArray:
 
 
 def write_cal(
-    path: Path, name: str, arrays: dict[str, NDArray], pointing: Pointing, setup: Setup, sky: float
+    path: Path, name: str, arrays: dict[str, NDArray[Any]], pointing: Pointing, setup: Setup, sky: float
 ) -> None:
     """One `_cal` file: the HDUs, keywords and ASDF extension of the pipeline's product."""
     primary = fits.PrimaryHDU()
@@ -300,7 +300,7 @@ def _linear_wcs(pointing: Pointing, setup: Setup) -> dict[str, float]:
     }
 
 
-def write_truth(path: Path, truth: dict[str, NDArray]) -> None:
+def write_truth(path: Path, truth: dict[str, NDArray[Any]]) -> None:
     """CR, TRAIL, HOT in sigma; MODEL and SIGMA in MJy/sr; COVER = number of other groups."""
     hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(values, name=name) for name, values in truth.items())]
     fits.HDUList(hdus).writeto(path, overwrite=True)

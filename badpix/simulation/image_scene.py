@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Scene(NamedTuple):
     """Sources in the target's tangent plane: offsets in arcsec (east, north), peak-normalised fluxes."""
 
-    stars: NDArray  # [n, 3]: east, north, total flux (MJy/sr pixel)
-    galaxies: NDArray  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
+    stars: NDArray[Any]  # [n, 3]: east, north, total flux (MJy/sr pixel)
+    galaxies: NDArray[Any]  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
 
 
 def make_scene(rng: np.random.Generator, setup: Setup) -> Scene:
@@ -62,7 +62,7 @@ def make_scene(rng: np.random.Generator, setup: Setup) -> Scene:
 OVERSAMPLE = 6
 
 
-def make_psf(setup: Setup) -> NDArray:
+def make_psf(setup: Setup) -> NDArray[Any]:
     """The pixel-integrated PSF, sampled OVERSAMPLE times a pixel, sum over one phase = 1."""
     half = 30 * OVERSAMPLE
     if setup.psf == "hexagon":
@@ -75,11 +75,11 @@ def make_psf(setup: Setup) -> NDArray:
     box[[0, -1]] = 0.5  # the pixel's edges: trapezium rule, symmetric about its centre
     for axis in (0, 1):
         psf = np.apply_along_axis(np.convolve, axis, psf, box, mode="same")
-    out: NDArray = psf / psf.sum() * OVERSAMPLE**2
+    out: NDArray[Any] = psf / psf.sum() * OVERSAMPLE**2
     return out
 
 
-def _hexagon_psf(fwhm: float, half: int) -> NDArray:
+def _hexagon_psf(fwhm: float, half: int) -> NDArray[Any]:
     """Diffraction by a hexagon with a central hole and a strut; ``fwhm`` in pixels."""
     pupil = 96
     y, x = np.mgrid[-pupil // 2 : pupil // 2, -pupil // 2 : pupil // 2] / (pupil / 2)
@@ -96,7 +96,7 @@ def _hexagon_psf(fwhm: float, half: int) -> NDArray:
     return psf[c - reach : c + reach + 1, c - reach : c + reach + 1]
 
 
-def paint(scene: Scene, pointing: Pointing, psf: NDArray, setup: Setup) -> NDArray:
+def paint(scene: Scene, pointing: Pointing, psf: NDArray[Any], setup: Setup) -> NDArray[Any]:
     """The scene on a detector without sky and noise, float64 (ny, nx), MJy/sr."""
     from scipy.ndimage import spline_filter
 
@@ -112,7 +112,7 @@ def paint(scene: Scene, pointing: Pointing, psf: NDArray, setup: Setup) -> NDArr
     return image
 
 
-def _to_pixels(sources: NDArray, pointing: Pointing, setup: Setup) -> tuple[NDArray, NDArray]:
+def _to_pixels(sources: NDArray[Any], pointing: Pointing, setup: Setup) -> tuple[NDArray[Any], NDArray[Any]]:
     """Exact detector positions: the stored inverse, then two steps of Newton on the forward chain."""
     ra0, dec0 = setup.target
     dec = dec0 + sources[:, 1] * ARCSEC
@@ -131,7 +131,7 @@ def _to_pixels(sources: NDArray, pointing: Pointing, setup: Setup) -> tuple[NDAr
     return x, y
 
 
-def _add_star(image: NDArray, x: float, y: float, flux: float, smooth: NDArray, reach: int) -> None:
+def _add_star(image: NDArray[Any], x: float, y: float, flux: float, smooth: NDArray[Any], reach: int) -> None:
     from scipy.ndimage import map_coordinates
 
     ny, nx = image.shape
@@ -147,7 +147,7 @@ def _add_star(image: NDArray, x: float, y: float, flux: float, smooth: NDArray, 
     image[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] += flux * map_coordinates(smooth, at, order=3, prefilter=False)
 
 
-def _add_galaxy(image: NDArray, x: float, y: float, row: NDArray, roll: float, setup: Setup) -> None:
+def _add_galaxy(image: NDArray[Any], x: float, y: float, row: NDArray[Any], roll: float, setup: Setup) -> None:
     """An elliptical profile as a sum of Gaussians (a steep centre, long wings), widened by the PSF."""
     _, _, flux, size, ratio, angle = row
     ny, nx = image.shape

@@ -175,7 +175,7 @@ def make_distortion(setup: Setup, v2v3: tuple[float, float]) -> Any:
     return chain
 
 
-def _fit_polynomial(x: NDArray, y: NDArray, values: NDArray, degree: int, unit: float):
+def _fit_polynomial(x: NDArray[Any], y: NDArray[Any], values: NDArray[Any], degree: int, unit: float) -> Any:
     """Least-squares polynomial in x, y (given in pixels) for arguments in arcsec."""
     from astropy.modeling.models import Polynomial2D
 
@@ -189,13 +189,13 @@ def _fit_polynomial(x: NDArray, y: NDArray, values: NDArray, degree: int, unit: 
     )
 
 
-def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup) -> NDArray:
+def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup) -> NDArray[Any]:
     """In how many other groups each pixel was observed, uint8 (ny, nx)."""
     ny, nx = setup.shape
     step = 8
     xs, ys = np.arange(0, nx + step, step, dtype=float), np.arange(0, ny + step, step, dtype=float)
     ra, dec = pointing.wcs(*np.meshgrid(xs, ys), with_bounding_box=False)
-    seen: dict[int, NDArray] = {}
+    seen: dict[int, NDArray[Any]] = {}
     yy, xx = np.mgrid[:ny, :nx]
     for other in pointings:
         if other.group == pointing.group:
@@ -210,7 +210,8 @@ def count_cover(pointing: Pointing, pointings: Sequence[Pointing], setup: Setup)
     return out
 
 
-def _bilinear(values: NDArray, x: NDArray, y: NDArray) -> NDArray:
+def _bilinear(values: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     from scipy.ndimage import map_coordinates
 
-    return map_coordinates(values, [y, x], order=1)
+    found: NDArray[Any] = map_coordinates(values, [y, x], order=1)
+    return found

@@ -110,7 +110,8 @@ def smooth_sides(rest: Float, slow: NDArray[np.intp], nslow: int, width: int = 1
     sums, counts = np.cumsum(total, axis=-1), np.cumsum(count)
     number = counts[start + width - 1] - counts[start - 1]
     mean = (sums[..., start + width - 1] - sums[..., start - 1]) / np.maximum(number, 1)
-    return mean.astype(np.float32)
+    found: Float = mean.astype(np.float32)
+    return found
 
 
 def reduce_rows(scene: Scene, exposure: Exposure, offsets: Float, first: int, last: int) -> list[Reduced]:

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError
@@ -34,7 +36,11 @@ Counts = dict[str, tuple[int, int]]
 
 
 def count(
-    usable: np.ndarray, flagged: np.ndarray, amplitude: np.ndarray, kind: np.ndarray, bright: np.ndarray | None = None
+    usable: NDArray[Any],
+    flagged: NDArray[Any],
+    amplitude: NDArray[Any],
+    kind: NDArray[Any],
+    bright: NDArray[Any] | None = None,
 ) -> Counts:
     """(flagged, all) pixels of each class in one exposure.
 
@@ -65,7 +71,7 @@ def count(
 
 
 def count_rows(
-    false: np.ndarray, light: np.ndarray, err: np.ndarray, inside: np.ndarray, across: int
+    false: NDArray[Any], light: NDArray[Any], err: NDArray[Any], inside: NDArray[Any], across: int
 ) -> tuple[int, int]:
     """Rows of a slice that lose more than 1 % of their source light to false flags, and all that have such light.
 
@@ -105,7 +111,7 @@ def score(inputs: Iterable[Path], flagged_dir: Path, truth_dir: Path) -> dict[st
     DataError
         If a file has no counterpart.
     """
-    total: dict[str, np.ndarray] = {}
+    total: dict[str, NDArray[Any]] = {}
     for path in inputs:
         root = root_name(path)
         copies = sorted(flagged_dir.glob(f"{root}*_crf.fits"))
@@ -125,13 +131,13 @@ def score(inputs: Iterable[Path], flagged_dir: Path, truth_dir: Path) -> dict[st
 
 
 def count_exposure(
-    usable: np.ndarray,
-    flagged: np.ndarray,
-    amplitude: np.ndarray,
-    kind: np.ndarray,
-    light: np.ndarray,
+    usable: NDArray[Any],
+    flagged: NDArray[Any],
+    amplitude: NDArray[Any],
+    kind: NDArray[Any],
+    light: NDArray[Any],
     *,
-    err: np.ndarray,
+    err: NDArray[Any],
     across: int,
 ) -> Counts:
     """All counts of one exposure: :func:`count` and :func:`count_rows`."""
@@ -143,14 +149,14 @@ def count_exposure(
     return count(usable, flagged, amplitude, kind, bright) | {"rows_losing": rows}
 
 
-def summarize(total: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summarize(total: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Shares, and rates of false flags, from counts of all exposures."""
     shares = {name: float(a / b) if b else float("nan") for name, (a, b) in total.items()}
     good, on_sources = shares.pop("good"), shares.pop("good_on_sources")
     return shares | {"false_per_million": 1e6 * good, "false_on_sources_per_million": 1e6 * on_sources}
 
 
-def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_truth(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Amplitude (sigma) and kind of the defects of one exposure, and the light of its sources (unit of SCI)."""
     from astropy.io import fits
 

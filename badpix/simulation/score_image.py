@@ -59,7 +59,7 @@ def score_exposure(cal: Path, flagged: Path, truth: Path) -> dict[str, float]:
     return {k: float(v) for k, v in counts.items()}
 
 
-def _damage(scene: NDArray, sigma: NDArray, false: NDArray) -> dict[str, Any]:
+def _damage(scene: NDArray[Any], sigma: NDArray[Any], false: NDArray[Any]) -> dict[str, Any]:
     floor = np.median(scene[::5, ::5])
     ys, xs = np.nonzero((scene == maximum_filter(scene, 5)) & (scene - floor > 10 * sigma))
     net = np.nan_to_num(np.maximum(gather(scene, ys, xs, 2) - floor, 0))

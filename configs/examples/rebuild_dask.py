@@ -8,12 +8,13 @@ the masks live. All nodes must see the exposures under the same paths.
 
 import subprocess
 import sys
+from typing import Any
 
 JOBS = 8  # batch jobs
 EACH = {"cores": 8, "processes": 8, "memory": "8GB"}  # of one batch job; one process a core
 
 
-def make_cluster(system: str):
+def make_cluster(system: str) -> Any:
     """A Dask cluster on the batch system."""
     if system == "slurm":
         from dask_jobqueue import SLURMCluster
