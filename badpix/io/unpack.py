@@ -101,15 +101,25 @@ def gunzip(path: Path, workdir: Path) -> Path:
     check_space(path, workdir, 2 * path.stat().st_size)
     limit = min(MOST_UNPACKED, shutil.disk_usage(workdir).free // 2)
     written = 0
-    with understood(path, "gzip"), open(target, "wb") as plain:
-        for piece in inflate(path):
-            if not written and not piece.startswith(b"SIMPLE"):
-                raise DataError(f"{printable(path)}: gzipped, but no FITS file")
-            written += len(piece)
-            if written > limit:
-                raise DataError(f"{printable(path)}: unpacks to more than {limit / 1e9:.1f} GB")
-            plain.write(piece)
+    pieces = inflate(path)
+    try:
+        with open(target, "wb") as plain:
+            while piece := _next_piece(pieces, path):
+                if not written and not piece.startswith(b"SIMPLE"):
+                    raise DataError(f"{printable(path)}: gzipped, but no FITS file")
+                written += len(piece)
+                if written > limit:
+                    raise DataError(f"{printable(path)}: unpacks to more than {limit / 1e9:.1f} GB")
+                plain.write(piece)
+    except OSError as problem:  # of the folder: what is wrong with the file is said by then
+        raise DataError(f"{printable(path)}: can't be unpacked: {problem}") from None
     return target
+
+
+def _next_piece(pieces: Iterator[bytes], path: Path) -> bytes:
+    """The next piece; empty at the end."""
+    with understood(path, "gzip"):
+        return next(pieces, b"")
 
 
 def inflate(path: Path) -> Iterator[bytes]:

@@ -102,7 +102,16 @@ def read_mask(path: str | Path, *, check_sums: bool = True) -> Mask:
 
 
 def _check_sums(path: Path, source: Path) -> None:
-    wrong = [f"{one.keyword} of {one.extension}" for one in read_sums(source, path) if one.right is False]
+    """Refuse data that are not what was written (DATASUM).
+
+    A CHECKSUM that is wrong beside a right DATASUM tells of an edited header: stdatamodels 6.0.0 copies the sums of
+    the original along when it saves a model, and its copies are sound. `check` reports them.
+    """
+    wrong = [
+        f"{one.keyword} of {one.extension}"
+        for one in read_sums(source, path)
+        if one.right is False and one.keyword == "DATASUM"
+    ]
     if wrong:
         raise DataError(
             f"{path}: {', '.join(wrong)} is wrong: the file was changed after it was written; "

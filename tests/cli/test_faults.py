@@ -140,14 +140,14 @@ def test_folders_that_can_not_be_written(folder, place):
 # --- killed, interrupted ---------------------------------------------------------------------------------
 
 WRITER = PROGRAM + (
-    "import numpy as np; from badpix import crds\n"
-    "one = crds.read_mask(sys.argv[1] + '/a.fits'); two = crds.read_mask(sys.argv[1] + '/b.fits')\n"
+    "import numpy as np; from badpix.mask import file as mask_file\n"
+    "one = mask_file.read_mask(sys.argv[1] + '/a.fits'); two = mask_file.read_mask(sys.argv[1] + '/b.fits')\n"
     "from astropy.io import fits\n"
     "header = fits.getheader(sys.argv[1] + '/a.fits')\n"
     "print('READY', flush=True)\n"
     "while True:\n"
     "    for mask in (one, two):\n"
-    "        crds.write_mask(sys.argv[1] + '/m.fits', mask.image, header, overwrite=True)\n"
+    "        mask_file.write_mask(sys.argv[1] + '/m.fits', mask.image, header, overwrite=True)\n"
 )
 
 

@@ -281,7 +281,7 @@ def test_the_command_needs_an_output_and_says_what_it_did(raws, ran, tmp_path):
     real = prepare_driver.prepare_all
 
     def inline(*args, **kwargs):
-        calls.append(args[1]["steps"])
+        calls.append(args[1].steps)
         return real(*args, **{**kwargs, "executor": Inline()})
 
     prepare_driver.prepare_all = inline

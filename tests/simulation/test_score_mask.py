@@ -144,12 +144,15 @@ def test_grow_is_the_8_neighbours():
 def test_command(tmp_path):
     p = SimulateSettings.from_values({"size": [64, 64], "flats": 0, "darks": 0}, "test")
     truth = str(simulate(tmp_path, p)["truth"][0])
-    result = CliRunner().invoke(badpix, ["score", truth, truth, truth, truth, "--json"])
+    mask = str(tmp_path / "mask.fits")
+    with fits.open(truth) as hdus:  # what a perfect search would flag
+        fits.HDUList([hdu.copy() for hdu in hdus if hdu.name in ("PRIMARY", "DQ", "DQ_DEF")]).writeto(mask)
+    result = CliRunner().invoke(badpix, ["score", mask, truth, mask, truth, "--json"])
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert summary["masks"] == 2
     assert all(r["completeness"] == 1 for r in summary["completeness"] if r["injected"])
-    table = CliRunner().invoke(badpix, ["score", truth, truth, "--by-setting"])
+    table = CliRunner().invoke(badpix, ["score", mask, truth, "--by-setting"])
     assert "isolated" in table.stdout
     assert "false per million" in table.stdout
     assert CliRunner().invoke(badpix, ["score", truth]).exit_code == 2
