@@ -723,4 +723,3 @@ def test_named_companions_follow_their_exposure_when_it_is_left_out(site: Site) 
     assert found is not None
     assert [r["reason"] for r in found["rejected"]] == ["DETECTOR = 'NRCB2', expected 'NRCB1'"]
     assert site.run().status == "unchanged"
-
