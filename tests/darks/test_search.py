@@ -226,7 +226,7 @@ def test_lower_limits_reach_every_pixel_above_them(rates, name, change):
             with np.errstate(invalid="ignore"):
                 want |= COMPARISONS[rule.comparison](found.evidence.images[rule.quantity], rule.limit)
             break
-    assert want.sum() > 4
+    assert want.sum() >= 4  # or the rest of the test says nothing
     held = found.evidence.images[f"{name}_withheld"] > 0
     assert not (want & ~held & ~found.maps[name]).any()
 
