@@ -54,5 +54,6 @@ def make_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: Path, *, dpi: int = 120) -> Path:
     """Write a figure as PNG, whole or not at all; an existing picture is replaced."""
     with atomic_path(path, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+        # tight: an image of equal aspect beside a legend would push its label over the edge
+        figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     return path
