@@ -442,3 +442,27 @@ def test_evidence_is_tied_to_the_mask(tmp_path):
     header = mask_file.evidence_header(path)
     assert header["MASKFILE"] == "m.fits"
     assert header["MASKSUM"] == fits.getheader(path, "DQ")["DATASUM"]
+
+
+@pytest.mark.parametrize(("place", "sound"), [("data", False), ("table", False), ("header", True)])
+def test_data_that_are_not_what_was_written_are_refused(tmp_path, place, sound):
+    """An edited header has a wrong CHECKSUM beside a right DATASUM, as has a model that stdatamodels saved."""
+    path = tmp_path / "mask.fits"
+    written(path, descrip="one text")
+    content = bytearray(path.read_bytes())
+    with fits.open(path) as hdus:
+        starts = {hdu.name: hdu.fileinfo()["datLoc"] for hdu in hdus}
+    if place == "data":
+        content[starts["DQ"] + 4 * 5000 + 3] ^= 1
+    elif place == "table":
+        content[starts["DQ_DEF"] + 60] ^= 1  # a letter of a description
+    else:
+        at = content.index(b"'one text")
+        content[at : at + 9] = b"'two text"
+    path.write_bytes(bytes(content))
+    if sound:
+        assert read_mask(path).header["DESCRIP"] == "two text"
+    else:
+        with pytest.raises(DataError, match=r"DATASUM of .* is wrong.*--ignore-checksum"):
+            read_mask(path)
+    assert read_mask(path, check_sums=False).detector == "MIRIMAGE"
