@@ -68,7 +68,7 @@ def main() -> None:
         for label, parameter_set, values in choices(options.vary):
             p = ImageSettings.from_values(values, "score_image", parameter_set)
             with tempfile.TemporaryDirectory(dir=options.workdir) as out:
-                image_driver.flag_images(read_inputs([table]), out, p)
+                image_driver.flag_images(read_inputs([table]), p, out)
                 found = score_run(folder, Path(out))
             row = [form.format(found[key]) for key, form in COLUMNS.items()]
             print(" | ".join([name, label, *row]), flush=True)

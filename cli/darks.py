@@ -71,20 +71,19 @@ def darks(ctx: click.Context, /, rates: tuple[str, ...], **options: Any) -> None
     texts = mask_header.check_texts(reference)
     files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
     talk.say(f"darks: {len(files)} exposures")
-    with make_executor(share.workers, options["dask"]) as executor, talk.progress("darks") as tick:
+    with make_executor(share.workers, options["dask"]) as executor, talk.progress("darks") as progress:
         product = darks_build.build_darks(
             files,
             p,
-            texts,
             choose_output(options, tree),
+            texts=texts,
             named={role: _named(options[role], inputs.get(role), role) for role in COMPANIONS},
             overwrite=options["overwrite"],
             with_evidence=options["evidence"],
             skip_bad=options["skip_bad"],
             executor=executor,
             memory=share.band,
-            tick=tick,
-            say=talk.note,
+            progress=progress,
             look=_pictures(options["plot"]),
             detector=options["detector"] or tree.get("detector"),
         )

@@ -67,7 +67,7 @@ def deliver(
             talk.error("not delivered: nothing was written")
         ctx.exit(3)
     written = delivering.write_delivery(
-        Path(mask), Path(output_dir), checked, values, against=old, overwrite=overwrite, say=talk.note
+        Path(mask), Path(output_dir), checked, values, against=old, overwrite=overwrite
     )
     talk.finish("badpix deliver", written, checked.summary())
 

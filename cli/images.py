@@ -63,17 +63,15 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
     members = read_members(inputs, options["exptypes"], talk)
     draw = _pictures(options["plot"])
     from badpix.image.driver import flag_images
-    from badpix.image.inputs import Talker
 
     with make_executor(options["workers"], options["dask"]) as executor:
         outputs, summary = flag_images(
             members,
-            options["output_dir"],
             p,
-            overwrite=options["overwrite"],
-            max_memory=memory,
+            options["output_dir"],
             executor=executor,
-            talker=Talker(talk.say, talk.note),
+            memory=memory,
+            overwrite=options["overwrite"],
             skip_bad=options["skip_bad"],
         )
     cutouts = summary.pop("cutouts", [])

@@ -156,19 +156,19 @@ def flats(ctx: click.Context, /, rates: tuple[str, ...], uncal: tuple[str, ...],
     files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
     raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
     talk.say(f"flats: {len(files)} slope images")
-    with make_executor(share.workers, options["dask"]) as executor, talk.progress("flats") as tick:
+    with make_executor(share.workers, options["dask"]) as executor, talk.progress("flats") as progress:
         product = build.build_flats(
             files,
             p,
-            texts,
             choose_output(options, tree),
+            texts=texts,
             uncals=raws,
             overwrite=options["overwrite"],
             with_evidence=options["evidence"],
             skip_bad=options["skip_bad"],
             executor=executor,
             memory=share.band,
-            tick=tick,
+            progress=progress,
             look=_pictures(options["plot"]),
             detector=options["detector"] or tree.get("detector"),
         )
@@ -217,8 +217,8 @@ def merge(ctx: click.Context, /, masks: tuple[str, ...], manual_files: tuple[str
     product = merging.build_merge(
         files,
         replace(p, manual=lists, masks=[str(f) for f in files]),
-        texts,
         choose_output(options, tree),
+        texts=texts,
         overwrite=options["overwrite"],
         with_evidence=options["evidence"],
         detector=tree.get("detector"),

@@ -99,8 +99,6 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
             executor=executor,
             memory=max(1 << 20, memory - BASE_MEMORY),
             by_slice=bool(talk.as_json or talk.verbose or options["report"]),
-            say=talk.say,
-            note=talk.note,
             look=_pictures(options["plot"]),
         )
     _tell(talk, summary)

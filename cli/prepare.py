@@ -52,7 +52,7 @@ def prepare(ctx: click.Context, /, uncals: tuple[str, ...], output_dir: str | No
     files = choose_inputs(uncals, inputs.get("raw"), ("_uncal",), "raw ramps")
     talk.say(f"prepare: {len(files)} raw exposures")
     cluster = make_executor(1, options["dask"]) if options["dask"] else nullcontext(None)
-    with cluster as executor, talk.progress("steps") as tick:
+    with cluster as executor, talk.progress("steps") as progress:
         found = preparing.prepare_all(
             files,
             p,
@@ -61,9 +61,7 @@ def prepare(ctx: click.Context, /, uncals: tuple[str, ...], output_dir: str | No
             skip_bad=options["skip_bad"],
             workers=options["workers"],
             executor=executor,
-            tick=tick,
-            say=talk.say,
-            detail=talk.detail,
+            progress=progress,
         )
     for path, why in found.failed:
         talk.note(f"left out: {path}: {why}")

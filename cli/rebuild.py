@@ -73,9 +73,7 @@ def rebuild(ctx: click.Context, /, files: tuple[str, ...], **options: Any) -> No
     _status(talk, options, "RUNNING", {"detectors": len(found)}, None, 0.0, files)
     at_once = options["at_once"] or (os.cpu_count() or 1 if options["dask"] else options["workers"])
     try:
-        outcomes = supervise.run(
-            found, _run_options(options), at_once, lambda name, text: talk.say(f"{name}: {text}")
-        )
+        outcomes = supervise.run(found, _run_options(options), at_once)
     except BaseException as error:  # interrupted, asked to end, or a fault of ours: the last word is not RUNNING
         code = error.exit_code if isinstance(error, BadpixError) else ENDED.get(type(error), 1)
         _status(talk, options, "FAILED", {"detectors": len(found)}, code, time.monotonic() - begun)

@@ -47,8 +47,8 @@ def simulate(ctx: click.Context, /, directory: str, **options: Any) -> None:
     if options["max_memory"] and parse_size(options["max_memory"], "2G") < need:
         raise UsageError(f"--max-memory {options['max_memory']}: {nx} x {ny} pixels need {need / 1e6:.0f}M a process")
     talk.say(f"simulating {recipe.detector.name}, {nx} x {ny} pixels, {values.flats} flats, {values.darks} darks")
-    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("exposures") as tick:
-        written = write(directory, values, executor, options["overwrite"], tick)
+    with make_executor(options["workers"], options["dask"]) as executor, talk.progress("exposures") as progress:
+        written = write(directory, values, executor, options["overwrite"], progress)
     rows = [(kind, len(paths), str(paths[0].parent) if paths else "-") for kind, paths in written.items()]
     talk.table("Files", ("kind", "files", "folder"), rows)
     talk.finish("simulate", written["truth"], {"files": {k: [str(p) for p in v] for k, v in written.items()}})

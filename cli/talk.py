@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -43,6 +44,7 @@ class Talk:
             check_log(self.log_file, "--log-file")
         self.started = time.monotonic()
         self.notes: list[str] = []
+        listen(self)
 
     def say(self, message: str) -> None:
         """One line about what is being done."""
@@ -160,6 +162,33 @@ class Talk:
 
             click.echo(json.dumps(whole, indent=1, default=_plain))
         self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
+
+
+class Listener(logging.Handler):
+    """Hands on what the library logs: warnings as notes, the rest as what is being done."""
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__()
+        self.talk = talk
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One message."""
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.talk.note(text)
+        elif record.levelno >= logging.INFO:
+            self.talk.say(text)
+        else:
+            self.talk.detail(text)
+
+
+def listen(talk: Talk) -> None:
+    """Let a run hear the library; the run before it (in one process: tests) hears it no more."""
+    library = logging.getLogger("badpix")
+    for handler in [h for h in library.handlers if isinstance(h, Listener)]:
+        library.removeHandler(handler)
+    library.addHandler(Listener(talk))
+    library.setLevel(logging.DEBUG)
 
 
 def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool

@@ -303,7 +303,7 @@ def report(
     p, own = read_limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
     p = checking.limits_for(detector_of(Path(mask)), own, p, limits or "defaults")
     size = reporting.write_report(
-        mask, target, p, against=against, evidence=evidence_file, ramps=files, overwrite=overwrite, say=talk.note
+        mask, target, p, against=against, evidence=evidence_file, ramps=files, overwrite=overwrite
     )
     talk.finish("report", [target], {"mask": mask, "bytes": size})
 

@@ -70,8 +70,8 @@ def update(
     product = merging.build_merge(
         files,
         replace(p, base=base, manual=lists, masks=[str(f) for f in files]),
-        texts,
         choose_output(options, tree),
+        texts=texts,
         overwrite=options["overwrite"],
         with_evidence=options["evidence"],
         detector=tree.get("detector"),

@@ -130,11 +130,20 @@ def find_flat_defects(
             refuse_array_words(start=start, subarray=subarray, dq=dq, header=header)
             raws = _raw_flats(uncal, folder, None)
         product = flats_build.build_flats(
-            files, p, check_texts(texts), folder / "flats.fits", uncals=raws, skip_bad=skip_bad, executor=executor,
-            memory=memory, tick=progress, look=keep, detector=detector,
-        )  # fmt: skip
+            files,
+            p,
+            folder / "flats.fits",
+            texts=check_texts(texts),
+            uncals=raws,
+            skip_bad=skip_bad,
+            executor=executor,
+            memory=memory,
+            progress=progress,
+            look=keep,
+            detector=detector,
+        )
         for note in product.notes:
-            log.info("flats: %s", note)
+            log.warning("flats: %s", note)
         return _settled(read_back(product, "flats", keep.found), dated)
 
 
@@ -241,7 +250,16 @@ def find_dark_defects(
                 header=header,
             )  # fmt: skip
         product = darks_build.build_darks(
-            files, p, check_texts(texts), folder / "darks.fits", named=named, skip_bad=skip_bad, executor=executor,
-            memory=memory, tick=progress, say=lambda text: log.info("darks: %s", text), look=keep, detector=detector,
-        )  # fmt: skip
+            files,
+            p,
+            folder / "darks.fits",
+            texts=check_texts(texts),
+            named=named,
+            skip_bad=skip_bad,
+            executor=executor,
+            memory=memory,
+            progress=progress,
+            look=keep,
+            detector=detector,
+        )
         return _settled(read_back(product, "darks", keep.found), dated)

@@ -156,10 +156,10 @@ def merge(
         given = [path.name if isinstance(mask, Mask) else str(path) for mask, path in zip(masks, paths, strict=True)]
         named = replace(p, masks=given)
         product = merging.build_merge(
-            paths, named, check_texts(texts or ReferenceSettings()), folder / "merge.fits", with_evidence=True
+            paths, named, folder / "merge.fits", texts=check_texts(texts or ReferenceSettings()), with_evidence=True
         )
         for note in product.notes:
-            log.info("merge: %s", note)
+            log.warning("merge: %s", note)
         found = evidence_files.read(product.evidence)[0] if product.evidence else evidence_files.Evidence()
         return read_back(product, "merge", Detection({}, found))
 

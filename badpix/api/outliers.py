@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from badpix.api.inputs import Files, in_python, python_words
 from badpix.errors import UsageError
 from badpix.ifu import driver as ifu_driver
 from badpix.image import driver as image_driver
-from badpix.image.inputs import Talker
 from badpix.io.associations import SCIENCE, Association, read_inputs
 from badpix.io.html import as_table
 from badpix.io.selection import expand_inputs
@@ -62,16 +63,31 @@ def _counts(row: dict[str, Any]) -> dict[str, int]:
     return {**reasons, **{name: row[name] for name in plain if isinstance(row.get(name), int)}}
 
 
-class Notes(list[str]):
-    """What the user should know, as it comes in; logged too."""
+class Notes(logging.Handler):
+    """What the user should know of one run: the warnings of the library, in the words of Python."""
 
-    def note(self, text: str) -> None:
-        """Keep and log it."""
-        self.append(in_python(text))
-        log.info("%s", text)
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.texts = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning of this thread: another one may be at work on other exposures."""
+        if record.thread == self.thread:
+            self.texts.append(in_python(record.getMessage()))
 
 
-def read_members(inputs: Files, exptypes: Sequence[str], notes: Notes) -> Association:
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """The list that the notes of a run go to."""
+    notes = Notes()
+    log.addHandler(notes)
+    try:
+        yield notes.texts
+    finally:
+        log.removeHandler(notes)
+
+
+def read_members(inputs: Files, exptypes: Sequence[str]) -> Association:
     """The association, or the ``_cal`` files, that are meant.
 
     Raises
@@ -87,9 +103,9 @@ def read_members(inputs: Files, exptypes: Sequence[str], notes: Notes) -> Associ
     tables = [name for name in names if str(name).lower().endswith(".json")]
     found = read_inputs(names if tables else expand_inputs(names, ("_cal",)), exptypes)
     for text in found.remarks:
-        notes.note(text)
+        log.warning(text)
     if found.left_out:
-        notes.note(f"{len(found.left_out)} members of other types are left out (see exptypes)")
+        log.warning(f"{len(found.left_out)} members of other types are left out (see exptypes)")
     return found
 
 
@@ -135,15 +151,15 @@ def flag_ifu(
     CheckError
         If more than ``max_flagged`` percent of an exposure would be flagged; nothing is written.
     """
-    p, notes = settings or IfuSettings(), Notes()
-    with python_words():
-        members = read_members(inputs, exptypes, notes)
+    p = settings or IfuSettings()
+    with python_words(), noting() as notes:
+        members = read_members(inputs, exptypes)
         found = ifu_driver.flag_association(
             members, p, output_dir, overwrite=overwrite, history=ifu_driver.history_lines(p), executor=executor,
-            memory=memory, say=lambda text: log.info("%s", text), note=notes.note,
+            memory=memory,
         )  # fmt: skip
     outputs = [Path(name) for name in found.pop("outputs")]
-    return Flagged(outputs, found.pop("exposures"), list(notes), found)
+    return Flagged(outputs, found.pop("exposures"), notes, found)
 
 
 def flag_image(
@@ -180,11 +196,10 @@ def flag_image(
     DataError
         At members that don't belong together, overlap nowhere, or need more memory or disk than there is.
     """
-    p, notes = settings or ImageSettings(), Notes()
-    with python_words():
-        members = read_members(inputs, exptypes, notes)
+    p = settings or ImageSettings()
+    with python_words(), noting() as notes:
+        members = read_members(inputs, exptypes)
         outputs, found = image_driver.flag_images(
-            members, output_dir, p, overwrite=overwrite, max_memory=memory, executor=executor,
-            talker=Talker(lambda text: log.info("%s", text), notes.note),
+            members, p, output_dir, overwrite=overwrite, memory=memory, executor=executor,
         )  # fmt: skip
-    return Flagged(list(outputs), found.pop("exposures"), list(notes), found)
+    return Flagged(list(outputs), found.pop("exposures"), notes, found)

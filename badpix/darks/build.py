@@ -35,17 +35,16 @@ from badpix.settings.reference import ReferenceSettings
 def build_darks(
     rates: Sequence[Path],
     p: DarkSettings,
-    texts: ReferenceSettings,
     target: Path,
     *,
+    texts: ReferenceSettings,
     named: Mapping[str, Sequence[Path]] | None = None,
     overwrite: bool = False,
     with_evidence: bool = False,
     skip_bad: bool = False,
     executor: Executor | None = None,
     memory: float = 48e6,
-    tick: Progress = silent,
-    say: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
     look: Callable[[Detection, DarkSet, NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
     most_left_out: float = selection.MOST_LEFT_OUT,
@@ -64,7 +63,7 @@ def build_darks(
         Companions by role (``jump``, ``fitopt``, ``uncal``); beside the rate files where not named.
     overwrite, with_evidence, skip_bad : bool
         Replace the target; write the evidence; leave out exposures that can't be used instead of stopping.
-    executor, memory, tick, say
+    executor, memory, progress
         See :func:`darks.search`.
     look : callable, optional
         Called with detection, darks and mask before anything is written (pictures).
@@ -95,8 +94,7 @@ def build_darks(
                 skip_bad,
                 executor=executor,
                 memory=memory,
-                tick=tick,
-                say=say,
+                progress=progress,
                 bias=bias,
                 with_evidence=with_evidence or look is not None,
             )

@@ -13,7 +13,8 @@ documentation of the official algorithm; project notes on methods, sections 1 to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +47,8 @@ from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS, DarkSettings, NoisySettings, TelegraphSettings
 
+log = logging.getLogger(__name__)
+
 Bool = NDArray[np.bool_]
 
 
@@ -59,7 +62,7 @@ class Run:
     bias: NDArray[np.float32] | None
     executor: Executor | None
     memory: float
-    tick: Progress
+    progress: Progress
 
 
 def needs_votes(p: DarkSettings) -> bool:
@@ -91,8 +94,7 @@ def search(
     *,
     executor: Executor | None = None,
     memory: float = 48e6,
-    tick: Progress = silent,
-    say: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
     bias: NDArray[np.float32] | None = None,
     with_evidence: bool = True,
 ) -> Detection:
@@ -108,7 +110,7 @@ def search(
         Where bands are measured; here, if not given.
     memory : float
         Bytes that the band of one worker may take.
-    tick : callable
+    progress : callable
         Told how many bands are done.
     say : callable
         Told in advance what can't be found.
@@ -126,8 +128,8 @@ def search(
     job = plan.prepare_job(darks, reference, p)
     if with_evidence:
         job = replace(job, maps=EVIDENCE_MAPS, samples=SAMPLED)
-    run = Run(darks, job, reference, bias, executor, memory, tick)
-    found = search_ramps(run, p, say) if needs_ramps(p) else Detection({})
+    run = Run(darks, job, reference, bias, executor, memory, progress)
+    found = search_ramps(run, p) if needs_ramps(p) else Detection({})
     if needs_votes(p):
         add_votes(run, found, p, with_evidence)
     order = [name for name in KEYS if name in found.maps]
@@ -135,7 +137,7 @@ def search(
     return found
 
 
-def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detection:
+def search_ramps(run: Run, p: DarkSettings) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
     bias = run.bias
     job, population, sample = describe(run.job, run.reference, bias, run.executor)
@@ -143,9 +145,9 @@ def search_ramps(run: Run, p: DarkSettings, say: Callable[[str], None]) -> Detec
     population = expect_two_levels(replace(run, job=job), population, sample, p)
     notes = [*plan.describe_steps(run.darks), *plan.describe_depth(job, population, p)]
     for note in notes:
-        say(note)
+        log.warning(note)
     tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
-    found = run_in_order(run.executor, partial(measure_band, job, population), tasks, run.tick)
+    found = run_in_order(run.executor, partial(measure_band, job, population), tasks, run.progress)
     maps, table = assemble(found, job)
     leave_room()
     detector, superbias = run.darks.detector, run.darks.superbias_done
@@ -198,7 +200,7 @@ def add_votes(run: Run, found: Detection, p: DarkSettings, with_evidence: bool) 
     counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
     scatter = np.empty(run.job.shape, np.float32)
     task = partial(documented.measure_votes, layouts, limits, rules)
-    for band in run_in_order(run.executor, task, bands, run.tick):
+    for band in run_in_order(run.executor, task, bands, run.progress):
         rows = slice(band.start, band.start + len(band.scatter))
         scatter[rows] = band.scatter
         for name, votes in band.counts.items():

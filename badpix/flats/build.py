@@ -34,16 +34,16 @@ OPTICS = ("FILTER", "PUPIL", "GRATING", "LAMP", "BAND")  # keywords of the light
 def build_flats(
     rates: Sequence[Path],
     p: FlatSettings,
-    texts: ReferenceSettings,
     target: Path,
     *,
+    texts: ReferenceSettings,
     uncals: Sequence[Path] = (),
     overwrite: bool = False,
     with_evidence: bool = False,
     skip_bad: bool = False,
     executor: Executor | None = None,
     memory: float = 32e6,
-    tick: Progress = silent,
+    progress: Progress = silent,
     look: Callable[[Detection, Sequence[Exposure], NDArray[np.uint32]], None] | None = None,
     detector: str | None = None,
     most_left_out: float = selection.MOST_LEFT_OUT,
@@ -60,7 +60,7 @@ def build_flats(
         The MASK file; ``{instrument}``, ``{detector}``, ``{date}`` are filled in.
     overwrite, with_evidence, skip_bad : bool
         Replace the target; write the evidence; leave out files that can't be used instead of stopping.
-    executor, memory, tick
+    executor, memory, progress
         See :func:`flats.search`.
     look : callable, optional
         Called with the detection and the mask before anything is written (pictures).
@@ -91,7 +91,7 @@ def build_flats(
                 uncals=raws,
                 executor=executor,
                 memory=memory,
-                tick=tick,
+                progress=progress,
                 skip_bad=skip_bad,
             )
             inputs = hashes(files)

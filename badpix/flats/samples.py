@@ -171,7 +171,7 @@ def _weighted_median(values: Float, weight: Float) -> float:
 
 
 def measure_mean(
-    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, tick: Progress
+    samples: Sequence[Sample], *, sigma: float, memory: float, executor: Executor | None, progress: Progress
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """Clipped mean rate (DN/s) and number of samples kept: (ny, nx) each.
 
@@ -185,15 +185,15 @@ def measure_mean(
         Bytes that the samples of a band may take.
     executor : Executor or None
         Where bands are worked on.
-    tick : callable
-        ``tick(bands done, bands in all)``.
+    progress : callable
+        ``progress(bands done, bands in all)``.
     """
     ny, nx = samples[0].layout.shape[-2:]
     mean = np.empty((ny, nx), np.float32)
     count = np.empty((ny, nx), np.int16)
     rows = bands(ny, min(128, band_height(len(samples) * nx * 4, memory, ny)))
     task = partial(_mean_of_band, list(samples), sigma)
-    results = run_in_order(executor, task, rows, tick)
+    results = run_in_order(executor, task, rows, progress)
     for (start, stop), (band_mean, band_count) in zip(rows, results, strict=True):
         mean[start:stop], count[start:stop] = band_mean, band_count
     return mean, count

@@ -137,7 +137,7 @@ def search(
     uncals: Sequence[Exposure] = (),
     executor: Executor | None = None,
     memory: float = 32e6,
-    tick: Progress = silent,
+    progress: Progress = silent,
     skip_bad: bool = False,
 ) -> Detection:
     """Search the flats of one detector.
@@ -156,7 +156,7 @@ def search(
         Where bands of rows are worked on.
     memory : float
         Bytes that the samples of a band may take.
-    tick : callable
+    progress : callable
         Progress.
     skip_bad : bool
         Leave out samples whose level does not fit the others, with a note, instead of stopping.
@@ -172,7 +172,7 @@ def search(
     odd: list[str] | None = [] if skip_bad else None
     samples = flat_samples.measure_samples(rates, ~reference, p.lamp_scaling, mode.axis, odd)
     mean, count = flat_samples.measure_mean(
-        samples, sigma=p.flat_mean_sigma_threshold, memory=memory, executor=executor, tick=tick
+        samples, sigma=p.flat_mean_sigma_threshold, memory=memory, executor=executor, progress=progress
     )
     mean[reference] = np.nan
     light = normalize_light(mean[region], p, detector.ipc, mode)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ from badpix.io.output import atomic_path, check_directory, check_target
 from badpix.settings.ifu import IfuSettings
 from badpix.settings.param import as_text
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 BASE_MEMORY = 100 << 20  # bytes of the interpreter, its libraries and maps of the frame: what is left goes to bands
 _SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
@@ -47,8 +48,6 @@ def flag_association(
     executor: Executor | None = None,
     memory: int | None = None,
     by_slice: bool = True,
-    say: Say = lambda text: None,
-    note: Say = lambda text: None,
     look: Callable[[Found], None] | None = None,
 ) -> dict[str, Any]:
     """Search the members of an association and write their flagged copies.
@@ -71,8 +70,6 @@ def flag_association(
         Bytes that the bands of a search may take; the result doesn't depend on it.
     by_slice : bool
         Whether the summary counts by slice.
-    say, note : callable
-        Get a line of text for each step, and for what the user should know.
     look : callable, optional
         Gets what was found on each detector, before anything is written.
 
@@ -93,7 +90,7 @@ def flag_association(
     with unpacking() as workdir:
         exposures = read_exposures(association, workdir)
         for text in list_remarks(exposures):
-            note(text)
+            log.warning(text)
         directory = check_directory(output_dir)
         targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
         groups = by_detector(exposures)
@@ -105,14 +102,16 @@ def flag_association(
 
         found = []
         if len(exposures) < 2:
-            note("a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED")
+            log.warning(
+                "a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED"
+            )
         else:
             for detector, group in groups.items():
                 word = "exposure" if len(group) == 1 else "exposures"
-                say(f"{detector}: {len(group)} {word}, threshold by {p.threshold_method}")
+                log.info(f"{detector}: {len(group)} {word}, threshold by {p.threshold_method}")
                 found.append(find_detector(detector, group, p, executor=executor, memory=memory))
                 for text in found[-1].notes:
-                    note(f"{detector}: {text}")
+                    log.warning(f"{detector}: {text}")
                 if look is not None:
                     look(found[-1])
         check_share(found, p.max_flagged)

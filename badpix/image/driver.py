@@ -22,6 +22,7 @@ Memory holds one exposure, one group's mosaic and one tile at a time, whatever t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -39,7 +40,7 @@ from badpix.image import resample
 from badpix.image.alignment import find_misplaced
 from badpix.image.decide import find_unresampled
 from badpix.image.grid import Window, grid_to_sky
-from badpix.image.inputs import SILENT, Talker, leave_out, list_remarks, name_groups, read_members
+from badpix.image.inputs import leave_out, list_remarks, name_groups, read_members
 from badpix.image.listing import list_transients
 from badpix.image.members import (
     BASE_MEMORY,
@@ -81,18 +82,19 @@ from badpix.io.tasks import run_in_order
 from badpix.settings.image import ImageSettings
 from badpix.settings.param import as_text
 
+log = logging.getLogger(__name__)
+
 DEFAULT_MEMORY = 700 << 20
 
 
 def flag_images(
     association: Association,
-    output_dir: str | Path,
     p: ImageSettings,
+    output_dir: str | Path,
     *,
     overwrite: bool = False,
-    max_memory: int = DEFAULT_MEMORY,
     executor: Executor | None = None,
-    talker: Talker = SILENT,
+    memory: int = DEFAULT_MEMORY,
     skip_bad: bool = False,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Flag all members of an association; the paths written and the summary.
@@ -100,17 +102,14 @@ def flag_images(
     Parameters
     ----------
     association : Association
+    p : ImageSettings
     output_dir : path
         Made if it is missing.
-    p : dict
-        Checked values of the section ``image``.
     overwrite : bool
-    max_memory : int
-        Bytes that a process may use.
     executor : Executor, optional
         Where the tasks run; results are the same bytes for any.
-    talker : Talker
-        Takes the messages.
+    memory : int
+        Bytes that a process may use.
     skip_bad : bool
         Leave out members that can't be used, with a note, instead of stopping.
 
@@ -126,17 +125,17 @@ def flag_images(
     """
     _check_values(p)
     with unpacking() as workdir:
-        association, cals = read_members(association, workdir, skip_bad=skip_bad, talker=talker)
+        association, cals = read_members(association, workdir, skip_bad=skip_bad)
         folder = check_directory(output_dir)
         try:
-            return _flag(association, cals, folder, p, overwrite, max_memory, executor, talker)
+            return _flag(association, cals, folder, p, overwrite, memory, executor)
         except MisplacedError as error:
             if not skip_bad:
                 raise
-            talker.note(f"left out: {error}")
+            log.warning(f"left out: {error}")
             kept = [i for i, cal in enumerate(cals) if cal.path not in error.paths]
             association = leave_out(association, [association.members[i] for i in kept])
-            return _flag(association, [cals[i] for i in kept], folder, p, overwrite, max_memory, executor, talker)
+            return _flag(association, [cals[i] for i in kept], folder, p, overwrite, memory, executor)
 
 
 class MisplacedError(DataError):
@@ -155,7 +154,6 @@ def _flag(
     overwrite: bool,
     max_memory: int,
     executor: Executor | None,
-    talker: Talker,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The search of members that have been opened."""
     targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals]
@@ -163,17 +161,15 @@ def _flag(
         check_target(target, overwrite, association.paths)
     groups = name_groups(association, cals)
     for remark in list_remarks(cals, groups):
-        talker.note(remark)
-    talker.say(f"{len(cals)} exposures in {len(set(groups))} groups")
+        log.warning(remark)
+    log.info(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
-        return _copy_all(association, cals, targets, overwrite, talker, p)
+        return _copy_all(association, cals, targets, overwrite, p)
     with open_shelf(output_dir) as shelf:
         if p.resample_data:
-            found, facts = _search_resampled(
-                association, cals, groups, shelf, output_dir, p, max_memory, executor, talker
-            )
+            found, facts = _search_resampled(association, cals, groups, shelf, output_dir, p, max_memory, executor)
         else:
-            found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory, talker)
+            found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory)
         with ExitStack() as stack:  # all outputs, or none
             temporary = [stack.enter_context(atomic_path(target, overwrite)) for target in targets]
             tasks = [
@@ -184,7 +180,7 @@ def _flag(
             ]
             counts = list(run_in_order(executor, write_exposure, tasks))
             check_share(cals, counts, p.max_flagged)
-    return targets, summarise(association, cals, groups, found, counts, facts, p, talker)
+    return targets, summarise(association, cals, groups, found, counts, facts, p)
 
 
 def _check_values(p: ImageSettings) -> None:
@@ -227,11 +223,10 @@ def _copy_all(
     cals: Sequence[CalFile],
     targets: Sequence[Path],
     overwrite: bool,
-    talker: Talker,
     p: ImageSettings,
 ) -> tuple[list[Path], dict[str, Any]]:
     """One group: nothing to compare with; the exposures are copied and marked as skipped."""
-    talker.note("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
+    log.warning("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
     with ExitStack() as stack:
         for cal, target, member in zip(cals, targets, association.members, strict=True):
             flagged_copy.write_copy(
@@ -259,18 +254,17 @@ def _search_resampled(
     p: ImageSettings,
     max_memory: int,
     executor: Executor | None,
-    talker: Talker,
 ) -> tuple[list[Found], dict[str, Any]]:
     """Steps 1 to 12; the flags of each exposure are on the shelf afterwards."""
-    images, grid = place_images(association, cals, group_names, p, talker)
+    images, grid = place_images(association, cals, group_names, p)
     names = list(dict.fromkeys(group_names))
-    windows = find_windows(images, talker)
+    windows = find_windows(images)
     rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
-    images, sky = set_skies(images, grid, p, executor, talker)
+    images, sky = set_skies(images, grid, p, executor)
     products = image_products.Target(output_dir, association.asn_id) if p.save_intermediate_results else None
-    shallow = find_shallow(images, p, executor, talker)
-    angles = find_angles(images, p, talker)
-    persistent = find_persistent(images, p, executor, talker)
+    shallow = find_shallow(images, p, executor)
+    angles = find_angles(images, p)
+    persistent = find_persistent(images, p, executor)
     plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))
@@ -330,7 +324,6 @@ def _search_direct(
     output_dir: Path,
     p: ImageSettings,
     max_memory: int,
-    talker: Talker,
 ) -> tuple[list[Found], dict[str, Any]]:
     """Images of one pointing compared pixel by pixel (``resample_data`` false)."""
     shape = cals[0].shape
@@ -359,7 +352,7 @@ def _search_direct(
         flagged = find_unresampled(sci, err, median, snr=p.snr[0])
         shelf.write(flags_name(number), np.packbits(flagged))
         found.append(Found(number, {"flagged": int(np.count_nonzero(flagged))}))
-    talker.say("compared without resampling: one pass against the median of all exposures")
+    log.info("compared without resampling: one pass against the median of all exposures")
     return found, {"resampled": False}
 
 

@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,14 @@ from badpix.io import cal as io_cal
 from badpix.io.associations import Association, Member
 from badpix.io.cal import CalFile
 
+log = logging.getLogger(__name__)
+
 EXP_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
 SAME = ("TELESCOP", "INSTRUME", "EXP_TYPE", "FILTER", "PUPIL")  # keywords that the members share
 
 
-@dataclass(frozen=True)
-class Talker:
-    """Where the driver's messages go; silent by default."""
-
-    say: Callable[[str], None] = lambda message: None
-    note: Callable[[str], None] = lambda message: None
-
-
-SILENT = Talker()
-
-
 def read_members(
-    association: Association, workdir: Path | None = None, *, skip_bad: bool = False, talker: Talker = SILENT
+    association: Association, workdir: Path | None = None, *, skip_bad: bool = False
 ) -> tuple[Association, list[CalFile]]:
     """Headers of all members, checked to belong together; compressed ones are unpacked into ``workdir``.
 
@@ -70,7 +62,7 @@ def read_members(
         more = f" (and {len(reasons) - 1} more members that can't be used)" if len(reasons) > 1 else ""
         raise DataError(reasons[0] + more)
     for reason in reasons:
-        talker.note(f"left out: {reason}")
+        log.warning(f"left out: {reason}")
     good = [(member, cal) for member, cal in good if _shared(cal, unit) == usual]
     if not good:
         raise DataError("no member can be used")

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ from badpix.errors import DataError
 from badpix.image import sky as image_sky
 from badpix.image.angles import sort_angles
 from badpix.image.grid import Bounds, Grid, Window, join_windows
-from badpix.image.inputs import Talker
 from badpix.image.moving import follow_target
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
 from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry, read_roll
@@ -36,6 +36,8 @@ from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 from badpix.settings.image import ImageSettings, ModelSettings
+
+log = logging.getLogger(__name__)
 
 # Memory of a run, measured (bench_image.py): imports, then bytes a pixel of an exposure and of a group's window.
 BASE_MEMORY = 80 << 20
@@ -67,12 +69,11 @@ def place_images(
     cals: Sequence[CalFile],
     group_names: Sequence[str],
     p: ImageSettings,
-    talker: Talker,
 ) -> tuple[list[Image], Grid]:
     """The output grid, and each image with its pixel map and window on it."""
     order = list(dict.fromkeys(group_names))
-    geometries = follow_target(cals, [read_geometry(cal) for cal in cals], talker, align=p.moving_target == "auto")
-    grid = make_output_grid(cals[0], geometries[0], _read_regions(cals, geometries, talker))
+    geometries = follow_target(cals, [read_geometry(cal) for cal in cals], align=p.moving_target == "auto")
+    grid = make_output_grid(cals[0], geometries[0], _read_regions(cals, geometries))
     images = []
     for number, (cal, geometry, member) in enumerate(zip(cals, geometries, association.members, strict=True)):
         try:
@@ -97,7 +98,7 @@ def place_images(
     return images, grid
 
 
-def find_angles(images: Sequence[Image], p: ModelSettings, talker: Talker) -> list[int]:
+def find_angles(images: Sequence[Image], p: ModelSettings) -> list[int]:
     """The class of roll angles of each group (that of its first image)."""
     groups = max(i.group for i in images) + 1
     if p.roll_tolerance is None or p.reference != "others":
@@ -107,14 +108,14 @@ def find_angles(images: Sequence[Image], p: ModelSettings, talker: Talker) -> li
     if any(classes):
         means = [float(np.median([r for r, c in zip(rolls, classes, strict=True) if c == k])) for k in set(classes)]
         told = ", ".join(f"{classes.count(k)} at {m:.1f}" for k, m in zip(sorted(set(classes)), means, strict=True))
-        talker.note(
+        log.warning(
             f"groups at {len(means)} roll angles ({told} degrees): diffraction spikes turn with the telescope, so an "
             f"exposure is compared with its own angle where that looked twice or differs"
         )
     return classes
 
 
-def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker) -> list[NDArray[Any]]:
+def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry]) -> list[NDArray[Any]]:
     regions, untold = [], []
     for cal, geometry in zip(cals, geometries, strict=True):
         region, told = measure_region(cal, geometry)
@@ -122,9 +123,9 @@ def _read_regions(cals: Sequence[CalFile], geometries: Sequence[Geometry], talke
         if not told:
             untold.append(cal.path.name)
     if untold:
-        talker.note(f"{len(untold)} exposures have no S_REGION ({untold[0]}, ...); taken from their WCS")
+        log.warning(f"{len(untold)} exposures have no S_REGION ({untold[0]}, ...); taken from their WCS")
     if any(g.kind == "FITS" for g in geometries):
-        talker.note("exposures without a GWCS: the FITS WCS of their SCI header is used (its distortion terms only)")
+        log.warning("exposures without a GWCS: the FITS WCS of their SCI header is used (its distortion terms only)")
     return regions
 
 
@@ -144,7 +145,7 @@ def read_background(cal: CalFile, backg: float, *, documented: bool) -> tuple[fl
     return subtract, subtract
 
 
-def find_windows(images: Sequence[Image], talker: Talker) -> list[Window]:
+def find_windows(images: Sequence[Image]) -> list[Window]:
     """The part of the grid that each group touches; checks that groups overlap at all, and notes images that don't.
 
     Raises
@@ -164,7 +165,7 @@ def find_windows(images: Sequence[Image], talker: Talker) -> list[Window]:
             "no two groups overlap on the sky: nothing can be compared; check the members and their S_REGION"
         )
     if lonely:
-        talker.note(f"{', '.join(lonely)}: no exposure of another group overlaps; nothing to compare with")
+        log.warning(f"{', '.join(lonely)}: no exposure of another group overlaps; nothing to compare with")
     return windows
 
 
@@ -218,7 +219,7 @@ def _mb(size: float) -> str:
 
 
 def set_skies(
-    images: list[Image], grid: Grid, p: ImageSettings, executor: Executor | None, talker: Talker
+    images: list[Image], grid: Grid, p: ImageSettings, executor: Executor | None
 ) -> tuple[list[Image], dict[str, Any]]:
     """The images with the sky that is taken off each: from keywords, or matched."""
     told = [_has_level(image.cal) for image in images]
@@ -227,17 +228,15 @@ def set_skies(
         return images, {"matched": False, "levels": [i.subtract for i in images]}
     tables = list(run_in_order(executor, measure_sky_cells, [(image, grid.shape[1], p) for image in images]))
     matched = image_sky.match_levels(tables)
-    talker.say(f"sky levels matched: from {matched.levels.min():.4g} to {matched.levels.max():.4g}")
+    log.info(f"sky levels matched: from {matched.levels.min():.4g} to {matched.levels.max():.4g}")
     if matched.sets > 1:
-        talker.note(f"{matched.sets} sets of exposures don't overlap each other; skies are matched within each set")
+        log.warning(f"{matched.sets} sets of exposures don't overlap each other; skies are matched within each set")
     levels = [float(v) for v in matched.levels]
     placed = [replace(i, subtract=level, compare=level) for i, level in zip(images, levels, strict=True)]
     return placed, {"matched": True, "levels": levels, "sets": matched.sets}
 
 
-def find_shallow(
-    images: Sequence[Image], p: ModelSettings, executor: Executor | None, talker: Talker
-) -> frozenset[int]:
+def find_shallow(images: Sequence[Image], p: ModelSettings, executor: Executor | None) -> frozenset[int]:
     """Groups whose median ERR exceeds ``reference_noise`` times the median over groups.
 
     Where the median of the others is the mean of two, or the lower one of them, one shallow exposure sets its noise.
@@ -252,7 +251,7 @@ def find_shallow(
     shallow = np.flatnonzero(ratio > p.reference_noise)
     for g in shallow:
         first = images[int(np.argmax(members == g))].cal.path.name
-        talker.note(f"{first}: {ratio[g]:.1f} times as noisy as the others, which are compared without its group")
+        log.warning(f"{first}: {ratio[g]:.1f} times as noisy as the others, which are compared without its group")
     return frozenset(int(g) for g in shallow)
 
 

@@ -9,6 +9,7 @@ The target then lies at one place, and stars and background objects trail: they 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.grid import Sky
-from badpix.image.inputs import Talker
 from badpix.image.wcs import Geometry
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,7 @@ def is_moving(cals: Sequence[CalFile]) -> bool:
     return any(str(cal.primary.get("TARGTYPE", "")).strip().upper() == "MOVING" for cal in cals)
 
 
-def follow_target(
-    cals: Sequence[CalFile], geometries: Sequence[Geometry], talker: Talker, *, align: bool
-) -> list[Geometry]:
+def follow_target(cals: Sequence[CalFile], geometries: Sequence[Geometry], *, align: bool) -> list[Geometry]:
     """The geometries, shifted to a moving target's mean position where the exposures followed one.
 
     Parameters
@@ -51,8 +51,6 @@ def follow_target(
     cals : sequence of CalFile
     geometries : sequence of Geometry
         Of the same exposures.
-    talker : Talker
-        Takes what was done, or why not.
     align : bool
         Whether to shift at all.
     """
@@ -65,13 +63,13 @@ def follow_target(
         why = "MT_RA or MT_DEC is missing"
         if not align or mixed:
             why = "some WCS have its frame" if mixed else "moving_target is never"
-        talker.note(f"TARGTYPE is MOVING, but the exposures are not aligned on it ({why}): the target is flagged")
+        log.warning(f"TARGTYPE is MOVING, but the exposures are not aligned on it ({why}): the target is flagged")
         return list(geometries)
     ra, dec = np.array(told).T
     ra = ra[0] + (ra - ra[0] + 180) % 360 - 180  # across RA = 0
     shifts = np.stack([ra.mean() - ra, dec.mean() - dec], axis=1)
     moved = np.hypot(*(np.ptp(v) * 3600 for v in (ra * np.cos(np.radians(dec.mean())), dec)))
-    talker.note(
+    log.warning(
         f"TARGTYPE is MOVING: exposures are aligned on the target (MT_RA, MT_DEC; it moves by {moved:.2f} arcsec); "
         f"stars trail and are flagged"
     )

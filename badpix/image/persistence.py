@@ -20,6 +20,7 @@ would hide hits and break stars.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -27,7 +28,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.inputs import Talker
 from badpix.image.members import Image
 from badpix.image.pixel_map import map_points
 from badpix.io import cal as io_cal
@@ -36,6 +36,8 @@ from badpix.io.tasks import run_in_order
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
 from badpix.settings.image import ModelSettings
+
+log = logging.getLogger(__name__)
 
 MOVED = 0.4  # pixels of dither, below which a source stays on its pixels
 SHARE = 0.75  # of the exposures
@@ -124,7 +126,7 @@ def detector_key(cal: CalFile) -> str:
     return f"{cal.keyword('DETECTOR')} {cal.shape} {start}"
 
 
-def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executor | None, talker: Talker) -> Places:
+def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executor | None) -> Places:
     """The pixels that shine in all exposures of their detector while the sky moves, by detector."""
     found: Places = {}
     if not p.persistent_snr:
@@ -146,7 +148,7 @@ def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executo
             found[name] = ys[hot], xs[hot]
     if found:
         told = ", ".join(f"{len(ys):,} of {name.split()[0]}" for name, (ys, _) in found.items())
-        talker.say(f"pixels that shine in all exposures while the sky moves: {told}; flagged in each")
+        log.info(f"pixels that shine in all exposures while the sky moves: {told}; flagged in each")
     return found
 
 

@@ -39,9 +39,9 @@ MOST_PLAIN = 0.5  # share of its pixels that are bad
 def build_merge(
     paths: Sequence[Path],
     p: MergeSettings,
-    texts: ReferenceSettings,
     target: Path,
     *,
+    texts: ReferenceSettings,
     overwrite: bool = False,
     with_evidence: bool = False,
     detector: str | None = None,

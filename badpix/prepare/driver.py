@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,11 +27,14 @@ from typing import Any
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as exposures
 from badpix.io.output import check_directory
+from badpix.io.tasks import Progress, silent
 from badpix.prepare import worker as prepare_worker
 from badpix.prepare.records import check_targets, is_ready, publish, read_record, sweep
 from badpix.prepare.tasks import Task, choose_mode, make_tasks, open_raws, write_references
 from badpix.prepare.worker import Outcome
 from badpix.settings.prepare import PrepareSettings, StepSettings
+
+log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'badpix[pipeline]'"
 
@@ -67,9 +71,7 @@ def prepare_all(
     skip_bad: bool = False,
     workers: int = 1,
     executor: Executor | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-    say: Callable[[str], None] = lambda message: None,
-    detail: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> Prepared:
     """Run the pipeline's first stage over raw exposures, as far as that is not done yet.
 
@@ -89,10 +91,8 @@ def prepare_all(
         Worker processes; each needs a few times the size of a raw exposure in memory.
     executor : Executor, optional
         Where to run instead (a cluster); it must see ``directory`` and the raw files. One thread to a worker process.
-    tick : callable
+    progress : callable
         Told how many of all steps are done.
-    say, detail : callable
-        Told what is done with the exposures; told each step that begins.
 
     Raises
     ------
@@ -116,12 +116,12 @@ def prepare_all(
             check_targets(task, overwrite)
         out.reused = [task.job.root for task in tasks if task not in todo]
         if out.reused:
-            say(f"{len(out.reused)} of {len(tasks)} exposures are ready and unchanged")
+            log.info(f"{len(out.reused)} of {len(tasks)} exposures are ready and unchanged")
         if todo:
             if not crds_mode:
                 _ask(pool, False, p)
             write_references(todo)
-            _run(pool, messages, todo, out, tick, say, detail)
+            _run(pool, messages, todo, out, progress)
     _collect([task for task in tasks if task.job.root in {*out.reused, *out.done}], out)
     if out.failed and not skip_bad:
         lines = "; ".join(f"{path.name}: {why}" for path, why in out.failed)
@@ -196,9 +196,7 @@ def _run(
     messages: Any,
     tasks: Sequence[Task],
     out: Prepared,
-    tick: Callable[[int, int], None],
-    say: Callable[[str], None],
-    detail: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Run all tasks; each is published as soon as it is done."""
     begun = time.monotonic()
@@ -211,25 +209,25 @@ def _run(
         steps = dict.fromkeys((task.job.root for task in tasks), (0, 1))
         while running:
             ready, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            _listen(messages, steps, detail)
+            _listen(messages, steps)
             for future in ready:
                 task = running.pop(future)
-                _finish(task, _outcome(future, task), out, say, time.monotonic() - begun)
+                _finish(task, _outcome(future, task), out, time.monotonic() - begun)
                 steps[task.job.root] = (1, 1)
-            tick(int(100 * sum(done / total for done, total in steps.values())), 100 * len(steps))
+            progress(int(100 * sum(done / total for done, total in steps.values())), 100 * len(steps))
     finally:
         for task in tasks:
             shutil.rmtree(task.job.workdir, ignore_errors=True)
 
 
-def _listen(messages: Any, steps: dict[str, tuple[int, int]], say: Callable[[str], None]) -> None:
+def _listen(messages: Any, steps: dict[str, tuple[int, int]]) -> None:
     """Take what the workers have said about their steps."""
     if messages is None:
         return
     while not messages.empty():
         root, number, total, name = messages.get()
         steps[root] = (min(number, total), total)
-        say(f"{root}: {name}")
+        log.debug(f"{root}: {name}")
 
 
 def _outcome(future: Future[Outcome], task: Task) -> Outcome:
@@ -243,14 +241,14 @@ def _outcome(future: Future[Outcome], task: Task) -> Outcome:
         return Outcome(error=f"{task.job.uncal}: {error}")
 
 
-def _finish(task: Task, outcome: Outcome, out: Prepared, say: Callable[[str], None], seconds: float) -> None:
+def _finish(task: Task, outcome: Outcome, out: Prepared, seconds: float) -> None:
     """Publish the products of an exposure, or note its failure; the log is kept in both cases."""
-    log = task.job.workdir / f"{task.job.root}_prepare.log"
-    if log.is_file():
-        os.replace(log, task.place / log.name)
+    pipeline_log = task.job.workdir / f"{task.job.root}_prepare.log"
+    if pipeline_log.is_file():
+        os.replace(pipeline_log, task.place / pipeline_log.name)
     if outcome.error:
         out.failed.append((task.job.uncal, outcome.error.removeprefix(f"{task.job.uncal}: ")))
-        say(f"{task.job.root}: failed; see {task.place / log.name}")
+        log.info(f"{task.job.root}: failed; see {task.place / pipeline_log.name}")
         return
     try:
         publish(task, outcome, seconds)
@@ -258,7 +256,7 @@ def _finish(task: Task, outcome: Outcome, out: Prepared, say: Callable[[str], No
         out.failed.append((task.job.uncal, f"not written: {error.strerror or error}"))
         return
     out.done.append(task.job.root)
-    say(f"{task.job.root}: done")
+    log.info(f"{task.job.root}: done")
 
 
 def _collect(tasks: Sequence[Task], out: Prepared) -> None:

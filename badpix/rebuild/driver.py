@@ -16,6 +16,7 @@ A run that is killed anywhere leaves a private folder, which the next run remove
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,10 @@ from badpix.rebuild import plan, raws, record, searches, shelf
 from badpix.rebuild.jobs import Job
 from badpix.rebuild.locks import hold
 from badpix.rebuild.plan import Plan
-from badpix.rebuild.searches import ChangedError, Options, Say
+from badpix.rebuild.searches import ChangedError, Options
 from badpix.review import check, compare, report
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # with inputs that change during the run
 RAMPS_SHOWN = 3  # exposures that the report takes its examples of ramps from
@@ -99,7 +102,7 @@ def preview(job: Job, force: bool = False) -> Outcome:
     return Outcome(job.detector, "planned", [*(["forced"] if force else []), *made.why, f"would {', '.join(steps)}"])
 
 
-def rebuild(job: Job, options: Options, say: Say) -> Outcome:
+def rebuild(job: Job, options: Options) -> Outcome:
     """Bring the mask of one detector up to date.
 
     Raises
@@ -109,46 +112,46 @@ def rebuild(job: Job, options: Options, say: Say) -> Outcome:
     """
     begun = time.monotonic()
     folder = shelf.prepare(job.folder)
-    with hold(folder / shelf.LOCK, job.policy.lock_wait, say), shelf.working(folder) as work:
+    with hold(folder / shelf.LOCK, job.policy.lock_wait), shelf.working(folder) as work:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                outcome = _attempt(job, options, work, begun, say)
+                outcome = _attempt(job, options, work, begun)
                 break
             except ChangedError as error:
                 if attempt == ATTEMPTS:
                     raise
-                say(f"{error}; starting again")
+                log.info(f"{error}; starting again")
     outcome.seconds = round(time.monotonic() - begun, 2)
     return outcome
 
 
-def _attempt(job: Job, options: Options, work: Path, begun: float, say: Say) -> Outcome:
+def _attempt(job: Job, options: Options, work: Path, begun: float) -> Outcome:
     folder = job.folder
-    job, left_out = raws.prepare_job(job, options.workers, True, say)
-    sources, rejected = plan.settle(plan.find_sources(job), job.policy, say)
+    job, left_out = raws.prepare_job(job, options.workers, True)
+    sources, rejected = plan.settle(plan.find_sources(job), job.policy)
     rejected += left_out + plan.list_own(job)
     for text in shelf.list_damaged(folder):
-        say(f"note: {text}")
+        log.warning(text)
     now, known = shelf.current(folder), shelf.products(folder)
-    made = plan.make_plan(job, sources, rejected, now, known, say, fresh=options.force)
+    made = plan.make_plan(job, sources, rejected, now, known, fresh=options.force)
     against = _choose_previous(now, known, made.key)
     for stage, name, why in rejected:
-        say(f"left out of {stage}: {Path(name).name}: {why}")
+        log.info(f"left out of {stage}: {Path(name).name}: {why}")
     if not made.why and not options.force:
         return _settled(job, now or {})
     if options.force:
         made.why.insert(0, "forced")
-    say("why: " + "; ".join(made.why))
+    log.info("why: " + "; ".join(made.why))
     there = [p for p in known if p["key"] == made.key and shelf.is_whole(p)]
     if there and not options.force:
-        return _judge_again(job, there[-1], against, options, say)
-    content = _make(job, made, options, work, say)
+        return _judge_again(job, there[-1], against, options)
+    content = _make(job, made, options, work)
     _gate(job, work / "product" / content["mask"], content, against, options)
     if job.policy.report:
         _add_report(job, made, work / "product", content, against)
     content["outputs"] = shelf.describe_outputs(work / "product", content["mask"])
-    _compare_bytes(content, there, say)
-    return _put(job, content, work, begun, say)
+    _compare_bytes(content, there)
+    return _put(job, content, work, begun)
 
 
 def _settled(job: Job, now: Mapping[str, Any]) -> Outcome:
@@ -165,21 +168,21 @@ def _choose_previous(
     return now or (accepted[-1] if accepted else None)
 
 
-def _compare_bytes(content: Mapping[str, Any], there: Sequence[Mapping[str, Any]], say: Say) -> None:
+def _compare_bytes(content: Mapping[str, Any], there: Sequence[Mapping[str, Any]]) -> None:
     """Equal keys must mean equal bytes; anything else is worth a loud word."""
     for product in there[-1:]:
         if product["outputs"][0]["sha256"] != content["outputs"][0]["sha256"]:
-            say("note: the mask differs from the earlier one with the same key: please report it")
+            log.warning("the mask differs from the earlier one with the same key: please report it")
 
 
 # --- making a product --------------------------------------------------------------------------------------
 
 
-def _make(job: Job, made: Plan, options: Options, work: Path, say: Say) -> dict[str, Any]:
+def _make(job: Job, made: Plan, options: Options, work: Path) -> dict[str, Any]:
     """Searches and merge into ``work/product``, and the content of the record."""
     started = record.now()
-    found, memory = searches.make_searches(job, made, options, work, say)
-    product = searches.merge(job, made, work / "product", say)
+    found, memory = searches.make_searches(job, made, options, work)
+    product = searches.merge(job, made, work / "product")
     searches.check_unchanged(made)
     rejected = [{"stage": s, "file": Path(f).name, "path": f, "reason": why} for s, f, why in made.rejected]
     rejected += [row for s in found.values() for row in s["rejected"]]
@@ -241,19 +244,17 @@ def _add_report(
         content["notes"].append(f"report not written: {type(error).__name__}: {error}")
 
 
-def _judge_again(
-    job: Job, product: dict[str, Any], against: Mapping[str, Any] | None, options: Options, say: Say
-) -> Outcome:
+def _judge_again(job: Job, product: dict[str, Any], against: Mapping[str, Any] | None, options: Options) -> Outcome:
     """The gate for a product that was made earlier: limits may have changed, or a person accepts it."""
-    say(f"the product of {product['finished']} has the same key: not made again, judged again")
+    log.info(f"the product of {product['finished']} has the same key: not made again, judged again")
     content = {k: v for k, v in product.items() if k != "path"}
     _gate(job, shelf.mask_of(product), content, against, options)
     content["judged"] = record.now()
     record.write_record(Path(product["path"]), content)
-    return _finish(job, {**content, "path": product["path"]}, say)
+    return _finish(job, {**content, "path": product["path"]})
 
 
-def _put(job: Job, content: dict[str, Any], work: Path, begun: float, say: Say) -> Outcome:
+def _put(job: Job, content: dict[str, Any], work: Path, begun: float) -> Outcome:
     """Record, rename into place, links."""
     content["finished"] = record.now()
     content["seconds"] = round(time.monotonic() - begun, 2)
@@ -262,10 +263,10 @@ def _put(job: Job, content: dict[str, Any], work: Path, begun: float, say: Say) 
     name = content["mask"].removesuffix(".fits") + record.SUFFIX
     record.write_record(made / name, content)
     place = shelf.publish(made, job.folder, content["key"])
-    return _finish(job, {**content, "path": str(place / name)}, say)
+    return _finish(job, {**content, "path": str(place / name)})
 
 
-def _finish(job: Job, product: Mapping[str, Any], say: Say) -> Outcome:
+def _finish(job: Job, product: Mapping[str, Any]) -> Outcome:
     """Links after the gate; old products go."""
     folder, policy = job.folder, job.policy
     if product["status"] == "accepted":
@@ -273,7 +274,7 @@ def _finish(job: Job, product: Mapping[str, Any], say: Say) -> Outcome:
         outcome = Outcome(job.detector, "rebuilt", list(product["why"]), _shown(job, product), notes=notes)
     else:
         shelf.make_rejected(folder, product)
-        say(f"rejected: {'; '.join(product['reasons'])}; the current mask stays")
+        log.info(f"rejected: {'; '.join(product['reasons'])}; the current mask stays")
         outcome = Outcome(job.detector, "rejected", list(product["reasons"]), shelf.mask_of(product), exit_code=3)
     shelf.prune(folder, policy.keep, policy.keep_logs, {s: product["keys"][s] for s in job.stages})
     outcome.record = Path(product["path"])

@@ -17,18 +17,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from badpix.errors import DataError
 from badpix.outside import find_fault, printable, read_text
+
+log = logging.getLogger(__name__)
 
 TOUCH = 30.0  # seconds between signs of life
 DEAD = 300.0  # seconds without one after which a holder on another host is gone
@@ -42,7 +45,7 @@ class LockedError(DataError):
 
 
 @contextmanager
-def hold(path: str | Path, wait: float, say: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+def hold(path: str | Path, wait: float) -> Iterator[None]:
     """Hold the lock ``path`` while the block runs.
 
     Parameters
@@ -51,8 +54,6 @@ def hold(path: str | Path, wait: float, say: Callable[[str], None] = lambda mess
         The lock file; it stays (empty) when the lock is given up.
     wait : float
         Seconds to wait for another holder.
-    say : callable
-        Told that it waits, and for whom; and that a stale lock was found.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def hold(path: str | Path, wait: float, say: Callable[[str], None] = lambda mess
         raise DataError(f"{path}: lock can't be made: {error.strerror}") from None
     stop = threading.Event()
     try:
-        _acquire(handle, path, wait, say)
+        _acquire(handle, path, wait)
         threading.Thread(target=_show_life, args=(handle, stop), daemon=True).start()
         try:
             yield
@@ -84,7 +85,7 @@ def hold(path: str | Path, wait: float, say: Callable[[str], None] = lambda mess
         os.close(handle)
 
 
-def _acquire(handle: int, path: Path, wait: float, say: Callable[[str], None]) -> None:
+def _acquire(handle: int, path: Path, wait: float) -> None:
     end = time.monotonic() + wait
     told = False
     while True:
@@ -92,7 +93,7 @@ def _acquire(handle: int, path: Path, wait: float, say: Callable[[str], None]) -
         holder = read_holder(path)
         if state != "taken" and not _lives(holder, path):
             if holder:
-                say(f"{path}: stale lock of {describe(holder)}: that process is gone; taken over")
+                log.info(f"{path}: stale lock of {describe(holder)}: that process is gone; taken over")
             if _claim(handle, path, state):
                 return
         if state == "locked":
@@ -100,7 +101,7 @@ def _acquire(handle: int, path: Path, wait: float, say: Callable[[str], None]) -
         if time.monotonic() >= end:
             raise LockedError(f"{path}: locked by {describe(holder)}; waited {wait:.0f} s")
         if not told:
-            say(f"{path}: locked by {describe(holder)}; waiting up to {wait:.0f} s")
+            log.info(f"{path}: locked by {describe(holder)}; waiting up to {wait:.0f} s")
             told = True
         time.sleep(min(POLL, max(end - time.monotonic(), 0.01)))
 

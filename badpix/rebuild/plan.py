@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from badpix.outside import find_fault
 from badpix.rebuild.jobs import Job
 from badpix.settings import param
 from badpix.settings.rebuild import RebuildSettings
+
+log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 3  # files or parameters named in a reason
 CHUNK = 64  # files hashed before their hashes are remembered
@@ -174,9 +177,7 @@ def _parameter_files(job: Job, stage: str) -> list[Source]:
 # --- growing inputs --------------------------------------------------------------------------------------
 
 
-def settle(
-    sources: Sequence[Source], p: RebuildSettings, say: Callable[[str], None]
-) -> tuple[list[Source], list[tuple[str, str, str]]]:
+def settle(sources: Sequence[Source], p: RebuildSettings) -> tuple[list[Source], list[tuple[str, str, str]]]:
     """Wait until no input changes, or leave out those that do.
 
     A file whose size and times (also that of its inode, which copying with preserved times moves) are older than
@@ -198,14 +199,14 @@ def settle(
     begun, growing = time.monotonic(), set[str]()
     if young:
         what = "1 input" if len(young) == 1 else f"{len(young)} inputs"
-        say(f"{what} changed within the last {p.settle:g} s: watched for that long")
+        log.info(f"{what} changed within the last {p.settle:g} s: watched for that long")
     while young and p.settle > 0:
         time.sleep(min(0.5, p.settle / 4))
         for path in sorted(young):
             facts = _stat(path)
             if facts != seen[path]:
                 if path not in growing:
-                    say(f"{Path(path).name}: still growing")
+                    log.info(f"{Path(path).name}: still growing")
                 growing.add(path)
                 seen[path], since[path] = facts, time.monotonic()
         young = {path for path in young if time.monotonic() - since[path] < p.settle}
@@ -253,7 +254,6 @@ def _age(facts: Stamp) -> float:
 def identify(
     sources: Sequence[Source],
     earlier: Iterable[Mapping[str, Any]],
-    say: Callable[[str], None] = lambda message: None,
     fresh: bool = False,
 ) -> list[Known]:
     """Sizes, times and hashes of inputs, from earlier records where the file is unchanged and not asked ``fresh``.
@@ -275,7 +275,7 @@ def identify(
     todo = sorted(p for p, f in facts.items() if f and (p, *f) not in memory)
     if todo:
         size = sum(f.size for p, f in facts.items() if f and p in set(todo))
-        say(f"hashing {len(todo)} new or changed files, {size / 1e6:,.0f} MB")
+        log.info(f"hashing {len(todo)} new or changed files, {size / 1e6:,.0f} MB")
     new: dict[str, str] = {}
     for k in range(0, len(todo), CHUNK):
         new |= {str(i.path): i.sha256 for i in provenance.hash_inputs(todo[k : k + CHUNK], fresh=fresh)}
@@ -333,11 +333,10 @@ def make_plan(
     rejected: Sequence[tuple[str, str, str]],
     current: Mapping[str, Any] | None,
     earlier: Iterable[Mapping[str, Any]] = (),
-    say: Callable[[str], None] = lambda message: None,
     fresh: bool = False,
 ) -> Plan:
     """Keys of what would be built, and the reasons to build it (none: the current product is that)."""
-    inputs = identify(sources, earlier, say, fresh)
+    inputs = identify(sources, earlier, fresh)
     plan = Plan(inputs, make_keys(job, inputs), list(rejected))
     plan.why = explain(job, plan, current)
     return plan

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from badpix.prepare import driver as prepare_driver
 from badpix.rebuild import plan
 from badpix.rebuild.jobs import Job
 from badpix.settings.prepare import PrepareSettings
+
+log = logging.getLogger(__name__)
 
 OF_DARKS = ("jump", "fitopt")  # products that flats do not need
 
@@ -37,7 +39,7 @@ def prepared_folder(job: Job, stage: str) -> Path:
     return (Path(base) / job.detector.lower() if base else job.folder / "prepared") / stage
 
 
-def prepare_job(job: Job, workers: int, overwrite: bool, say: Callable[[str], None]) -> tuple[Job, Rejected]:
+def prepare_job(job: Job, workers: int, overwrite: bool) -> tuple[Job, Rejected]:
     """The job with the products of its raw exposures as inputs; what is not ready is made.
 
     Parameters
@@ -48,8 +50,6 @@ def prepare_job(job: Job, workers: int, overwrite: bool, say: Callable[[str], No
         Processes for the pipeline.
     overwrite : bool
         Make products of other parameters or versions again (they are our own: the folder is the detector's).
-    say : callable
-        Told what is done.
 
     Returns
     -------
@@ -65,8 +65,8 @@ def prepare_job(job: Job, workers: int, overwrite: bool, say: Callable[[str], No
     for stage in stages(job):
         files = _files(job, stage)
         sources = [plan.Source(stage, "rate", str(f), str(f)) for f in files]
-        kept, growing = plan.settle(sources, job.policy, say)
-        say(f"{stage}: {len(kept)} raw exposures")
+        kept, growing = plan.settle(sources, job.policy)
+        log.info(f"{stage}: {len(kept)} raw exposures")
         found = prepare_driver.prepare_all(
             [Path(s.path) for s in kept],
             values_of(job, stage),
@@ -74,7 +74,6 @@ def prepare_job(job: Job, workers: int, overwrite: bool, say: Callable[[str], No
             overwrite=overwrite,
             skip_bad=job.policy.skip_bad,
             workers=workers,
-            say=say,
         )
         failed = [(stage, str(path), why) for path, why in found.failed]
         rejected += [*growing, *failed]

@@ -6,10 +6,11 @@ was made from, its JSON last: what lies there is whole, and right for its key, w
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from badpix.rebuild.jobs import Job
 from badpix.rebuild.plan import Plan
 from badpix.settings.reference import ReferenceSettings
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class ChangedError(DataError):
     """Inputs changed while they were worked on."""
 
 
-def make_searches(
-    job: Job, made: Plan, options: Options, work: Path, say: Say
-) -> tuple[dict[str, dict[str, Any]], int]:
+def make_searches(job: Job, made: Plan, options: Options, work: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """All searches of a job by name, and the peak memory of a worker process.
 
     Raises
@@ -66,7 +65,7 @@ def make_searches(
         todo = [s for s in job.stages if options.force or not on_shelf(job, s, made)]
         with make_executor(_share(options).workers, options.dask) if todo else _no_executor() as executor:
             found = {
-                s: _search(job, s, made, executor, options, work, say) if s in todo else _reuse(job, s, made, say)
+                s: _search(job, s, made, executor, options, work) if s in todo else _reuse(job, s, made)
                 for s in job.stages
             }
             return found, peak_of_workers()
@@ -100,25 +99,25 @@ def on_shelf(job: Job, stage: str, made: Plan) -> dict[str, Any] | None:
     return found if whole else None
 
 
-def _reuse(job: Job, stage: str, made: Plan, say: Say) -> dict[str, Any]:
+def _reuse(job: Job, stage: str, made: Plan) -> dict[str, Any]:
     """A search from the shelf."""
     found = on_shelf(job, stage, made)
     if found is None:
         raise ChangedError(f"{stage}: the mask of this search vanished from the shelf")
-    say(f"{stage}: reused ({shelf.stage_name(job.detector, stage, made.keys[stage])})")
+    log.info(f"{stage}: reused ({shelf.stage_name(job.detector, stage, made.keys[stage])})")
     return {**found, "reused": True, "seconds": 0.0}
 
 
 def _search(
-    job: Job, stage: str, made: Plan, executor: Executor | None, options: Options, work: Path, say: Say
+    job: Job, stage: str, made: Plan, executor: Executor | None, options: Options, work: Path
 ) -> dict[str, Any]:
     """A search made and put on the shelf."""
     begun = time.monotonic()
     rates, wrong = _of_detector(job, made.paths(stage, "rate"))
-    say(f"{stage}: {len(rates)} exposures")
+    log.info(f"{stage}: {len(rates)} exposures")
     target = work / shelf.stage_name(job.detector, stage, made.keys[stage])
     try:
-        product = SEARCHES[stage](job, made, rates, target, executor, options, say)
+        product = SEARCHES[stage](job, made, rates, target, executor, options)
     except BadpixError:
         check_unchanged(made)
         raise
@@ -135,7 +134,7 @@ def _search(
     }
     _shelve(job, product, about)
     seconds = round(time.monotonic() - begun, 2)
-    say(f"{stage}: {', '.join(f'{k} {v:,}' for k, v in product.searches.items())}; {seconds} s")
+    log.info(f"{stage}: {', '.join(f'{k} {v:,}' for k, v in product.searches.items())}; {seconds} s")
     return {**about, "reused": False, "seconds": seconds}
 
 
@@ -205,13 +204,12 @@ def _build_flats(
     target: Path,
     executor: Executor | None,
     options: Options,
-    say: Say,
 ) -> Product:
     return build.build_flats(
         rates,
         job.values.flats,
-        _stage_texts(job),
         target,
+        texts=_stage_texts(job),
         uncals=made.paths("flats", "uncal"),
         overwrite=True,
         with_evidence=job.policy.evidence,
@@ -229,15 +227,14 @@ def _build_darks(
     target: Path,
     executor: Executor | None,
     options: Options,
-    say: Say,
 ) -> Product:
     roles = [role for role in plan.COMPANIONS["darks"] if job.inputs["darks"].get(role)]
     named = {role: _companions_of(rates, made.paths("darks", role), role) for role in roles}
     return darks_build.build_darks(
         rates,
         job.values.darks,
-        _stage_texts(job),
         target,
+        texts=_stage_texts(job),
         named=named,
         overwrite=True,
         with_evidence=job.policy.evidence,
@@ -245,7 +242,6 @@ def _build_darks(
         most_left_out=1.0,  # judged here, with those that were left out before
         executor=executor,
         memory=_share(options).band,
-        say=say,
     )
 
 
@@ -272,7 +268,7 @@ def _stage_texts(job: Job) -> ReferenceSettings:
     )  # fmt: skip
 
 
-def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
+def merge(job: Job, made: Plan, place: Path) -> Product:
     """All masks of the job in one."""
     names = [shelf.stage_name(job.detector, s, made.keys[s]) for s in job.stages]
     files = [job.folder / shelf.STAGES / n for n in names] + made.paths("merge", "masks")
@@ -286,9 +282,9 @@ def merge(job: Job, made: Plan, place: Path, say: Say) -> Product:
     target = place / mask_product.fill_name(
         Path(Path(job.output).name), {"DATE-OBS": min(first)}
     )  # first exposure's day
-    product = merging.build_merge(files, p, texts, target, overwrite=True, with_evidence=job.policy.evidence)
+    product = merging.build_merge(files, p, target, texts=texts, overwrite=True, with_evidence=job.policy.evidence)
     found = mask_file.read_mask(product.path).detector
     if found != job.detector:
         raise DataError(f"{job.source}: the masks are of {found}, expected {job.detector}")
-    say(f"merge: {product.flags.get('any', 0):,} of {product.science_pixels:,} science pixels flagged")
+    log.info(f"merge: {product.flags.get('any', 0):,} of {product.science_pixels:,} science pixels flagged")
     return product

@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -38,10 +39,10 @@ from badpix.rebuild.searches import Options
 POLL = 1.0  # seconds between looks at the clock
 GRACE = 10.0  # seconds in which a child that is done, or was asked to end, must be gone
 
-Say = Callable[[str, str], None]  # detector, message
+log = logging.getLogger(__name__)
 
 
-def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[Outcome]:
+def run(jobs: Sequence[Job], options: Options, at_once: int) -> list[Outcome]:
     """Bring the masks of all jobs up to date.
 
     Parameters
@@ -52,8 +53,6 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
         For all of them; ``workers`` and ``max_memory`` are shared out among the detectors that are worked on at once.
     at_once : int
         How many detectors at once.
-    say : callable
-        Told (detector, message).
 
     Returns
     -------
@@ -65,20 +64,20 @@ def run(jobs: Sequence[Job], options: Options, at_once: int, say: Say) -> list[O
         outcome = _look(job)
         if outcome is not None:
             done[job.folder] = outcome
-            say(job.detector, "nothing to do")
+            log.info(f"{job.detector}: nothing to do")
     todo = [job for job in jobs if job.folder not in done]
     at_once = max(1, min(at_once, len(todo)))
     memory = None if options.max_memory is None else options.max_memory // at_once
     share = replace(options, workers=max(1, options.workers // at_once), max_memory=memory)
     running: list[Any] = []
     with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(_start_child, job, share, running, say) for job in todo]
+        futures = [pool.submit(_start_child, job, share, running) for job in todo]
         try:
             for job, future in zip(todo, futures, strict=True):
                 try:
                     done[job.folder] = future.result()
                 except Exception as error:  # of the supervision itself: no process, no pipe
-                    done[job.folder] = _unsupervised(job, error, say)
+                    done[job.folder] = _unsupervised(job, error)
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -124,7 +123,7 @@ def write_status(path: str | Path, word: str, counts: Mapping[str, int], code: i
 # --- the parent's side ---------------------------------------------------------------------------------------
 
 
-def _start_child(job: Job, options: Options, running: list[Any], say: Say) -> Outcome:
+def _start_child(job: Job, options: Options, running: list[Any]) -> Outcome:
     """Run one detector in a process and wait for it."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -140,43 +139,44 @@ def _start_child(job: Job, options: Options, running: list[Any], say: Say) -> Ou
             if not ours.poll(max(0.0, min(end - time.monotonic(), POLL))):
                 if time.monotonic() < end:
                     continue
-                return _overdue(job, child, hours, say)
-            kind, content = ours.recv()
-            if kind == "say":
-                say(job.detector, content)
-            else:
+                return _overdue(job, child, hours)
+            content = ours.recv()
+            if isinstance(content, Outcome):
                 outcome = content
+            else:
+                level, text = content
+                log.log(level, f"{job.detector}: {text}")
     child.join(None if outcome is None else GRACE)
     if child.is_alive():  # all is done and told; a library's thread keeps it from ending
         child.kill()
         child.join()
-    return outcome or _died(job, child.exitcode or 0, say)
+    return outcome or _died(job, child.exitcode or 0)
 
 
-def _overdue(job: Job, child: Any, hours: float, say: Say) -> Outcome:
+def _overdue(job: Job, child: Any, hours: float) -> Outcome:
     """A child that took too long: asked to end, so that it cleans up, and killed if it does not."""
     child.terminate()
     child.join(GRACE)
     if child.is_alive():
         child.kill()
         child.join()
-    return _failed(job, f"not done after {hours:g} hours (max_hours): ended; the current mask is as it was", say)
+    return _failed(job, f"not done after {hours:g} hours (max_hours): ended; the current mask is as it was")
 
 
-def _unsupervised(job: Job, error: Exception, say: Say) -> Outcome:
-    return _failed(job, f"its process could not be run: {type(error).__name__}: {error}", say)
+def _unsupervised(job: Job, error: Exception) -> Outcome:
+    return _failed(job, f"its process could not be run: {type(error).__name__}: {error}")
 
 
-def _died(job: Job, code: int, say: Say) -> Outcome:
+def _died(job: Job, code: int) -> Outcome:
     """A child that ended without a word: killed, or out of memory."""
     name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
     hint = " (out of memory? try a smaller --max-memory or fewer --workers)" if code == -signal.SIGKILL else ""
-    return _failed(job, f"its process was ended by {name}{hint}; the current mask is as it was", say)
+    return _failed(job, f"its process was ended by {name}{hint}; the current mask is as it was")
 
 
-def _failed(job: Job, reason: str, say: Say) -> Outcome:
+def _failed(job: Job, reason: str) -> Outcome:
     """A failure that the child could not report itself."""
-    say(job.detector, f"failed: {reason}")
+    log.info(f"{job.detector}: failed: {reason}")
     begun = record.now()
     path = _note_failure(job, shelf.stamp() + f"_{os.getpid()}", reason, begun, 1, 0.0)
     return Outcome(job.detector, "failed", [reason], record=path, exit_code=1)
@@ -191,26 +191,38 @@ def _child(job: Job, options: Options, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     name = f"{shelf.stamp()}_{os.getpid()}"
-    log = job.folder / shelf.LOGS / f"{name}.log"
-
-    def say(message: str) -> None:
-        _log(log, message)
-        with suppress(OSError):
-            pipe.send(("say", message))
-
-    outcome = work(job, options, say, name)
-    _log(log, f"{outcome.status}: {'; '.join(outcome.reasons) or outcome.mask}; {outcome.seconds} s, exit "
+    file = job.folder / shelf.LOGS / f"{name}.log"
+    library = logging.getLogger("badpix")
+    library.setLevel(logging.INFO)
+    library.addHandler(_ToParent(file, pipe))
+    outcome = work(job, options, name)
+    _log(file, f"{outcome.status}: {'; '.join(outcome.reasons) or outcome.mask}; {outcome.seconds} s, exit "
               f"{outcome.exit_code}")  # fmt: skip
     with suppress(OSError):
-        pipe.send(("done", outcome))
+        pipe.send(outcome)
 
 
-def work(job: Job, options: Options, say: Callable[[str], None], name: str) -> Outcome:
+class _ToParent(logging.Handler):
+    """Messages of the library: into the detector's log, and through the pipe to the parent, as (level, text)."""
+
+    def __init__(self, file: Path, pipe: Connection) -> None:
+        super().__init__()
+        self.file, self.pipe = file, pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write and send one message; a parent that is gone hears nothing."""
+        text = record.getMessage()
+        _log(self.file, f"note: {text}" if record.levelno >= logging.WARNING else text)
+        with suppress(OSError):
+            self.pipe.send((record.levelno, text))
+
+
+def work(job: Job, options: Options, name: str) -> Outcome:
     """One detector, with every failure turned into an outcome and a record ``logs/<name>_record.json``."""
     begun, started = time.monotonic(), record.now()
-    say(f"rebuild from {job.source}")
+    log.info(f"rebuild from {job.source}")
     try:
-        return _measured(rebuild_driver.rebuild(job, options, say))
+        return _measured(rebuild_driver.rebuild(job, options))
     except BadpixError as error:
         reason, code = str(error), error.exit_code
     except MemoryError:
@@ -219,7 +231,7 @@ def work(job: Job, options: Options, say: Callable[[str], None], name: str) -> O
         reason, code = f"internal error: {type(error).__name__}: {error}; please report it", 1
         _log(job.folder / shelf.LOGS / f"{name}.log", traceback.format_exc())
     seconds = round(time.monotonic() - begun, 2)
-    say(f"failed: {reason}")
+    log.info(f"failed: {reason}")
     path = _note_failure(job, name, reason, started, code, seconds)
     return _measured(Outcome(job.detector, "failed", [reason], record=path, seconds=seconds, exit_code=code))
 

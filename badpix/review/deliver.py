@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,8 +64,7 @@ def _first_input(lines: Sequence[str]) -> int:
 
 
 def write_delivery(
-    path: Path, folder: Path, checked: Checked, limits: CheckSettings, *, against: Path | None, overwrite: bool,
-    say: Callable[[str], None],
+    path: Path, folder: Path, checked: Checked, limits: CheckSettings, *, against: Path | None, overwrite: bool
 ) -> list[Path]:  # fmt: skip
     """The folder of a delivery.
 
@@ -83,8 +82,6 @@ def write_delivery(
         The mask in use.
     overwrite : bool
         Replace what is there.
-    say : callable
-        Gets what the user should know.
 
     Raises
     ------
@@ -104,7 +101,7 @@ def write_delivery(
         shutil.copyfile(beside, evidence.path_beside(target))
         written.append(evidence.path_beside(target))
     page = place / "report.html"
-    report.write_report(path, page, limits, against=against, overwrite=True, say=say)
+    report.write_report(path, page, limits, against=against, overwrite=True)
     pair = compare.compare(mask_file.read_mask(against), mask) if against else None
     if pair is not None:
         written += export_changes.write_comparison(pair, place / "changes", mask.detector, overwrite=True)

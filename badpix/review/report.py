@@ -13,9 +13,10 @@ from __future__ import annotations
 import base64
 import html
 import json
+import logging
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ from badpix.review.report_parts import (
 )
 from badpix.settings.check import CheckSettings
 
+log = logging.getLogger(__name__)
+
 SIZE_LIMIT = 5_000_000  # bytes of the page
 EVIDENCE_BUDGET = 1_800_000  # bytes of evidence before base64
 PRIORITY = (
@@ -67,7 +70,6 @@ def write_report(
     evidence: str | Path | None = None,
     ramps: Sequence[Path] = (),
     overwrite: bool = False,
-    say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Write the page of a mask; its size in bytes.
 
@@ -85,8 +87,6 @@ def write_report(
         Exposures with groups, for examples.
     overwrite : bool
         Replace an existing page.
-    say : callable
-        Gets what the user should know.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def write_report(
     previous = mask_file.read_mask(against, check_sums=False) if against else None
     with readings.open_evidence(mask, evidence) as (found, note):  # one image in memory at a time
         if note:
-            say(note)
+            log.warning(note)
         text = make_page(mask, found, checked, previous, ramps, note)
     size = len(text.encode("utf-8"))
     if size > SIZE_LIMIT:

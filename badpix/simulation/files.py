@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +24,7 @@ from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import open_fits
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
+from badpix.io.tasks import Progress, silent
 from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
 from badpix.simulation.detector import Scene, make_scene, prepare_exposure
@@ -102,7 +103,7 @@ def simulate(
     p: SimulateSettings,
     executor: Executor | None = None,
     overwrite: bool = False,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, list[Path]]:
     """Write flats, darks and truth of one detector.
 
@@ -116,7 +117,7 @@ def simulate(
         Runs one task per exposure.
     overwrite : bool
         Whether existing files may be replaced.
-    tick : callable
+    progress : callable
         Told how many of the exposures are done.
 
     Returns
@@ -143,7 +144,7 @@ def simulate(
     runs = executor.map(write_exposure, *several) if executor else map(write_exposure, *several)
     for done, ((kind, *_), paths) in enumerate(zip(tasks, runs, strict=True), 1):
         out[f"{kind}s"] += paths
-        tick(done, len(tasks))
+        progress(done, len(tasks))
     return out
 
 

@@ -160,7 +160,7 @@ def write_two_masks(folder):
         stack[:, 20 if name == "a" else 40, 30] = 0
         paths = write_rates(folder / "in" / name, stack)
         texts = mask_header.check_texts(ReferenceSettings.in_set())
-        build.build_flats(paths, FlatSettings.in_set(), texts, folder / "out" / f"{name}.fits")
+        build.build_flats(paths, FlatSettings.in_set(), folder / "out" / f"{name}.fits", texts=texts)
         whole.append(mask_file.read_mask(folder / "out" / f"{name}.fits").image)
     return whole
 
@@ -275,10 +275,10 @@ def test_inputs_that_change_during_the_run(folder, change):
         build.build_flats(
             paths,
             FlatSettings.in_set(),
-            texts,
             folder / "out" / "m.fits",
+            texts=texts,
             memory=4 * 96 * 4 * 8,
-            tick=tick,
+            progress=tick,
         )
     assert len(done) >= 1
     assert left(folder) == []
@@ -294,6 +294,6 @@ def test_a_disk_that_fails_while_reading(folder, monkeypatch):
         build.build_flats(
             sorted((folder / "in").iterdir()),
             FlatSettings.in_set(),
-            texts,
             folder / "out" / "m.fits",
+            texts=texts,
         )

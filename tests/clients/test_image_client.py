@@ -58,7 +58,7 @@ def run_peer(table, output, monkeypatch, **options):
 def run_ours(table, output, parameter_set="documented", **options):
     """Our driver; returns the summary."""
     p = ImageSettings.from_values(options, "test", parameter_set)
-    return image_driver.flag_images(read_inputs([table]), output, p)[1]
+    return image_driver.flag_images(read_inputs([table]), p, output)[1]
 
 
 def count_differences(ours, theirs):

@@ -200,7 +200,7 @@ def test_reasons_reach_the_user(tmp_path):
         with fits.open(path, mode="update") as hdus:
             hdus["DQ"].data[100, 60] |= 2
     texts = check_texts(ReferenceSettings(author="A", reference_subarray="SUB256"))
-    product = build_flats(paths, FlatSettings(), texts, tmp_path / "m.fits", with_evidence=True)
+    product = build_flats(paths, FlatSettings(), tmp_path / "m.fits", texts=texts, with_evidence=True)
     assert product.judged["saturated"] == product.judged["no slope"] == 1
     assert product.judged["unlit"] > 1000
     mask = read_mask(tmp_path / "m.fits")

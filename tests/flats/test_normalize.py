@@ -31,7 +31,7 @@ def samples_of(folder, stack, scaling="median", **options):
 
 
 def mean_of(samples, memory=1e9):
-    return flat_samples.measure_mean(samples, sigma=3, memory=memory, executor=None, tick=lambda *_: None)
+    return flat_samples.measure_mean(samples, sigma=3, memory=memory, executor=None, progress=lambda *_: None)
 
 
 # --- the mean --------------------------------------------------------------------------------------------

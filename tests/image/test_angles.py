@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notes import heard
 from scipy.ndimage import rotate
 
 from badpix.image import driver as image_driver
@@ -78,10 +79,10 @@ def turned(tmp_path_factory):
 
 
 def flag(folder, output, **options):
-    notes = []
     p = ImageSettings.from_values(options, "test", "default")
     paths = sorted(folder.glob("*_cal.fits"))[: options.pop("number", None)]
-    image_driver.flag_images(read_inputs(paths), output, p, talker=image_driver.Talker(note=notes.append))
+    with heard() as notes:
+        image_driver.flag_images(read_inputs(paths), p, output)
     return notes, score_run(folder, output)
 
 

@@ -18,6 +18,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notes import heard
 from scipy.ndimage import binary_dilation
 
 from badpix.cli.main import outlier
@@ -63,12 +64,10 @@ def values(parameter_set="default", **options):
 
 
 def flag(table, output, parameter_set="default", executor=None, memory=image_driver.DEFAULT_MEMORY, **options):
-    notes = []
-    talker = image_driver.Talker(note=notes.append)
-    outputs, summary = image_driver.flag_images(
-        read_inputs([table] if isinstance(table, Path) else table), output, values(parameter_set, **options),
-        executor=executor, max_memory=memory, talker=talker,
-    )  # fmt: skip
+    members = read_inputs([table] if isinstance(table, Path) else table)
+    p = values(parameter_set, **options)
+    with heard() as notes:
+        outputs, summary = image_driver.flag_images(members, p, output, executor=executor, memory=memory)
     return outputs, summary, notes
 
 
@@ -755,7 +754,10 @@ def test_intermediate_products_carry_the_grid(four, tmp_path):
 INTERRUPTED = """
 import os, sys
 from badpix.image import driver
+from notes import heard
+
 from badpix.cli.main import outlier
+from notes import heard
 stage, sign = sys.argv.pop(1), int(sys.argv.pop(1))
 real = getattr(driver, stage)
 calls = []

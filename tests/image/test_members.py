@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
+from notes import heard
 
 from badpix.cli.main import outlier
 from badpix.errors import CheckError, DataError
@@ -35,10 +36,9 @@ def copy(source, target):
 
 
 def flag(paths, output, parameter_set="default", skip_bad=False, **options):
-    notes = []
     p = ImageSettings.from_values(options, "test", parameter_set)
-    talker = image_driver.Talker(note=notes.append)
-    written, summary = image_driver.flag_images(read_inputs(paths), output, p, talker=talker, skip_bad=skip_bad)
+    with heard() as notes:
+        written, summary = image_driver.flag_images(read_inputs(paths), p, output, skip_bad=skip_bad)
     return notes, written, summary
 
 

@@ -107,7 +107,7 @@ def recall_of_hot(folder, output):
 def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (step, 0), (0, step), (step, step)))
     p = ImageSettings.from_values({}, "test", "default")
-    image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), tmp_path / "out", p)
+    image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), p, tmp_path / "out")
     recall, false = recall_of_hot(folder, tmp_path / "out")
     assert recall > goal
     assert false < 100
@@ -116,5 +116,5 @@ def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
 def test_without_dither_nothing_is_persistent(tmp_path):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (0.1, 0), (0, 0.2)))
     p = ImageSettings.from_values({}, "test", "default")
-    _, summary = image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), tmp_path / "out", p)
+    _, summary = image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), p, tmp_path / "out")
     assert all(e.get("persistent", 0) == 0 for e in summary["exposures"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
+from notes import heard
 
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
@@ -116,10 +117,9 @@ def scene(tmp_path_factory):
 
 def run(scene, output, **options):
     _, paths, _ = scene
-    notes = []
     p = ImageSettings.from_values(options, "test", "default")
-    talker = image_driver.Talker(note=notes.append)
-    written, summary = image_driver.flag_images(read_inputs(paths), output, p, talker=talker)
+    with heard() as notes:
+        written, summary = image_driver.flag_images(read_inputs(paths), p, output)
     return written, summary, notes
 
 
@@ -223,11 +223,11 @@ def test_named_places_are_left_alone_by_the_documented_rule_too(scene, tmp_path)
     catalog = tmp_path / "mine.csv"
     catalog.write_text(f"ra,dec,radius\n{ra},{dec},0.5\n")
     p = ImageSettings.from_values({"protect": str(catalog)}, "test", "documented")
-    written, _ = image_driver.flag_images(read_inputs(paths), tmp_path / "out", p)
+    written, _ = image_driver.flag_images(read_inputs(paths), p, tmp_path / "out")
     lost = shares_lost(scene, written)
     assert max(lost[0]) < 0.05
     assert min(lost[1]) > 0.5
     values = {"protect": str(catalog), "resample_data": False}
     direct = ImageSettings.from_values(values, "test", "documented")
     with pytest.raises(UsageError, match="resample_data"):
-        image_driver.flag_images(read_inputs(paths), tmp_path / "no", direct)
+        image_driver.flag_images(read_inputs(paths), direct, tmp_path / "no")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from notes import heard
 
 from badpix.image import driver as image_driver
 from badpix.image.grid import Window
@@ -42,11 +43,9 @@ def copy_unequal(source, target, shallow, times):
 
 
 def flag(folder, output, parameter_set="default", **options):
-    notes = []
     p = ImageSettings.from_values(options, "test", parameter_set)
-    _, summary = image_driver.flag_images(
-        read_inputs(sorted(folder.glob("*_cal.fits"))), output, p, talker=image_driver.Talker(note=notes.append)
-    )
+    with heard() as notes:
+        _, summary = image_driver.flag_images(read_inputs(sorted(folder.glob("*_cal.fits"))), p, output)
     return summary, notes, score_run(folder, output)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from notes import heard
 
 from badpix.darks import build as darks_build
 from badpix.errors import BadpixError, DataError, UsageError
@@ -75,8 +77,8 @@ class Site:
 
     def run(self, **options: Any) -> Outcome:
         """One rebuild."""
-        self.said.clear()
-        return rebuild_driver.rebuild(self.job(), Options(**options), self.said.append)
+        with heard(logging.INFO) as self.said:
+            return rebuild_driver.rebuild(self.job(), Options(**options))
 
     def edit(self, old: str, new: str) -> None:
         """Change the YAML."""
@@ -129,10 +131,10 @@ def test_mask_is_that_of_the_single_commands(site: Site) -> None:
     texts = job.values.reference
     flats = sorted((site.folder / "flats").glob("*_rate.fits"))
     darks = sorted((site.folder / "darks").glob("*_rateints.fits"))
-    build.build_flats(flats, job.values.flats, texts, site.folder / "f.fits")
-    darks_build.build_darks(darks, job.values.darks, texts, site.folder / "d.fits")
+    build.build_flats(flats, job.values.flats, site.folder / "f.fits", texts=texts)
+    darks_build.build_darks(darks, job.values.darks, site.folder / "d.fits", texts=texts)
     one, two = (site.folder / n for n in ("f.fits", "d.fits"))
-    merging.build_merge([one, two], job.values.merge, texts, site.folder / "m.fits")
+    merging.build_merge([one, two], job.values.merge, site.folder / "m.fits", texts=texts)
     expected = mask_file.read_mask(site.folder / "m.fits").image
     assert np.count_nonzero(expected) > 100
     assert np.array_equal(site.flags(), expected)
@@ -599,7 +601,7 @@ def test_history_lists_products_and_failures(site: Site) -> None:
     site.run()
     for path in (site.folder / "flats").iterdir():
         path.write_bytes(b"")
-    outcome = supervise.work(site.job(), Options(), site.said.append, "20990101T000000Z_1")
+    outcome = supervise.work(site.job(), Options(), "20990101T000000Z_1")
     assert (outcome.status, outcome.exit_code) == ("failed", 1)
     rows = record.history_rows(record.list_records(site.folder / "masks"))
     assert [r["status"] for r in rows] == ["replaced", "current", "failed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notes import heard
 
 import badpix
 from badpix.errors import DataError
@@ -55,8 +57,7 @@ def test_lock_names_its_holder_and_is_empty_afterwards(tmp_path: Path) -> None:
 def test_lock_is_given_up_when_the_block_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyError), hold(tmp_path / ".lock", 0):
         raise KeyError
-    said: list[str] = []
-    with hold(tmp_path / ".lock", 0, said.append):
+    with heard(logging.INFO) as said, hold(tmp_path / ".lock", 0):
         pass
     assert said == []
 
@@ -67,10 +68,9 @@ def test_second_process_is_refused_with_the_name_of_the_first(tmp_path: Path, ho
 
 
 def test_waiting_ends_when_the_holder_goes(tmp_path: Path, holder: Any) -> None:
-    said: list[str] = []
     begun = time.monotonic()
     holder.send_signal(signal.SIGINT)  # ends the block, so the lock is given up properly
-    with hold(tmp_path / ".lock", 20, said.append):
+    with heard(logging.INFO) as said, hold(tmp_path / ".lock", 20):
         assert time.monotonic() - begun < 15
     assert not [s for s in said if "stale" in s]
 
@@ -78,8 +78,7 @@ def test_waiting_ends_when_the_holder_goes(tmp_path: Path, holder: Any) -> None:
 def test_lock_of_a_killed_process_is_taken_over_and_said(tmp_path: Path, holder: Any) -> None:
     holder.kill()
     holder.wait()
-    said: list[str] = []
-    with hold(tmp_path / ".lock", 0, said.append):
+    with heard(logging.INFO) as said, hold(tmp_path / ".lock", 0):
         assert locks.read_holder(tmp_path / ".lock")["pid"] == os.getpid()
     assert len(said) == 1
     assert f"stale lock of process {holder.pid}" in said[0]
@@ -97,19 +96,19 @@ def test_recent_text_of_another_host_counts_as_held(tmp_path: Path) -> None:
 
 
 def test_old_text_of_another_host_is_stale(tmp_path: Path) -> None:
-    path, said = tmp_path / ".lock", []
+    path = tmp_path / ".lock"
     write_holder(path, host="elsewhere")
     long_ago = time.time() - locks.DEAD - 1
     os.utime(path, (long_ago, long_ago))
-    with hold(path, 0, said.append):
+    with heard(logging.INFO) as said, hold(path, 0):
         pass
     assert "stale lock of process" in said[0]
 
 
 def test_process_number_used_again_is_not_the_holder(tmp_path: Path) -> None:
-    path, said = tmp_path / ".lock", []
+    path = tmp_path / ".lock"
     write_holder(path, pid=os.getppid(), started="1")  # alive, but started at another time
-    with hold(path, 0, said.append):
+    with heard(logging.INFO) as said, hold(path, 0):
         pass
     assert "stale" in said[0]
 

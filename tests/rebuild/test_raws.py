@@ -79,15 +79,11 @@ def job_of(folder):
     return jobs.read_file(folder / "nrcb1.yml")[0]
 
 
-def quiet(message):
-    pass
-
-
 def test_from_raw_to_a_mask_and_nothing_twice(site):
     folder, ran = site
     job = job_of(folder)
     assert rebuild_driver.preview(job).reasons == ["raw exposures are not ready", "would prepare them first"]
-    assert rebuild_driver.rebuild(job, Options(), quiet).status == "rebuilt"
+    assert rebuild_driver.rebuild(job, Options()).status == "rebuilt"
     assert len(ran) == 9
     product = shelf.current(job.folder)
     assert {k["role"] for k in product["inputs"]} == {"rate", "jump", "fitopt"}
@@ -96,7 +92,7 @@ def test_from_raw_to_a_mask_and_nothing_twice(site):
     ran.clear()
     assert rebuild_driver.is_current(job)
     assert rebuild_driver.preview(job).status == "unchanged"
-    assert rebuild_driver.rebuild(job, Options(), quiet).status == "unchanged"
+    assert rebuild_driver.rebuild(job, Options()).status == "unchanged"
     assert ran == []
 
 
@@ -105,11 +101,11 @@ def test_one_new_exposure_is_the_only_one_that_is_run(site):
     late = sorted((folder / "raw" / "darks").iterdir())[-1]
     aside = shutil.move(late, folder / late.name)
     job = job_of(folder)
-    rebuild_driver.rebuild(job, Options(), quiet)
+    rebuild_driver.rebuild(job, Options())
     shutil.move(aside, late)
     ran.clear()
     assert not rebuild_driver.is_current(job)
-    outcome = rebuild_driver.rebuild(job, Options(), quiet)
+    outcome = rebuild_driver.rebuild(job, Options())
     assert ran == [late.name.removesuffix("_uncal.fits")]
     assert outcome.status == "rebuilt"
     assert any("new input" in reason for reason in outcome.reasons)
@@ -117,10 +113,10 @@ def test_one_new_exposure_is_the_only_one_that_is_run(site):
 
 def test_other_step_parameters_make_all_exposures_again(site):
     folder, ran = site
-    rebuild_driver.rebuild(job_of(folder), Options(), quiet)
+    rebuild_driver.rebuild(job_of(folder), Options())
     ran.clear()
     (folder / "nrcb1.yml").write_text(YAML + "prepare: {steps: {jump: {rejection_threshold: 5.0}}}\n")
-    rebuild_driver.rebuild(job_of(folder), Options(), quiet)
+    rebuild_driver.rebuild(job_of(folder), Options())
     assert len(ran) == 9
 
 
@@ -129,7 +125,7 @@ def test_a_broken_raw_file_is_left_out_and_recorded(site):
     broken = sorted((folder / "raw" / "darks").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:9000])
     job = job_of(folder)
-    outcome = rebuild_driver.rebuild(job, Options(), quiet)
+    outcome = rebuild_driver.rebuild(job, Options())
     assert outcome.status == "rebuilt"
     assert rebuild_driver.is_current(job)
     (row,) = shelf.current(job.folder)["rejected"]
@@ -142,13 +138,13 @@ def test_too_many_broken_raw_files_stop_the_rebuild(site):
     for broken in sorted((folder / "raw" / "darks").iterdir())[:3]:
         broken.write_bytes(broken.read_bytes()[:9000])
     with pytest.raises(DataError, match="3 of 5 raw exposures had to be left out"):
-        rebuild_driver.rebuild(job_of(folder), Options(), quiet)
+        rebuild_driver.rebuild(job_of(folder), Options())
 
 
 def test_products_go_where_the_yaml_says(site):
     folder, _ = site
     (folder / "nrcb1.yml").write_text(YAML + "prepare: {directory: prepared}\n")
-    rebuild_driver.rebuild(job_of(folder), Options(), quiet)
+    rebuild_driver.rebuild(job_of(folder), Options())
     assert len(list((folder / "prepared" / "nrcb1" / "darks").glob("*_jump.fits"))) == 5
     assert not list((folder / "prepared" / "nrcb1" / "flats").glob("*_jump.fits"))
 
@@ -157,7 +153,7 @@ def test_no_raw_files(site):
     folder, _ = site
     shutil.rmtree(folder / "raw" / "darks")
     with pytest.raises(DataError, match=r"darks\.inputs\.raw: .*matches no file"):
-        rebuild_driver.rebuild(job_of(folder), Options(), quiet)
+        rebuild_driver.rebuild(job_of(folder), Options())
 
 
 def test_a_search_needs_slopes_or_raw_files(tmp_path):

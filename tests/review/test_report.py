@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from evidence_files import FLAGS, make_evidence, write_jump
 from mask_files import SUB64, make_mask
+from notes import heard
 
 from badpix import dq
 from badpix.cli.main import badpix
@@ -145,8 +146,8 @@ def test_equal_masks_give_equal_pages(tmp_path, made):
 
 def test_a_mask_without_evidence_has_a_page(tmp_path):
     path = make_mask(tmp_path / "mask.fits", flags=[(100, 100, "HOT+DO_NOT_USE")])
-    said = []
-    size = report.write_report(path, tmp_path / "r.html", P, say=said.append)
+    with heard() as said:
+        size = report.write_report(path, tmp_path / "r.html", P)
     assert size < 200_000
     assert "make it with --evidence" in said[0]
     assert "quantities" not in data_of((tmp_path / "r.html").read_text())
