@@ -93,7 +93,7 @@ def _center(values: Array, usable: NDArray[np.bool_], pixel: NDArray[np.intp]) -
     values = np.where(usable, values, np.float32(0))
     values -= values.sum(axis=0) / np.maximum(length, 1)
     values *= weight
-    middle = moment(weight) / np.maximum(length, 1)
+    middle = (moment(weight) / np.maximum(length, 1)).astype(np.float32, copy=False)
     first = np.searchsorted(pixel, np.arange(pixel[-1] + 1))
     return Pieces(values, None if usable.all() else weight, np.maximum(length, 1), middle, pixel, first)
 

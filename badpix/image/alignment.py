@@ -62,9 +62,9 @@ def find_misplaced(
         x, y, height = image_audit.find_peaks(image, snr)
         order = np.argsort(-height, kind="stable")[:MOST]
         peaks = np.stack([x[order] + window.x0, y[order] + window.y0], axis=1)
-        inside = (
-            (np.abs(sources - peaks.mean(axis=0)) < np.array(window.shape[::-1])).all(axis=1) if len(peaks) else []
-        )
+        if not len(peaks):
+            continue
+        inside = (np.abs(sources - peaks.mean(axis=0)) < np.array(window.shape[::-1])).all(axis=1)
         offset = measure_offset(peaks, sources[inside])
         if offset is not None:
             found[group] = offset

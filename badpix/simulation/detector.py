@@ -84,7 +84,7 @@ def make_scene(recipe: Recipe) -> Scene:
 
     superbias = np.float32(physics.bias) + np.float32(physics.bias_spread) * noise()
     read_noise = np.float32(physics.read_noise / recipe.frames[0] ** 0.5) * measure_noise_spread(rng, shape)
-    dark = physics.dark * np.exp(0.2 * noise())
+    dark: Float = np.asarray(physics.dark * np.exp(0.2 * noise()), dtype=np.float32)
     dark += physics.dark * 0.6 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
     response = measure_illumination(recipe) * (1 + 0.012 * noise())
     full_well = np.float32(physics.full_well) * (1 + 0.02 * noise())
@@ -92,7 +92,7 @@ def make_scene(recipe: Recipe) -> Scene:
     dark[reference] = response[reference] = 0
     scene = Scene(
         recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise,
-        read_noise, dark,         response, full_well, Defects.none(),
+        read_noise, dark, response, full_well, Defects.none(),
     )  # fmt: skip
     placed = place_defects(recipe, reference, stream(recipe.seed, PLACES))
     natural = find_natural_defects(scene, placed)
