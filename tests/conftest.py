@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,13 @@ settings.load_profile("repeatable")
 from badpix.review import clients  # noqa: E402 (badpix is complete by now)
 from badpix.review.clients import Answer  # noqa: E402
 
+CACHES = count()
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither read nor fill the user's cache of hashes."""
-    monkeypatch.setenv("BADPIX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    """Tests neither read nor fill the user's cache of hashes; a folder for each is made by those that write one."""
+    monkeypatch.setenv("BADPIX_CACHE", str(tmp_path_factory.getbasetemp() / f"cache{next(CACHES)}"))
 
 
 @pytest.fixture(autouse=True)
