@@ -5,15 +5,19 @@ What one angle shows as a spike is empty sky at another one, so the median of al
 1. Groups whose roll angles lie within ``roll_tolerance`` of each other are kin (:func:`sort_angles`).
 2. An exposure is compared with its kin where two of them looked. Where only one did, all others are the better model
    if they agree with that one, by more than noise and phase explain, over 3x3 pixels (:func:`prefer_kin`).
-3. Where only other angles looked, a pixel can be compared only as far as no spike reaches it. A spike is allowed for
-   at any position angle: around each bright source, the largest value at each distance, which may not rise outward
-   (:func:`measure_envelope`). Differences count from there on.
+3. Where only other angles looked, a pixel can be compared only as far as no spike reaches it. The telescope's own
+   pattern turns with it, so what another angle shows around a bright source, turned about that source by the
+   difference of the angles, is what this exposure should show: differences count from the largest and the smallest
+   of 3x3 turned pixels on (:func:`measure_slack`). Of several other angles the smallest allowance counts, as their
+   neighbors of that source turn to different places. Where no turned pixel is known, as behind the edge of a
+   mosaic: the largest value at the distance from the source, which may not rise outward.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +31,9 @@ PIXEL_SIGMA = 3.0  # ... and single pixels, plus
 GRADIENT = 0.35  # of the local derivative
 BRIGHT = 30.0  # sigma of a pair, above which a peak has spikes that matter
 REACH = 160  # pixels to which spikes are followed
+BLUR = 0.6  # of the range of these 3x3, by which drizzle lowers a thin spike and an exposure shows more of it
+NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
+MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
 MAX_PEAKS = 5_000
 
 
@@ -74,30 +81,113 @@ def _box_mean(image: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def measure_envelope(images: Iterable[NDArray[Any]], wanted: NDArray[Any], *, sigma: float) -> NDArray[Any]:
-    """How far a spike of a turned exposure might lift a pixel above the sky; 0 where not ``wanted``.
+class Turned(NamedTuple):
+    """What the groups at another angle saw, and where it lies in the exposure that is searched."""
+
+    image: NDArray[Any]  # float32 (ny, nx): their median; NaN = no data
+    turn: NDArray[
+        Any
+    ]  # 2 x 2: offset (x, y) from a source in the searched exposure -> the same detail's in ``image``
+
+
+def turn_offsets(pc: NDArray[Any], degrees: float) -> NDArray[Any]:
+    """Where a detail of the PSF moves, as an offset (x, y) on the grid, if the telescope rolls by ``degrees``.
 
     Parameters
     ----------
-    images : iterable of float32 (ny, nx)
-        The median of each other angle (that of several angles has no spikes); NaN = no data, as in saturated cores.
+    pc : (2, 2) array
+        Of the grid: offset (x, y) to offset (east, north).
+    degrees : float
+        Position angles grow from north to east.
+    """
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    found: NDArray[Any] = np.linalg.inv(pc) @ np.array([[c, s], [-s, c]]) @ pc
+    return found
+
+
+def measure_slack(
+    reference: NDArray[Any], everyone: NDArray[Any], others: Iterable[Turned], wanted: NDArray[Any], *, sigma: float
+) -> NDArray[Any]:
+    """By how much the turned spikes of bright sources let a pixel differ from the reference; 0 where not ``wanted``.
+
+    Parameters
+    ----------
+    reference : float32 (ny, nx)
+        What the exposure is compared with.
+    everyone : float32 (ny, nx)
+        Median of all groups: it tells where bright sources are, without hits, and with round saturated cores.
+    others : iterable of Turned
+        One for each other angle.
     wanted : bool (ny, nx)
         Pixels that only other angles saw.
     sigma : float
         Noise of the difference of two mosaics.
     """
-    out = np.zeros(wanted.shape, np.float32)
-    for image in images:
-        level, noise = clipping.median_mad(image[::3, ::3])
-        if not np.isfinite(noise):
+    least = np.full(wanted.shape, np.inf, np.float32)
+    level, noise = clipping.median_mad(everyone[::3, ::3])
+    spread = max(sigma, noise) if np.isfinite(noise) else np.inf
+    centers = _find_centers(everyone, *_find_peaks(everyone, level + BRIGHT * spread))
+    for other in others:
+        np.minimum(least, _slack_by(reference, other, centers, level, spread), out=least)
+    return np.where(wanted & np.isfinite(least), least, np.float32(0))
+
+
+def _slack_by(
+    reference: NDArray[Any], other: Turned, centers: list[tuple[float, float]], level: float, spread: float
+) -> NDArray[Any]:
+    """The allowance by one other angle around some sources (y, x), float32; 0 elsewhere."""
+    image, turn = other
+    out = np.zeros(image.shape, np.float32)
+    for y, x in centers:
+        profile = _ring_profile(image, round(y), round(x), level, spread)
+        if profile is None:
             continue
-        spread = max(sigma, noise)
-        highest = np.full(image.shape, level, np.float32)
-        for y, x in zip(*_find_peaks(image, level + BRIGHT * spread), strict=True):
-            _raise_around(highest, image, int(y), int(x), level, spread)
-        np.maximum(out, highest - np.float32(level), out=out)
-    out[~wanted] = 0
+        reach = len(profile) - 1
+        rows, columns = (slice(max(0, round(v) - reach), round(v) + reach + 1) for v in (y, x))
+        part = reference[rows, columns]
+        dy, dx = np.meshgrid(
+            np.arange(rows.start, rows.start + part.shape[0]) - y,
+            np.arange(columns.start, columns.start + part.shape[1]) - x,
+            indexing="ij",
+        )
+        low, high = _turned_range(image, turn[1, 0] * dx + turn[1, 1] * dy + y, turn[0, 0] * dx + turn[0, 1] * dy + x)
+        ring = np.minimum(np.rint(np.hypot(dy, dx)).astype(np.intp), reach)
+        slack = np.fmax(high - part, part - low) + np.float32(BLUR) * (high - low) - np.float32(NOISE * spread)
+        slack = np.where(np.isnan(slack), profile[ring] - np.float32(level), slack)
+        inside = np.hypot(dy, dx) <= reach
+        target = out[rows, columns]
+        np.maximum(target, np.where(inside, slack, 0), out=target)
     return out
+
+
+def _turned_range(image: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Smallest and largest of the 3x3 around places of an image, float32; NaN where the place is not known."""
+    shape = y.shape
+    ys, xs = np.rint(y).astype(np.intp).ravel(), np.rint(x).astype(np.intp).ravel()
+    near = gather(image, ys, xs, 1)
+    known = np.isfinite(near[4])
+    low = np.where(known, np.fmin.reduce(near), np.float32(np.nan))
+    high = np.where(known, np.fmax.reduce(near), np.float32(np.nan))
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> list[tuple[float, float]]:
+    """The peaks, brightest last; of those beside a hole, such as a saturated core, the middle of the hole, once."""
+    from scipy.ndimage import center_of_mass, label
+
+    missing = np.isnan(image)
+    beside = (gather(missing.astype(np.float32), ys, xs, 1) > 0).any(axis=0)
+    found = [(float(y), float(x)) for y, x in zip(ys[~beside], xs[~beside], strict=True)]
+    if not beside.any():
+        return found
+    holes, _ = label(missing, np.ones((3, 3)))
+    size = np.bincount(holes.ravel())
+    names = gather(holes.astype(np.float32), ys[beside], xs[beside], 1).max(axis=0).astype(np.intp)
+    single = [name for name in np.unique(names) if size[name] <= MAX_HOLE]
+    centers = center_of_mass(missing, holes, single) if single else []
+    at_border = ~np.isin(names, single)
+    found += [(float(y), float(x)) for y, x in zip(ys[beside][at_border], xs[beside][at_border], strict=True)]
+    return found + [(float(y), float(x)) for y, x in centers]
 
 
 def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -110,8 +200,8 @@ def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArra
     return ys[order], xs[order]
 
 
-def _raise_around(highest: NDArray[Any], image: NDArray[Any], y: int, x: int, level: float, sigma: float) -> None:
-    """Raise ``highest`` to a source's largest value at each distance, as far as that stands above the noise."""
+def _ring_profile(image: NDArray[Any], y: int, x: int, level: float, sigma: float) -> NDArray[Any] | None:
+    """A source's largest value at each distance in pixels, as far as that stands above the noise; never rising."""
     reach = 8
     while True:
         rows, columns = (slice(max(0, v - reach), v + reach + 1) for v in (y, x))
@@ -123,12 +213,10 @@ def _raise_around(highest: NDArray[Any], image: NDArray[Any], y: int, x: int, le
         most = most[: reach + 1]
         known = np.isfinite(most)
         if not known.any():
-            return
+            return None
         most = np.minimum.accumulate(np.where(known, most, most[known].max()))
         if most[-1] < level + 3 * sigma or reach >= REACH:
             break
         reach *= 2
-    wide = np.maximum(most, np.concatenate([most[:1], most[:-1]]))  # a pixel inward: rings are a pixel wide
-    inside = ring <= reach
-    target = highest[rows, columns]
-    np.maximum(target, np.where(inside, wide[np.minimum(ring, reach)], -np.inf), out=target)
+    wide: NDArray[Any] = np.maximum(most, np.concatenate([most[:1], most[:-1]]))  # rings are a pixel wide
+    return wide.astype(np.float32)

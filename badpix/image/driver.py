@@ -47,6 +47,7 @@ from badpix.image.members import (
     Image,
     check_room,
     find_angles,
+    find_rolls,
     find_shallow,
     find_windows,
     place_images,
@@ -263,7 +264,8 @@ def _search_resampled(
     images, sky = set_skies(images, grid, p, executor)
     products = image_products.Target(output_dir, association.asn_id) if p.save_intermediate_results else None
     shallow = find_shallow(images, p, executor)
-    angles = find_angles(images, p)
+    rolls = find_rolls(images)
+    angles = find_angles(rolls, p)
     persistent = find_persistent(images, p, executor)
     plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
@@ -281,7 +283,7 @@ def _search_resampled(
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p.reference == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()
     places = place_on_grid(read_places(p.protect), grid) if p.protect else plan.protected
-    plan = replace(plan, protected=places, pair_sigma=pair_sigma, angles=turned, sources=sources)
+    plan = replace(plan, protected=places, pair_sigma=pair_sigma, angles=turned, rolls=tuple(rolls), sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p, grid.cdelt * 3600)
     transients = list_transients(images, found, grid, shelf, keep=p.keep_transients)

@@ -162,3 +162,9 @@ def join_windows(windows: Sequence[Window]) -> Window:
     """The smallest window that holds all of them."""
     y0, y1, x0, x1 = zip(*windows, strict=True)
     return Window(min(y0), max(y1), min(x0), max(x1))
+
+
+def widen_window(window: Window, margin: int, shape: tuple[int, int]) -> Window:
+    """A window with some pixels more on each side, as far as the grid goes."""
+    y0, x0 = max(0, window.y0 - margin), max(0, window.x0 - margin)
+    return Window(y0, min(shape[0], window.y1 + margin), x0, min(shape[1], window.x1 + margin))

@@ -98,12 +98,16 @@ def place_images(
     return images, grid
 
 
-def find_angles(images: Sequence[Image], p: ModelSettings) -> list[int]:
-    """The class of roll angles of each group (that of its first image)."""
+def find_rolls(images: Sequence[Image]) -> list[float]:
+    """The roll angle of each group, degrees: that of its first image."""
     groups = max(i.group for i in images) + 1
+    return [next(i.roll for i in images if i.group == g) for g in range(groups)]
+
+
+def find_angles(rolls: Sequence[float], p: ModelSettings) -> list[int]:
+    """The class of roll angles of each group."""
     if p.roll_tolerance is None or p.reference != "others":
-        return [0] * groups
-    rolls = [next(i.roll for i in images if i.group == g) for g in range(groups)]
+        return [0] * len(rolls)
     classes = sort_angles(rolls, tolerance=p.roll_tolerance)
     if any(classes):
         means = [float(np.median([r for r, c in zip(rolls, classes, strict=True) if c == k])) for k in set(classes)]

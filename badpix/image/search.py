@@ -19,9 +19,9 @@ from badpix import dq as flags
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image import resample
-from badpix.image.angles import measure_envelope
+from badpix.image.angles import REACH, Turned, measure_slack, turn_offsets
 from badpix.image.decide import find_documented, find_hits
-from badpix.image.grid import Grid, Window
+from badpix.image.grid import Grid, Window, widen_window
 from badpix.image.members import Image
 from badpix.image.noise import (
     FLAT,
@@ -66,6 +66,7 @@ class Plan:
     shallow: frozenset[int] = frozenset()  # groups that are no reference
     pair_sigma: float = 0.0
     angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
+    rolls: tuple[float, ...] = ()  # degrees, of each group
     sources: NDArray[Any] = field(default_factory=lambda: np.empty((0, 2)))
     products: image_products.Target | None = None
     persistent: Places = field(default_factory=dict)  # hot pixels of each detector
@@ -176,7 +177,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     plain = is_plain(p)
     slack = None
     if foreign is not None and foreign.any():
-        slack = measure_envelope(_other_angles(plan, image.group), foreign, sigma=plan.pair_sigma)
+        slack = _allow_for_turned_spikes(plan, image.group, reference, foreign)
     model, others, slack = blot_bands(
         reference, None if plain else cover, window, image.pixel_map, interp=p.blot_interp, slack=slack
     )
@@ -205,10 +206,25 @@ def flags_name(number: int) -> str:
     return f"flags{number:05d}"
 
 
-def _other_angles(plan: Plan, group: int) -> Iterator[NDArray[Any]]:
-    """The median of each roll angle but that of a group, on the group's window."""
+def _allow_for_turned_spikes(plan: Plan, group: int, reference: NDArray[Any], foreign: NDArray[Any]) -> NDArray[Any]:
+    """By how much spikes let a group differ from its reference, on its window; sources around it have spikes, too."""
+    window, shape = plan.windows[group], plan.grid.shape
+    wide = widen_window(window, REACH // 2, shape)
+    here = window.within(wide)
+    known, wanted = np.full(wide.shape, np.nan, np.float32), np.zeros(wide.shape, bool)
+    known[here], wanted[here] = reference, foreign
+    everyone = read_window(plan.shelf, "median", shape, wide)
+    slack = measure_slack(known, everyone, _other_angles(plan, group, wide), wanted, sigma=plan.pair_sigma)
+    return np.ascontiguousarray(slack[here])
+
+
+def _other_angles(plan: Plan, group: int, window: Window) -> Iterator[Turned]:
+    """The median of each roll angle but that of a group, in a window."""
+    pc = np.array(plan.grid.pc)
     for angle in sorted(set(plan.angles) - {plan.angles[group]}):
-        yield read_window(plan.shelf, "median" + angle_suffix(angle), plan.grid.shape, plan.windows[group])
+        image = read_window(plan.shelf, "median" + angle_suffix(angle), plan.grid.shape, window)
+        roll = plan.rolls[plan.angles.index(angle)]
+        yield Turned(image, turn_offsets(pc, roll - plan.rolls[group]))
 
 
 def angle_suffix(angle: int) -> str:
