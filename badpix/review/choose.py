@@ -17,7 +17,10 @@ from badpix import dq
 from badpix.errors import UsageError
 from badpix.io.evidence import Evidence, Rule
 from badpix.mask.file import Mask
+from badpix.outside import quote, read_text, whole_number
 from badpix.review.readings import MAIN_QUANTITY, OTHERWISE, WITHHELD, flags_of_search, search_names
+
+LONGEST_LINE = 1000  # characters of a line that names one pixel
 
 
 def find_worst(mask: Mask, evidence: Evidence | None, flag: str, number: int) -> list[tuple[int, int]]:
@@ -96,25 +99,35 @@ def parse_pixels(words: Sequence[str], one_based: bool = False) -> list[tuple[in
     UsageError
         If they are no pairs of whole numbers.
     """
-    numbers: list[str] = []
+    numbers: list[int] = []
     for word in words:
         if word.startswith("@"):
-            numbers += _pixel_file(Path(word[1:]))
+            numbers += _read_pixels(Path(word[1:]))
         else:
-            numbers += word.replace(",", " ").split()
-    try:
-        values = [int(n) - int(one_based) for n in numbers]
-    except ValueError:
-        raise UsageError(f"pixels: found {' '.join(words)!r}, expected X Y, X,Y or @list") from None
+            try:
+                numbers += [whole_number(n) for n in word.replace(",", " ").split()]
+            except ValueError:
+                raise UsageError(f"pixels: found {quote(' '.join(words))}, expected X Y, X,Y or @list") from None
+    values = [n - int(one_based) for n in numbers]
     if len(values) % 2:
         raise UsageError(f"pixels: {len(values)} numbers, expected pairs X Y")
     return list(zip(values[::2], values[1::2], strict=True))
 
 
-def _pixel_file(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"@{path}: list of pixels can't be read: {error}") from None
-    rows = [line.split("#")[0].replace(",", " ").split() for line in lines]
-    return [n for row in rows if len(row) >= 2 and row[0].lower() != "x" for n in row[:2]]
+def _read_pixels(path: Path) -> list[int]:
+    """The numbers x, y, x, y, ... of a list."""
+    found: list[int] = []
+    for number, line in enumerate(read_text(path, "list of pixels", UsageError).splitlines(), 1):
+        row = line.split("#")[0].replace(",", " ").split()
+        if not row or row[0].lower() == "x":
+            continue
+        try:
+            if len(line) > LONGEST_LINE:
+                raise ValueError
+            x, y = (whole_number(n) for n in row[:2])
+        except ValueError:
+            raise UsageError(f"@{path}: line {number}: found {quote(line)}, expected x and y") from None
+        found += (x, y)
+    if not found:
+        raise UsageError(f"@{path}: the list of pixels is empty")
+    return found

@@ -242,6 +242,25 @@ def test_wrong_pixels_are_refused(words):
         choose.parse_pixels(words)
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("7\n", "line 1: found '7', expected x and y"),
+        ("1 2\n# more\nDEAD 4\n", "line 3"),
+        ("1 2 HOT " * 500, "line 1"),
+        ("# none\n", "is empty"),
+        ("\0\0", "is no text"),
+        ("1_0 2", "line 1"),
+    ],
+)
+def test_a_list_that_names_no_pixels_is_refused_by_name_and_line(tmp_path, text, what):
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(UsageError, match=r"list\.txt") as error:
+        choose.parse_pixels([f"@{tmp_path / 'list.txt'}"])
+    assert what in str(error.value)
+    assert len(str(error.value)) < 300
+
+
 # --- ramps -----------------------------------------------------------------------------------------------
 
 
