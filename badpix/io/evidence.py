@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -32,6 +32,7 @@ from badpix.errors import DataError
 from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
+from badpix.io.tiles import write_image
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -179,7 +180,7 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
     with open(path, "wb") as stream:
         stream.write(pack_hdu(_primary_hdu(header)))
         for name in list(evidence.images):
-            stream.write(pack_hdu(_image_hdu(name, evidence.images.pop(name))))
+            _write_image(stream, name, evidence.images.pop(name))
         for name, samples in evidence.samples.items():
             stream.write(pack_hdu(_samples_hdu(name, samples)))
         if evidence.exposures:
@@ -233,7 +234,7 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
                     source.seek(piece.start)
                     stream.write(source.read(piece.end - piece.start))
         for name in list(own.images):
-            stream.write(pack_hdu(_image_hdu(name, own.images.pop(name))))
+            _write_image(stream, name, own.images.pop(name))
         if own.sources:
             stream.write(pack_hdu(_sources_hdu(own.sources)))
         stream.write(pack_hdu(_rules_hdu([*rules, *own.rules])))
@@ -252,12 +253,11 @@ def _primary_hdu(header: Mapping[str, Any]) -> fits.PrimaryHDU:
     return primary
 
 
-def _image_hdu(name: str, image: NDArray[Any] | Sparse) -> fits.CompImageHDU:
+def _write_image(stream: BinaryIO, name: str, image: NDArray[Any] | Sparse) -> None:
     """A tile-compressed image without loss; small types stay small."""
     image = np.asarray(image)
     stored = image.astype(np.float32) if image.dtype == np.float64 else image
-    stored = stored.astype(np.uint8) if stored.dtype == bool else stored
-    return fits.CompImageHDU(stored, name=name.upper(), compression_type="GZIP_1", quantize_level=0)
+    write_image(stream, name.upper(), stored.astype(np.uint8) if stored.dtype == bool else stored)
 
 
 def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
@@ -301,7 +301,7 @@ def _rules_hdu(rules: Sequence[Rule]) -> fits.BinTableHDU:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
-    """Evidence and primary header of a file, the images read where they are indexed: one pixel costs one row.
+    """Evidence and primary header of a file, the images read where they are indexed: one pixel costs one tile.
 
     Within the block ``images`` holds the compressed extensions; ``images[name][y, x]`` and ``images[name][:, :]``
     unpack what they need.
