@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.darks.bands import Dark
+from badpix.darks.stack import Dark
 from badpix.errors import UsageError
 from badpix.io.fits import read_band
 from badpix.numerics import clipping

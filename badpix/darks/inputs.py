@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks.bands import Dark
+from badpix.darks.stack import Dark
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as io
 from badpix.io import selection

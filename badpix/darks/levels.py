@@ -35,6 +35,12 @@ from badpix.darks.chain import (
 START = 2.0, 0.2  # separation in sigma, rate per group: more starts found no more (5 x 60 and 5 x 20 groups)
 FRACTIONS = (np.arange(7) / 6).astype(np.float32)  # of the separation, at which the lower level is tried
 PASSES = 7  # of Baum-Welch
+HOPELESS = {
+    2: -1.0,
+    3: 0.0,
+    5: 1.0,
+}  # likelihood after so many passes up to which pixels can be spared
+SHARP = 4.0  # sigma between levels from which on the likelihood with fitted offsets is too low
 RATES = (0.005, 0.8)  # per group
 RATE_PRIOR = (0.5, 4.0)  # changes seen before in groups spent before: a beta distribution
 MOST_NOISE = 0.8  # part of the variance beside the line that is white noise at least
@@ -94,6 +100,14 @@ class TwoLevels:
             self.separation[keep], self.up[keep], self.down[keep], self.noise[keep], self.slope[keep],
             self.offset[columns],
         )  # fmt: skip
+
+    def put(self, keep: NDArray[np.bool_], columns: NDArray[np.intp], part: TwoLevels) -> TwoLevels:
+        """These levels with those of :meth:`take` replaced."""
+        out = {}
+        for name, column in vars(self).items():
+            out[name] = column.copy()
+            out[name][columns if name == "offset" else keep] = getattr(part, name)
+        return TwoLevels(**out)
 
 
 # --- 1: one level ----------------------------------------------------------------------------------------
@@ -160,12 +174,29 @@ def start_levels(flat: Pieces, one: OneLevel) -> TwoLevels:
     return TwoLevels(apart, rates, rates, rest, one.slope, -below * flat.spread(apart))
 
 
-def fit_levels(pieces: Pieces, one: OneLevel, start: TwoLevels, spread: float) -> tuple[TwoLevels, Float64]:
-    """Baum-Welch from ``start``; and the logarithm of the likelihood ratio before the last pass, offsets fitted."""
-    two, reached = start, np.zeros(len(one.noise))
-    for _ in range(PASSES):
+def fit_levels(
+    pieces: Pieces, one: OneLevel, start: TwoLevels, spread: float, spared: NDArray[np.bool_], done: int = 0
+) -> tuple[TwoLevels, Float64]:
+    """Baum-Welch from ``start``; and the logarithm of the likelihood ratio before the last pass, offsets fitted.
+
+    Those of the pixels ``spared`` (pixels,) that are still below :data:`HOPELESS` after some passes keep what they
+    have, unless their levels lie far apart. ``done`` passes were made before.
+    """
+    two, gain = start, np.zeros(len(one.noise))
+    before = likelihood_of(one.residual, one.noise, one, spread)
+    for number in range(done + 1, PASSES + 1):
         two, reached = improve_levels(pieces, one, two, spread)
-    return two, reached - likelihood_of(one.residual, one.noise, one, spread)
+        gain = reached - before
+        keep = ~spared | (gain > HOPELESS.get(number, -np.inf)) | (two.separation > SHARP * two.noise)
+        if keep.all():
+            continue
+        if keep.any():
+            part, columns = pieces.take(keep)
+            own = one.take(keep), two.take(keep, columns)
+            better, gain[keep] = fit_levels(part, *own, spread, spared[keep], number)
+            two = two.put(keep, columns, better)
+        break
+    return two, gain
 
 
 def improve_levels(pieces: Pieces, one: OneLevel, two: TwoLevels, spread: float) -> tuple[TwoLevels, Float64]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from badpix import detectors
 from badpix.darks import cells, hits, ramps, series, types
-from badpix.darks.bands import BYTES_PER_PIXEL, Brightness, Job
 from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.scores import Cuts, Population, Setup
+from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Job
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
 from badpix.settings.darks import DarkSettings, HotSettings, TelegraphSettings

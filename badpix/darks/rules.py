@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from badpix.darks import telegraph
 from badpix.darks.scores import Population, level_of
+from badpix.darks.stack import NEEDED_MAPS
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
 from badpix.numerics.neighbors import Places
@@ -36,7 +37,7 @@ class Decision:
 
 
 def make_images(
-    maps: Mapping[str, NDArray[np.float32]],
+    maps: Mapping[str, Any],
     places: Places,
     pixels: Stats,
     scores: Stats,
@@ -45,12 +46,11 @@ def make_images(
 ) -> dict[str, Any]:
     """All images of the frame by name."""
     images: dict[str, Any] = {f"dark_{name}": image for name, image in maps.items()}
-    at = places.index
-    images["dark_rate"].flat[at] = pixels["hot_rate"]
-    images["dark_noise"].flat[at] = scores["noise"]
+    images["dark_rate"].flat[places.index] = pixels["hot_rate"]
+    for name in [name for name in maps if name not in NEEDED_MAPS]:
+        column = scores[name] if name in scores else pixels[name]
+        images[f"dark_{name}"] = sparse(places, column, maps[name])
     images["dark_residual"] = sparse(places, np.sqrt(pixels["residual"]))
-    for name in ("telegraph", "rc"):
-        images[f"dark_{name}"].flat[at] = scores[name]
     usual = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(pixels)
     images["dark_noise_ratio"] = sparse(places, scores["noise"] / usual)
     images["dark_residual_ratio"] = sparse(places, np.sqrt(pixels["residual"]) / usual)
@@ -65,8 +65,8 @@ def make_images(
     return images
 
 
-def sparse(places: Places, values: NDArray[Any], empty: float = np.nan) -> Sparse:
-    """An image of the frame with the candidates' values, ``empty`` elsewhere."""
+def sparse(places: Places, values: NDArray[Any], empty: Any = np.nan) -> Sparse:
+    """An image of the frame with the candidates' values, ``empty`` (one value, or an image) elsewhere."""
     return Sparse(places.index, values, places.shape, empty)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,7 @@ from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
     Band,
-    Job,
-    Rows,
     judge_sample,
-    leave_room,
     measure_band,
     measure_sample,
     sample_tiles,
@@ -38,11 +36,13 @@ from badpix.darks.bands import (
 from badpix.darks.inputs import DarkSet
 from badpix.darks.rules import MOST_SAMPLES, make_rules
 from badpix.darks.scores import Population, find_candidates, measure_population, measure_suspicion, score_pixels
+from badpix.darks.stack import NEEDED_MAPS, Job, Rows, leave_room
 from badpix.darks.stats import Stats, join
 from badpix.darks.types import Candidates
 from badpix.errors import DataError
 from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import band_height
+from badpix.io.spill import DiskImage
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS, DarkSettings, NoisySettings, TelegraphSettings
@@ -333,15 +333,22 @@ def cut_bands(
         yield make_rows(start, min(start + height, job.shape[0]), reference, bias)
 
 
-def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.float32]], Candidates]:
-    """The maps of the frame, and the candidates of all bands as one table (without scores)."""
-    maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps}
+def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, Any], Candidates]:
+    """The maps of the frame, and the candidates of all bands as one table (without scores).
+
+    Maps that the evidence alone needs wait on disk.
+    """
+    maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps if name in NEEDED_MAPS}
+    waiting = {name: DiskImage(job.shape) for name in job.maps if name not in NEEDED_MAPS}
     index, tables = [], []
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
     steps: dict[str, list[NDArray[np.float32]]] = {}
     for band in found:
         for name, part in band.maps.items():
-            maps[name][band.start : band.start + len(part)] = part
+            if name in waiting:
+                waiting[name].write_rows(band.start, part)
+            else:
+                maps[name][band.start : band.start + len(part)] = part
         index.append(band.index)
         tables.append(band.pixels)
         for name, values in band.samples.items():
@@ -350,4 +357,5 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, NDArray[np.floa
             steps.setdefault(name, []).append(values)
     where = neighbors.Places(np.concatenate(index), job.shape)
     by_integration = {k: np.concatenate(v) for k, v in samples.items()}
-    return maps, Candidates(where, join(tables), {}, by_integration, {k: np.concatenate(v) for k, v in steps.items()})
+    by_step = {k: np.concatenate(v) for k, v in steps.items()}
+    return {**maps, **waiting}, Candidates(where, join(tables), {}, by_integration, by_step)

@@ -28,8 +28,7 @@ OWN_RISE = 1.3  # rises up to so many times the deepest step down are then no hi
 SHORTEST_PIECE = 3  # groups
 PIXELS = 1024  # pixels judged together, at 8 pieces each
 BEHIND = 3.0  # what the fit of offsets gains over integrating them, about
-WORTH = -1.5  # scores below it are left as they are,
-SHARP = 4.0  # unless the levels are so many sigma apart: there they are too low
+WORTH = -1.5  # scores below it are left as they are, unless the levels are far apart (levels.SHARP)
 FALSE_ALARMS = 3e-5  # of good pixels
 TAIL = (3e-3, 8e-4)  # parts of the sample's pixels between which the slope of the tail is measured
 TAIL_PASSES = 8
@@ -115,8 +114,9 @@ COLUMNS = ("likelihood", "separation", "dwell_low", "dwell_high")
 
 
 def judge_ramps(
-    ramps: Array, flags: NDArray[np.uint8], noise: Noise, *, templates: Array, averaged: bool = False
-) -> dict[str, Array]:
+    ramps: Array, flags: NDArray[np.uint8], noise: Noise, *, templates: Array, averaged: bool = False,
+    worth: NDArray[np.floating[Any]] | float = WORTH,
+) -> dict[str, Array]:  # fmt: skip
     """Compare two levels with one for some pixels.
 
     Parameters
@@ -129,6 +129,9 @@ def judge_ramps(
         (shapes, G) shapes that ramps may share.
     averaged : bool
         Whether a group is the mean of several frames.
+    worth : ndarray or float
+        (pixels,) score of the fit from which on it is worth integrating all offsets; where it is above
+        :data:`WORTH`, pixels that look hopeless are not fitted to the end.
 
     Returns
     -------
@@ -139,26 +142,28 @@ def judge_ramps(
     pixels = ramps.shape[2]
     out = {name: np.full(pixels, np.nan, np.float32) for name in COLUMNS}
     shapes = _without_line(templates)
+    worth = np.broadcast_to(worth, pixels)
     step = max(PIXELS * 8 // max(len(ramps), 1), 64)
     for low in range(0, pixels, step):
         here = slice(low, low + step)
         own = Noise(noise.expected[here], noise.shot[here], noise.spread)
-        found = _judge(ramps[:, :, here], flags[:, :, here], own, shapes, averaged)
+        found = _judge(ramps[:, :, here], flags[:, :, here], own, shapes, averaged, worth[here])
         for name, column in found.items():
             out[name][here] = column
     return out
 
 
 def _judge(
-    ramps: Array, flags: NDArray[np.uint8], noise: Noise, templates: Array, averaged: bool
-) -> dict[str, Float64]:
+    ramps: Array, flags: NDArray[np.uint8], noise: Noise, templates: Array, averaged: bool,
+    worth: NDArray[np.floating[Any]],
+) -> dict[str, Float64]:  # fmt: skip
     expected = np.where(noise.expected > 0, noise.expected, np.float32(1)).astype(np.float64)
     pieces = cut_pieces(ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2), expected, averaged=averaged)
     one = levels.fit_one_level(pieces, noise.spread)
     two = levels.start_levels(levels.take_line_off(pieces, one.slope), one)
-    two, reached = levels.fit_levels(pieces, one, two, noise.spread)
+    two, reached = levels.fit_levels(pieces, one, two, noise.spread, worth > WORTH)
     likelihood = reached - BEHIND
-    chosen = (likelihood > WORTH) | (two.separation > SHARP * two.noise)
+    chosen = (likelihood > worth) | (two.separation > levels.SHARP * two.noise)
     if chosen.any():
         part, columns = pieces.take(chosen)
         walk = np.maximum(noise.shot / expected**2, 0)[chosen]

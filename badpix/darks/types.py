@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import changes, ramps, searches, surroundings
 from badpix.darks import rules as dark_rules
-from badpix.darks.bands import Brightness
 from badpix.darks.rules import Decision
 from badpix.darks.scores import Population, Setup, drops_needed, level_of, score_pixels
 from badpix.darks.series import Verdicts
+from badpix.darks.stack import Brightness
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.io.evidence import Detection
@@ -324,7 +325,7 @@ def find_low(
     )
 
 
-def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Float], population: Population) -> None:
+def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Any], population: Population) -> None:
     """The images and samples that the searches were decided on, added to the detection."""
     kept = result.detection.evidence
     kept.images |= dark_rules.make_images(

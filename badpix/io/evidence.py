@@ -89,7 +89,7 @@ class Source(NamedTuple):
 
 
 class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
-    """An image that has values at some pixels, the candidates, and one value elsewhere; it becomes whole where used.
+    """An image of values at some pixels, the candidates, upon a value or an image; it becomes whole where used.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
         Their values.
     shape : tuple of int
         Of the image.
-    empty : float
-        The value elsewhere.
+    empty : float or array-like
+        The value elsewhere, or an image (:class:`badpix.io.spill.DiskImage`).
     """
 
-    def __init__(self, index: NDArray[np.intp], values: NDArray[Any], shape: tuple[int, int], empty: float) -> None:
+    def __init__(self, index: NDArray[np.intp], values: NDArray[Any], shape: tuple[int, int], empty: Any) -> None:
         self.index, self.values, self.shape, self.empty = index, values, shape, empty
         self.dtype = values.dtype
 

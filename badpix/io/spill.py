@@ -1,0 +1,42 @@
+"""Images that wait on disk until they are needed: those that no step before the evidence looks at."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DiskImage:
+    """A float32 image in a temporary file without a name, which goes with the object.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (ny, nx); NaN where nothing is written.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape, self.dtype = shape, np.dtype(np.float32)
+        self._file = tempfile.TemporaryFile(prefix="badpix-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._written = np.zeros(shape[0], bool)
+
+    def write_rows(self, start: int, rows: NDArray[np.float32]) -> None:
+        """Keep (rows, nx) values from row ``start`` on."""
+        self._file.seek(start * self.shape[1] * self.dtype.itemsize)
+        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
+        self._written[start : start + len(rows)] = True
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        image = np.full(self.shape, np.nan, self.dtype)
+        size = self.shape[1] * self.dtype.itemsize
+        known = np.flatnonzero(self._written)
+        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+            if run.size:
+                self._file.seek(int(run[0]) * size)
+                self._file.readinto(image[run[0] : run[-1] + 1].data)  # type: ignore[attr-defined]
+        return image if dtype is None else image.astype(dtype)
