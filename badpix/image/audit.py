@@ -15,18 +15,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, invert_map
-from badpix.image.stack import Shelf
+from badpix.image.stack import Shelf, read_median, touched_tiles
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
 
 TILE = 256  # pixels over which the local noise is measured
-BAND = 1024
+BAND, COLUMNS = 1024, 2048  # of a part that is searched at a time
 MAX_SOURCES = 50_000
 SUSPECT_SUM = 0.06
 MIN_SIGMA = 100.0  # a source must have this flux in 5x5, in sigma of a pixel
@@ -47,15 +49,24 @@ class Loss(NamedTuple):
     pixels: int
 
 
-def find_sources(shelf: Shelf, shape: tuple[int, int], *, audit_snr: float) -> NDArray[Any]:
-    """Grid positions [n, 2] (x, y) of the sources of the median image, brightest first."""
-    found = []
-    for top in range(0, shape[0], BAND):
-        y0, y1 = max(0, top - 8), min(shape[0], top + BAND + 8)
-        image = shelf.read("median", shape, slice(y0, y1))
-        x, y, height = find_peaks(image, audit_snr)
-        mine = (y + y0 >= top) & (y + y0 < top + BAND)
-        found.append(np.stack([x, y + y0, height], axis=1)[mine])
+def find_sources(
+    shelf: Shelf, windows: Sequence[Window], shape: tuple[int, int], *, audit_snr: float
+) -> NDArray[Any]:
+    """Grid positions [n, 2] (x, y) of the sources of the median image, brightest first.
+
+    In parts of 1024 x 2048 pixels that some window touches, with a margin: 8 rows, and the whole tiles of the local
+    noise beside them.
+    """
+    found = [np.empty((0, 3))]
+    for part in touched_tiles(windows, BAND, COLUMNS):
+        top, left = part.y0 // BAND * BAND, part.x0 // COLUMNS * COLUMNS
+        wide = Window(
+            max(0, top - 8), min(shape[0], top + BAND + 8), max(0, left - TILE), min(shape[1], left + COLUMNS + TILE)
+        )
+        x, y, height = find_peaks(read_median(shelf, shape, wide), audit_snr)
+        x, y = x + wide.x0, y + wide.y0
+        mine = (y >= top) & (y < top + BAND) & (x >= left) & (x < left + COLUMNS)
+        found.append(np.stack([x, y, height], axis=1)[mine])
     table = np.concatenate(found)
     order = np.argsort(-table[:, 2], kind="stable")[:MAX_SOURCES]
     out: NDArray[Any] = table[order, :2]

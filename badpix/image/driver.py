@@ -166,11 +166,14 @@ def _flag(
     log.info(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
         return _copy_all(association, cals, targets, overwrite, p)
+    if p.save_intermediate_results:
+        image_products.check_targets(output_dir, cals, association, overwrite)
     with open_shelf(output_dir) as shelf:
+        products = image_products.open_target(shelf, association.asn_id) if p.save_intermediate_results else None
         if p.resample_data:
-            found, facts = _search_resampled(association, cals, groups, shelf, output_dir, p, max_memory, executor)
+            found, facts = _search_resampled(association, cals, groups, shelf, products, p, max_memory, executor)
         else:
-            found, facts = _search_direct(association, cals, shelf, output_dir, p, max_memory)
+            found, facts = _search_direct(cals, shelf, products, p, max_memory)
         with ExitStack() as stack:  # all outputs, or none
             temporary = [stack.enter_context(atomic_path(target, overwrite)) for target in targets]
             tasks = [
@@ -181,6 +184,8 @@ def _flag(
             ]
             counts = list(run_in_order(executor, write_exposure, tasks))
             check_share(cals, counts, p.max_flagged)
+            if products is not None:
+                image_products.publish(products, output_dir, stack, overwrite)
     return targets, summarise(association, cals, groups, found, counts, facts, p)
 
 
@@ -251,7 +256,7 @@ def _search_resampled(
     cals: Sequence[CalFile],
     group_names: Sequence[str],
     shelf: Shelf,
-    output_dir: Path,
+    products: image_products.Target | None,
     p: ImageSettings,
     max_memory: int,
     executor: Executor | None,
@@ -260,9 +265,8 @@ def _search_resampled(
     images, grid = place_images(association, cals, group_names, p)
     names = list(dict.fromkeys(group_names))
     windows = find_windows(images)
-    rows = check_room(images, windows, grid, output_dir, max_memory, plain=is_plain(p))
+    rows = check_room(images, windows, grid, shelf.folder.parent, max_memory, plain=is_plain(p))
     images, sky = set_skies(images, grid, p, executor)
-    products = image_products.Target(output_dir, association.asn_id) if p.save_intermediate_results else None
     shallow = find_shallow(images, p, executor)
     rolls = find_rolls(images)
     angles = find_angles(rolls, p)
@@ -276,7 +280,7 @@ def _search_resampled(
         write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=angle_suffix(angle))
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
-    sources = image_audit.find_sources(shelf, grid.shape, audit_snr=p.audit_snr) if p.audit else plan.sources
+    sources = image_audit.find_sources(shelf, windows, grid.shape, audit_snr=p.audit_snr) if p.audit else plan.sources
     if p.audit and not is_moving(cals):  # there, stars lie beside each other
         _check_places(images, find_misplaced(shelf, windows, sources, snr=p.audit_snr))
     deep = [g for g in range(len(windows)) if g not in shallow]
@@ -320,10 +324,9 @@ def _check_places(images: Sequence[Image], misplaced: dict[int, tuple[float, flo
 
 
 def _search_direct(
-    association: Association,
     cals: Sequence[CalFile],
     shelf: Shelf,
-    output_dir: Path,
+    products: image_products.Target | None,
     p: ImageSettings,
     max_memory: int,
 ) -> tuple[list[Found], dict[str, Any]]:
@@ -340,13 +343,12 @@ def _search_direct(
         sci = io_cal.read_rows(cal, "SCI").astype(np.float32, copy=False)
         sci[find_low_weight(read_weight(cal, p), maskpt=p.maskpt)] = np.nan
         shelf.write(mosaic_name(number), sci)
-    rows = tile_rows(shape[1], len(cals), max_memory - BASE_MEMORY)
+    rows = tile_rows(len(cals), max_memory - BASE_MEMORY)
     write_planes(shelf, windows, shape, rows=rows, others=False)
     median, _, _ = build_reference(
         shelf, windows, 0, shape, others=False, agree_sigma=0.0, agree_gradient=0.0, pair_sigma=0.0
     )
-    if p.save_intermediate_results:
-        products = image_products.Target(output_dir, association.asn_id)
+    if products is not None:
         image_products.write_direct_median(products, cals[0], median)
     found = []
     for number, cal in enumerate(cals):

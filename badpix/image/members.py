@@ -28,6 +28,7 @@ from badpix.image.angles import sort_angles
 from badpix.image.grid import Bounds, Grid, Window, join_windows
 from badpix.image.moving import follow_target
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map
+from badpix.image.stack import TILE_COLUMNS, touched_tiles
 from badpix.image.wcs import Geometry, make_output_grid, measure_region, read_geometry, read_roll
 from badpix.image.weights import parse_good_bits
 from badpix.io import cal as io_cal
@@ -46,6 +47,7 @@ DRIZZLE_BYTES = (0, 20)
 PLAIN_BYTES = (18, 8)  # the documented rule alone
 SEARCH_BYTES = (44, 8)
 TILE_MEMORY = 16 << 20
+PLANE_BYTES = 18  # median, lo, mid, hi and count of a grid pixel
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,9 @@ def check_room(
             f"{_mb(need)} of memory needed, "
             f"--max-memory allows {_mb(max_memory)}"
         )
-    disk = 4 * sum(w.shape[0] * w.shape[1] for w in windows) + 14 * ny * nx + pixels // 8 * len(images)
+    rows = tile_rows(len(windows), max_memory - base)
+    observed = sum(t.shape[0] * t.shape[1] for t in touched_tiles(windows, rows))
+    disk = 4 * sum(w.shape[0] * w.shape[1] for w in windows) + PLANE_BYTES * observed + pixels // 8 * len(images)
     disk += sum(i.cal.path.stat().st_size for i in images)
     free = shutil.disk_usage(output_dir).free
     if disk > free:
@@ -209,12 +213,12 @@ def check_room(
             f"{output_dir}: output grid of {nx} x {ny} pixels, {len(windows)} groups: {_mb(disk)} of disk needed for "
             f"mosaics and outputs, {_mb(free)} free"
         )
-    return tile_rows(nx, len(windows), max_memory - base)
+    return rows
 
 
-def tile_rows(nx: int, groups: int, room: int) -> int:
+def tile_rows(groups: int, room: int) -> int:
     """Rows of a tile of the sort, so that many groups take no more memory than few."""
-    row = 14 * nx + 4 * (groups + 8) * min(nx, 1024)
+    row = (PLANE_BYTES + 4 * (groups + 8)) * TILE_COLUMNS
     return int(np.clip(min(TILE_MEMORY, room // 2) // row, 8, 256))
 
 

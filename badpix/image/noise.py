@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ from badpix.numerics import clipping
 
 FLAT = 2.0  # sigma a pixel below which a pixel is flat
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
+_SAMPLE = 200_000  # pixels that tell the photon noise, about; besides all bright ones
+_BRIGHT = 0.98  # quantile of the model, above which pixels are bright
+_EDGES = (*np.linspace(0, _BRIGHT, 13)[1:], 0.99, 0.995, 0.998, 0.9995)  # quantiles between the bins
+_MIN_BIN = 20
+_MIN_VALUES = 200
 _MIN_FLAT = 50
 _MAX_COVER = 8  # larger numbers of other groups share one noise factor
 _FACTOR_RANGE = (0.4, 10.0)
@@ -106,24 +112,27 @@ def _poisson_table(
     model: NDArray[Any], var_poisson: NDArray[Any], good: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], float] | None:
     """Median VAR_POISSON in bins of the model: levels, variances, slope beyond the last."""
-    use = good & np.isfinite(model) & np.isfinite(var_poisson)
-    step = max(1, int(np.sqrt(use.size / 200_000)))
-    sample = np.zeros_like(use)
-    sample[::step, ::step] = True
-    bright = np.nanquantile(model[::3, ::3], 0.98) if np.isfinite(model[::3, ::3]).any() else np.nan
-    with np.errstate(invalid="ignore"):
-        use &= sample | (model > bright)
-    values, variance = model[use], var_poisson[use]
-    if len(values) < 200:
+    step = max(1, int(np.sqrt(model.size / _SAMPLE)))
+    everyone = model[::step, ::step]
+    if not np.isfinite(everyone).any():
         return None
-    everyone = np.sort(model[sample & np.isfinite(model)])
-    order = np.argsort(values, kind="stable")
+    with np.errstate(invalid="ignore"):
+        use = model > np.nanquantile(model[::3, ::3], _BRIGHT)
+    use[::step, ::step] = True
+    at = np.flatnonzero(use)
+    values, variance = model.ravel()[at], var_poisson.ravel()[at]
+    usable = good.ravel()[at] & np.isfinite(values) & np.isfinite(variance)
+    values, variance = values[usable], variance[usable]
+    if len(values) < _MIN_VALUES:
+        return None
+    limits = np.quantile(everyone[np.isfinite(everyone)], _EDGES)
+    which = np.searchsorted(limits, values, "left").astype(np.uint8)
+    order = np.argsort(which, kind="stable")  # of bytes: a radix sort
     values, variance = values[order], variance[order]
-    edges = np.concatenate([np.linspace(0, 0.98, 13), [0.99, 0.995, 0.998, 0.9995, 1.0]])
-    limits = np.searchsorted(values, np.quantile(everyone, edges[1:-1]), "right")
-    parts = [slice(a, b) for a, b in zip([0, *limits], [*limits, len(values)], strict=True) if b - a >= 20]
-    levels = np.array([np.median(values[s]) for s in parts], float)
-    noise = np.array([np.median(variance[s]) for s in parts], float)
+    ends = np.cumsum(np.bincount(which, minlength=len(limits) + 1))
+    bins = [slice(a, b) for a, b in pairwise([0, *ends]) if b - a >= _MIN_BIN]
+    levels = np.array([np.median(values[part]) for part in bins], float)
+    noise = np.array([np.median(variance[part]) for part in bins], float)
     rising = np.concatenate([[True], np.diff(levels) > 0])
     levels, noise = levels[rising], np.maximum.accumulate(noise[rising])
     if len(levels) < 2:

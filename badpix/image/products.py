@@ -1,10 +1,14 @@
 """Intermediate products (``_outlier_i2d``, ``_median``, ``_blot``) and cut-outs for pictures.
 
-Names and HDUs are the documented ones. Mosaic and median carry the output grid as FITS WCS (TAN) and as GWCS;
+They are written into the run's private directory, and published with the flagged copies (:func:`publish`). Names and
+HDUs are the documented ones. Mosaic and median carry the output grid as FITS WCS (TAN) and as GWCS;
 keywords that hold for single exposures only (SIP terms, pointing, background) are left out."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +19,14 @@ from numpy.typing import NDArray
 
 from badpix.image.grid import Grid, Window, grid_to_sky
 from badpix.image.pixel_map import PixelMap, invert_map
-from badpix.image.stack import Shelf
+from badpix.image.stack import Shelf, read_median
 from badpix.io.asdf_text import make_asdf_hdu
-from badpix.io.associations import product_name
+from badpix.io.associations import Association, product_name
 from badpix.io.cal import CalFile, image_hdu
-from badpix.io.output import atomic_path
+from badpix.io.output import atomic_path, check_target
 from badpix.numerics.neighbors import locate
 
+SUFFIXES = ("outlier_i2d", "median", "blot")
 CUTOUT = 10  # pixels to each side
 PER_EXPOSURE = 3
 
@@ -32,7 +37,7 @@ _KEEP_SCI = ("BUNIT", "PHOTMJSR", "PHOTUJA2", "RADESYS")
 
 @dataclass(frozen=True)
 class Target:
-    """Where intermediate products go, and the association ID in their names."""
+    """Where intermediate products are written at first, and the association ID in their names."""
 
     folder: Path
     asn_id: str | None
@@ -56,7 +61,7 @@ def write_mosaic(
 
 def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None:
     """The median of all groups."""
-    median = shelf.read("median", grid.shape, slice(None))
+    median = read_median(shelf, grid.shape, Window(0, grid.shape[0], 0, grid.shape[1]))
     _write(target.path(cal, "median"), cal, [fits.ImageHDU(median, grid_header(cal, grid), name="SCI")], grid)
 
 
@@ -78,8 +83,34 @@ def _write(path: Path, cal: CalFile, hdus: list[fits.ImageHDU], grid: Grid | Non
     if grid is not None:
         primary.header["S_RESAMP"] = "COMPLETE"
         hdus = [*hdus, make_asdf_hdu({"meta": {"wcs": make_gwcs(grid), "filename": path.name}})]
-    with atomic_path(path, overwrite=True) as temporary:
-        fits.HDUList([primary, *hdus]).writeto(temporary)
+    fits.HDUList([primary, *hdus]).writeto(path)
+
+
+def open_target(shelf: Shelf, asn_id: str | None) -> Target:
+    """A place for products in the run's private directory."""
+    folder = shelf.folder / "products"
+    folder.mkdir()
+    return Target(folder, asn_id)
+
+
+def check_targets(folder: Path, cals: Sequence[CalFile], association: Association, overwrite: bool) -> None:
+    """Refuse before the work what :func:`publish` would refuse after it.
+
+    Raises
+    ------
+    UsageError
+        If a product exists and ``overwrite`` is false.
+    """
+    for cal in cals:
+        for suffix in SUFFIXES:
+            check_target(folder / product_name(cal.path, association.asn_id, suffix), overwrite, association.paths)
+
+
+def publish(target: Target, folder: Path, stack: ExitStack, overwrite: bool) -> None:
+    """Let all products appear in ``folder`` when ``stack`` closes without an error."""
+    for path in sorted(target.folder.iterdir()):
+        temporary = stack.enter_context(atomic_path(folder / path.name, overwrite))
+        os.replace(path, temporary)
 
 
 def _reduced(header: fits.Header, without: tuple[str, ...]) -> fits.Header:

@@ -71,11 +71,8 @@ def measure_pair_sigma(shelf: Shelf, windows: list[Window], groups: Sequence[int
         for group in pair:
             window = windows[group]
             rows, columns = both.within(window)
-            lines = [
-                shelf.read(mosaic_name(group), window.shape, slice(y, y + 1))
-                for y in range(rows.start, rows.stop, step)
-            ]
-            parts.append(np.concatenate(lines)[:, columns][:, ::3])
+            lines = shelf.read_every(mosaic_name(group), window.shape, range(rows.start, rows.stop, step))
+            parts.append(lines[:, columns][:, ::3])
         found.append(clipping.median_mad(parts[0] - parts[1])[1])
     found = [s for s in found if np.isfinite(s)]
     return float(np.median(found)) if found else 0.0

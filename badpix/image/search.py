@@ -44,7 +44,7 @@ from badpix.image.single import (
     measure_sharpness,
     sharpness_limit,
 )
-from badpix.image.stack import Shelf, mosaic_name, read_window
+from badpix.image.stack import Shelf, mosaic_name, read_median
 from badpix.image.transients import Detection, find_transients
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
@@ -213,7 +213,7 @@ def _allow_for_turned_spikes(plan: Plan, group: int, reference: NDArray[Any], fo
     here = window.within(wide)
     known, wanted = np.full(wide.shape, np.nan, np.float32), np.zeros(wide.shape, bool)
     known[here], wanted[here] = reference, foreign
-    everyone = read_window(plan.shelf, "median", shape, wide)
+    everyone = read_median(plan.shelf, shape, wide)
     slack = measure_slack(known, everyone, _other_angles(plan, group, wide), wanted, sigma=plan.pair_sigma)
     return np.ascontiguousarray(slack[here])
 
@@ -222,7 +222,7 @@ def _other_angles(plan: Plan, group: int, window: Window) -> Iterator[Turned]:
     """The median of each roll angle but that of a group, in a window."""
     pc = np.array(plan.grid.pc)
     for angle in sorted(set(plan.angles) - {plan.angles[group]}):
-        image = read_window(plan.shelf, "median" + angle_suffix(angle), plan.grid.shape, window)
+        image = read_median(plan.shelf, plan.grid.shape, window, angle_suffix(angle))
         roll = plan.rolls[plan.angles.index(angle)]
         yield Turned(image, turn_offsets(pc, roll - plan.rolls[group]))
 

@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from badpix.errors import DataError
-from badpix.image.grid import Window
+from badpix.image.grid import Window, join_windows
 from badpix.io.fits import read_into
 from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
-_COLUMNS = 1024  # width of a tile
+TILE_COLUMNS = 1024
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,29 @@ class Shelf:
                 read_into(file.fileno(), view, start * shape[1] * out.itemsize, self.folder / name)
         return out
 
+    def read_every(self, name: str, shape: tuple[int, int], rows: range) -> NDArray[Any]:
+        """Rows of a float32 image of the given full shape, one every few."""
+        out = np.empty((len(rows), shape[1]), np.float32)
+        with open(self.folder / name, "rb", buffering=0) as file:
+            for line, row in zip(out, rows, strict=True):
+                read_into(file.fileno(), line.view(np.uint8).data, row * line.nbytes, self.folder / name)
+        return out
+
     def create(self, name: str, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        """An empty image (zero bytes) to be filled by :meth:`write_rows`."""
+        """An empty image (zero bytes) to be filled by :meth:`write_part`."""
         with open(self.folder / name, "wb") as file:
             file.truncate(shape[0] * shape[1] * np.dtype(dtype).itemsize)
 
-    def write_rows(self, name: str, shape: tuple[int, int], row: int, values: NDArray[Any]) -> None:
-        """Overwrite whole rows from ``row`` on."""
+    def write_part(self, name: str, shape: tuple[int, int], part: Window, values: NDArray[Any]) -> None:
+        """Overwrite a part of an image of the given full shape; what is never written takes no space."""
+        values = np.ascontiguousarray(values)
+        whole = part.shape[1] == shape[1]
+        lines = [values] if whole else list(values)
         try:
             with open(self.folder / name, "r+b", buffering=0) as file:
-                file.seek(row * shape[1] * values.itemsize)
-                np.ascontiguousarray(values).tofile(file)
+                for row, line in enumerate(lines, part.y0):
+                    file.seek((row * shape[1] + part.x0) * values.itemsize)
+                    line.tofile(file)
         except OSError as error:
             raise DataError(f"{self.folder.parent}: temporary space ran out or failed: {error.strerror}") from None
 
@@ -173,6 +185,7 @@ def write_planes(
 ) -> None:
     """Sort the stack of all mosaics, or of some ``groups``, tile by tile, into the planes and the count on the shelf.
 
+    Where no window is, the planes stay holes: they take no space, and read as zeros (:func:`read_median`).
     The plane ``median`` is written for all of them; those that the medians of all but one need, with ``others``.
 
     Parameters
@@ -195,22 +208,26 @@ def write_planes(
     for name in names:
         shelf.create(name + suffix, shape, np.float32)
     shelf.create("count" + suffix, shape, np.uint16)
-    for top in range(0, shape[0], rows):
-        bottom = min(top + rows, shape[0])
-        band = {name: np.full((bottom - top, shape[1]), np.nan, np.float32) for name in names}
-        count = np.zeros((bottom - top, shape[1]), np.uint16)
-        for left in range(0, shape[1], _COLUMNS):
-            right = min(left + _COLUMNS, shape[1])
-            stack = _read_tile(shelf, windows, chosen, Window(top, bottom, left, right))
-            if stack is not None:
-                *planes, number = sort_planes(stack, infinite=not others)
-                count[:, left:right] = number
-                band["median"][:, left:right] = median_of(planes[0], planes[1], planes[2], number)
-                for name, part in zip(names[1:], planes, strict=False):
-                    band[name][:, left:right] = part
-        for name, values in band.items():
-            shelf.write_rows(name + suffix, shape, top, values)
-        shelf.write_rows("count" + suffix, shape, top, count)
+    for tile in touched_tiles(windows, rows):
+        stack = _read_tile(shelf, windows, chosen, tile)
+        if stack is None:
+            planes = [np.full(tile.shape, np.nan, np.float32)] * len(names)
+            number = np.zeros(tile.shape, np.uint16)
+        else:
+            lo, mid, hi, number = sort_planes(stack, infinite=not others)
+            planes = [median_of(lo, mid, hi, number), lo, mid, hi][: len(names)]
+        for name, values in zip(names, planes, strict=True):
+            shelf.write_part(name + suffix, shape, tile, values)
+        shelf.write_part("count" + suffix, shape, tile, number)
+
+
+def touched_tiles(windows: Sequence[Window], rows: int, columns: int = TILE_COLUMNS) -> Iterator[Window]:
+    """The parts of the tiles of a grid that some windows touch, in order; what nobody observed costs nothing."""
+    for band in sorted({k for w in windows for k in range(w.y0 // rows, -(-w.y1 // rows))}):
+        here = [w for w in windows if w.y0 < (band + 1) * rows and w.y1 > band * rows]
+        for column in sorted({k for w in here for k in range(w.x0 // columns, -(-w.x1 // columns))}):
+            tile = Window(band * rows, (band + 1) * rows, column * columns, (column + 1) * columns)
+            yield join_windows([both for w in here if (both := w.overlap(tile)) is not None])
 
 
 def _read_tile(shelf: Shelf, windows: Sequence[Window], groups: Sequence[int], tile: Window) -> NDArray[Any] | None:
@@ -238,3 +255,10 @@ def read_window(
 ) -> NDArray[Any]:
     """A window of an image that has the shape of the grid."""
     return shelf.read(name, shape, slice(window.y0, window.y1), dtype)[:, window.x0 : window.x1]
+
+
+def read_median(shelf: Shelf, shape: tuple[int, int], window: Window, suffix: str = "") -> NDArray[Any]:
+    """The plane ``median`` in any window of the grid, NaN where there is none."""
+    median = read_window(shelf, "median" + suffix, shape, window)
+    median[read_window(shelf, "count" + suffix, shape, window, np.uint16) == 0] = np.nan
+    return median
