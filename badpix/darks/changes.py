@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from badpix.darks import searches, series, surroundings
 from badpix.darks.series import Verdicts
 from badpix.darks.stats import Stats
+from badpix.io.dates import day_of
 from badpix.io.evidence import Samples, Sparse
 from badpix.numerics.neighbors import Places
 
@@ -24,7 +24,6 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
 GONE = 3  # newest steps without it after which a pixel that was hot in most darks has recovered
-MJD_0 = datetime(1858, 11, 17)
 MOST_DATES = 12  # births are told one by one up to so many dates
 
 
@@ -80,8 +79,8 @@ def describe(
     notes = []
     if born.any():
         count = np.bincount(verdicts.first[born], minlength=len(dates))
-        told = [f"{count[k]} since {write_date(dates[k])}" for k in np.flatnonzero(count)[-MOST_DATES:]]
-        newest = write_date(dates[int(np.flatnonzero(count)[-1])])
+        told = [f"{count[k]} since {day_of(dates[k])}" for k in np.flatnonzero(count)[-MOST_DATES:]]
+        newest = day_of(dates[int(np.flatnonzero(count)[-1])])
         notes.append(
             f"{int(born.sum())} pixels became hot within these darks: {', '.join(told)}; "
             f"a mask with all of them is right from {newest} on (USEAFTER)"
@@ -90,7 +89,7 @@ def describe(
         notes.append(f"{int(intermittent.sum())} pixels are hot now and then (intermittent)")
     if verdicts.recovered.any():
         last = np.bincount(verdicts.last[verdicts.recovered], minlength=len(dates))
-        told = [f"{last[k]} after {write_date(dates[k])}" for k in np.flatnonzero(last)[-MOST_DATES:]]
+        told = [f"{last[k]} after {day_of(dates[k])}" for k in np.flatnonzero(last)[-MOST_DATES:]]
         notes.append(f"{int(verdicts.recovered.sum())} pixels were hot and are no more: {', '.join(told)}")
     if verdicts.decaying.any():
         notes.append(
@@ -104,13 +103,6 @@ def describe(
             "rates are divided by it"
         )
     return notes
-
-
-def write_date(mjd: float) -> str:
-    """A date in words."""
-    if not np.isfinite(mjd):
-        return "an unknown date"
-    return (MJD_0 + timedelta(days=float(mjd))).strftime("%Y-%m-%d")
 
 
 def make_images(verdicts: Verdicts, places: Places, born: Bool, dates: list[float]) -> dict[str, Sparse]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from badpix.darks.stack import Dark
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as io
 from badpix.io import selection
+from badpix.io.dates import read_date
 from badpix.io.exposure import Exposure
 from badpix.io.fits import stamp_of
 
@@ -43,7 +43,6 @@ STEPS = {"MIRI": ("S_RESET", "S_RSCD", "S_REFPIX"), "NIR": ("S_SUPERB", "S_REFPI
 STEP_NAMES = {
     "S_RESET": "reset", "S_RSCD": "rscd", "S_REFPIX": "refpix", "S_SUPERB": "superbias",
 }  # fmt: skip
-MJD_0 = datetime(1858, 11, 17)
 SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
 
 
@@ -135,18 +134,6 @@ def list_missing_steps(header: Mapping[str, Any]) -> list[str]:
     by_pipeline = "S_DQINIT" in header
     found = {key: header.get(key) for key in wanted}
     return [key for key, state in found.items() if (by_pipeline if state is None else state != "COMPLETE")]
-
-
-def read_date(header: Mapping[str, Any]) -> float:
-    """Start of an exposure by EXPSTART, else DATE-OBS and TIME-OBS: MJD; NaN without both."""
-    start = header.get("EXPSTART")
-    if isinstance(start, int | float) and not isinstance(start, bool) and start > 0:
-        return float(start)
-    try:
-        moment = datetime.fromisoformat(f"{header.get('DATE-OBS')}T{header.get('TIME-OBS') or '00:00:00'}")
-    except ValueError:
-        return float("nan")
-    return (moment.replace(tzinfo=None) - MJD_0).total_seconds() / 86400
 
 
 def open_darks(

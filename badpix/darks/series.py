@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks.stats import Integrations
+from badpix.numerics.decay import QUIET, find_decay
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -27,10 +28,6 @@ Float = NDArray[np.float32]
 STEADY = 0.4  # least slope beside the best step up, over the rate: a line leaves 0.6 and more, a step nothing
 FEWEST = 3  # exposures from which on they, and not their integrations, are the steps in time
 ENOUGH = 2  # bright integrations that a verdict needs
-QUIET = 2.5  # residual variance over the median pixel's up to which an exposure is quiet
-SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay
-DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
-FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay
 SERIES = ("rate", "noise", "pedestal", "bright", "used")
 
 
@@ -194,35 +191,6 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
     )
     always = enough & (part >= 0.9)
     return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
-
-
-def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: float) -> Bool:
-    """Pixels whose rate jumps up once and shrinks ever after, with quiet ramps where it is low.
-
-    Shapes as for :func:`judge`; ``state`` tells which steps were measured.
-    """
-    known = np.isfinite(state)
-    values = np.where(known, rate, np.float32(-np.inf))
-    peak, top = values.argmax(axis=1), values.max(axis=1)
-    steps = np.arange(rate.shape[1])
-    later, earlier = steps > peak[:, None], steps < peak[:, None]
-    with np.errstate(invalid="ignore"):
-        low = rate < max(limit / 2, 0.0)
-        previous = np.full_like(rate, np.inf)
-        previous[:, 1:] = np.fmin.accumulate(np.where(known & ~earlier, rate, np.float32(np.inf)), axis=1)[:, :-1]
-        shrinks = low | (rate <= SHRINKS * previous) | ~known
-        fresh = low | (rate <= FRESH * top[:, None]) | ~known
-        calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
-        newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]
-        found = (top > limit) & (peak < _last_known(known)) & (newest <= DECAYED * top)
-    out: Bool = found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
-    return out
-
-
-def _last_known(known: Bool) -> NDArray[np.intp]:
-    """Last known step of each pixel; the last of all without one."""
-    found: NDArray[np.intp] = known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
-    return found
 
 
 def measure_scales(rates: Float) -> Float:

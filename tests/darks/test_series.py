@@ -9,8 +9,9 @@ from dark_files import TGROUP, make_ramps, write_dark
 
 from badpix.cli.main import badpix
 from badpix.darks import series
-from badpix.darks.inputs import open_darks, read_date
+from badpix.darks.inputs import open_darks
 from badpix.darks.search import search
+from badpix.io.dates import read_date
 from badpix.settings.darks import FLAG_VALUES, KEYS, DarkSettings
 
 STEPS = 8
