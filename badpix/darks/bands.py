@@ -21,6 +21,7 @@ EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same 
 SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
 HOT_SIGMA = 30.0  # median rate over the scatter from which on a pixel tells the dark current's scale
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
+OTHER_SIGMA = 10.0  # scatter of the rates over pixels from which on a rate without its ramp is bright
 NEAR = 3.0  # likelihood below its limit down to which a suspect is kept for the evidence
 PROMISING = 4.5  # what a closer look may add to the likelihood of a suspect at most
 
@@ -159,25 +160,35 @@ def _score_tile(
 
 
 def _count_bright(job: Job, tile: Integrations, pixels: Stats) -> NDArray[np.float32]:
-    """Examined integrations in which each pixel is bright."""
+    """Integrations in which each pixel is bright, among those of which that is known (:func:`_find_bright`)."""
     count = np.zeros(tile.rate.shape[1], np.float32)
     if job.bright is None:
         return count
     with np.errstate(invalid="ignore"):
         above = np.zeros(len(count), np.uint16)
-        for i in job.examined:
+        for i in (*job.examined, *job.apart):
             above += tile.rate[i] > job.bright.limit
     at = np.flatnonzero(above >= series.ENOUGH)
-    count[at] = _find_bright(job, tile, at, pixels["white"][at], job.bright).sum(axis=0)
+    count[at] = _find_bright(job, tile, at, pixels["white"][at], job.bright)[0].sum(axis=0)
     return count
 
 
 def _find_bright(
     job: Job, tile: Integrations, at: NDArray[np.intp], white: NDArray[np.float32], bright: Brightness
-) -> NDArray[np.bool_]:
-    return series.find_bright(
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Where pixels are bright, (judged integrations, pixels), and which integrations these are.
+
+    They are those that are examined, and those of another depth, which count by their rates alone.
+    """
+    found = series.find_bright(
         tile, at, white, limit=bright.limit, own=bright.own, late=bright.late, group_time=job.setup.group_time
     )
+    if not job.apart:
+        return found, tile.examined
+    others = np.array(job.apart)
+    limits = np.fmax(bright.limit, OTHER_SIGMA * np.array(job.spreads, np.float32)[others])
+    above = series.find_above(tile, at, others, limits)
+    return np.concatenate([found, above]), np.concatenate([tile.examined, others])
 
 
 def _measure_series(
@@ -185,8 +196,8 @@ def _measure_series(
 ) -> dict[str, NDArray[np.float32]]:
     if job.bright is None:
         return {}
-    bright = _find_bright(job, stack, candidates, table["white"], job.bright)
-    return series.measure_series(stack, candidates, bright, np.array(job.steps), max(job.steps) + 1)
+    bright, judged = _find_bright(job, stack, candidates, table["white"], job.bright)
+    return series.measure_series(stack, candidates, bright, np.array(job.steps), max(job.steps) + 1, judged)
 
 
 def _combine(job: Job, found: Integrations) -> Stats:

@@ -24,7 +24,7 @@ Over all integrations:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,15 +200,15 @@ def measure_votes(darks: tuple[Dark, ...], limits: tuple[Limits, ...], rules: Ru
     nx = darks[0].jump.shape[-1]
     counts = {name: np.zeros((stop - start, nx), np.uint16) for name in VOTES}
     slopes = np.full((sum(d.integrations for d in darks), stop - start, nx), np.nan, np.float32)
-    flags = np.empty((rules.groups, stop - start, nx), np.uint8)
+    room = np.empty((max(d.groups for d in darks), stop - start, nx), np.uint8)
     done = 0
     for dark, means in zip(darks, limits, strict=True):
-        rates = read_band(dark.rate, start, stop)
+        rates, own = read_band(dark.rate, start, stop), replace(rules, groups=dark.groups)
         for i in range(dark.integrations):
-            planes = range(i * rules.groups, (i + 1) * rules.groups)
-            read_band(dark.groupdq, start, stop, planes=planes, out=flags)
+            planes = range(i * dark.groups, (i + 1) * dark.groups)
+            flags = read_band(dark.groupdq, start, stop, planes=planes, out=room[: dark.groups])
             fitted, judged = read_pedestal(dark, i, start, stop, bias)
-            votes, clean = count_votes(flags, fitted, judged, means[i], rules)
+            votes, clean = count_votes(flags, fitted, judged, means[i], own)
             for name, vote in votes.items():
                 counts[name] += vote
             np.copyto(slopes[done], rates[i], where=clean)

@@ -5,7 +5,8 @@
 2. With several integrations the slopes of the single integrations are needed: a ``_rate`` file is replaced by the
    ``_rateints`` beside it.
 3. Companions must be of the same exposure (keywords), shape and number of integrations, with jumps flagged.
-4. All exposures must be of one detector, window, readout pattern, group time and number of groups.
+4. All exposures must be of one detector and window; of NIRSpec, all or none of them in an IRS2 pattern. Depths may
+   differ (:mod:`badpix.darks.depths`).
 5. With ``skip_bad`` a set of files that fails is left out, with the reason; otherwise it is an error.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
+from badpix.darks.depths import Depth
 from badpix.darks.stack import Dark
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as io
@@ -43,7 +45,7 @@ STEPS = {"MIRI": ("S_RESET", "S_RSCD", "S_REFPIX"), "NIR": ("S_SUPERB", "S_REFPI
 STEP_NAMES = {
     "S_RESET": "reset", "S_RSCD": "rscd", "S_REFPIX": "refpix", "S_SUPERB": "superbias",
 }  # fmt: skip
-SAME_SET = (*selection.SAME_KEYWORDS, "NGROUPS", "TGROUP")
+SAME_SET = ("INSTRUME", "DETECTOR", "SUBARRAY")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,13 @@ class DarkFiles:
         """Number of groups of an integration."""
         return int(self.jump["SCI"].shape[1])
 
+    @property
+    def depth(self) -> Depth:
+        """How it was read."""
+        header = self.rate.header
+        frames = int(header.get("NFRAMES") or 1)
+        return Depth(self.groups, float(self.rate.keyword("TGROUP")), frames, str(header.get("READPATT", "")))
+
     def layouts(self) -> Dark:
         """Where its pixels lie, for the tasks."""
         return Dark(
@@ -75,6 +84,7 @@ class DarkFiles:
             self.fitopt["PEDESTAL"],
             self.integrations,
             None if self.uncal is None else self.uncal["SCI"],
+            stop=self.groups,
         )
 
 
@@ -96,19 +106,19 @@ class DarkSet:
         return sum(f.integrations for f in self.files)
 
     @property
-    def group_time(self) -> float:
-        """Seconds between groups."""
-        return float(self.first.keyword("TGROUP"))
+    def depths(self) -> list[Depth]:
+        """How each exposure was read."""
+        return [f.depth for f in self.files]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the depths differ."""
+        return len(set(self.depths)) > 1
 
     @property
     def dates(self) -> list[float]:
         """Start of each exposure, MJD; NaN where the header has none."""
         return [read_date(f.rate.header) for f in self.files]
-
-    @property
-    def averaged(self) -> bool:
-        """Whether a group is the mean of several frames."""
-        return any(int(f.rate.header.get("NFRAMES") or 1) > 1 for f in self.files)
 
     @property
     def detector(self) -> detectors.Detector:
@@ -179,6 +189,8 @@ def open_darks(
                 raise DataError(
                     f"{rate}: DETECTOR = {name!r}, expected {detector!r} as in the parameter file or --detector"
                 )
+            if found.files:
+                _check_readout(found.first, files.rate)
             if found.files and not skip_bad:
                 selection.check_same([found.first, files.rate], SAME_SET)
             found.files.append(files)
@@ -189,6 +201,16 @@ def open_darks(
     if not found.files:
         raise DataError(f"{rates[0]}: none of the {len(rates)} darks can be used: {found.rejected[0][1]}")
     return _keep_set(found, most_left_out) if skip_bad else found
+
+
+def _check_readout(first: Exposure, other: Exposure) -> None:
+    """Make sure that both or none were read in an IRS2 pattern: other pixels are read between these."""
+    patterns = [str(e.header.get("READPATT", "")) for e in (first, other)]
+    if len({"IRS2" in pattern for pattern in patterns}) > 1:
+        raise DataError(
+            f"{other.path}: READPATT = {patterns[1]!r}, expected one like {patterns[0]!r} as in {first.path.name}: "
+            "IRS2 reads other pixels in between"
+        )
 
 
 def _keep_set(found: DarkSet, most: float) -> DarkSet:

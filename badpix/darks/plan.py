@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks import cells, hits, ramps, series, types
+from badpix.darks import cells, depths, hits, ramps, series, types
+from badpix.darks.depths import Depth
 from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.scores import Cuts, Population, Setup
-from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Job
+from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Dark, Job
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import read_band
-from badpix.settings.darks import DarkSettings, HotSettings, TelegraphSettings
+from badpix.settings.darks import DarkDataSettings, DarkSettings, HotSettings, TelegraphSettings
 
 KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two levels
 MIN_KEPT = 5  # integrations
@@ -25,30 +26,46 @@ FEWEST_SUSPECTS = 0.002  # down to this part
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -> Job:
     """What all tasks need: usable groups, weights, cells, settings."""
-    start, stop, clean = find_usable_groups(darks, reference)
+    depth = choose_depth(darks, p)
+    layouts, start, stop, clean = find_usable_groups(darks, depth, reference)
     fit = replace(
-        ramps.ramp_fit(darks.files[0].groups, start, stop),
+        ramps.ramp_fit(depth.groups, start, stop),
         most_hits=hits.most_hits(clean, stop - start),
-        averaged=darks.averaged,
+        averaged=depth.frames > 1,
     )
     window = darks.first.window
     detector = detectors.get(darks.first.keyword("DETECTOR"))
     cut = cells.make_cells(detectors.amplifier_map(detector, window), reference)
     templates = ramps.contrast_names(fit.templates)
-    examined = choose_evenly(darks.integrations, p.examined_integrations)
-    setup = Setup(fit.usable, darks.group_time, darks.integrations, templates, len(examined))
+    alike = list_alike(darks, depth)
+    examined = tuple(alike[k] for k in choose_evenly(len(alike), p.examined_integrations))
+    setup = Setup(fit.usable, depth.group_time, darks.integrations, templates, len(examined))
     if setup.integrations < p.min_integrations:
         raise DataError(
             f"{darks.first.path}: {setup.integrations} integration(s) in {len(darks.files)} dark(s), expected "
             f"{p.min_integrations} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
         )
     return Job(
-        tuple(f.layouts() for f in darks.files), fit, cut, setup, reference.shape,
+        layouts, fit, cut, setup, reference.shape,
         min(p.min_groups, fit.usable), make_cuts(p), p.hot_fraction,
         p.telegraph_drop_sigma, examined,
         series.order_steps(darks.dates, [f.integrations for f in darks.files])[0],
         kept=choose_kept(examined, fit.usable, p),
+        apart=tuple(k for k in range(darks.integrations) if k not in alike),
     )  # fmt: skip
+
+
+def choose_depth(darks: DarkSet, p: DarkDataSettings) -> Depth:
+    """The depth in which noise and shape are measured."""
+    number = [f.integrations for f in darks.files]
+    return depths.choose_depth(darks.depths, number, least=p.min_integrations, most=p.examined_integrations)
+
+
+def list_alike(darks: DarkSet, depth: Depth) -> list[int]:
+    """Integrations whose ramps are those of a depth, or go on longer."""
+    number = [f.integrations for f in darks.files]
+    whose = [d for d, n in zip(darks.depths, number, strict=True) for _ in range(n)]
+    return [k for k, own in enumerate(whose) if own.joins(depth) and own.groups >= depth.groups]
 
 
 def choose_kept(examined: tuple[int, ...], groups: int, p: TelegraphSettings) -> tuple[int, ...]:
@@ -96,8 +113,13 @@ def choose_brightness(population: Population, p: HotSettings) -> Brightness | No
     return Brightness(limit, p.hot_own_threshold, p.hot_late_fraction)
 
 
-def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Groups usable in all exposures, and the fraction of ramps without jumps, from a few rows of each exposure.
+def find_usable_groups(
+    darks: DarkSet, depth: Depth, reference: NDArray[np.bool_]
+) -> tuple[tuple[Dark, ...], int, int, float]:
+    """Groups usable in all exposures of a depth, and the fraction of ramps without jumps, from a few rows of each.
+
+    Returned are the layouts of all exposures with their usable groups, first and last (exclusive) of the depth, and
+    the fraction.
 
     Raises
     ------
@@ -108,25 +130,34 @@ def find_usable_groups(darks: DarkSet, reference: NDArray[np.bool_]) -> tuple[in
     if not len(science):
         raise DataError(f"{darks.first.path}: every pixel is a reference pixel")
     rows = science[[len(science) // 4, len(science) // 2, 3 * len(science) // 4]]
-    start, stop = 0, darks.files[0].groups
-    full, clean = [], []
+    start, stop = 0, depth.groups
+    full, clean, own, alike = [], [], [], []
     for dark in darks.files:
         planes = range(dark.groups)
         layout = dark.jump["GROUPDQ"]
         flags = np.concatenate([read_band(layout, y, y + 1, planes=planes) for y in rows], axis=1)
         a, b = ramps.usable_groups(flags, ~reference[rows])
-        start, stop = max(start, a), min(stop, b)
+        own.append((a, b))
+        alike.append(dark.depth.joins(depth) and dark.groups >= depth.groups)
+        if alike[-1]:
+            start, stop = max(start, a), min(stop, b)
         if b - a < 2 or stop - start < 2:
             raise DataError(f"{dark.jump.path}: fewer than 2 groups are usable: GROUPDQ is DO_NOT_USE in the others")
         good = np.bitwise_or.reduce(flags[a:b], axis=0)[~reference[rows]]
         full.append(((flags[a] & ramps.SATURATED) != 0)[~reference[rows]].mean())
-        clean.append(((good & ramps.JUMP_DET) == 0).mean())
+        if alike[-1]:
+            clean.append(((good & ramps.JUMP_DET) == 0).mean())
     if min(full) > 0.5:
         raise DataError(
             f"{darks.first.path}: {min(full):.0%} of the pixels are saturated in the first group of every dark: "
             "these are no darks"
         )
-    return start, stop, float(np.mean(clean))
+    layouts = []
+    for dark, (a, b), same in zip(darks.files, own, alike, strict=True):
+        first, last = (start, stop) if same else (a, b)
+        shot = (dark.depth.group_time / depth.group_time) ** 2 * max(b - a - 1, 1) / max(stop - start - 1, 1)
+        layouts.append(replace(dark.layouts(), start=first, stop=last, shot=shot))
+    return tuple(layouts), start, stop, float(np.mean(clean))
 
 
 def band_rows(job: Job, memory: float) -> int:
@@ -139,7 +170,8 @@ def band_rows(job: Job, memory: float) -> int:
     """
     stacks = 16 * job.setup.integrations + 4 * len(job.fit.names) * job.setup.examined
     stacks += 5 * len(job.kept) * job.fit.usable
-    per_row = job.shape[1] * (stacks + 5 * job.fit.usable)
+    longest = max(dark.stop - dark.start for dark in job.darks)
+    per_row = job.shape[1] * (stacks + 4 * job.fit.usable + longest)
     per_row += job.shape[1] * BYTES_PER_PIXEL
     tiles = int(memory // (per_row * job.cells.rows))
     if tiles < 1:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, documented, places, plan, searches, series, telegraph, types
+from badpix.darks import changes, depths, documented, places, plan, searches, series, telegraph, types
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
@@ -45,7 +45,7 @@ from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.numerics import medians, neighbors
-from badpix.settings.darks import KEYS, DarkSettings, NoisySettings, TelegraphSettings
+from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, NoisySettings, TelegraphSettings
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +140,14 @@ def search(
 def search_ramps(run: Run, p: DarkSettings) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
     bias = run.bias
-    job, population, sample = describe(run.job, run.reference, bias, run.executor)
+    job, population, sample = describe(run.job, run.reference, bias, run.executor, run.darks.mixed)
     job = replace(job, drop_sigma=population.drop_sigma, bright=plan.choose_brightness(population, p))
     population = expect_two_levels(replace(run, job=job), population, sample, p)
-    notes = [*plan.describe_steps(run.darks), *plan.describe_depth(job, population, p)]
+    notes = [
+        *plan.describe_steps(run.darks),
+        *describe_join(run.darks, job, p),
+        *plan.describe_depth(job, population, p),
+    ]
     for note in notes:
         log.warning(note)
     tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
@@ -189,12 +193,13 @@ def add_changes(run: Run, job: Job, result: types.Outcome, table: Candidates, ve
 
 def add_votes(run: Run, found: Detection, p: DarkSettings, with_evidence: bool) -> None:
     """The documented searches that are asked for, in place of the corrected ones of the same type."""
-    rules = documented.make_rules(run.darks.files[0].groups, p)
+    rules = documented.make_rules(min(f.groups for f in run.darks.files), p)
     layouts = run.job.darks
     limits = tuple(
         run_in_order(run.executor, partial(documented.measure_pedestals, run.reference, run.bias), layouts)
     )
-    row = run.job.shape[1] * (run.darks.integrations * 9 + rules.groups * 6 + 64)
+    longest = max(f.groups for f in run.darks.files)
+    row = run.job.shape[1] * (run.darks.integrations * 9 + longest * 6 + 64)
     bands = [(b.start, b.stop, b.bias) for b in cut_bands(
         run.job, run.reference, run.bias, band_height(row, run.memory, run.job.shape[0]))]  # fmt: skip
     counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
@@ -274,9 +279,12 @@ def add_scattered(
 
 
 def describe(
-    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None
+    job: Job, reference: NDArray[np.bool_], bias: NDArray[np.float32] | None, executor: Executor | None, mixed: bool
 ) -> tuple[Job, Population, Stats]:
-    """The population of pixels from a sample of rows, the job with the scales of the dark current, and the sample."""
+    """The population of pixels from a sample of rows, the job with the scales of the dark current, and the sample.
+
+    In a ``mixed`` set rates weigh by their scatter over the sample.
+    """
     tiles = [make_rows(a, b, reference, bias) for a, b in sample_tiles(job, reference)]
     found = list(run_in_order(executor, partial(measure_sample, job), tiles))
     known = medians.median_along([tile.spread for tile in found])  # of each integration; some may hold nothing
@@ -284,7 +292,12 @@ def describe(
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
     scales = series.measure_scales(np.concatenate([tile.hot for tile in found]))
     known = known / scales
-    spread = float(np.median(known[np.isfinite(known)]))
+    if mixed:  # again, now that the weights are known
+        job = replace(job, spreads=tuple(known.tolist()))
+        found = list(run_in_order(executor, partial(measure_sample, job), tiles))
+        spread = float(depths.pick_weighted(known[:, None], depths.weigh(known), 0.5)[0])
+    else:
+        spread = float(np.median(known[np.isfinite(known)]))
     pixels, index = join([tile.pixels for tile in found]), np.concatenate([tile.index for tile in found])
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.log(pixels["white"]) / 2
@@ -309,6 +322,15 @@ def expect_two_levels(run: Run, population: Population, sample: Stats, p: Telegr
     reached = np.concatenate(list(run_in_order(run.executor, partial(judge_sample, job, many), tiles)))
     limit = telegraph.find_limit(reached, len(suspicion), p.telegraph_likelihood)
     return replace(population, suspicion=highest(suspicion, wanted), two_levels=limit)
+
+
+def describe_join(darks: DarkSet, job: Job, p: DarkDataSettings) -> list[str]:
+    """A note on the depths that were joined, where they differ."""
+    if not darks.mixed:
+        return []
+    number = [f.integrations for f in darks.files]
+    chosen = plan.choose_depth(darks, p)
+    return depths.describe(darks.depths, number, chosen, depths.weigh(np.array(job.spreads)))
 
 
 def highest(values: NDArray[np.float32], fraction: float) -> float:

@@ -115,24 +115,35 @@ def find_bright(
     return found
 
 
+def find_above(tile: Integrations, index: NDArray[np.intp], others: NDArray[np.intp], limits: Float) -> Bool:
+    """The ``others`` among the integrations, whose ramps are not examined, in which rates are above their ``limits``
+    (DN/s): (others, len(index)). Ramps that jump have no rate there."""
+    with np.errstate(invalid="ignore"):
+        found: Bool = tile.rate[others][:, index] > limits[:, None]
+    return found
+
+
 def measure_series(
-    tile: Integrations, index: NDArray[np.intp], bright: Bool, steps: NDArray[np.intp], number: int
-) -> dict[str, Float]:
+    tile: Integrations, index: NDArray[np.intp], bright: Bool, steps: NDArray[np.intp], number: int,
+    judged: NDArray[np.intp],
+) -> dict[str, Float]:  # fmt: skip
     """The :data:`SERIES` of pixels by step in time: (len(index), number) float32 each.
 
     ``rate`` and ``pedestal`` are medians over the integrations of a step (DN/s, DN), ``noise`` the root of the mean
-    residual variance (DN), ``bright`` and ``used`` counts of examined integrations.
+    residual variance (DN), ``bright`` and ``used`` counts of the ``judged`` integrations, of which
+    ``bright`` (judged, len(index)) tells.
     """
     out = {name: np.full((number, len(index)), np.nan, np.float32) for name in SERIES}
     residual = tile.shapes["calm"][:, index]
-    known = np.isfinite(tile.rate[tile.examined][:, index])
-    of_examined = steps[tile.examined]
+    known = np.isfinite(tile.rate[judged][:, index])
+    of_examined, of_judged = steps[tile.examined], steps[judged]
     for step in range(number):
         mine, examined = np.flatnonzero(steps == step), np.flatnonzero(of_examined == step)
         out["rate"][step] = _middle(tile.rate[mine][:, index])
         out["pedestal"][step] = _middle(tile.pedestal[mine][:, index])
-        out["bright"][step] = bright[examined].sum(axis=0)
-        out["used"][step] = known[examined].sum(axis=0)
+        votes = of_judged == step
+        out["bright"][step] = bright[votes].sum(axis=0)
+        out["used"][step] = known[votes].sum(axis=0)
         if examined.size:
             with np.errstate(invalid="ignore"):
                 out["noise"][step] = np.sqrt(residual[examined].mean(axis=0))
@@ -181,8 +192,10 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
     within = dark & (steps > first[:, None]) & (steps < last[:, None])
     enough = votes >= ENOUGH
     part = (number / np.maximum(measured, 1)).astype(np.float32)
-    decaying = find_decay(rate, series["noise"], state, quiet, limit)
-    calm = ((series["noise"] < np.sqrt(QUIET) * quiet[:, None]) | ~dark).all(axis=1)
+    unknown = ~np.isfinite(series["noise"]).any(axis=0)  # no ramp of these steps was examined
+    noise = np.where(unknown, np.float32(0), series["noise"])
+    decaying = find_decay(rate, noise, state, quiet, limit)
+    calm = ((noise < np.sqrt(QUIET) * quiet[:, None]) | ~dark).all(axis=1)
     once = enough & ~within.any(axis=1) & ~decaying
     born = once & before.any(axis=1) & ~after.any(axis=1)
     recovered = once & after.any(axis=1) & ~before.any(axis=1) & (after.sum(axis=1) >= ENOUGH)

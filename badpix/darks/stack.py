@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps
+from badpix.darks import cells, depths, ramps
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
 from badpix.darks.stats import Integrations, Kept
@@ -26,7 +26,10 @@ BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
 @dataclass(frozen=True)
 class Dark:
-    """One dark exposure: where its pixels lie."""
+    """One dark exposure: where its pixels lie, and the usable groups, ``start`` to ``stop`` (exclusive), of all.
+
+    ``shot`` turns the variance of its rate by shot noise into that of an examined ramp.
+    """
 
     jump: Layout
     groupdq: Layout
@@ -35,6 +38,14 @@ class Dark:
     pedestal: Layout
     integrations: int
     uncal: Layout | None = None
+    start: int = 0
+    stop: int = 0
+    shot: float = 1.0
+
+    @property
+    def groups(self) -> int:
+        """All groups of an integration."""
+        return int(self.jump.shape[1])
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class Job:
     ``examined``: integrations whose ramps are measured in full; ``kept``: those of them whose ramps are
     kept until the candidates are known; ``steps``: the step in time of each integration;
     ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched;
-    ``levels``: the usual noise by place, once it is known.
+    ``levels``: the usual noise by place, once it is known; ``spreads``: scatter of the rates of each integration over
+    pixels, DN/s, where the depths of the darks differ, and ``apart``: integrations of another depth.
     """
 
     darks: tuple[Dark, ...]
@@ -71,6 +83,8 @@ class Job:
     bright: Brightness | None = None
     levels: Levels | None = None
     kept: tuple[int, ...] = ()
+    spreads: tuple[float, ...] = ()
+    apart: tuple[int, ...] = ()
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
 
@@ -91,16 +105,16 @@ class Rows:
 def read_band_stack(job: Job, band: Rows) -> Integrations:
     """All integrations of a band; of those that are not examined the first usable group alone is read."""
     start, stop = band.start, band.stop
-    nx, groups = job.shape[1], job.fit.usable
+    nx, longest = job.shape[1], max(dark.stop - dark.start for dark in job.darks)
     stack = Stack(job, (stop - start) * nx, _find_held(job, start, stop))
-    sci = np.empty((groups, stop - start, nx), np.float32)
-    flags = np.empty((groups, stop - start, nx), np.uint8)
+    sci = np.empty((job.fit.usable, stop - start, nx), np.float32)
+    room = np.empty((longest, stop - start, nx), np.uint8)
     for dark in job.darks:
         images = _read_images(job, dark, band)
-        stack.add_poisson(images.pop("poisson"))
+        stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
         for i in range(dark.integrations):
-            planes = range(i * job.fit.ngroups + job.fit.start, i * job.fit.ngroups + job.fit.stop)
-            read_band(dark.groupdq, start, stop, planes=planes, out=flags)
+            planes = range(i * dark.groups + dark.start, i * dark.groups + dark.stop)
+            flags = read_band(dark.groupdq, start, stop, planes=planes, out=room[: len(planes)])
             wanted = planes if stack.examines_next else planes[:1]
             stored = read_band(dark.jump, start, stop, planes=wanted, out=sci[: len(wanted)], native=False)
             stack.add(stored, flags, {name: image[i] for name, image in images.items()})
@@ -109,7 +123,7 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
 
 def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     """Pixels that are DO_NOT_USE in the first usable group of all darks: by a mask in use, not for want of data."""
-    first = [read_band(dark.groupdq, start, stop, planes=[job.fit.start])[0] for dark in job.darks]
+    first = [read_band(dark.groupdq, start, stop, planes=[dark.start])[0] for dark in job.darks]
     return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
 
 
@@ -153,7 +167,7 @@ class Stack:
             room[numbers * pixels :].reshape(len(job.kept), groups, pixels),
             np.empty((len(job.kept), groups, pixels), np.uint8),
         )
-        self.counts = np.empty((2, n, pixels), np.uint16)
+        self.counts, self.whole = np.empty((2, n, pixels), np.uint16), np.zeros(n, np.uint16)
         self.saturated = np.zeros((n, pixels), bool)
         self.held, self.masked = held, np.zeros(pixels, bool)
         self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
@@ -187,7 +201,7 @@ class Stack:
             rate /= np.float32(job.scales[i])
             if i in self.chosen:
                 self.shapes[job.fit.names.index(ramps.STEADY), self.chosen[i]] /= np.float32(job.scales[i])
-        self.counts[:, i] = counts
+        self.counts[:, i], self.whole[i] = counts, len(flags)
         self.filled += 1
 
     def _keep(self, i: int, flags: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -212,8 +226,12 @@ class Stack:
             poisson = (self.poisson / self.measured).astype(np.float32)
         return Integrations(
             self.rate, self.pedestal, shapes, np.array(self.job.examined), self.counts[0], self.counts[1],
-            self.saturated, poisson, self.first_level, self.masked, self.kept,
+            self.saturated, poisson, self.first_level, self.masked, self.kept, self._weights(), self.whole,
         )  # fmt: skip
+
+    def _weights(self) -> NDArray[np.float32] | None:
+        """Weights of the integrations where their depths differ."""
+        return depths.weigh(np.array(self.job.spreads)) if self.job.spreads else None
 
 
 def cut(stack: Integrations, pixels: slice) -> Integrations:
@@ -222,5 +240,5 @@ def cut(stack: Integrations, pixels: slice) -> Integrations:
     return Integrations(
         stack.rate[:, pixels], stack.pedestal[:, pixels], shapes, stack.examined, stack.groups[:, pixels],
         stack.jumps[:, pixels], stack.saturated[:, pixels], stack.poisson[pixels], stack.first_level[pixels],
-        stack.masked[pixels],
+        stack.masked[pixels], None, stack.weights, stack.whole,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.darks.depths import pick_weighted
 from badpix.numerics import clipping
 
 Array = NDArray[np.float32]
@@ -55,6 +56,12 @@ class Integrations:
         (pixels,) float32: highest value of the first usable group, DN.
     masked : ndarray
         (pixels,) bool: DO_NOT_USE in every group of an integration.
+    kept : Kept, optional
+        Ramps of some integrations.
+    weights : ndarray, optional
+        (n,) weight of each rate where the depths of the darks differ; None: all weigh the same.
+    whole : ndarray, optional
+        (n,) groups of a whole ramp; None: as many as any pixel has.
     """
 
     rate: Array
@@ -68,6 +75,8 @@ class Integrations:
     first_level: Array
     masked: NDArray[np.bool_]
     kept: Kept | None = None
+    weights: Array | None = None
+    whole: NDArray[np.uint16] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,7 @@ def combine_integrations(
         Names of the contrasts.
     """
     n = len(tile.groups)
+    whole = tile.groups.max(initial=0) if tile.weights is None or tile.whole is None else tile.whole[:, None]
     usable = tile.groups >= min_groups
     used = usable[tile.examined]
     out: Stats = {
@@ -185,15 +195,12 @@ def combine_integrations(
         "examined": used.sum(axis=0, dtype=np.float32),
         "total": np.full(used.shape[1], n, np.float32),
         "saturated_fraction": tile.saturated.mean(axis=0, dtype=np.float32),
-        "cut_fraction": (tile.groups < tile.groups.max(initial=0)).mean(axis=0, dtype=np.float32),
+        "cut_fraction": (tile.groups < whole).mean(axis=0, dtype=np.float32),
         "first_level": tile.first_level,
         "masked": tile.masked.astype(np.float32),
         "jumps": tile.jumps.sum(axis=0, dtype=np.float32) / np.float32(n),
     }
-    ordered, count = sort_stack(tile.rate)
-    out["rate"] = median_of(ordered, count)
-    need = np.ceil(hot_fraction * count - 1e-6).astype(np.intp)
-    out["hot_rate"] = np.where(count > 0, pick(ordered, np.clip(count - np.maximum(need, 1), 0, n - 1)), np.nan)
+    out["rate"], out["hot_rate"] = combine_rates(tile, hot_fraction)
     out["poisson"] = tile.poisson
     ignored = _ignore(used)
     out["white"] = trimmed_mean_of(*sort_stack(_without(tile.shapes["white"], ignored)))
@@ -213,6 +220,16 @@ def combine_integrations(
     out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
     out["jump_fraction"] = (tile.jumps > 0).mean(axis=0, dtype=np.float32)
     return out
+
+
+def combine_rates(tile: Integrations, fraction: float) -> tuple[Array, Array]:
+    """Median rate of each pixel, and the highest rate that is reached in this fraction of the integrations."""
+    if tile.weights is not None:
+        return pick_weighted(tile.rate, tile.weights, 0.5), pick_weighted(tile.rate, tile.weights, fraction)
+    ordered, count = sort_stack(tile.rate)
+    need = np.ceil(fraction * count - 1e-6).astype(np.intp)
+    high = pick(ordered, np.clip(count - np.maximum(need, 1), 0, len(ordered) - 1))
+    return median_of(ordered, count), np.where(count > 0, high, np.float32(np.nan))
 
 
 def find_deepest(drop: Array) -> tuple[Array, Array]:
