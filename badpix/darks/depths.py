@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def choose_depth(depths: Sequence[Depth], integrations: Sequence[int], *, least:
     return max(dict.fromkeys(depths), key=worth)
 
 
-def weigh(spread: NDArray[np.floating]) -> NDArray[np.float32]:  # type: ignore[type-arg]
+def weigh(spread: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Weights of integrations, 1 for the deepest, from the scatter of their rates over pixels; 0 without any."""
     known = np.isfinite(spread) & (spread > 0)
     best = np.min(spread[known], initial=np.inf)
@@ -70,7 +71,9 @@ def weigh(spread: NDArray[np.floating]) -> NDArray[np.float32]:  # type: ignore[
         return np.where(known, np.square(best / spread), 0).astype(np.float32)
 
 
-def pick_weighted(values: NDArray[np.float32], weights: NDArray[np.float32], fraction: float) -> NDArray[np.float32]:
+def pick_weighted(
+    values: NDArray[np.floating[Any]], weights: NDArray[np.float32], fraction: float
+) -> NDArray[np.float32]:
     """The highest value that integrations with this fraction of the weight reach, along axis 0; NaN has no weight.
 
     With equal weights it is the value of rank ``ceil(fraction * n)`` from above.
