@@ -27,6 +27,7 @@ from badpix.cli.outliers import members_option, output_dir_option, read_members
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.image import ImageSettings
+from badpix.simulation.image_setup import PRESETS
 
 MEMORY = 700  # MB of each process
 AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
@@ -139,11 +140,10 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
 _SHEET = "What is simulated"
 
 
-@click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
+@click.command(cls=Command, epilog="Example: outlier simulate-image sim --scene sw --groups 4 --seed 1")
 @click.argument("directory")
-@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls", "steps", "mosaic"]), default="sw",
-        heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups, "
-              "two roll angles, dithers of a pixel, a mosaic of two.  [default: sw]")  # fmt: skip
+@option("--scene", "--preset", "scene", type=click.Choice(list(PRESETS)), default="sw", heading=_SHEET,
+        help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]")  # fmt: skip
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
 @option("--size", metavar='"NY NX"', heading=_SHEET,
         help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
@@ -160,16 +160,16 @@ def simulate_image(ctx: click.Context, /, directory: str, **options: Any) -> Non
     """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
     from badpix.simulation.image import simulate
-    from badpix.simulation.image_setup import PRESETS, Setup
+    from badpix.simulation.image_setup import Setup
 
-    values: dict[str, Any] = {**PRESETS[options["preset"]], "seed": options["seed"]}
+    values: dict[str, Any] = {**PRESETS[options["scene"]], "seed": options["seed"]}
     for name in ("groups", "fwhm", "distortion"):
         if options[name] is not None:
             values[name] = options[name]
     if options["size"]:
         values["shape"] = _size(options["size"])
     path = simulate(directory, Setup(**values), overwrite=options["overwrite"])
-    talk.finish("outlier simulate-image", [path], {"seed": options["seed"], "preset": options["preset"]})
+    talk.finish("outlier simulate-image", [path], {"seed": options["seed"], "scene": options["scene"]})
 
 
 def _size(text: str) -> tuple[int, int]:
