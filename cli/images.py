@@ -23,7 +23,8 @@ from badpix.cli.common import (
     shared_options,
     talk_options,
 )
-from badpix.cli.outliers import members_option, output_dir_option, read_members
+from badpix.cli.outliers import members_option, read_members
+from badpix.cli.preview import check_outputs, output_options, tell_cost, wants_cost, write_report
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.image import ImageSettings
@@ -39,7 +40,7 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
     "outlier image 'cal/*_cal.fits' --set documented --snr '5.0 4.0' --output-dir flagged",
 )
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@output_dir_option
+@output_options
 @members_option
 @option("--plot", metavar="DIR",
         help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
@@ -62,6 +63,7 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
     p, _ = collect(ImageSettings, load_files(options), options)
     memory = parse_size(options["max_memory"], f"{MEMORY * options['workers']}M") // options["workers"]
     members = read_members(inputs, options["exptypes"], talk)
+    folder = check_outputs(options, members, inputs)
     draw = _pictures(options["plot"])
     from badpix.image.driver import flag_images
 
@@ -69,17 +71,20 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
         outputs, summary = flag_images(
             members,
             p,
-            options["output_dir"],
+            folder,
             executor=executor,
             memory=memory,
             overwrite=options["overwrite"],
             skip_bad=options["skip_bad"],
+            cost=wants_cost(options),
         )
     cutouts = summary.pop("cutouts", [])
     if draw is not None:
         summary["pictures"] = draw(cutouts)
     _tell(talk, summary)
-    talk.finish("outlier image", outputs, summary | {"parameters": dict(p.items())})
+    summary |= {"parameters": dict(p.items())}
+    beside = write_report(options, "outlier image", members, talk, summary)
+    talk.finish("outlier image", outputs, summary, beside)
 
 
 def _pictures(folder: str | None) -> Any:
@@ -133,6 +138,8 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
             for r in audit[:AUDIT_ROWS]
         ],
     )  # fmt: skip
+    if "cost" in summary:
+        tell_cost(talk, summary["cost"])
 
 
 # --- simulation and score ---------------------------------------------------------------------------------
