@@ -69,7 +69,7 @@ def _detectors() -> list[str]:
 
 # Commands that have parameters, by group.
 SECTIONS = {
-    "badpix": ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
+    "badpix": ("flats", "darks", "science", "merge", "reference", "check", "rebuild", "prepare", "simulate"),
     "outlier": ("ifu", "image"),
 }
 

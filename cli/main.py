@@ -26,6 +26,7 @@ BADPIX = {
     "Make masks": {
         "flats": ("masks:flats", "Find DEAD, LOW_QE, OPEN and ADJ_OPEN pixels in flat-field exposures."),
         "darks": ("darks:darks", "Find HOT, noisy, RC, TELEGRAPH and low-pedestal pixels in dark ramps."),
+        "science": ("science:science", "Find hot, low and unsteady pixels in science exposures."),
         "merge": ("masks:merge", "Combine masks and manual lists into one MASK."),
         "update": ("update:update", "Bring an older MASK up to date: new where measured, old elsewhere."),
     },

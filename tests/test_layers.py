@@ -21,7 +21,7 @@ LAYERS = """
     review
     prepare
     simulation
-    flats darks ifu image
+    flats darks science ifu image
     mask
     io
     settings

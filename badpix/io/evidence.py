@@ -73,7 +73,7 @@ class Source(NamedTuple):
     number : int
         Of the layer ``from_<number>``.
     kind : str
-        ``flats``, ``darks``, ``manual``, ``plain`` (a map of another tool) or ``mask``.
+        ``flats``, ``darks``, ``science``, ``manual``, ``plain`` (a map of another tool) or ``mask``.
     name : str
         The file.
     date : str

@@ -36,8 +36,9 @@ def flags_of_search(mask: Mask, name: str) -> list[str]:
     """Flags that a search sets: by the mapping that the mask was made with (its HISTORY), else the default one."""
     own = [name.upper()] if name.upper() in dq.VALUE else []
     mapping = dict(param.section("darks").param("flag_values").default)
+    mapping |= param.section("science").param("science_flags").default
     for line in join_history(mask.history):
-        found = re.search(r"darks\.flag_values = (.*?)(?: \[\w+\])?: ", line)
+        found = re.search(r"(?:darks\.flag_values|science\.science_flags) = (.*?)(?: \[\w+\])?: ", line)
         if found:
             mapping |= {k.lower(): v.split(",") for k, _, v in (w.partition(":") for w in found[1].split()) if v}
     return [flag.upper() for flag in mapping.get(name.lower(), own)]
@@ -54,8 +55,10 @@ def manual_lists(mask: Mask) -> list[str]:
 
 
 def find_kind(mask: Mask) -> str:
-    """What a mask was made from: ``flats``, ``darks``, ``mask`` (merged, updated, or another tool's)."""
+    """What a mask was made from: ``flats``, ``darks``, ``science``, ``mask`` (merged, updated, or another tool's)."""
     keys = {key[:3] for key in mask.header}
     if "BPM" in keys:
         return "mask"
+    if "BPS" in keys:
+        return "science"
     return "darks" if "BPD" in keys else "flats" if "BPF" in keys else "mask"

@@ -90,6 +90,7 @@ def open_all(
     skip_bad: bool,
     detector: str | None = None,
     most_left_out: float = selection.MOST_LEFT_OUT,
+    same: Sequence[str] = selection.SAME_KEYWORDS,
 ) -> tuple[list[Exposure], list[tuple[Path, str]]]:
     """All usable exposures, and the others with the reason; all of one detector, subarray and readout.
 
@@ -109,6 +110,8 @@ def open_all(
         The detector that is meant; with ``skip_bad`` exposures of others are left out.
     most_left_out : float
         Part of the files that may be left out.
+    same : sequence of str
+        Keywords that all exposures share, beside the window.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def open_all(
             check(exposure)
             check_detector(path, exposure.detector, detector)
             if not skip_bad:
-                selection.check_same([*used[:1], exposure])
+                selection.check_same([*used[:1], exposure], same)
         except DataError as error:
             if not skip_bad:
                 raise
@@ -137,15 +140,15 @@ def open_all(
     if not used:
         raise DataError(f"none of the {len(paths)} inputs can be used; the first: {rejected[0][0]}: {rejected[0][1]}")
     if skip_bad:
-        used, rejected = _keep_set(used, rejected, most_left_out)
+        used, rejected = _keep_set(used, rejected, most_left_out, same)
     return used, rejected
 
 
 def _keep_set(
-    used: Sequence[Exposure], rejected: Sequence[tuple[Path, str]], most: float
+    used: Sequence[Exposure], rejected: Sequence[tuple[Path, str]], most: float, same: Sequence[str]
 ) -> tuple[list[Exposure], list[tuple[Path, str]]]:
     """The exposures of the set that most of them agree on; the others join those that were rejected."""
-    reasons = selection.keep_largest_set(used, most_left_out=most)
+    reasons = selection.keep_largest_set(used, same, most_left_out=most)
     kept = [e for e, why in zip(used, reasons, strict=True) if not why]
     left = [*rejected, *((e.path, why) for e, why in zip(used, reasons, strict=True) if why)]
     if left:

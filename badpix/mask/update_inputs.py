@@ -95,6 +95,8 @@ def searched_flags(mask: Mask) -> list[str]:
         names += FLATS
     if kind == "darks" or "darks." in text:
         names += [s for s in param.section("darks").param("flag_values").default if s != "warm"]
+    if kind == "science" or "science.science_" in text:
+        names += param.section("science").param("science_flags").default
     flags = [flag for name in names for flag in flags_of_search(mask, name)]
     used = int(np.bitwise_or.reduce(mask.image, axis=None))
     flags += [f.name for f in dq.FLAGS if used & f.value and f.name not in SIDE_FLAGS]
@@ -104,7 +106,7 @@ def searched_flags(mask: Mask) -> list[str]:
 def find_undetermined(found: Evidence, search: str) -> Bool:
     """Pixels of which the evidence says that a search could not judge them; those that it found were judged."""
     is_found = np.asarray(found.images[f"is_{search.lower()}"][:, :]) != 0
-    kind = "flat" if search in FLATS else "dark"
+    kind = "flat" if search in FLATS else "science" if search.startswith("science_") else "dark"
     for name in (f"{search.lower()}_undetermined", f"{kind}_undetermined"):
         if name in found.images:
             out: Bool = (np.asarray(found.images[name][:, :]) > 0) & ~is_found

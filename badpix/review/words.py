@@ -64,7 +64,8 @@ def reason(search: Search, quantities: Mapping[str, float]) -> str:
     return start + (f", {spell(main)} {quantities[main]:.4g}" if main in quantities else "")
 
 
-KINDS = {"flats": "the flats of", "darks": "the darks of", "manual": "the manual list", "plain": "the map",
+KINDS = {"flats": "the flats of", "darks": "the darks of", "science": "the science exposures of",
+         "manual": "the manual list", "plain": "the map",
          "mask": "the mask"}  # fmt: skip
 
 

@@ -1,0 +1,259 @@
+"""Bands of rows of all exposures: residuals, sums over all pixels, and the series of those that stand out.
+
+1. Of each exposure the rows of a band are read with a margin; unusable are values that are not finite, have no error,
+   or whose DQ says saturated, reference pixel or not of the science portion. What the pipeline calls DO_NOT_USE is
+   looked at all the same, but is no neighbor: it may have recovered.
+2. Its residuals (:mod:`badpix.science.residuals`) in units of its noise: ERR times the exposure's own scale, which is
+   measured on thin blocks of rows beforehand (:func:`describe`), so that bands do not matter.
+3. Stripes: the median residual of each line along the fast axis is taken off.
+4. Sums over exposures, from the newest to the oldest: weights, residuals clipped at :data:`CLIP`, squares, and the
+   highest significance of any number of newest exposures (births).
+5. Candidates: pixels whose sums stand out, or that an outlier step flagged often. Their series are measured at once
+   (:mod:`badpix.science.series`), so that only what was measured leaves the band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix import dq
+from badpix.io.fits import Layout, read_band
+from badpix.numerics.clipping import median_mad
+from badpix.numerics.medians import median_rows
+from badpix.science import residuals, series
+from badpix.science.inputs import Member
+
+CLIP = 4.0  # sigma, of the residuals in the sums
+FEWEST = 3  # newest exposures that make a birth
+MEAN_LIMIT = 3.0  # sigma: candidates by their mean
+BORN_LIMIT = 4.2  # sigma: candidates by their newest exposures
+SQUARE_SIGMA = 4.0  # of the mean square, over its scatter of sqrt(2 / n)
+FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
+BLOCKS, BLOCK_ROWS = 24, 4  # rows of an exposure on which it is described
+THIN = 4  # every so many columns, for the median of a line
+STANDS_OUT = 4.0  # sigma of a bright value
+
+BAD = np.uint32(dq.VALUE["SATURATED"] | dq.VALUE["REFERENCE_PIXEL"] | dq.VALUE["NON_SCIENCE"])
+UNUSABLE = np.uint32(dq.VALUE["DO_NOT_USE"])
+OUTLIER = np.uint32(dq.VALUE["OUTLIER"])
+
+Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is the same for all exposures: axis of the dispersion, of the stripes (None: left in), shape."""
+
+    axis: int | None
+    stripes: int | None
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class About:
+    """What was measured of one exposure beforehand.
+
+    Attributes
+    ----------
+    scale : float
+        Noise over ERR.
+    level : float
+        Median value.
+    noise : float
+        Median noise.
+    bright : float
+        Share of pixels that stand out by more than :data:`STANDS_OUT`.
+    columns : ndarray or None
+        (nx,) stripes along columns.
+    """
+
+    scale: float
+    level: float
+    noise: float
+    bright: float
+    columns: Float | None
+
+
+class Rows(NamedTuple):
+    """Rows of one exposure: residual, level, noise, usable, flagged as outlier; (ny, nx) each."""
+
+    value: Float
+    level: Float
+    noise: Float
+    usable: Bool
+    outlier: Bool
+
+
+class Band(NamedTuple):
+    """What leaves a band: first row, sums over exposures (ny, nx), and what was measured of candidates."""
+
+    start: int
+    mean: Float
+    error: Float
+    square: Float
+    pointings: NDArray[np.uint8]
+    where: NDArray[np.intp]
+    table: dict[str, NDArray[Any]]
+
+
+def read_padded(layout: Layout, start: int, stop: int, margin: int) -> NDArray[Any]:
+    """Rows with a margin above and below, mirrored at the edges of the frame."""
+    ny = layout.shape[-2]
+    low, high = max(start - margin, 0), min(stop + margin, ny)
+    found: NDArray[Any] = read_band(layout, low, high)[0]
+    below, above = low - (start - margin), stop + margin - high
+    if below or above:
+        found = np.concatenate(
+            [found[1 : below + 1][::-1], found, found[-above - 1 : -1][::-1] if above else found[:0]]
+        )
+    return found
+
+
+def read_rows(member: Member, about: About, setup: Setup, start: int, stop: int) -> Rows:
+    """Residuals of some rows of an exposure (steps 1 and 2), stripes left in."""
+    ry, rx = residuals.reach_of(setup.axis)
+    inner = slice(ry, ry + stop - start)
+    sci, err, flags = (read_padded(layout, start, stop, ry) for layout in member.layouts)
+    sci = sci.astype(np.float32, copy=False)
+    err = err.astype(np.float32, copy=False)
+    with np.errstate(invalid="ignore"):
+        usable = np.isfinite(sci) & (err > 0) & ((flags & BAD) == 0) & np.isfinite(err)
+    good = usable & ((flags & UNUSABLE) == 0)
+    own, outlier = sci[inner], (flags[inner] & OUTLIER) != 0
+    filled = residuals.fill(sci, good, about.level)
+    if rx:
+        filled = np.pad(filled, ((0, 0), (rx, rx)), mode="reflect")
+    noise = np.where(usable[inner], err[inner], np.float32(1)) * np.float32(about.scale)
+    found = residuals.measure_residual(filled, noise, setup.axis, sharpness=member.sharpness)
+    value = np.where(usable[inner], own - found.level, np.float32(0))
+    return Rows(value, found.level, found.noise, usable[inner], outlier)
+
+
+def measure_lines(rows: Rows, axis: int) -> Float:
+    """Median residual of each line, of some pixels that are not near a source: 0 where none is left."""
+    some = (slice(None), slice(None, None, THIN)) if axis == 1 else (slice(None), slice(None))
+    values = np.where(rows.usable[some], rows.value[some], np.float32(np.nan))
+    values = np.where(np.abs(values) < 3 * rows.noise[some], values, np.float32(np.nan))
+    found = median_rows(np.array(values if axis == 1 else values.T, order="C"))
+    out: Float = np.nan_to_num(found).astype(np.float32)
+    return out
+
+
+def describe(setup: Setup, member: Member) -> About:
+    """Noise, level and stripes of an exposure, from thin blocks of its rows."""
+    ny = setup.shape[0]
+    starts = np.unique(np.linspace(0, max(ny - BLOCK_ROWS, 0), BLOCKS).astype(int))
+    sci = np.concatenate([read_band(member.layouts[0], y, y + 1)[0] for y in starts])
+    level = median_mad(np.asarray(sci, np.float32))[0]
+    first = About(1.0, level if np.isfinite(level) else 0.0, 1.0, 0.0, None)
+    blocks = [read_rows(member, first, setup, int(y), min(int(y) + BLOCK_ROWS, ny)) for y in starts]
+    rows = Rows(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    columns = measure_lines(rows, 0) if setup.stripes == 0 else None
+    lines = (
+        columns[None, :] if columns is not None else 0 if setup.stripes is None else measure_lines(rows, 1)[:, None]
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = ((rows.value - lines) / rows.noise)[rows.usable]
+    _, spread = median_mad(z)
+    scale = spread if np.isfinite(spread) and spread > 0 else 1.0
+    bright = float((z > STANDS_OUT * scale).mean()) if z.size else 0.0
+    noise = float(np.median(rows.noise[rows.usable])) * scale if z.size else float("nan")
+    return About(float(scale), first.level, noise, bright, columns)
+
+
+def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About], start: int, stop: int) -> Band:
+    """Sums of all pixels of a band, and the series of candidates (steps 3 to 5)."""
+    shape = (len(members), stop - start, setup.shape[1])
+    z, weight, level = (np.empty(shape, np.float32) for _ in range(3))
+    outliers = np.zeros(shape[1:], np.uint16)
+    for k, (member, about) in enumerate(zip(members, abouts, strict=True)):
+        rows = read_rows(member, about, setup, start, stop)
+        if setup.stripes == 1:
+            rows.value[:] -= measure_lines(rows, 1)[:, None]
+        elif about.columns is not None:
+            rows.value[:] -= about.columns
+        np.divide(np.float32(1 / member.factor), rows.noise, out=weight[k])  # one over the noise, in the common unit
+        weight[k][~rows.usable] = 0
+        np.multiply(rows.value * np.float32(member.factor), weight[k], out=z[k])
+        np.multiply(rows.level, np.float32(member.factor), out=level[k])
+        outliers += rows.outlier
+    total, square, stands_out, count = sum_up(z, weight)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.flatnonzero(stands_out | (outliers > FLAGGED * len(members)) & (count > 0))
+        mean, error = total[0] / total[1], (1 / np.sqrt(total[1])).astype(np.float32)
+    numbers = np.array([m.pointing for m in members])
+    picked, heavy, light = (np.ascontiguousarray(a.reshape(len(members), -1)[:, found]) for a in (z, weight, level))
+    table = series.measure(picked, heavy, light, numbers, np.array([a.bright for a in abouts]))
+    table["square"] = square.reshape(-1)[found]
+    table["flagged"] = (outliers.reshape(-1)[found] / np.maximum(count.reshape(-1)[found], 1)).astype(np.float32)
+    return Band(start, mean, error, square, count_pointings(weight, numbers), found + start * shape[2], table)
+
+
+def sum_up(z: Float, weight: Float) -> tuple[tuple[Float, Float], Float, Bool, NDArray[np.uint16]]:
+    """Sums over exposures (step 4): (residual, weight), mean square, pixels that stand out, number of usable values.
+
+    Parameters
+    ----------
+    z, weight : ndarray of float32
+        (n, ny, nx) residuals in units of the noise, and one over the noise; 0 where not usable.
+    """
+    shape = z.shape[1:]
+    above, total, square, newest = (np.zeros(shape, np.float32) for _ in range(4))
+    count = np.zeros(shape, np.uint16)
+    part = np.empty(shape, np.float32)
+    for k in reversed(range(len(z))):
+        np.clip(z[k], -CLIP, CLIP, out=part)
+        count += weight[k] > 0
+        square += part * part
+        part *= weight[k]
+        above += part
+        np.multiply(weight[k], weight[k], out=part)
+        total += part
+        if k <= len(z) - FEWEST:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                np.fmax(newest, above / np.sqrt(total), out=newest)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        significance = above / np.sqrt(total)
+        square /= count
+        stands_out = (np.abs(significance) > MEAN_LIMIT) | (newest > BORN_LIMIT)
+        stands_out |= square > 1 + SQUARE_SIGMA * np.sqrt(2 / np.maximum(count, 1))
+    return (above, total), square, stands_out & (count > 0), count
+
+
+def square_limit(number: int) -> float:
+    """Mean square above which a pixel of ``number`` values scatters more than its noise."""
+    return float(1 + SQUARE_SIGMA * np.sqrt(2 / max(number, 1)))
+
+
+def count_pointings(weight: Float, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Different pointings that saw each pixel: (ny, nx), 255 at the most."""
+    out = np.zeros(weight.shape[1:], np.uint8)
+    for number in np.unique(numbers)[:255]:
+        out += weight[numbers == number].any(axis=0)
+    return out
+
+
+def row_bytes(number: int, nx: int) -> int:
+    """Memory that a row of all exposures takes, bytes: three stacks, and what one exposure needs."""
+    return nx * 4 * (3 * number + 40)
+
+
+def join(found: Iterable[Band], shape: tuple[int, int]) -> Band:
+    """All bands as one."""
+    mean, error, square = (np.full(shape, np.nan, np.float32) for _ in range(3))
+    pointings = np.zeros(shape, np.uint8)
+    index, tables = [], []
+    for band in found:
+        rows = slice(band.start, band.start + len(band.mean))
+        mean[rows], error[rows], square[rows] = band.mean, band.error, band.square
+        pointings[rows] = band.pointings
+        index.append(band.where)
+        tables.append(band.table)
+    table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
+    return Band(0, mean, error, square, pointings, np.concatenate(index), table)

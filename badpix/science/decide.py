@@ -1,0 +1,197 @@
+"""Types of candidates: hot, warm, low, noisy, switching; what was born when; what is no pixel.
+
+1. Errors are those of the means, times how much wider than them the means of all pixels scatter (flat-field errors,
+   noise that is alike in neighbors).
+2. *Hot*: the mean is above `science_sigma` errors, and so is what a brighter neighbor's leak leaves of it; most
+   pointings agree (their median is above half of the mean); and it is no mere response: a pixel whose excess follows
+   the light (a flat-field error) is not hot. *Warm* is hot below `harm`.
+3. *Born*: the newest exposures are hot, the earlier ones are not, and the step is above `born_sigma`. It gets the
+   type of its newest level, and a date. *Recovered*: the other way round; no flag.
+4. *Low*: the mean is more than `science_sigma` errors below, and the response to the level is below
+   `max_low_response`; where the backgrounds differ enough to tell, the deficit follows the light (regression with an
+   excess).
+5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings, more
+   often than chance. *Noisy*: a scatter above `noisy_scatter` that chance does not make.
+6. *Decaying* pixels hold persistence: no flag.
+7. *Structures*: touching pixels of steps 2 to 5, more than `max_structure_pixels` of them, are no pixels: no flag.
+8. Pixels seen in fewer than `min_pointings` pointings are undetermined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.numerics.clipping import MAD_TO_SIGMA, thin
+from badpix.numerics.neighbors import SIDES, Places
+from badpix.science.series import Table
+from badpix.settings.science import ScienceLimitSettings, ScienceSettings
+
+AGREE = 0.5  # of the mean: least median of the pointings' means
+RESPONSE_SIGMA = 4.0  # errors: a slope against the level that is sure
+CONSISTENT = 3.0  # errors within which two measurements agree
+QUIET_BEFORE = 0.3  # of the level after a birth: most that was there before
+STRAYS = 0.15  # share of values that stray, at most, on each side of a step in time
+LEAST_DECAY = 3  # bright exposures in a row that a decay takes: one alone was a particle
+LEAST_BRIGHT = 4  # exposures in which a switching pixel is bright
+LEAST_POINTINGS = 3  # pointings in which it is
+APART = 4.5  # noises between the bright and the dark level of a switching pixel
+UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
+CHANCE = 1e-5  # of as many bright exposures
+SCATTER_SIGMA = 4.5  # errors of a robust scatter above 1
+SCATTER_ERROR = 1.17  # of a robust scatter, times the square root of the number
+LEAST_BELOW = 2  # exposures far below: sources make none
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One entry a candidate; see the steps. ``level`` is the excess now, DN/s, ``sigma`` its significance."""
+
+    hot: Bool
+    low: Bool
+    noisy: Bool
+    switching: Bool
+    born: Bool
+    recovered: Bool
+    decaying: Bool
+    structure: Bool
+    level: Float
+    sigma: Float
+
+
+def measure_excess_scatter(mean: Float, error: Float) -> float:
+    """How much wider the means of all pixels scatter than their errors: 1 or more (step 1)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = thin(mean) / thin(error)
+    ratio = ratio[np.isfinite(ratio)]
+    if not ratio.size:
+        return 1.0
+    return float(max(1.0, MAD_TO_SIGMA * np.median(np.abs(ratio - np.median(ratio)))))
+
+
+def judge(
+    table: Table,
+    places: Places,
+    wider: float,
+    pointings: NDArray[np.uint8],
+    p: ScienceSettings,
+    *,
+    ipc: float,
+    most_square: float,
+) -> Verdicts:
+    """Verdicts of all candidates.
+
+    Parameters
+    ----------
+    table : dict
+        From :func:`badpix.science.series.measure`.
+    places : Places
+        Where they lie.
+    wider : float
+        From :func:`measure_excess_scatter`.
+    pointings : ndarray of uint8
+        (ny, nx) pointings that saw each pixel.
+    p : ScienceSettings
+        Limits.
+    ipc : float
+        Signal of a side neighbor over that of a pixel.
+    most_square : float
+        Mean square of the residuals of a steady pixel.
+    """
+    seen = pointings.flat[places.index] >= p.min_pointings
+    recovered = find_steps(table, p, wider, up=False) & seen
+    born = find_steps(table, p, wider, up=True) & seen
+    level = np.where(born, table["after"], table["mean"]).astype(np.float32)
+    error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = level - leaked(level, places, ipc)
+        sigma = (own / error).astype(np.float32)
+        flat_error = (table["slope"] > RESPONSE_SIGMA * table["slope_error"]) & (
+            table["excess"] < CONSISTENT * table["excess_error"]
+        )
+        steady = (sigma > p.science_sigma) & (table["typical"] > AGREE * table["mean"]) & ~flat_error
+    decaying = table["decaying"] & (table["run"] >= LEAST_DECAY) & seen
+    unsteady = table["square"] > most_square
+    switching = find_switching(table, p) & unsteady & seen & ~born & ~recovered & ~decaying
+    hot = ((steady & ~recovered & ~switching) | (born & (own > AGREE * level))) & seen & ~decaying
+    low = find_low(table, p, wider) & seen & ~switching & ~born
+    noisy = find_noisy(table, p) & unsteady & seen & ~hot & ~low & ~switching & ~recovered & ~decaying
+    structure = find_structures(hot | low | noisy | switching, places, most=p.max_structure_pixels)
+    free = ~structure
+    return Verdicts(hot & free, low & free, noisy & free, switching & free, born & hot & free, recovered & free,
+                    decaying, structure, level, sigma)  # fmt: skip
+
+
+def leaked(level: Float, places: Places, ipc: float) -> Float:
+    """What the side neighbors leak into candidates."""
+    near = places.neighbours(np.maximum(level, 0), SIDES, 0.0)
+    found: Float = np.float32(ipc) * np.nan_to_num(near).sum(axis=0, dtype=np.float32)
+    return found
+
+
+def find_steps(table: Table, p: ScienceLimitSettings, wider: float, *, up: bool) -> Bool:
+    """Candidates that were born (up) or recovered (step 3)."""
+    high, low = ("after", "before") if up else ("before", "after")
+    step = table["step"] if up else -table["step"]
+    with np.errstate(invalid="ignore"):
+        found = (step > p.born_sigma * wider) & (table[high] > p.born_sigma * wider * table[f"{high}_error"])
+        quiet = np.maximum(CONSISTENT * table[f"{low}_error"] * wider, QUIET_BEFORE * table[high])
+        found &= (np.abs(table[low]) < quiet) & (table["before_strays"] < STRAYS)
+        found &= (table["after_strays"] < STRAYS) & (table["pointings_after"] >= LEAST_POINTINGS)
+    out: Bool = found
+    return out
+
+
+def find_low(table: Table, p: ScienceLimitSettings, wider: float) -> Bool:
+    """Pixels of low response (step 4)."""
+    with np.errstate(invalid="ignore"):
+        found = table["mean"] < -p.science_sigma * wider * table["error"]
+        found &= table["typical"] < AGREE * table["mean"]
+        found &= table["deficit"] < p.max_low_response - 1
+        apart = np.abs(table["slope"] - table["deficit"])
+        follows = apart < CONSISTENT * table["slope_error"] * wider
+        follows |= table["slope"] < p.max_low_response - 1
+        found &= follows | ~np.isfinite(table["slope"])
+    out: Bool = found
+    return out
+
+
+def find_switching(table: Table, p: ScienceLimitSettings) -> Bool:
+    """Pixels that are bright in some exposures only (step 5)."""
+    fraction = table["fraction"]
+    dark = table["dark"] / np.maximum(table["number"], 1)
+    with np.errstate(invalid="ignore"):
+        found = (fraction >= p.switching_fraction) & (dark >= p.switching_fraction)
+        found &= (table["bright"] >= LEAST_BRIGHT) & (table["pointings_bright"] >= LEAST_POINTINGS)
+        found &= (table["unequal"] < UNEQUAL) & (table["chance"] < CHANCE)
+        found &= table["height"] - table["base"] > APART * table["noise"]
+    out: Bool = found
+    return out
+
+
+def find_noisy(table: Table, p: ScienceLimitSettings) -> Bool:
+    """Pixels that scatter more than their noise, to both sides (step 5)."""
+    limit = np.maximum(p.noisy_scatter, 1 + SCATTER_SIGMA * SCATTER_ERROR / np.sqrt(np.maximum(table["number"], 1)))
+    with np.errstate(invalid="ignore"):
+        found: Bool = (table["scatter"] > limit) & (table["below"] >= LEAST_BELOW)
+    return found
+
+
+def find_structures(found: Bool, places: Places, *, most: int) -> Bool:
+    """Candidates in groups of more than ``most`` touching ones (step 7)."""
+    from scipy.ndimage import label
+
+    if not found.any():
+        return np.zeros(found.shape, bool)
+    labels = np.zeros(places.shape, np.int32)
+    label(places.to_map(found), np.ones((3, 3), int), output=labels)
+    mine = labels.flat[places.index]
+    size = np.bincount(labels.ravel())
+    size[0] = 0
+    out: Bool = size[mine] > most
+    return out
