@@ -22,6 +22,7 @@ _PLACES = {
     "check": "api.masks",
     "explain": "api.masks",
     "compare": "api.masks",
+    "depth": "api.masks",
     "Flagged": "api.outliers",
     "flag_ifu": "api.outliers",
     "flag_image": "api.outliers",
@@ -44,7 +45,7 @@ _PLACES = {
 
 if TYPE_CHECKING:
     from badpix.api.defects import find_dark_defects, find_flat_defects
-    from badpix.api.masks import check, compare, explain, merge, read_mask, write_mask
+    from badpix.api.masks import check, compare, depth, explain, merge, read_mask, write_mask
     from badpix.api.outliers import Flagged, flag_ifu, flag_image
     from badpix.api.result import DefectMask
     from badpix.api.simulated import Score, score
@@ -77,6 +78,7 @@ __all__ = [
     "UsageError",
     "check",
     "compare",
+    "depth",
     "explain",
     "find_dark_defects",
     "find_flat_defects",

@@ -4,7 +4,7 @@
    groups are given beside it; further keywords of the primary header may be (``header``).
 2. A flat is one rate file a plane.
 3. A dark is a jump file (ramps with their flags), a rateints file (slopes with their Poisson variance) and a fitopt
-   file (pedestals). Slopes that are not given are fitted as the pipeline fits them (:mod:`badpix.simulation.fit`),
+   file (pedestals). Slopes that are not given are fitted as the pipeline fits them (:mod:`badpix.numerics.ramp_fit`),
    which needs the gain and the read noise.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
-from badpix.simulation.fit import Constants, fit_ramps, measure_typical
+from badpix.numerics.ramp_fit import Constants, fit_ramps, measure_typical
 from badpix.simulation.format import StreamedFits
 
 Array = NDArray[Any]

@@ -12,10 +12,12 @@ from badpix.api.inputs import in_python, python_words
 from badpix.api.result import DefectMask, read_back, read_cards
 from badpix.errors import UsageError
 from badpix.io import evidence as evidence_files
+from badpix.io.depths import Alarm
 from badpix.io.evidence import Detection
 from badpix.io.exposure import unpacking
 from badpix.mask import file as mask_file
 from badpix.mask import merge as merging
+from badpix.mask.depth import Curve
 from badpix.mask.file import Mask
 from badpix.mask.header import check_texts
 from badpix.mask.product import write_evidence
@@ -23,6 +25,7 @@ from badpix.review import check as checking
 from badpix.review import compare as comparing
 from badpix.review import explain as explaining
 from badpix.review import readings
+from badpix.review.depth import read_depth
 from badpix.settings.check import CheckSettings
 from badpix.settings.merge import MergeSettings
 from badpix.settings.reference import ReferenceSettings
@@ -247,6 +250,32 @@ def _with_maps(mask: DefectMask) -> evidence_files.Evidence | None:
         return None
     maps = {f"is_{name.lower()}": found for name, found in mask.maps.items()}
     return replace(mask.evidence, images={**maps, **mask.evidence.images})
+
+
+def depth(mask: str | Path, evidence: str | Path | None = None) -> tuple[list[Curve], list[Alarm]]:
+    """Which defects the exposures behind a mask could have shown: :mod:`badpix.mask.depth`.
+
+    Parameters
+    ----------
+    mask : path
+        The MASK file, made with ``depth=True``.
+    evidence : path, optional
+        Its evidence; beside it, if not given.
+
+    Returns
+    -------
+    curves : list of Curve
+        A search each: ``levels``, ``completeness``, ``half`` and ``ninety`` (strengths at which 50 and 90 % are
+        found), ``unit``.
+    alarms : list of Alarm
+        False alarms: ``search``, ``estimate``, ``flagged`` of ``pixels``.
+
+    Raises
+    ------
+    DataError
+        If there is no evidence, or it holds no depth.
+    """
+    return read_depth(mask, evidence)
 
 
 def compare(

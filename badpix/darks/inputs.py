@@ -71,8 +71,14 @@ class DarkFiles:
     def depth(self) -> Depth:
         """How it was read."""
         header = self.rate.header
-        frames = self.rate.number("NFRAMES") if header.get("NFRAMES") else 1
-        return Depth(self.groups, self.rate.seconds("TGROUP"), frames, str(header.get("READPATT", "")))
+        frames = int(header.get("NFRAMES") or 1)
+        return Depth(self.groups, float(self.rate.keyword("TGROUP")), frames, str(header.get("READPATT", "")))
+
+    @property
+    def first_group(self) -> float:
+        """Mean time of the first group since reset, in groups."""
+        averaged, skipped = (int(self.rate.header.get(k) or d) for k, d in (("NFRAMES", 1), ("GROUPGAP", 0)))
+        return (averaged + 1) / 2 / (averaged + skipped)
 
     def layouts(self) -> Dark:
         """Where its pixels lie, for the tasks."""
@@ -85,6 +91,9 @@ class DarkFiles:
             self.integrations,
             None if self.uncal is None else self.uncal["SCI"],
             stop=self.groups,
+            read_noise=self.rate.arrays.get("VAR_RNOISE"),
+            first_group=self.first_group,
+            group_time=self.depth.group_time,
         )
 
 

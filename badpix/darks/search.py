@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, depths, documented, places, plan, searches, series, telegraph, types
+from badpix.darks import changes, completeness, depths, documented, places, plan, searches, series, telegraph, types
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
@@ -44,6 +44,7 @@ from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage
 from badpix.io.tasks import Progress, run_in_order, silent
+from badpix.mask.depth import describe as describe_curves
 from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, NoisySettings, TelegraphSettings
 
@@ -156,14 +157,18 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     leave_room()
     detector, superbias = run.darks.detector, run.darks.superbias_done
     ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
-    table = types.correct(table, job.setup, population, ipc)
-    verdicts = types.judge_time(table, maps["rate"], population, ipc, job.bright, p)
-    result = types.find_types(table, maps, job.setup, population, ipc, p, verdicts)
-    levels = maps["pedestal"]
-    if not superbias and bias is None:
-        levels = searches.flatten_pedestal(levels, detector.amplifiers == "interleaved")
-    types.find_low(result, table, levels, population, ipc, p)
+    flatten = partial(searches.flatten_pedestal, interleaved=detector.amplifiers == "interleaved")
+    if superbias or bias is not None:
+        flatten = partial(np.asarray)
+    choose = partial(types.decide, setup=job.setup, population=population, ipc=ipc, bright=job.bright,
+                     flatten=flatten, p=p)  # fmt: skip
+    result, table, verdicts = choose(table, maps)
     kept = result.detection.evidence
+    if p.depth:
+        height = plan.band_rows(job, run.memory)
+        second = completeness.Second(job, population, height, run.reference, bias, run.executor)
+        kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, sample, choose, p)
+        notes += [*told, *describe_curves(kept.depth, kept.alarms)]
     kept.rules += make_rules(result.decisions, job.setup.integrations, p)
     if job.samples:
         types.add_evidence(result, table, maps, population)

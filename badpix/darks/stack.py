@@ -28,7 +28,9 @@ BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 class Dark:
     """One dark exposure: where its pixels lie, and the usable groups, ``start`` to ``stop`` (exclusive), of all.
 
-    ``shot`` turns the variance of its rate by shot noise into that of an examined ramp.
+    ``shot`` turns the variance of its rate by shot noise into that of an examined ramp; ``read_noise`` is the
+    variance of the slope from read noise, ``first_group`` the mean time of the first group since reset, in groups of
+    ``group_time`` seconds.
     """
 
     jump: Layout
@@ -41,6 +43,9 @@ class Dark:
     start: int = 0
     stop: int = 0
     shot: float = 1.0
+    read_noise: Layout | None = None
+    first_group: float = 1.0
+    group_time: float = 1.0
 
     @property
     def groups(self) -> int:
@@ -110,7 +115,7 @@ def read_band_stack(job: Job, band: Rows) -> Integrations:
     sci = np.empty((job.fit.usable, stop - start, nx), np.float32)
     room = np.empty((longest, stop - start, nx), np.uint8)
     for dark in job.darks:
-        images = _read_images(job, dark, band)
+        images = read_images(job, dark, band)
         stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
         for i in range(dark.integrations):
             planes = range(i * dark.groups + dark.start, i * dark.groups + dark.stop)
@@ -127,7 +132,7 @@ def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
 
 
-def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
+def read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
     """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each."""
     layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
     images = {

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,6 +128,21 @@ def judge_time(
     return changes.judge(
         table.series, table.places, quiet, rate, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
     )
+
+
+def decide(
+    table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
+    bright: Brightness | None, flatten: Callable[[Float], Float], p: DarkSettings,
+) -> tuple[Outcome, Candidates, Verdicts | None]:  # fmt: skip
+    """All searches in their order: the outcome, the table with charge that leaked in taken off, the order of time.
+
+    ``flatten`` takes the bias of good pixels off the pedestals where no superbias was.
+    """
+    table = correct(table, setup, population, ipc)
+    verdicts = judge_time(table, maps["rate"], population, ipc, bright, p)
+    result = find_types(table, maps, setup, population, ipc, p, verdicts)
+    find_low(result, table, flatten(maps["pedestal"]), population, ipc, p)
+    return result, table, verdicts
 
 
 def find_types(

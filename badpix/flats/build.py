@@ -15,6 +15,7 @@ from badpix.errors import DataError, UsageError
 from badpix.flats import judged
 from badpix.flats import search as flats_search
 from badpix.flats.light import choose_mode
+from badpix.flats.types import dead_limit
 from badpix.io import exposure as exposures
 from badpix.io import selection
 from badpix.io.evidence import Detection
@@ -156,7 +157,7 @@ def check_judged(counts: dict[str, int], p: LightSettings, least: float) -> None
 
 def _limit_used(p: FlatSettings, exposure: Exposure) -> float:
     """What `max_dead_norm_signal: none` stands for, for the record."""
-    return flats_search.dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
+    return dead_limit(p, detectors.get(exposure.keyword("DETECTOR")))
 
 
 def check_flat(exposure: Exposure) -> None:

@@ -80,7 +80,7 @@ def measure_step(light: Float) -> NDArray[np.float32]:
 def measure_weighted_excess(norm: Float, error: Float, low: Bool, *, center: float) -> tuple[Float, Float]:
     """Mean excess of the good side neighbors of low pixels, weighted by their errors, and its error.
 
-    As :func:`badpix.flats.search.measure_open_excess`: low and unmeasured neighbors are left out, and twice the mean
+    As :func:`badpix.flats.types.measure_open_excess`: low and unmeasured neighbors are left out, and twice the mean
     without the one that adds most is an upper limit.
 
     Returns

@@ -29,11 +29,12 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
+from badpix.io import depths
+from badpix.io.depths import Alarm, Depth
 from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 from badpix.io.tiles import write_image
-from badpix.outside import quote
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -133,6 +134,8 @@ class Evidence:
     samples: dict[str, Samples] = field(default_factory=dict)
     exposures: list[tuple[str, float, float]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    depth: list[Depth] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
 
 
 @dataclass
@@ -188,6 +191,7 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
             stream.write(pack_hdu(_exposures_hdu(evidence.exposures)))
         if evidence.sources:
             stream.write(pack_hdu(_sources_hdu(evidence.sources)))
+        depths.write_tables(stream, evidence.depth, evidence.alarms)
         stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
 
 
@@ -213,7 +217,9 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
         If one of them holds no RULES.
     """
     rules: list[Rule] = []
-    known = {"PRIMARY", "RULES", "SOURCES"}
+    depth: list[Depth] = []
+    alarms: list[Alarm] = []
+    known = {"PRIMARY", "RULES", "SOURCES", *depths.TABLES}
     own_names = tuple(name.upper() for name in BOOKKEEPING)
     with open(path, "wb") as stream:
         stream.write(pack_hdu(_primary_hdu(header)))
@@ -221,6 +227,8 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
             with opened(part) as (found, _):
                 told = {r.search for r in rules}
                 rules += [r for r in found.rules if r.search not in told]
+                depth += [d for d in found.depth if d.search not in told]
+                alarms += [a for a in found.alarms if a.search not in told]
             pieces = walk(part)
             with open_fits(part) as hdus:
                 names = [hdu.name for hdu in same_number(Path(part), hdus, pieces)]
@@ -238,6 +246,7 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
             _write_image(stream, name, own.images.pop(name))
         if own.sources:
             stream.write(pack_hdu(_sources_hdu(own.sources)))
+        depths.write_tables(stream, depth, alarms)
         stream.write(pack_hdu(_rules_hdu([*rules, *own.rules])))
 
 
@@ -332,6 +341,7 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
         found.sources = [
             Source(int(r["number"]), *(str(r[k]) for k in ("kind", "name", "date", "via"))) for r in rows
         ]
+    found.depth, found.alarms = depths.read_tables(hdus)
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)
@@ -384,8 +394,6 @@ def _rule(row: Any) -> Rule:
         number = limit
     texts = (str(row[k]) for k in ("search", "quantity", "comparison"))
     search, quantity, comparison = texts
-    if comparison not in COMPARISONS:
-        raise ValueError(f"RULES: comparison = {quote(comparison)}, expected one of {', '.join(COMPARISONS)}")
     return Rule(search, quantity, comparison, number, str(row["unit"]), str(row["meaning"]), int(row["way"]))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.mask.depth import Curve
 from badpix.review import histograms
 from badpix.review.histograms import Histogram
 from badpix.review.pixel_ramps import Ramp
@@ -152,6 +153,19 @@ def draw_profile(values: NDArray[np.float64], odd: Sequence[int], title: str, x_
     return _frame(title, body)
 
 
+def draw_curve(curve: Curve, title: str) -> str:
+    """Completeness by strength, in percent; strengths on a logarithmic axis where none is 0."""
+    levels = np.array(curve.levels)
+    scaled = np.log10(levels) if levels.min() > 0 else levels
+    axes = Axes((float(scaled.min()), float(scaled.max())), (0.0, 105.0))
+    found = 100 * np.array(curve.completeness)
+    body = f'<path class="line" d="{axes.path(scaled, found)}"/>'
+    for x, y in zip(scaled, found, strict=True):
+        body += f'<circle class="mark" cx="{axes.to_x(float(x)):.1f}" cy="{axes.to_y(float(y)):.1f}" r="3"/>'
+    ticks = [(float(x), f"{level:.2g}") for x, level in zip(scaled, levels, strict=True)]
+    return _frame(title, body + axes.draw(curve.unit, "found, %", x_ticks=ticks))
+
+
 def draw_ramp(ramp: Ramp, title: str) -> str:
     """One ramp: signal, jumps, saturated groups, fit."""
     values = np.concatenate([ramp.signal, ramp.fit])
@@ -177,23 +191,3 @@ def draw_ramp(ramp: Ramp, title: str) -> str:
             else:
                 body += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
     return _frame(title, body, width, height)
-
-
-def draw_depth(before: Sequence[int], after: Sequence[int], title: str) -> str:
-    """Pixels of a stack by the number of exposures that can use them: a pair of bars each, on a logarithmic axis."""
-    top = max(1.0, float(np.ceil(np.log10(max(*before, *after, 1)) + 0.05)))
-    axes = Axes((-0.5, len(before) - 0.5), (float(np.log10(0.5)), top))
-    numbers = range(len(before))
-    x_ticks = [(float(k), str(k)) for k in numbers if k % (1 + len(before) // 12) == 0]
-    body = ""
-    for side, css, counts in ((-1, "area", before), (0, "area-flagged", after)):
-        for k, count in zip(numbers, counts, strict=True):
-            left, right = axes.to_x(k + 0.4 * side), axes.to_x(k + 0.4 * (side + 1))
-            height = axes.to_y(float(np.log10(max(count, 0.5))))
-            size = f'width="{right - left:.1f}" height="{HEIGHT - BOTTOM - height:.1f}"'
-            body += f'<rect class="{css}" x="{left:.1f}" y="{height:.1f}" {size}/>'
-    y_ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
-    body += axes.draw(
-        "exposures that can use a pixel (light: before the flags, dark: after)", "pixels", y_ticks, x_ticks
-    )
-    return _frame(title, body)

@@ -6,7 +6,7 @@
 4. Jump: the number of pixels with each flag against the previous mask, where both look.
 5. Clients: the pipeline's DQInitStep and ``crds certify``, where they are installed.
 
-An error fails the check, a warning does so only with ``strict``, a note never.
+An error fails the check, a warning does so only with ``strict``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from badpix.mask.file import Mask
 from badpix.mask.header import NOBODY
 from badpix.mask.rules import Fault
 from badpix.review import clients
+from badpix.review.depth import find_shallower
 from badpix.settings.check import ChangeSettings, CheckSettings, CountSettings, PolicySettings
 
 NOT_DEFECTS = ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
@@ -75,7 +76,6 @@ class Checked:
             "checks": self.done,
             "errors": [f._asdict() for f in self.faults if f.severity == "error"],
             "warnings": [f._asdict() for f in self.faults if f.severity == "warning"],
-            "notes": [f._asdict() for f in self.faults if f.severity == "note"],
             "flags": self.flags,
             "clients": [vars(a) for a in self.answers],
         }
@@ -127,12 +127,13 @@ def check_mask(
         result.done += ["level", "policy", "texts"]
         if previous is not None:
             result.faults += _check_previous(mask, previous, p, result.flags)
+            result.faults += [Fault("warning", "depth", text) for text in find_shallower(path, Path(str(against)))]
             result.done.append("jump")
     if pipeline:
         result.answers = [clients.run_dq_init(path, exposure), clients.run_certify(path)]
         result.faults += [f for answer in result.answers for f in _client_faults(answer)]
         result.done += [a.client for a in result.answers if a.status != "not run"]
-    result.faults.sort(key=lambda f: rules.SEVERITIES.index(f.severity))
+    result.faults.sort(key=lambda f: f.severity != "error")
     return result
 
 

@@ -32,6 +32,7 @@ from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
 from badpix.review import check, compare, readings, words
 from badpix.review.export import COLOURS
+from badpix.review.report_depth import depth_block
 from badpix.review.report_parts import (
     amplifier_table,
     check_list,
@@ -126,6 +127,7 @@ def make_page(
         "CHECKS": check_list(checked),
         "COUNTS": count_table(mask, checked, pair, COLOURS),
         "SEARCHES": search_table(mask, evidence),
+        "DEPTH": depth_block(evidence),
         "CHANGES": update_table(mask, evidence) + transitions_table(pair, previous),
         "HISTOGRAMS": histogram_figures(mask, evidence),
         "AMPLIFIERS": amplifier_table(mask),
@@ -137,18 +139,17 @@ def make_page(
         "GLOSSARY": glossary(mask),
         "NOTE": f'<p class="note">{html.escape(note)}</p>' if note else "",
         "DATA": _safe_json(map_data(mask, evidence, pair)),
-        "STYLE": read_asset("css"),
-        "SCRIPT": read_asset("js"),
+        "STYLE": _asset("css"),
+        "SCRIPT": _asset("js"),
     }
-    page = read_asset("html")
+    page = _asset("html")
     for name, text in parts.items():
         page = page.replace(f"<!--{name}-->", text)
     return page
 
 
-def read_asset(ending: str, name: str = "report_page") -> str:
-    """A part of the pages: style sheet, script, template."""
-    return files("badpix.configs").joinpath(f"{name}.{ending}").read_text(encoding="utf-8")
+def _asset(ending: str) -> str:
+    return files("badpix.configs").joinpath(f"report_page.{ending}").read_text(encoding="utf-8")
 
 
 def _safe_json(data: Mapping[str, Any]) -> str:

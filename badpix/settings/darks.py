@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from badpix.settings.depth import DepthSettings
 from badpix.settings.param import FileName, Settings, param
 
 KEYS = ("hot", "warm", "intermittent", "noisy", "rc", "low_pedestal", "high_cr", "telegraph")
@@ -375,6 +376,7 @@ class DarkSettings(
     PedestalSettings,
     DarkDataSettings,
     DarkResultSettings,
+    DepthSettings,
 ):
     """All parameters of ``badpix darks``."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from badpix.settings.depth import DepthSettings
 from badpix.settings.param import FileName, Settings, param
 
 
@@ -274,6 +275,7 @@ class FlatSettings(
     FluxCheckSettings,
     FlatResultSettings,
     FlatCorrectionSettings,
+    DepthSettings,
 ):
     """All parameters of ``badpix flats``."""
 

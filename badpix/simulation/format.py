@@ -16,7 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix import __version__
-from badpix.simulation.fit import SEGMENT_PRODUCTS, SEGMENTS
+from badpix.numerics.ramp_fit import SEGMENT_PRODUCTS, SEGMENTS
 from badpix.simulation.recipe import Recipe
 
 EXP_TYPES = {

@@ -4,7 +4,7 @@
 2. Superbias and reference pixels: offsets of each amplifier and group from the reference rows, the rest of the
    1/f noise from the reference columns, smoothed; MIRI: the change of each output since its first group.
 3. Jumps: two-point differences against their median, 4 sigma; strong ones flag the 4 neighbours as well.
-4. Slopes: :mod:`badpix.simulation.fit`.
+4. Slopes: :mod:`badpix.numerics.ramp_fit`.
 
 It stands in for the real steps where speed matters (demo, tests); ``docs/simulation.md`` says how well it agrees.
 """
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import Detector
+from badpix.numerics.jumps import measure_jumps
+from badpix.numerics.ramp_fit import DO_NOT_USE, JUMP_DET, SATURATED, Constants, Fit, fit_ramps, measure_typical
 from badpix.simulation.detector import Exposure, Scene, measure_drift, ramp_rows
-from badpix.simulation.fit import DO_NOT_USE, JUMP_DET, SATURATED, Constants, Fit, fit_ramps, measure_typical
 from badpix.simulation.recipe import Recipe
 
 Float = NDArray[np.float32]
@@ -181,13 +182,8 @@ def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: Float, gain: floa
     y, x = np.nonzero((far > 0.75 * JUMP_SIGMA * sigma) | saturated)
     steps, noise = steps[:, y, x], noise[y, x]
     usable = ((groupdq[:, 1:, y, x] & SATURATED) == 0).reshape(steps.shape)
-    number = usable.sum(axis=0)
-    ordered = np.sort(np.where(usable, steps, np.float32(np.inf)), axis=0)
-    k, here = np.maximum(number, 1), np.arange(len(y))
-    with np.errstate(invalid="ignore"):  # inf - inf where nothing is usable
-        median = (ordered[(k - 1) // 2, here] + ordered[k // 2, here]) / 2
-        ratio = np.abs(steps - median) / np.sqrt(2 * noise**2 + np.abs(median) / gain)
-    step, pixel = np.nonzero(usable & (ratio > JUMP_SIGMA) & (number >= 3))
+    ratio, known = measure_jumps(steps, usable, noise, gain)
+    step, pixel = np.nonzero(known & (ratio > JUMP_SIGMA))
     size = ratio[step, pixel]
     integration, group = step // between, step % between + 1
     groupdq[integration, group, y[pixel], x[pixel]] |= JUMP_DET

@@ -11,7 +11,7 @@ from scipy.special import erf
 from badpix import detectors
 from badpix.detectors import Window
 from badpix.errors import DataError
-from badpix.flats import dispersed, judged, search, steep
+from badpix.flats import dispersed, judged, search, steep, types
 from badpix.flats.build import build_flats, check_judged
 from badpix.io.exposure import open_exposure
 from badpix.mask.file import read_mask
@@ -235,6 +235,6 @@ def test_weighted_excess_with_equal_errors_is_the_plain_one():
     low[5, 5] = True
     norm[low] = 0.1
     excess, uncertainty = steep.measure_weighted_excess(norm, np.full(norm.shape, 0.02, np.float32), low, center=1.0)
-    plain, number = search.measure_open_excess(norm, low, center=1.0)
+    plain, number = types.measure_open_excess(norm, low, center=1.0)
     np.testing.assert_allclose(excess[low], plain[low], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(uncertainty[low], 0.02 / np.sqrt(number[low].astype(float)), rtol=1e-5)

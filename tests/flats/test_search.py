@@ -16,6 +16,7 @@ from badpix import detectors
 from badpix.detectors import Window
 from badpix.errors import DataError
 from badpix.flats import search as flats_search
+from badpix.flats import types as flat_types
 from badpix.io.evidence import holds
 from badpix.io.exposure import open_exposure
 from badpix.settings import param
@@ -135,8 +136,8 @@ def test_dead_limit_of_each_detector(tmp_path, detector, limit):
     }
     found = search(tmp_path, stack, "documented", detector=detector, subarray="X", **values)
     assert np.argwhere(found.maps["DEAD"]).tolist() == [[7, 7]]
-    assert flats_search.dead_limit(settings_of(), detectors.get(detector)) == 0.05
-    assert flats_search.dead_limit(settings_of(max_dead_norm_signal=0.2), detectors.get(detector)) == 0.2
+    assert flat_types.dead_limit(settings_of(), detectors.get(detector)) == 0.05
+    assert flat_types.dead_limit(settings_of(max_dead_norm_signal=0.2), detectors.get(detector)) == 0.2
 
 
 @pytest.mark.parametrize("method", ["smoothed", "mean", "mesh", "none"])
@@ -356,7 +357,7 @@ def norm_image(seed):
 
 
 def types_of(norm, parameter_set="default", **values):
-    return flats_search.find_flat_types(norm, settings_of(parameter_set, **values), NRC).maps
+    return flat_types.find_flat_types(norm, settings_of(parameter_set, **values), NRC).maps
 
 
 @settings(max_examples=40)

@@ -17,9 +17,9 @@ from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as exposures
+from badpix.numerics import ramp_fit as fit
 from badpix.settings.simulate import SimulateSettings
 from badpix.simulation import files as simulate_files
-from badpix.simulation import fit
 from badpix.simulation import reduce as quick
 from badpix.simulation.defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
 from badpix.simulation.detector import (
