@@ -40,9 +40,26 @@ def compare(
 ) -> list[tuple[str, float, float, float, int]]:
     """Rows (search, strength, predicted, true, number) of one simulated set."""
     place = folder / f"{detector.lower()}_{seed}_{darks}"
-    words = ["simulate", str(place), "--detector", detector, "--size", f"{size} {size}", "--darks", str(darks), "--flats",
-             "1", "--dark-groups", "40", "--seed", str(seed), "--defects-per-level", "12", "-q", "--overwrite"]  # fmt: skip
-    run(*words)
+    run(
+        "simulate",
+        str(place),
+        "--detector",
+        detector,
+        "--size",
+        f"{size} {size}",
+        "--darks",
+        str(darks),
+        "--flats",
+        "1",
+        "--dark-groups",
+        "40",
+        "--seed",
+        str(seed),
+        "--defects-per-level",
+        "12",
+        "-q",
+        "--overwrite",
+    )
     mask = place / "mask.fits"
     rates = sorted(str(p) for p in (place / "darks").glob("*_rateints.fits"))
     run("darks", *rates, "-o", str(mask), "--evidence", "--depth", "--overwrite", "--author", "A", "--descrip", "d",
@@ -90,8 +107,11 @@ def main() -> None:
                 number = sum(n for *_, n in parts)
                 predicted, found = (sum(p[k] * p[2] for p in parts) / number for k in (0, 1))
                 error = np.sqrt(max(predicted * (1 - predicted), 0.01) / number)
-                print(f"| {detector} | {darks} | {search} | {strength:.3g} | {100 * predicted:.0f} | {100 * found:.0f} | "
-                      f"{number} | {(found - predicted) / error:+.1f} |", flush=True)  # fmt: skip
+                numbers = f"{strength:.3g} | {100 * predicted:.0f} | {100 * found:.0f} | {number}"
+                print(
+                    f"| {detector} | {darks} | {search} | {numbers} | {(found - predicted) / error:+.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
