@@ -1,10 +1,13 @@
 """How good ``outlier image`` is: simulated associations, documented rule and default search, against the truth.
 
-    python benchmarks/score_image.py WORKDIR [--sets sw two ...] [--seed 2011] [--vary stand_out 0 1.5 2.5]
+    python benchmarks/score_image.py WORKDIR [--scenes sw rolls ...] [--seed 2011] [--vary stand_out 0 1.5 2.5]
+                                     [--markdown]
 
-Simulates each set once (in WORKDIR), searches it with both parameter sets (or with one parameter of the default
-varied) and prints a row for each: shares of hits found, false flags a million pixels, sources that lost more than 1 %
-of their flux to false flags.
+Simulates each scene of `outlier simulate-image` once (in WORKDIR), searches it with both parameter sets (or with one
+parameter of the default varied) and prints a row for each: shares of hits found, false flags a million pixels on
+blank sky and on sources, sources that lost more than 1 % of their flux to false flags, transients listed (and wrong
+ones).
+``--markdown`` prints the table of docs/outlier-image.md.
 """
 
 from __future__ import annotations
@@ -20,27 +23,32 @@ from badpix.io.associations import read_inputs
 from badpix.settings.image import ImageSettings
 from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import PRESETS, Setup
-from badpix.simulation.score_image import score_run
+from badpix.simulation.score_image import score_events, score_run
 
-LW = PRESETS["lw"]
-SETS: dict[str, dict[str, Any]] = {
-    "sw": {},
-    "sw2": {"detectors": ("NRCB1", "NRCB2"), "shape": (640, 640)},
-    "three": {"groups": 3, "detectors": ("NRCB1", "NRCB2"), "shape": (512, 512)},
-    "two": {"groups": 2},
-    "skies": {**PRESETS["skies"], "shape": (512, 512)},
-    "narrow": {"fwhm": 0.9, "psf": "gaussian", "sky_differs": True, "shape": (768, 768)},
-    "gaussian": {"psf": "gaussian", "shape": (768, 768)},
-    "rolls": {**PRESETS["rolls"], "shape": (512, 512)},
-    "steps": {**PRESETS["steps"], "shape": (512, 512)},
-    "mosaic": PRESETS["mosaic"],
-    "lw": {**LW, "shape": (768, 768)},
+SHAPES = {"sw": (1024, 1024), "two": (1024, 1024), "mosaic": (1024, 1024), "lw": (768, 768)}
+SHAPE = (512, 512)  # of the others
+CROWDED = (320, 320)  # scenes that take long to paint
+COLUMNS = {  # key of the score: heading, form
+    "cr5": ("hits > 5 sigma", "{:.3f}"),
+    "cr20_100": ("20-100", "{:.3f}"),
+    "cr20_100_source": ("20-100 on sources", "{:.3f}"),
+    "cr20_single": ("single > 20", "{:.2f}"),
+    "trail5": ("trail > 5", "{:.3f}"),
+    "trail1_5": ("trail 1-5", "{:.3f}"),
+    "halo1": ("halo", "{:.3f}"),
+    "hot": ("hot", "{:.3f}"),
+    "false_blank_per_million": ("false, blank", "{:,.0f}"),
+    "false_on_source_per_million": ("false, sources", "{:,.0f}"),
+    "sources_damaged": ("star-exposures", "{:.2%}"),
+    "listed": ("listed", "{:.0f}"),
+    "wrong": ("wrong", "{:.0f}"),
 }
-COLUMNS = {
-    "cr5": "{:.3f}", "cr20": "{:.3f}", "cr20_covered": "{:.4f}", "cr20_single": "{:.2f}", "trail5": "{:.3f}",
-    "hot": "{:.3f}", "false_per_million": "{:.0f}", "false_steep_per_million": "{:,.0f}",
-    "sources_damaged": "{:.2%}", "mean_loss": "{:.2%}",
-}  # fmt: skip
+
+
+def make_setup(name: str, seed: int) -> Setup:
+    """A scene at the size of the table."""
+    shape = CROWDED if name in ("crowded", "nebula") else SHAPES.get(name, SHAPE)
+    return Setup(**{**PRESETS[name], "seed": seed, "shape": shape})
 
 
 def choices(vary: list[str] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -52,26 +60,40 @@ def choices(vary: list[str] | None) -> Iterator[tuple[str, str, dict[str, Any]]]
         yield f"{vary[0]} {value}", "default", {vary[0]: float(value)}  # type: ignore[index]
 
 
+def measure(folder: Path, setup: Setup, parameter_set: str, values: dict[str, Any]) -> dict[str, float]:
+    """The score of one search of a scene in ``folder``."""
+    table = next(folder.glob("*_asn.json"))
+    p = ImageSettings.from_values({"max_flagged": 100.0, **values}, "score_image", parameter_set)
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        _, summary = image_driver.flag_images(read_inputs([table]), p, out)
+        found = score_run(folder, Path(out))
+    return {**found, **score_events(folder, summary.get("transients", []), setup)}
+
+
 def main() -> None:
     """Simulate where needed, search, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path)
-    parser.add_argument("--sets", nargs="*", choices=sorted(SETS), default=list(SETS))
-    parser.add_argument("--seed", type=int, default=2011, help="of the first set; the others follow")
+    parser.add_argument("--scenes", nargs="*", choices=sorted(PRESETS), default=list(PRESETS))
+    parser.add_argument("--seed", type=int, default=2011, help="of the first scene; the others follow")
     parser.add_argument("--vary", nargs="+", metavar=("NAME", "VALUE"))
+    parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    print(" | ".join(["set", "search", *COLUMNS]))
-    for name in options.sets:
-        seed = options.seed + list(SETS).index(name)
-        folder = options.workdir / f"{name}{seed}"
-        table = next(folder.glob("*_asn.json"), None) or simulate(folder, Setup(seed=seed, **SETS[name]))
+    edge, rule = ("| ", "|" + "---|" * (len(COLUMNS) + 2)) if options.markdown else ("", "")
+    print(edge + " | ".join(["scene", "search", *(heading for heading, _ in COLUMNS.values())]) + edge[::-1])
+    if rule:
+        print(rule)
+    for name in options.scenes:
+        setup = make_setup(name, options.seed + list(PRESETS).index(name))
+        folder = options.workdir / f"{name}{setup.seed}"
+        if not list(folder.glob("*_asn.json")):
+            simulate(folder, setup)
         for label, parameter_set, values in choices(options.vary):
-            p = ImageSettings.from_values(values, "score_image", parameter_set)
-            with tempfile.TemporaryDirectory(dir=options.workdir) as out:
-                image_driver.flag_images(read_inputs([table]), p, out)
-                found = score_run(folder, Path(out))
-            row = [form.format(found[key]) for key, form in COLUMNS.items()]
-            print(" | ".join([name, label, *row]), flush=True)
+            found = measure(folder, setup, parameter_set, values)
+            cells = [
+                form.format(found[key]).replace("nan%", "").replace("nan", "") for key, (_, form) in COLUMNS.items()
+            ]
+            print(edge + " | ".join([f"`{name}`" if edge else name, label, *cells]) + edge[::-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,12 @@ from badpix.cli.common import (
     shared_options,
     talk_options,
 )
-from badpix.cli.outliers import members_option, output_dir_option, read_members
+from badpix.cli.outliers import members_option, read_members
+from badpix.cli.preview import check_outputs, output_options, tell_cost, wants_cost, write_report
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.image import ImageSettings
+from badpix.simulation.image_setup import PRESETS
 
 MEMORY = 700  # MB of each process
 AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
@@ -38,7 +40,7 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
     "outlier image 'cal/*_cal.fits' --set documented --snr '5.0 4.0' --output-dir flagged",
 )
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@output_dir_option
+@output_options
 @members_option
 @option("--plot", metavar="DIR",
         help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
@@ -61,6 +63,7 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
     p, _ = collect(ImageSettings, load_files(options), options)
     memory = parse_size(options["max_memory"], f"{MEMORY * options['workers']}M") // options["workers"]
     members = read_members(inputs, options["exptypes"], talk)
+    folder = check_outputs(options, members, inputs)
     draw = _pictures(options["plot"])
     from badpix.image.driver import flag_images
 
@@ -68,17 +71,20 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
         outputs, summary = flag_images(
             members,
             p,
-            options["output_dir"],
+            folder,
             executor=executor,
             memory=memory,
             overwrite=options["overwrite"],
             skip_bad=options["skip_bad"],
+            cost=wants_cost(options),
         )
     cutouts = summary.pop("cutouts", [])
     if draw is not None:
         summary["pictures"] = draw(cutouts)
     _tell(talk, summary)
-    talk.finish("outlier image", outputs, summary | {"parameters": dict(p.items())})
+    summary |= {"parameters": dict(p.items())}
+    beside = write_report(options, "outlier image", members, talk, summary)
+    talk.finish("outlier image", outputs, summary, beside)
 
 
 def _pictures(folder: str | None) -> Any:
@@ -132,6 +138,8 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
             for r in audit[:AUDIT_ROWS]
         ],
     )  # fmt: skip
+    if "cost" in summary:
+        tell_cost(talk, summary["cost"])
 
 
 # --- simulation and score ---------------------------------------------------------------------------------
@@ -139,11 +147,10 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
 _SHEET = "What is simulated"
 
 
-@click.command(cls=Command, epilog="Example: outlier simulate-image sim --preset sw --groups 4 --seed 1")
+@click.command(cls=Command, epilog="Example: outlier simulate-image sim --scene sw --groups 4 --seed 1")
 @click.argument("directory")
-@option("--preset", type=click.Choice(["sw", "sw2", "lw", "skies", "two", "rolls", "steps", "mosaic"]), default="sw",
-        heading=_SHEET, help="Short or long wavelength, two detectors, skies that differ, two groups, "
-              "two roll angles, dithers of a pixel, a mosaic of two.  [default: sw]")  # fmt: skip
+@option("--scene", "--preset", "scene", type=click.Choice(list(PRESETS)), default="sw", heading=_SHEET,
+        help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]")  # fmt: skip
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
 @option("--size", metavar='"NY NX"', heading=_SHEET,
         help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
@@ -160,16 +167,16 @@ def simulate_image(ctx: click.Context, /, directory: str, **options: Any) -> Non
     """Write a simulated association of dithered images into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
     from badpix.simulation.image import simulate
-    from badpix.simulation.image_setup import PRESETS, Setup
+    from badpix.simulation.image_setup import Setup
 
-    values: dict[str, Any] = {**PRESETS[options["preset"]], "seed": options["seed"]}
+    values: dict[str, Any] = {**PRESETS[options["scene"]], "seed": options["seed"]}
     for name in ("groups", "fwhm", "distortion"):
         if options[name] is not None:
             values[name] = options[name]
     if options["size"]:
         values["shape"] = _size(options["size"])
     path = simulate(directory, Setup(**values), overwrite=options["overwrite"])
-    talk.finish("outlier simulate-image", [path], {"seed": options["seed"], "preset": options["preset"]})
+    talk.finish("outlier simulate-image", [path], {"seed": options["seed"], "scene": options["scene"]})
 
 
 def _size(text: str) -> tuple[int, int]:

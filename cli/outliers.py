@@ -21,6 +21,7 @@ from badpix.cli.common import (
     shared_options,
     talk_options,
 )
+from badpix.cli.preview import check_outputs, output_options, tell_cost, wants_cost, write_report
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.ifu import IfuSettings
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from badpix.io.associations import Association
 
 
-# outliers are never flagged in place
-output_dir_option = option("-o", "--output-dir", required=True, metavar="DIR",
-                           help="Folder for the _crf files; made if it is missing.")  # fmt: skip
 members_option = option("--exptype", "exptypes", multiple=True, default=("science",), metavar="TYPE",
                         help="Members of an association to use; may be repeated (such as background).  "
                         "[default: science]")  # fmt: skip
@@ -63,12 +61,10 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
     "outlier ifu 'cal/*_cal.fits' --set documented --output-dir flagged",
 )
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@output_dir_option
+@output_options
 @members_option
 @option("--plot", metavar="DIR",
         help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
-@option("--report", metavar="FILE", help="Write the summary as JSON, with all "
-              "parameters, the version of the code and the sha256 of each input.")  # fmt: skip
 @shared_options
 @parameter_options("ifu")
 @click.pass_context
@@ -83,42 +79,27 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     p, _ = collect(IfuSettings, load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
     memory = parse_size(options["max_memory"], f"{600 * options['workers']}M") // options["workers"]
-    if options["report"]:
-        from badpix.io.output import check_target
-
-        check_target(options["report"], options["overwrite"], [*members.paths, *map(Path, inputs)])
+    folder = check_outputs(options, members, inputs)
     from badpix.ifu.driver import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:
         summary = flag_association(
             members,
             p,
-            options["output_dir"],
+            folder,
             overwrite=options["overwrite"],
             history=history_lines(p),
             executor=executor,
             memory=max(1 << 20, memory - BASE_MEMORY),
             by_slice=bool(talk.as_json or talk.verbose or options["report"]),
+            cost=wants_cost(options),
             look=_pictures(options["plot"]),
         )
     _tell(talk, summary)
     summary |= {"parameters": dict(p.items())}
-    if options["report"]:
-        _write_report(options["report"], members, summary, options["overwrite"])
+    beside = write_report(options, "outlier ifu", members, talk, summary)
     outputs = summary.pop("outputs")
-    talk.finish("outlier ifu", outputs, summary)
-
-
-def _write_report(path: str, members: Association, summary: dict[str, Any], overwrite: bool) -> None:
-    """The summary with everything that is needed to repeat the run."""
-    import json
-
-    from badpix.io.output import write_text
-    from badpix.io.provenance import code_version, hash_inputs
-
-    inputs = [{"path": str(i.path), "sha256": i.sha256, "bytes": i.size} for i in hash_inputs(members.paths)]
-    whole = {"command": "outlier ifu", "code": code_version(), "inputs": inputs, **summary}
-    write_text(path, json.dumps(whole, indent=1) + "\n", overwrite)
+    talk.finish("outlier ifu", outputs, summary, beside)
 
 
 def _pictures(folder: str | None) -> Callable[[Found], None] | None:
@@ -135,25 +116,44 @@ def _pictures(folder: str | None) -> Callable[[Found], None] | None:
 
 def _tell(talk: Talk, summary: dict[str, Any]) -> None:
     """Tables of what was flagged, by exposure and reason, and by slice."""
+    from badpix.io.associations import root_name
+
     rows = summary["exposures"]
     reasons = list(rows[0]["flagged"]) if rows else []
     talk.table(
         "Flagged pixels",
         ["exposure", *reasons, "newly unusable", "% of usable"],
         [
-            (Path(r["input"]).name, *(r["flagged"][k] for k in reasons), r["newly_unusable"],
+            (root_name(r["input"]), *(r["flagged"][k] for k in reasons), r["newly_unusable"],
              f"{r['newly_unusable_percent']:.3f}")
             for r in rows
         ],
     )  # fmt: skip
     for detector, numbers in summary["detectors"].items():
-        told = ", ".join(f"{k} {v}" for k, v in numbers.items())
-        talk.say(f"{detector}: {told}")
+        for line in describe_search(numbers):
+            talk.say(f"{detector}: {line}")
+    if "cost" in summary:
+        tell_cost(talk, summary["cost"])
     if talk.verbose:
         for r in rows:
             *slices, between = r["by_slice"]
             told = " ".join(str(v) for v in slices)
             talk.detail(f"{Path(r['input']).name}: flagged in slices 1-{len(slices)}: {told}; elsewhere {between}")
+
+
+def describe_search(numbers: dict[str, Any]) -> list[str]:
+    """What a detector's search was like, in words."""
+    if "limit_ratio" in numbers:
+        return [f"flagged above {numbers['limit_ratio']:.3g} times the local median of the smallest difference"]
+    lines = [
+        f"flagged beyond {numbers['limit_single']:g} sigma in one exposure, {numbers['limit_persistent']:g} in all",
+        f"noise {numbers['noise_over_err']:g} times ERR; {numbers['noisy_percent']:g} % of the pixels are noisier",
+        f"chance alone gives {numbers['expected_false_per_exposure']:g} false flags an exposure",
+    ]
+    untestable = sum(numbers["untestable"])
+    if untestable:
+        lines.append(f"{untestable:,} pixels without a neighbor could not be tested")
+    return lines
 
 
 # --- simulation and score --------------------------------------------------------------------------------

@@ -154,4 +154,4 @@ def _print_steps(root: str, rows: Sequence[tuple[str, str, str]]) -> None:
             table.add_section()
         table.add_row(step if step != last else "", quantity, value)
         last = step
-    Console(width=None if sys.stdout.isatty() else 118).print(table)
+    Console(width=None if sys.stdout.isatty() else 118, markup=False, emoji=False).print(table)

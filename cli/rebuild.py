@@ -13,6 +13,7 @@ import click
 from badpix.cli.common import Command, option, parse_size, stack, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import BadpixError, UsageError
+from badpix.outside import printable
 
 if TYPE_CHECKING:
     from badpix.rebuild.driver import Outcome
@@ -140,7 +141,7 @@ def _preview(talk: Talk, found: list[Job], force: bool) -> int:
     else:
         for name, status, reasons in rows:
             end = " (failed)" if status == "failed" else ""
-            click.echo(f"{name}: {'; '.join(reasons) or 'nothing to do'}{end}")
+            click.echo(printable(f"{name}: {'; '.join(reasons) or 'nothing to do'}{end}"))
     return code
 
 

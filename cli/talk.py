@@ -14,6 +14,7 @@ import click
 
 from badpix import __version__
 from badpix.io.workers import peak_memory, peak_of_ended
+from badpix.outside import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,18 +49,21 @@ class Talk:
 
     def say(self, message: str) -> None:
         """One line about what is being done."""
+        message = clean(message)
         self._log("info", message)
         if not self.quiet:
             click.echo(message, err=True)
 
     def detail(self, message: str) -> None:
         """One line for ``-v``."""
+        message = clean(message)
         self._log("debug", message)
         if self.verbose:
             click.echo(message, err=True)
 
     def note(self, message: str) -> None:
         """Something that the user should know, said once; repeated in the summary."""
+        message = clean(message)
         if message in self.notes:
             return
         self.notes.append(message)
@@ -68,6 +72,7 @@ class Talk:
 
     def error(self, message: str) -> None:
         """Why the run ends."""
+        message = clean(message)
         self._log("error", message)
         click.secho(f"error: {message}", fg="red", err=True)
 
@@ -115,7 +120,7 @@ class Talk:
             return
         from rich.console import Console
 
-        console = Console(stderr=True, width=None if sys.stderr.isatty() else 118)
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 118, markup=False, emoji=False)
         free = console.options.update(max_width=10_000)
         shown = [[_cell(value) for value in row] for row in rows]
         right = [k > 0 and all(_is_numeric(row[k]) for row in rows) for k in range(len(columns))]
@@ -162,6 +167,11 @@ class Talk:
 
             click.echo(json.dumps(whole, indent=1, default=_plain))
         self._log("info", f"{command}: done in {seconds} s, peak memory {memory / 1e6:.0f} MB: {written}")
+
+
+def clean(text: str) -> str:
+    """Text for a terminal: lines and tabs stay, other control characters (of file names, of headers) are spelled."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text) if not text.isprintable() else text
 
 
 class Listener(logging.Handler):
@@ -220,4 +230,4 @@ def _is_numeric(value: Any) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(value)

@@ -21,13 +21,14 @@ from badpix.cli.common import (
 )
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
+from badpix.outside import printable
 from badpix.settings.check import CheckSettings
 
 if TYPE_CHECKING:
     from badpix.review.check import Checked
     from badpix.review.compare import Comparison, History
 
-MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning")}
+MARKS = {"error": ("red", "error  "), "warning": ("yellow", "warning"), "note": ("cyan", "note   ")}
 
 
 def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]) -> None:
@@ -36,7 +37,7 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
     for title, columns, rows in blocks:
         if not rows:
             console.print(title, style="bold")
@@ -47,7 +48,7 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
             left = k == 0 or any(isinstance(r[k], str) and not r[k][:1].isdigit() and r[k] != "-" for r in rows)
             table.add_column(column, justify="left" if left else "right")
         for row in rows:
-            table.add_row(*[f"{v:,}" if isinstance(v, int) else str(v) for v in row])
+            table.add_row(*[f"{v:,}" if isinstance(v, int) else printable(v) for v in row])
         console.print(table)
 
 
@@ -132,10 +133,10 @@ def detector_of(path: Path) -> str:
 
 def print_checked(result: Checked, talk: Talk) -> None:
     """What was found in one mask, on stdout."""
-    click.secho(f"{result.path}: {'passed' if result.passed else 'FAILED'}", bold=True)
+    click.secho(f"{printable(result.path)}: {'passed' if result.passed else 'FAILED'}", bold=True)
     for fault in result.faults:
         colour, word = MARKS[fault.severity]
-        click.echo(f"  {click.style(word, fg=colour)}  {fault.rule}: {fault.message}")
+        click.echo(f"  {click.style(word, fg=colour)}  {fault.rule}: {printable(fault.message)}")
     for answer in result.answers:
         if answer.status == "passed":
             click.echo(f"  {click.style('passed', fg='green')}   {answer.client}")
@@ -181,16 +182,21 @@ def compare(
     """What changed between masks of one detector?
 
     Two masks: transitions, and what appeared and disappeared, where both look; so a subarray mask is compared with
-    its window of a full frame. Three and more: each pixel's history by USEAFTER: born, died, intermittent.
+    its window of a full frame. Three and more: each pixel's history by USEAFTER: born, died, intermittent. Plain
+    maps of other tools are taken as badpix merge takes them.
     """
     talk = ctx.obj = Talk(options)
     if len(masks) < 2:
         raise UsageError("masks: one given, expected two or more")
-    from badpix.mask import file as mask_file
+    from badpix.mask.merge import read_masks
     from badpix.review import compare as comparing
     from badpix.review.export_changes import write_comparison, write_history
+    from badpix.settings.merge import MergeSettings
 
-    found = [mask_file.read_mask(m, check_sums=not options["ignore_checksum"]) for m in masks]
+    p = MergeSettings().changed({"ignore_checksum": options["ignore_checksum"]}, "compare")
+    found, notes = read_masks([Path(m) for m in masks], p)
+    for note in notes:
+        talk.note(note)
     boxes = comparing.parse_regions(regions, found[0].detector)
     written: list[Path] = []
     if len(found) == 2:

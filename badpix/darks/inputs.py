@@ -71,8 +71,8 @@ class DarkFiles:
     def depth(self) -> Depth:
         """How it was read."""
         header = self.rate.header
-        frames = int(header.get("NFRAMES") or 1)
-        return Depth(self.groups, float(self.rate.keyword("TGROUP")), frames, str(header.get("READPATT", "")))
+        frames = self.rate.number("NFRAMES") if header.get("NFRAMES") else 1
+        return Depth(self.groups, self.rate.seconds("TGROUP"), frames, str(header.get("READPATT", "")))
 
     @property
     def first_group(self) -> float:

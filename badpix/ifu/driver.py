@@ -3,9 +3,12 @@
 1. Read the headers of all members and make sure that they belong together and that the outputs may be written.
 2. Search each detector (:mod:`badpix.ifu.search`).
 3. Stop if more than ``max_flagged`` percent of the usable pixels of an exposure would be flagged.
-4. Write the flagged copies (:mod:`badpix.io.flagged_copy`) and the intermediate products under temporary names, then
+4. On request, measure what the flags cost (:mod:`badpix.ifu.cost`).
+5. Write the flagged copies (:mod:`badpix.io.flagged_copy`) and the intermediate products under temporary names, then
    publish all of them: an error or an interruption before that leaves nothing behind.
-5. Sum up by exposure, reason and slice.
+6. Sum up by exposure, reason and slice.
+
+Without a folder for the outputs nothing is written (a preview): steps 1 to 4, and what writing would count.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from numpy.typing import NDArray
 
 from badpix.errors import CheckError
 from badpix.ifu import products as ifu_products
+from badpix.ifu.cost import measure_cost
 from badpix.ifu.inputs import Exposure, by_detector, list_remarks, read_exposures
 from badpix.ifu.search import THREADS, Found, find_detector
 from badpix.io import flagged_copy
 from badpix.io.associations import Association
+from badpix.io.cal import CalFile
 from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
+from badpix.io.tasks import run_in_order
 from badpix.settings.ifu import IfuSettings
 from badpix.settings.param import as_text
 
@@ -41,13 +47,14 @@ _SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
 def flag_association(
     association: Association,
     p: IfuSettings,
-    output_dir: str | Path,
+    output_dir: str | Path | None,
     *,
     overwrite: bool = False,
     history: Iterable[str] = (),
     executor: Executor | None = None,
     memory: int | None = None,
     by_slice: bool = True,
+    cost: bool = False,
     look: Callable[[Found], None] | None = None,
 ) -> dict[str, Any]:
     """Search the members of an association and write their flagged copies.
@@ -58,8 +65,8 @@ def flag_association(
         From :func:`badpix.io.associations.read_inputs`.
     p : mapping
         Checked parameters of the section ``ifu``.
-    output_dir : path
-        Where the `_crf` files and the intermediate products go.
+    output_dir : path, optional
+        Where the `_crf` files and the intermediate products go; None: nothing is written.
     overwrite : bool
         Whether existing outputs may be replaced.
     history : iterable of str
@@ -70,6 +77,8 @@ def flag_association(
         Bytes that the bands of a search may take; the result doesn't depend on it.
     by_slice : bool
         Whether the summary counts by slice.
+    cost : bool
+        Whether the summary says what the flags cost: light of sources, depth of the stack.
     look : callable, optional
         Gets what was found on each detector, before anything is written.
 
@@ -91,14 +100,8 @@ def flag_association(
         exposures = read_exposures(association, workdir)
         for text in list_remarks(exposures):
             log.warning(text)
-        directory = check_directory(output_dir)
-        targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
         groups = by_detector(exposures)
-        products = {}
-        if p.save_intermediate_results and len(exposures) >= 2:
-            products = {d: directory / ifu_products.name(association, d) for d in groups}
-        for path in (*targets.values(), *products.values()):
-            check_target(path, overwrite, association.paths)
+        targets, products = _name_outputs(association, exposures, list(groups), p, output_dir, overwrite)
 
         found = []
         if len(exposures) < 2:
@@ -114,9 +117,36 @@ def flag_association(
                     log.warning(f"{detector}: {text}")
                 if look is not None:
                     look(found[-1])
-        check_share(found, p.max_flagged)
-        counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
-        return summarize(found, counts, [*targets.values(), *products.values()], by_slice)
+        if output_dir is None:
+            for text in list_excesses(found, p.max_flagged):
+                log.warning(f"{text}: the run would stop with exit status 3")
+            counts = _count(exposures, found, executor)
+        else:
+            check_share(found, p.max_flagged)
+            counts = _write(association, exposures, found, targets, products, p, overwrite, list(history), executor)
+        summary = summarize(found, counts, [*targets.values(), *products.values()], by_slice)
+        return summary | {"cost": sum_costs(found)} if cost else summary
+
+
+def _name_outputs(
+    association: Association,
+    exposures: list[Exposure],
+    detectors: list[str],
+    p: IfuSettings,
+    output_dir: str | Path | None,
+    overwrite: bool,
+) -> tuple[dict[Path, Path], dict[str, Path]]:
+    """Where the copy of each exposure and the intermediate product of each detector go, after a check."""
+    if output_dir is None:
+        return {}, {}
+    directory = check_directory(output_dir)
+    targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
+    products = {}
+    if p.save_intermediate_results and len(exposures) >= 2:
+        products = {d: directory / ifu_products.name(association, d) for d in detectors}
+    for path in (*targets.values(), *products.values()):
+        check_target(path, overwrite, association.paths)
+    return targets, products
 
 
 def history_lines(p: IfuSettings) -> list[str]:
@@ -134,14 +164,41 @@ def check_share(found: Iterable[Found], max_flagged: float) -> None:
     CheckError
         If more than ``max_flagged`` percent of the usable pixels of an exposure are flagged.
     """
+    for text in list_excesses(found, max_flagged):
+        raise CheckError(f"{text}; nothing was written")
+
+
+def list_excesses(found: Iterable[Found], max_flagged: float) -> list[str]:
+    """Exposures of which more than ``max_flagged`` percent of the usable pixels are flagged, in words."""
+    out = []
     for detector in found:
         for exposure, flagged, usable in zip(detector.exposures, detector.flagged, detector.usable, strict=True):
             number = sum(len(pixels) for reason, pixels in flagged.items() if reason != "second_check")
             if number > max_flagged / 100 * usable:
-                raise CheckError(
+                out.append(
                     f"{exposure.cal.path}: {number} pixels would be flagged, {100 * number / usable:.2f} % of the "
-                    f"{usable} usable ones; max_flagged is {max_flagged:g} %; nothing was written"
+                    f"{usable} usable ones; max_flagged is {max_flagged:g} %"
                 )
+    return out
+
+
+def _count(exposures: list[Exposure], found: list[Found], executor: Executor | None) -> dict[Path, dict[str, int]]:
+    """What writing would count, without writing."""
+    pairs = [(e.cal, f.all_flagged(i)) for f in found for i, e in enumerate(f.exposures)]
+    return {cal.path: c for (cal, _), c in zip(pairs, run_in_order(executor, count_flags, pairs), strict=True)}
+
+
+def count_flags(task: tuple[CalFile, NDArray[Any]]) -> dict[str, int]:
+    """Task: the counts of one exposure; its flagged pixels are flat indices."""
+    cal, pixels = task
+    return flagged_copy.count_copy(cal, to_map(pixels, cal.shape))
+
+
+def to_map(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A map that is true at some flat indices."""
+    out = np.zeros(shape, bool)
+    out.reshape(-1)[pixels] = True
+    return out
 
 
 def _write(
@@ -183,8 +240,7 @@ def write_exposure(
     """Task: the flagged copy of one exposure; ``pixels`` are flat indices."""
     flags = None
     if pixels is not None:
-        flags = np.zeros(exposure.cal.shape, bool)
-        flags.reshape(-1)[pixels] = True
+        flags = to_map(pixels, exposure.cal.shape)
     kind = exposure.member.exptype
     return flagged_copy.write_copy(
         exposure.cal, path, name, flagged=flags, association=association, status=status, history=history, exptype=kind
@@ -222,6 +278,15 @@ def summarize(
         "exposures": rows,
         "detectors": {f.detector: f.statistics for f in found},
     }
+
+
+def sum_costs(found: list[Found]) -> dict[str, list[dict[str, Any]]]:
+    """What the flags of all detectors cost."""
+    total: dict[str, list[dict[str, Any]]] = {"exposures": [], "sources": [], "depth": []}
+    for f in found:
+        for key, rows in measure_cost(f, number_slices(f)).items():
+            total[key] += rows
+    return total
 
 
 def number_slices(found: Found) -> NDArray[Any]:

@@ -23,21 +23,21 @@ Memory holds one exposure, one group's mosaic and one tile at a time, whatever t
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from badpix import __version__
-from badpix.errors import CheckError, DataError, UsageError
+from badpix.errors import DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image import resample
 from badpix.image.alignment import find_misplaced
+from badpix.image.cost import collect_cost, measure_depth
 from badpix.image.decide import find_unresampled
 from badpix.image.grid import Window, grid_to_sky
 from badpix.image.inputs import leave_out, list_remarks, name_groups, read_members
@@ -55,6 +55,7 @@ from badpix.image.members import (
     tile_rows,
 )
 from badpix.image.moving import is_moving
+from badpix.image.output import copy_all, count_all, list_excesses, write_all
 from badpix.image.persistence import find_persistent
 from badpix.image.protect import place_on_grid, read_places
 from badpix.image.reference import build_reference, measure_pair_sigma
@@ -66,7 +67,6 @@ from badpix.image.search import (
     drizzle_group,
     flags_name,
     is_plain,
-    read_flags,
     read_weight,
     search_exposure,
 )
@@ -78,10 +78,9 @@ from badpix.io import flagged_copy
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.io.exposure import unpacking
-from badpix.io.output import atomic_path, check_directory, check_target
+from badpix.io.output import check_directory, check_target
 from badpix.io.tasks import run_in_order
 from badpix.settings.image import ImageSettings
-from badpix.settings.param import as_text
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +90,13 @@ DEFAULT_MEMORY = 700 << 20
 def flag_images(
     association: Association,
     p: ImageSettings,
-    output_dir: str | Path,
+    output_dir: str | Path | None,
     *,
     overwrite: bool = False,
     executor: Executor | None = None,
     memory: int = DEFAULT_MEMORY,
     skip_bad: bool = False,
+    cost: bool = False,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Flag all members of an association; the paths written and the summary.
 
@@ -104,8 +104,8 @@ def flag_images(
     ----------
     association : Association
     p : ImageSettings
-    output_dir : path
-        Made if it is missing.
+    output_dir : path, optional
+        Made if it is missing; None: nothing is written (a preview).
     overwrite : bool
     executor : Executor, optional
         Where the tasks run; results are the same bytes for any.
@@ -113,6 +113,8 @@ def flag_images(
         Bytes that a process may use.
     skip_bad : bool
         Leave out members that can't be used, with a note, instead of stopping.
+    cost : bool
+        Whether the summary says what the flags cost (:mod:`badpix.image.cost`).
 
     Raises
     ------
@@ -127,16 +129,16 @@ def flag_images(
     _check_values(p)
     with unpacking() as workdir:
         association, cals = read_members(association, workdir, skip_bad=skip_bad)
-        folder = check_directory(output_dir)
+        folder = check_directory(output_dir) if output_dir is not None else None
         try:
-            return _flag(association, cals, folder, p, overwrite, memory, executor)
+            return _flag(association, cals, folder, p, overwrite, memory, executor, cost)
         except MisplacedError as error:
             if not skip_bad:
                 raise
             log.warning(f"left out: {error}")
             kept = [i for i, cal in enumerate(cals) if cal.path not in error.paths]
             association = leave_out(association, [association.members[i] for i in kept])
-            return _flag(association, [cals[i] for i in kept], folder, p, overwrite, memory, executor)
+            return _flag(association, [cals[i] for i in kept], folder, p, overwrite, memory, executor, cost)
 
 
 class MisplacedError(DataError):
@@ -150,14 +152,15 @@ class MisplacedError(DataError):
 def _flag(
     association: Association,
     cals: Sequence[CalFile],
-    output_dir: Path,
+    output_dir: Path | None,
     p: ImageSettings,
     overwrite: bool,
     max_memory: int,
     executor: Executor | None,
+    cost: bool,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The search of members that have been opened."""
-    targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals]
+    targets = [flagged_copy.crf_path(output_dir, cal, association) for cal in cals] if output_dir else []
     for target in targets:
         check_target(target, overwrite, association.paths)
     groups = name_groups(association, cals)
@@ -165,28 +168,27 @@ def _flag(
         log.warning(remark)
     log.info(f"{len(cals)} exposures in {len(set(groups))} groups")
     if len(set(groups)) < 2:
-        return _copy_all(association, cals, targets, overwrite, p)
-    if p.save_intermediate_results:
+        return copy_all(association, cals, targets, overwrite, p)
+    keep = p.save_intermediate_results and output_dir is not None
+    if keep and output_dir is not None:
         image_products.check_targets(output_dir, cals, association, overwrite)
-    with open_shelf(output_dir) as shelf:
-        products = image_products.open_target(shelf, association.asn_id) if p.save_intermediate_results else None
+    with open_shelf(output_dir or Path(tempfile.gettempdir())) as shelf:
+        products = image_products.open_target(shelf, association.asn_id) if keep else None
         if p.resample_data:
-            found, facts = _search_resampled(association, cals, groups, shelf, products, p, max_memory, executor)
+            found, facts = _search_resampled(
+                association, cals, groups, shelf, products, p, max_memory, executor, cost
+            )
         else:
             found, facts = _search_direct(cals, shelf, products, p, max_memory)
-        with ExitStack() as stack:  # all outputs, or none
-            temporary = [stack.enter_context(atomic_path(target, overwrite)) for target in targets]
-            tasks = [
-                WriteTask(cal, path, target.name, association, member.exptype, shelf, item.number, history(p))
-                for cal, path, target, member, item in zip(
-                    cals, temporary, targets, association.members, found, strict=True
-                )
-            ]
-            counts = list(run_in_order(executor, write_exposure, tasks))
-            check_share(cals, counts, p.max_flagged)
-            if products is not None:
-                image_products.publish(products, output_dir, stack, overwrite)
-    return targets, summarise(association, cals, groups, found, counts, facts, p)
+        if output_dir is None:
+            counts = count_all(cals, found, shelf, executor)
+            for text in list_excesses(cals, counts, p.max_flagged):
+                log.warning(f"{text}: the run would stop with exit status 3")
+        else:
+            counts = write_all(association, cals, targets, found, shelf, products, output_dir, p, overwrite, executor)
+    depth = facts.pop("depth", None)
+    summary = summarise(association, cals, groups, found, counts, facts, p)
+    return targets, summary | {"cost": collect_cost(summary, depth)} if cost else summary
 
 
 def _check_values(p: ImageSettings) -> None:
@@ -198,54 +200,6 @@ def _check_values(p: ImageSettings) -> None:
         raise UsageError("image.protect: needs resample_data, found false")
     if p.sharpen_size % 2 == 0:
         raise UsageError(f"image.sharpen_size: found {p.sharpen_size}, expected an odd number")
-
-
-def check_share(cals: Sequence[CalFile], counts: Sequence[dict[str, int]], max_flagged: float) -> None:
-    """Refuse a result that would ruin an exposure.
-
-    Raises
-    ------
-    CheckError
-        If more than ``max_flagged`` percent of the usable pixels of an exposure became unusable.
-    """
-    for cal, count in zip(cals, counts, strict=True):
-        new = count["newly_unusable"]
-        usable = cal.shape[0] * cal.shape[1] - count["unusable"] + new
-        if new > max_flagged / 100 * usable:
-            raise CheckError(
-                f"{cal.path}: {new:,} pixels would become unusable, {100 * new / usable:.2f} % of the {usable:,} "
-                f"usable ones; max_flagged is {max_flagged:g} %; nothing was written. Is its ERR, WCS or sky wrong?"
-            )
-
-
-def history(p: ImageSettings) -> list[str]:
-    """HISTORY of a `_crf` file."""
-    values = [f"{k}={as_text(v)}" for k, v in p.items()]
-    return [f"outlier image, badpix {__version__}", *values]
-
-
-def _copy_all(
-    association: Association,
-    cals: Sequence[CalFile],
-    targets: Sequence[Path],
-    overwrite: bool,
-    p: ImageSettings,
-) -> tuple[list[Path], dict[str, Any]]:
-    """One group: nothing to compare with; the exposures are copied and marked as skipped."""
-    log.warning("only one group of exposures: nothing to compare it with; copies are written with S_OUTLIR = SKIPPED")
-    with ExitStack() as stack:
-        for cal, target, member in zip(cals, targets, association.members, strict=True):
-            flagged_copy.write_copy(
-                cal,
-                stack.enter_context(atomic_path(target, overwrite)),
-                target.name,
-                flagged=None,
-                association=association,
-                status="SKIPPED",
-                history=history(p),
-                exptype=member.exptype,
-            )
-    return list(targets), {"search": "skipped", "exposures": [{"input": str(cal.path)} for cal in cals]}
 
 
 # --- the two searches -------------------------------------------------------------------------------------
@@ -260,6 +214,7 @@ def _search_resampled(
     p: ImageSettings,
     max_memory: int,
     executor: Executor | None,
+    cost: bool,
 ) -> tuple[list[Found], dict[str, Any]]:
     """Steps 1 to 12; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p)
@@ -302,6 +257,8 @@ def _search_resampled(
         "source_positions": np.stack(grid_to_sky(grid, *sources.T), axis=1).round(7).tolist(),
         "sharpness_limit": limit,
     }
+    if cost:
+        facts["depth"] = measure_depth(shelf, images, windows, grid.shape)
     return found, facts
 
 
@@ -358,35 +315,3 @@ def _search_direct(
         found.append(Found(number, {"flagged": int(np.count_nonzero(flagged))}))
     log.info("compared without resampling: one pass against the median of all exposures")
     return found, {"resampled": False}
-
-
-# --- writing ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class WriteTask:
-    """One `_crf` file to write under a temporary path."""
-
-    cal: CalFile
-    path: Path
-    name: str
-    association: Association
-    exptype: str
-    shelf: Shelf
-    number: int
-    history: list[str]
-
-
-def write_exposure(task: WriteTask) -> dict[str, int]:
-    """Task: write one flagged copy; the counts of :func:`badpix.io.flagged_copy.write_copy`."""
-    flagged = read_flags(task.shelf, task.cal.shape, task.number)
-    return flagged_copy.write_copy(
-        task.cal,
-        task.path,
-        task.name,
-        flagged=flagged,
-        association=task.association,
-        status="COMPLETE",
-        history=task.history,
-        exptype=task.exptype,
-    )

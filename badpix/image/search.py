@@ -20,9 +20,10 @@ from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image import resample
 from badpix.image.angles import REACH, Turned, measure_slack, turn_offsets
+from badpix.image.background import level_residual
 from badpix.image.decide import find_documented, find_hits
 from badpix.image.grid import Grid, Window, widen_window
-from badpix.image.members import Image
+from badpix.image.members import Image, subtract_slope
 from badpix.image.noise import (
     FLAT,
     combine_noise,
@@ -82,6 +83,8 @@ class Found:
     noise_factors: list[float] = field(default_factory=list)
     unusual: list[int] = field(default_factory=list)
     residual_sky: float = 0.0
+    tilt: float = 0.0  # of the sky that was left, over the image
+    striped: bool = False
     shift: tuple[float, float] | None = None
     sharpened: bool = False
     blunt: bool = False  # should be sharpened, but nothing to learn from
@@ -133,6 +136,7 @@ def _drizzle_rows(
     sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
     if image.subtract:
         sci -= np.float32(image.subtract)
+    subtract_slope(sci, image, rows.start)
     assert image.pixel_map is not None
     positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
     weight = read_weight(image.cal, p, rows)
@@ -186,6 +190,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
         image_products.write_blot(plan.products, image.cal, model)
     if plain:
         sci, err = (io_cal.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+        subtract_slope(sci, image)
         flagged = find_documented(sci, err, model, image.compare, snr=p.snr, scale=p.scale)
         found = Found(image.number, {"flagged": int(np.count_nonzero(flagged))})
     else:
@@ -239,6 +244,7 @@ def _search_closely(
     p = plan.p
     found = Found(image.number, {})
     sci, err = (io_cal.read_rows(image.cal, name).astype(np.float32, copy=False) for name in ("SCI", "ERR"))
+    subtract_slope(sci, image)
     dq = io_cal.read_rows(image.cal, "DQ")
     good = np.isfinite(sci) & ((dq & io_cal.DO_NOT_USE) == 0)
     saturated = (dq & _SATURATED) != 0
@@ -256,8 +262,8 @@ def _search_closely(
     del var_rnoise, var_poisson, err
     with np.errstate(invalid="ignore"):
         flat = measure_derivative(model) < FLAT * scatter * expected
-    found.residual_sky = _level(residual, flat & (others > 0))
-    residual -= np.float32(found.residual_sky)
+    usual = float(scatter * np.median(expected[::7, ::7]))
+    found.residual_sky, found.tilt, found.striped = level_residual(residual, flat & (others > 0), usual)
     factors, found.unusual = measure_noise_factors(residual, expected, flat, others)
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p.noise, sigma, expected, factors, others)
@@ -346,12 +352,6 @@ def _sharpen(
     residual += model
     residual -= sharper
     return sharper, residual
-
-
-def _level(residual: NDArray[Any], use: NDArray[Any]) -> float:
-    values = residual[::4][use[::4]]
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if values.size else 0.0
 
 
 def _test(

@@ -6,22 +6,28 @@
 3. Levels by weighted least squares, sum zero in every connected set of images. Images are matched, not groups:
    the detectors of one exposure have skies of their own.
 
-Levels are constants: a gradient across the field stays.
+4. Gradients that differ: a plane through the differences of each pair (:func:`badpix.image.background.fit_plane`),
+   joined by least squares to a plane of each image (:func:`match_planes`); only if one of them changes the sky over
+   its image by three times the scatter of the cells' differences.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.image.background import fit_plane
 from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.numerics.clipping import median_mad
 
 CELL = 32  # grid pixels
 STRIDE = 2  # pixels
 MIN_COMMON = 5
+UNIT = 1000.0  # grid pixels, in which positions are counted while planes are fitted
+STANDS_OUT = 3.0  # scatters of the cells' differences
 _ROWS = 256
 
 
@@ -62,6 +68,47 @@ def _cell_medians(cells: NDArray[Any], values: NDArray[Any]) -> Cells:
     index, first, number = index[keep], first[keep], number[keep]
     level = (values[first + (number - 1) // 2].astype(float) + values[first + number // 2]) / 2
     return Cells(index, level)
+
+
+class Planes(NamedTuple):
+    """Gradients of the images' skies: level + slope . (position - center), positions (x, y) on the grid, pixels."""
+
+    levels: NDArray[Any]  # (n,)
+    slopes: NDArray[Any]  # (n, 2)
+    center: NDArray[Any]  # (2,)
+
+
+def match_planes(tables: list[Cells], columns: int) -> Planes | None:
+    """What differs between the skies of images beyond their levels, from their cells; None if that is nothing.
+
+    Sums over images are zero: what all have in common stays. ``columns`` is the grid's width in pixels.
+    """
+    across = columns // CELL + 3
+    places = [np.stack(np.divmod(t.cell, across)[::-1]).T * float(CELL) - CELL / 2 for t in tables]
+    center = np.concatenate(places).mean(axis=0)
+    n = len(tables)
+    normal, target = np.zeros((n, 3, n, 3)), np.zeros((n, 3))
+    scatters = []
+    for i, j in combinations(range(n), 2):
+        _, at, to = np.intersect1d(tables[i].cell, tables[j].cell, assume_unique=True, return_indices=True)
+        x, y = ((places[i][at] - center) / UNIT).T
+        fit = fit_plane(y, x, tables[i].level[at] - tables[j].level[to])
+        if fit is None or not fit.scatter > 0:
+            continue
+        part = fit.normal / fit.scatter**2
+        scatters.append(fit.scatter)
+        normal[i, :, i] += part
+        normal[j, :, j] += part
+        normal[i, :, j] -= part
+        normal[j, :, i] -= part
+        target[i] += part @ fit.solution
+        target[j] -= part @ fit.solution
+    if not scatters:
+        return None
+    level, up, right = np.linalg.lstsq(normal.reshape(3 * n, 3 * n), target.ravel(), rcond=1e-10)[0].reshape(n, 3).T
+    slopes = np.stack([right, up], axis=1) / UNIT
+    change = [np.abs(np.ptp(p, axis=0) * s).sum() if len(p) else 0 for p, s in zip(places, slopes, strict=True)]
+    return Planes(level, slopes, center) if max(change) > STANDS_OUT * np.median(scatters) else None
 
 
 def match_levels(tables: list[Cells]) -> Matched:

@@ -3,7 +3,9 @@
 1. Candidates: flagged bright pixels of an exposure with z > ``transient_snr`` and the largest residual of their 5x5.
 2. Likeness: the largest cosine between the 5x5 of residuals around a candidate and those of the stars in the model
    of the same exposure, which have all sub-pixel phases; with fewer than 15 stars, Gaussians of 0.6 to 1.2 times the
-   width that diffraction allows. A candidate is star-shaped above 0.95, if it is less like a single pixel and has
+   width that diffraction allows. What has less than half of the usual light off any track beside its peak is no star
+   of that library, but a speckle on a spike. A candidate is star-shaped if the best star leaves less
+   than 3 % of its squares and what noise adds, if it is less like a single pixel and has
    light off any track beside its peak, 0.4 of the star's (:func:`find_transients`).
 3. Linked: detections within 1.5 grid pixels of each other are one transient. Of the rest, three or more in different
    exposures that lie on a line at constant speed, with fluxes within a factor of two, are a moving object
@@ -24,8 +26,9 @@ from numpy.typing import NDArray
 from badpix.image.single import light_beside
 from badpix.numerics.neighbors import gather, grow, locate
 
-LIKE = 0.95  # cosine
+MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those of noise
 SURROUNDED = 0.4  # of a star's light beside its peak
+ROUND = 0.5  # of the usual light beside a star's peak, which a star of the library must have
 MIN_STARS = 15
 STAR_SIGMA = 50.0  # peak of a star that shows what stars look like
 MAX_STARS = 400
@@ -93,6 +96,8 @@ def find_transients(
         return []
     likeness, surrounded = measure_likeness(stamps, make_library(model, noise, *stars, width=width))
     lone = stamps[12] / np.linalg.norm(stamps, axis=0)  # cosine with a single pixel
+    misfit = 1 - likeness**2  # share of the stamp's squares that the star does not explain, and noise's
+    allowed = stamps.shape[0] * (noise[ys, xs] / np.linalg.norm(stamps, axis=0)) ** 2
     sums = stamps.sum(axis=0)
     dy, dx = (np.mgrid[-1:2, -1:2]).reshape(2, 9)
     near = np.maximum(stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1), 0)
@@ -100,7 +105,7 @@ def find_transients(
     return [
         Detection(number, float(xs[i] + cx[i]), float(ys[i] + cy[i]), float(sums[i]),
                   float(residual[ys[i], xs[i]] / noise[ys[i], xs[i]]), float(likeness[i]))
-        for i in np.flatnonzero(surrounded & (likeness > LIKE) & (likeness > lone))
+        for i in np.flatnonzero(surrounded & (misfit < MISFIT + allowed) & (likeness > lone))
     ]  # fmt: skip
 
 
@@ -115,6 +120,9 @@ def make_library(
         good = np.isfinite(stamps).all(axis=0) & (stamps[12] - floor > STAR_SIGMA * noise[ys, xs])
         good &= stamps[12] >= stamps.max(axis=0, initial=-np.inf)
     library = (stamps[:, good] - floor).T.astype(float)
+    if len(library):  # speckles on the spikes of bright stars are lines, as tracks are
+        beside = _share_beside(library.T)
+        library = library[beside > ROUND * np.median(beside)]
     if len(library) < MIN_STARS:
         library = _gaussians(width)
     out: NDArray[Any] = library / np.linalg.norm(library, axis=1, keepdims=True)

@@ -35,6 +35,7 @@ from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 from badpix.io.tiles import write_image
+from badpix.outside import quote
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -394,6 +395,8 @@ def _rule(row: Any) -> Rule:
         number = limit
     texts = (str(row[k]) for k in ("search", "quantity", "comparison"))
     search, quantity, comparison = texts
+    if comparison not in COMPARISONS:
+        raise ValueError(f"RULES: comparison = {quote(comparison)}, expected one of {', '.join(COMPARISONS)}")
     return Rule(search, quantity, comparison, number, str(row["unit"]), str(row["meaning"]), int(row["way"]))
 
 

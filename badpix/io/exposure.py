@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,13 @@ class Exposure:
         if not whole or abs(value) > LARGEST:
             raise DataError(f"{self.path}: keyword {name} = {quote(value)}, expected a whole number")
         return int(value)
+
+    def seconds(self, name: str) -> float:
+        """Value of a primary keyword that must be a time above 0."""
+        value = self.keyword(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise DataError(f"{self.path}: keyword {name} = {quote(value)}, expected seconds above 0")
+        return float(value)
 
 
 # --- 1. opening ------------------------------------------------------------------------------------------

@@ -112,9 +112,18 @@ def open_fits(path: str | Path, source: str | Path | None = None) -> Iterator[fi
         with unpacked(path) as copy, open_fits(path, copy) as hdus:
             yield hdus
         return
-    walk(source, path)
+    plain = headers.read_units(walk(source, path)) is not None
     with reading(path), fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
+        if not plain:
+            _parse_cards(hdus)
         yield hdus
+
+
+def _parse_cards(hdus: fits.HDUList) -> None:
+    """Let astropy parse all cards now: it would do so when a value is asked for, long after the file was accepted."""
+    for hdu in hdus:
+        for card in hdu.header.cards:
+            card.value  # noqa: B018 (raises where it can't be parsed)
 
 
 @contextmanager

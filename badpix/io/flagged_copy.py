@@ -84,6 +84,24 @@ def write_copy(
     return counts
 
 
+def count_copy(cal: CalFile, flagged: NDArray[Any]) -> dict[str, int]:
+    """The counts that :func:`write_copy` would give, from the arrays alone; nothing is written.
+
+    Parameters
+    ----------
+    cal : CalFile
+        The exposure.
+    flagged : ndarray of bool, shape (ny, nx)
+        Pixels that would get DO_NOT_USE and OUTLIER.
+    """
+    layouts = {hdu.name: layout_of(cal, hdu) for hdu in cal.hdus[1:] if _is_matched(hdu, cal.shape)}
+    counts = {"flagged": 0, "newly_unusable": 0, "unusable": 0}
+    for start, stop in bands(cal.shape[0], _BAND):
+        arrays = {name: read_band(layout, start, stop)[0] for name, layout in layouts.items()}
+        _count_band(counts, arrays, flagged[start:stop])
+    return counts
+
+
 def crf_path(directory: str | Path, cal: CalFile, association: Association) -> Path:
     """Where the flagged copy of an exposure goes."""
     return Path(directory) / crf_name(cal.path, association.asn_id)
@@ -136,7 +154,7 @@ def _write_frame(
     places: dict[str, int] = {}
     shape = cal.shape
     for i, hdu in enumerate(cal.hdus):
-        matched = changing and hdu.version == 1 and hdu.name in (*MATCHED, "DQ") and hdu.shape == shape
+        matched = changing and _is_matched(hdu, shape)
         if i == 0:
             out.write(_primary_header(hdu.header, values, history))
             _copy(source, out, hdu.data_start, hdu.end)
@@ -153,6 +171,11 @@ def _write_frame(
         else:
             _copy(source, out, hdu.start, hdu.end)
     return places
+
+
+def _is_matched(hdu: Hdu, shape: tuple[int, int]) -> bool:
+    """Whether an HDU holds pixels that the copy changes."""
+    return hdu.version == 1 and hdu.name in (*MATCHED, "DQ") and hdu.shape == shape
 
 
 def _primary_header(header: fits.Header, values: Mapping[str, str], history: list[str]) -> bytes:
@@ -209,18 +232,24 @@ def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
 
 def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagged: NDArray[Any]) -> dict[str, int]:
     out.flush()
-    counts = {"flagged": int(np.count_nonzero(flagged)), "newly_unusable": 0, "unusable": 0}
+    counts = {"flagged": 0, "newly_unusable": 0, "unusable": 0}
     layouts = {name: layout_of(cal, image_hdu(cal, name)) for name in places}
     for start, stop in bands(cal.shape[0], _BAND):
         arrays = {name: read_band(layout, start, stop)[0] for name, layout in layouts.items()}
-        was_finite = np.isfinite(arrays["SCI"])
-        bad = match(arrays, flagged[start:stop])
-        counts["newly_unusable"] += int(np.count_nonzero(bad & was_finite))
-        counts["unusable"] += int(np.count_nonzero(bad))
+        _count_band(counts, arrays, flagged[start:stop])
         for name, values in arrays.items():
             stored = pack(values, layouts[name])
             os.pwrite(out.fileno(), stored.data, places[name] + start * stored.shape[1] * stored.itemsize)
     return counts
+
+
+def _count_band(counts: dict[str, int], arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> None:
+    """Make the arrays of some rows match, in place, and add to the counts."""
+    was_finite = np.isfinite(arrays["SCI"])
+    bad = match(arrays, flagged)
+    counts["flagged"] += int(np.count_nonzero(flagged))
+    counts["newly_unusable"] += int(np.count_nonzero(bad & was_finite))
+    counts["unusable"] += int(np.count_nonzero(bad))
 
 
 def match(arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> NDArray[Any]:

@@ -2,8 +2,8 @@
 
 1. Both are ones'-complement sums of 32-bit words: DATASUM of the data, CHECKSUM such that the whole HDU adds up to
    zero (FITS standard 4.0, section 4.4.2.7 and appendix J).
-2. What is summed are the bytes of the file. An fpack-compressed image is right if its table is; the sums of the image
-   that it was made from (ZHECKSUM, ZDATASUM) are not looked at.
+2. What is summed are the bytes of the file. The table that holds an fpacked image has sums of its own or none; those
+   of the image stand as ZHECKSUM and ZDATASUM, and :func:`check_image` compares the latter with the unpacked pixels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from badpix.errors import DataError
-from badpix.io.structure import CARD, Piece, walk
+from badpix.io.structure import CARD, Piece, is_compressed, walk
 from badpix.outside import open_regular, printable
 
 CHUNK = 1 << 22  # bytes, a multiple of 4
@@ -57,7 +58,7 @@ def read_sums(path: str | Path, name: str | Path | None = None) -> list[Sum]:
 
 
 def _sums_of(handle: int, piece: Piece, number: int) -> list[Sum]:
-    extension = _text(piece.cards, b"EXTNAME") or ("PRIMARY" if number == 0 else f"HDU {number}")
+    extension = _name(piece, number)
     check, data = _text(piece.cards, b"CHECKSUM"), _text(piece.cards, b"DATASUM")
     found = {"CHECKSUM": None if check is None else False, "DATASUM": None if data is None else False}
     if check is not None or data is not None:
@@ -67,7 +68,33 @@ def _sums_of(handle: int, piece: Piece, number: int) -> list[Sum]:
         if check is not None:
             whole = fold(of_data + add_words(handle, piece.start, piece.data))
             found["CHECKSUM"] = whole in ZERO
-    return [Sum(extension.upper(), keyword, right) for keyword, right in found.items()]
+    needed = not (is_compressed(piece) and _text(piece.cards, b"ZDATASUM"))
+    return [Sum(extension, keyword, right) for keyword, right in found.items() if needed or right is not None]
+
+
+def _name(piece: Piece, number: int) -> str:
+    return (_text(piece.cards, b"EXTNAME") or ("PRIMARY" if number == 0 else f"HDU {number}")).upper()
+
+
+def check_image(path: str | Path, extension: str, image: NDArray[np.uint32]) -> list[Sum]:
+    """ZDATASUM of a compressed extension against its unpacked pixels; empty where it is not compressed or has none.
+
+    Parameters
+    ----------
+    path : path
+        The uncompressed file.
+    extension : str
+        Name of the extension.
+    image : uint32 ndarray
+        Its pixels, stored as integers with BZERO = 2**31.
+    """
+    for number, piece in enumerate(walk(path)):
+        if is_compressed(piece) and _name(piece, number) == extension:
+            text = _text(piece.cards, b"ZDATASUM")
+            found = fold(int((image ^ np.uint32(1 << 31)).sum(dtype=np.uint64)))
+            right = text is not None and text.isdigit() and len(text) < 20 and _same(int(text), found)
+            return [] if text is None else [Sum(extension, "ZDATASUM", right)]
+    return []
 
 
 def _same(one: int, other: int) -> bool:

@@ -21,6 +21,7 @@ from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.errors import DataError
 from badpix.io.fits import as_bits, open_fits, plain_header, unpacked
+from badpix.io.headers import refuse_stripes
 from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.io.structure import walk
 from badpix.io.sums import read_sums
@@ -124,6 +125,7 @@ def _read_mask(path: Path, source: Path) -> Mask:
         if "DQ" not in hdus:
             raise DataError(f"{path}: extension DQ is missing; not a MASK file")
         header = plain_header(hdus[0].header)
+        refuse_stripes(path, header)
         _refuse_foreign(path, hdus)
         _refuse_exposure(path, header, [hdu.name for hdu in hdus])
         history = [str(line) for line in hdus[0].header.get("HISTORY", [])]
@@ -173,6 +175,7 @@ def read_plain(path: str | Path) -> tuple[NDArray[Any], dict[str, Any]]:
         If it has none, or is a file of badpix that holds something else (evidence, the truth of a simulation).
     """
     with open_fits(path) as hdus:
+        refuse_stripes(Path(path), plain_header(hdus[0].header))
         _refuse_foreign(path, hdus)
         _refuse_exposure(
             Path(path), plain_header(hdus[0].header), [hdu.name for hdu in hdus if hdu.name in ("SCI", "DQ")]

@@ -319,7 +319,7 @@ def history(texts: ReferenceSettings, about: Provenance) -> list[str]:
         lines += render.history_lines(p)
     lines += [f"Note: {note}" for note in (*about.notes, *note_missing_texts(texts))]
     wrapped = [card for line in lines for card in _cards(_ascii(line))]
-    return [*wrapped, *about.earlier]
+    return [*wrapped, *map(_ascii, about.earlier)]
 
 
 def _cards(line: str) -> list[str]:

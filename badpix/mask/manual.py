@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.errors import UsageError
 from badpix.io.exposure import Exposure
-from badpix.mask import combine, manual
+from badpix.mask import combine, manual, regions
 from badpix.mask.combine import flag_value
 from badpix.outside import quote, read_text, whole_number
 
@@ -33,7 +33,8 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
     """Lines of a manual list: ``x y flag`` separated by white space, ``#`` starts a comment.
 
     x and y are whole numbers or ranges inclusive of both ends: ``a:b``, ``a:`` (to the last), ``:b`` (from the
-    first), ``:`` (all). A header line ``x y flag`` may stand at the top.
+    first), ``:`` (all). A header line ``x y flag`` may stand at the top. A DS9 region file is read, too
+    (:mod:`badpix.mask.regions`).
 
     Parameters
     ----------
@@ -50,9 +51,11 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
         At a line that can't be understood, an unknown flag, or a pixel outside the image; the message has the line.
     """
     path = Path(path)
-    lines = read_text(path, "manual list", UsageError).splitlines()
+    text = read_text(path, "manual list", UsageError)
+    if regions.is_region_file(text):
+        return _read_regions(path, text, shape)
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
         if not words or [w.lower() for w in words] == ["x", "y", "flag"]:
             continue
@@ -66,6 +69,18 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
         rows.append(ManualRow(y, x, words[2].upper(), number))
+    return rows
+
+
+def _read_regions(path: Path, text: str, shape: tuple[int, int]) -> list[ManualRow]:
+    rows = []
+    try:
+        for number, y, x, flag in regions.read_regions(text):
+            if min(y.start, x.start) < 0 or y.stop > shape[0] or x.stop > shape[1]:
+                raise UsageError(f"line {number}: the region reaches outside the {shape[1]} x {shape[0]} pixels")
+            rows.append(ManualRow(y, x, flag, number))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     return rows
 
 

@@ -19,13 +19,16 @@ from badpix import detectors
 from badpix.detectors import IRS2_ROWS, Detector, Window
 from badpix.errors import DataError
 from badpix.io.fits import as_bits, open_fits, unpacked
-from badpix.io.sums import Sum, read_sums
+from badpix.io.sums import Sum, check_image, read_sums
 
 COLUMNS = {"BIT": "J", "VALUE": "J", "NAME": "40A", "DESCRIPTION": "80A"}
 
 
 class Fault(NamedTuple):
-    """One broken rule: ``error`` or ``warning``, a short name of the rule, what was found and what is expected."""
+    """One broken rule: ``error``, ``warning`` or ``note``, a short name of it, what was found and what is expected.
+
+    A note is never held against a file.
+    """
 
     severity: str
     rule: str
@@ -43,6 +46,11 @@ def error(rule: str, message: str) -> Fault:
 def warning(rule: str, message: str) -> Fault:
     """Something legal that deserves a look."""
     return Fault("warning", rule, message)
+
+
+def note(rule: str, message: str) -> Fault:
+    """Something that is as it may be, and good to know."""
+    return Fault("note", rule, message)
 
 
 class Row(NamedTuple):
@@ -136,6 +144,8 @@ def _read(path: Path, source: Path, name: str) -> MaskFile:
         found.has_primary_data = hdus[0].header.get("NAXIS", 0) != 0
         for hdu in hdus[1:]:
             _take(found, hdu)
+    if found.image is not None and found.image.dtype == np.uint32:
+        found.sums += tuple(check_image(source, "DQ", found.image))
     return found
 
 

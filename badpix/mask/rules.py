@@ -2,7 +2,7 @@
 
 Each group of rules is one short function that looks at what was read and yields faults. An *error* is a file that
 CRDS refuses, that the pipeline misreads, or that breaks a stricter rule of ours; a *warning* is legal and deserves
-a look. The groups, in order:
+a look; a *note* is never held against a file. The groups, in order:
 
 1. structure: PRIMARY without data, DQ, DQ_DEF, nothing else;
 2. encoding of DQ: two axes, unsigned 32-bit;
@@ -17,8 +17,8 @@ a look. The groups, in order:
 11. checksums.
 
 The file is read by :mod:`badpix.mask.raw_file`, which takes broken ones as they are. The faults that certify without
-a word and cost flags in operation (a bit without a row, an unknown name, a renumbered table) are the reason for
-groups 3 and 4.
+a word and cost flags in operation (a bit without a row, an unknown name, a VALUE that is not 2**BIT) are the reason
+for groups 3 and 4. Other bits than the standard ones are what DQ_DEF is for: the pipeline reads flags by their names.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.errors import DataError
 from badpix.mask import rules_header
-from badpix.mask.raw_file import COLUMNS, Fault, Faults, MaskFile, Row, error, read_file, warning
+from badpix.mask.raw_file import COLUMNS, Fault, Faults, MaskFile, Row, error, note, read_file, warning
 from badpix.mask.rules_header import known_words
 
 __all__ = ["Fault", "faults_of", "find_faults", "known_words", "read_file"]
 
 SUPPORTED_HDUS = ("PRIMARY", "DQ", "DQ_DEF")
+SEVERITIES = ("error", "warning", "note")
 EXAMPLES = 3  # of equal faults, how many are named
 
 
@@ -63,7 +64,7 @@ def find_faults(path: str | Path, name: str | None = None) -> list[Fault]:
 def faults_of(found: MaskFile) -> list[Fault]:
     """All rules that a file breaks that has been read, errors first."""
     faults = [fault for check in GROUPS for fault in check(found)]
-    return sorted(faults, key=lambda f: f.severity != "error")
+    return sorted(faults, key=lambda f: SEVERITIES.index(f.severity))
 
 
 # --- 1. structure ----------------------------------------------------------------------------------------
@@ -93,9 +94,12 @@ def _structure(found: MaskFile) -> Faults:
 
 def _encoding(found: MaskFile) -> Faults:
     kinds = dict(reversed(found.hdus))
-    if "DQ" in kinds and kinds["DQ"] != "image":
+    if kinds.get("DQ") == "compressed image":
+        yield note("dq-compressed", "DQ is compressed by tiles (fpack), which CRDS and the pipeline unpack")
+    elif "DQ" in kinds and kinds["DQ"] != "image":
         yield error("dq-type", f"DQ is of kind {kinds['DQ']}, expected an image")
-    if found.dq_header is None or kinds.get("DQ") != "image":
+        return
+    if found.dq_header is None:
         return
     axes = found.dq_header.get("NAXIS")
     if axes != 2:
@@ -163,7 +167,8 @@ def _row_faults(row: Row) -> Faults:
     elif flag.use == "never":
         yield error("dqdef-name", f"{where}: NAME {row.name} is retired")
     elif row.bit != flag.bit:
-        yield error("dqdef-bit", f"{where}: {row.name} has BIT {row.bit}, expected its standard bit {flag.bit}")
+        text = f"{where}: {row.name} has BIT {row.bit}, in the pipeline {flag.bit}; readers go by DQ_DEF"
+        yield note("dqdef-bit", text)
 
 
 # --- 4. DQ against DQ_DEF --------------------------------------------------------------------------------
@@ -251,7 +256,7 @@ def _stray_reference(found: MaskFile, stray: NDArray[np.bool_]) -> Faults:
 def _has(found: MaskFile, name: str) -> NDArray[np.bool_]:
     """Pixels with a flag, decoded through the file's own table as the pipeline does."""
     assert found.image is not None
-    values = [r.value for r in found.rows or [] if r.name == name]
+    values = [r.value for r in found.rows or [] if r.name == name and 0 <= r.value < 2**64]
     if found.rows is None:
         values = [dq.VALUE[name]]
     value = np.bitwise_or.reduce(np.array(values, np.uint64)) if values else np.uint64(0)

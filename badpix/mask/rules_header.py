@@ -163,7 +163,7 @@ def _texts(found: MaskFile) -> Faults:
     yield from _time(found.header, "USEAFTER", "error")
     yield from _time(found.header, "DATE", "warning")
     held = found.header.get("FILENAME")
-    if held != found.name:
+    if held != re.sub(r"\.(gz|fz)$", "", found.name):
         yield warning("filename", f"FILENAME = {held!r}, expected {found.name!r}")
 
 

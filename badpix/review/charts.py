@@ -191,3 +191,23 @@ def draw_ramp(ramp: Ramp, title: str) -> str:
             else:
                 body += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
     return _frame(title, body, width, height)
+
+
+def draw_depth(before: Sequence[int], after: Sequence[int], title: str) -> str:
+    """Pixels of a stack by the number of exposures that can use them: a pair of bars each, on a logarithmic axis."""
+    top = max(1.0, float(np.ceil(np.log10(max(*before, *after, 1)) + 0.05)))
+    axes = Axes((-0.5, len(before) - 0.5), (float(np.log10(0.5)), top))
+    numbers = range(len(before))
+    x_ticks = [(float(k), str(k)) for k in numbers if k % (1 + len(before) // 12) == 0]
+    body = ""
+    for side, css, counts in ((-1, "area", before), (0, "area-flagged", after)):
+        for k, count in zip(numbers, counts, strict=True):
+            left, right = axes.to_x(k + 0.4 * side), axes.to_x(k + 0.4 * (side + 1))
+            height = axes.to_y(float(np.log10(max(count, 0.5))))
+            size = f'width="{right - left:.1f}" height="{HEIGHT - BOTTOM - height:.1f}"'
+            body += f'<rect class="{css}" x="{left:.1f}" y="{height:.1f}" {size}/>'
+    y_ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
+    body += axes.draw(
+        "exposures that can use a pixel (light: before the flags, dark: after)", "pixels", y_ticks, x_ticks
+    )
+    return _frame(title, body)

@@ -6,7 +6,7 @@
 4. Jump: the number of pixels with each flag against the previous mask, where both look.
 5. Clients: the pipeline's DQInitStep and ``crds certify``, where they are installed.
 
-An error fails the check, a warning does so only with ``strict``.
+An error fails the check, a warning does so only with ``strict``, a note never.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Checked:
             "checks": self.done,
             "errors": [f._asdict() for f in self.faults if f.severity == "error"],
             "warnings": [f._asdict() for f in self.faults if f.severity == "warning"],
+            "notes": [f._asdict() for f in self.faults if f.severity == "note"],
             "flags": self.flags,
             "clients": [vars(a) for a in self.answers],
         }
@@ -133,7 +134,7 @@ def check_mask(
         result.answers = [clients.run_dq_init(path, exposure), clients.run_certify(path)]
         result.faults += [f for answer in result.answers for f in _client_faults(answer)]
         result.done += [a.client for a in result.answers if a.status != "not run"]
-    result.faults.sort(key=lambda f: f.severity != "error")
+    result.faults.sort(key=lambda f: rules.SEVERITIES.index(f.severity))
     return result
 
 

@@ -3,7 +3,8 @@
 * ``list``: lines ``x y flag`` in the form of a manual list, 0-based, full frame. Every flag of every pixel is there
   (DO_NOT_USE and REFERENCE_PIXEL too), so reading the list back gives the same mask. Runs of pixels are written as
   ranges (``3:7``, inclusive), which keeps the reference border at four lines.
-* ``ds9``: one region a pixel, 1-based image coordinates of the mask file, coloured and tagged by type.
+* ``ds9``: one region a pixel, 1-based image coordinates of the mask file, coloured and tagged by type; read back as
+  a manual list it gives the flags of all science pixels.
 * ``fits``: one image of bytes, 1 = has one of the chosen flags (default DO_NOT_USE).
 * ``csv``: ``x, y, value, flags``, and the evidence of each pixel where there is some; good reference pixels are left
   out.
@@ -24,6 +25,8 @@ from badpix.errors import UsageError
 from badpix.io.evidence import Evidence, path_beside
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
 from badpix.mask.file import Mask
+from badpix.mask.regions import FIRST_LINE
+from badpix.outside import printable
 
 FORMATS = {"list": (".txt", ".dat", ".list"), "ds9": (".reg",), "fits": (".fits", ".fit"), "csv": (".csv",)}
 
@@ -125,7 +128,7 @@ def make_list(mask: Mask, image: NDArray[np.uint32], one_based: bool = False) ->
     """The manual list of an image in the window of ``mask``."""
     base = int(one_based)
     x0, y0 = mask.window.xstart - 1 + base, mask.window.ystart - 1 + base
-    name = mask.path.name if mask.path else mask.detector
+    name = printable(mask.path.name) if mask.path else mask.detector
     out = [f"# {name}: {mask.detector}, pixels counted from {base}, full frame, ranges inclusive", "x y flag"]
     for flag in dq.FLAGS:
         for y, y1, x, x1 in find_boxes((image & np.uint32(flag.value)) != 0):
@@ -164,9 +167,11 @@ def _runs(line: NDArray[np.bool_]) -> set[tuple[int, int]]:
 def make_regions(mask: Mask, image: NDArray[np.uint32]) -> str:
     """DS9 regions: one box a science pixel, in image coordinates of the mask file."""
     hidden = np.uint32(0xFFFFFFFF ^ dq.VALUE["DO_NOT_USE"])
+    name = printable(mask.path.name) if mask.path else mask.detector
     out = [
-        "# Region file format: DS9 version 4.1",
-        f"# {mask.path.name if mask.path else mask.detector}: types as tags; the reference border is left out",
+        f"{FIRST_LINE} version 4.1",
+        f"# {name}: types as tags, without the reference border; SUBSTRT1 = {mask.window.xstart}, "
+        f"SUBSTRT2 = {mask.window.ystart}",
         "global color=red width=1 select=1 edit=0 move=0 delete=1 include=1",
         "image",
     ]

@@ -46,7 +46,7 @@ def look(products: Mapping[str, Exposure], integration: int = 0) -> list[Step]:
     """
     some = next(iter(products.values()))
     science = ~exposures.read_reference_pixels(products.get("dq_init", some))
-    fast_axis = 1 if abs(int(some.header.get("FASTAXIS", 1))) == 1 else 0
+    fast_axis = 1 if some.header.get("FASTAXIS", 1) in (1, -1) else 0
     steps = []
     if "dq_init" in products:
         steps.append(Step("dq_init", count_pixeldq(products["dq_init"], science)))

@@ -188,7 +188,7 @@ def make_ramp(exposure: Exposure, x: int, y: int, integration: int, label: str) 
     jumps, saturated = (flags & ramp_flags.JUMP_DET) != 0, (flags & ramp_flags.SATURATED) != 0
     unusable = saturated | ((flags & ramp_flags.DO_NOT_USE) != 0) | ~np.isfinite(signal)
     slope, fit = fit_segments(signal, jumps, unusable, None)
-    seconds = float(exposure.header.get("TGROUP") or 1.0)
+    seconds = exposure.seconds("TGROUP") if exposure.header.get("TGROUP") else 1.0
     return Ramp(label, signal, jumps, saturated, fit, float(slope) / seconds, "DN/s")
 
 

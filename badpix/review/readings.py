@@ -74,6 +74,9 @@ class Votes(NamedTuple):
         return float(np.median(known)) if known else math.nan
 
 
+SCALES = ("_z", "_ratio")  # endings of one measurement on two scales, each with a limit that has to be passed
+
+
 @dataclass
 class Search:
     """What one search says about a pixel; ``found`` is None where the evidence holds no map of it."""
@@ -86,11 +89,26 @@ class Search:
 
     @property
     def ways(self) -> list[list[Reading]]:
-        """The rules by their alternatives."""
-        ways: dict[int, list[Reading]] = {}
+        """The rules by their alternatives; of limits on one measurement (:data:`SCALES`) the one that decides."""
+        ways: dict[int, dict[str, Reading]] = {}
         for reading in self.readings:
-            ways.setdefault(reading.rule.way, []).append(reading)
-        return list(ways.values())
+            rules = ways.setdefault(reading.rule.way, {})
+            key = _measured(reading.rule)
+            rules[key] = min(rules[key], reading, key=_margin) if key in rules else reading
+        return [list(rules.values()) for rules in ways.values()]
+
+
+def _measured(rule: Rule) -> str:
+    """What a rule compares, whatever its scale; rules of other quantities, or on the other side, stay apart."""
+    for ending in SCALES:
+        if rule.quantity.endswith(ending):
+            return rule.quantity.removesuffix(ending) + rule.comparison
+    return rule.quantity + rule.comparison
+
+
+def _margin(reading: Reading) -> float:
+    """How far beyond its (positive, lower) limit a value lies, as a factor: below 1 it fails."""
+    return -math.inf if math.isnan(reading.value) else reading.value / reading.limit
 
 
 # --- the evidence of a mask ------------------------------------------------------------------------------

@@ -139,17 +139,18 @@ def make_page(
         "GLOSSARY": glossary(mask),
         "NOTE": f'<p class="note">{html.escape(note)}</p>' if note else "",
         "DATA": _safe_json(map_data(mask, evidence, pair)),
-        "STYLE": _asset("css"),
-        "SCRIPT": _asset("js"),
+        "STYLE": read_asset("css"),
+        "SCRIPT": read_asset("js"),
     }
-    page = _asset("html")
+    page = read_asset("html")
     for name, text in parts.items():
         page = page.replace(f"<!--{name}-->", text)
     return page
 
 
-def _asset(ending: str) -> str:
-    return files("badpix.configs").joinpath(f"report_page.{ending}").read_text(encoding="utf-8")
+def read_asset(ending: str, name: str = "report_page") -> str:
+    """A part of the pages: style sheet, script, template."""
+    return files("badpix.configs").joinpath(f"{name}.{ending}").read_text(encoding="utf-8")
 
 
 def _safe_json(data: Mapping[str, Any]) -> str:

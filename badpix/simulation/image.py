@@ -10,7 +10,7 @@
    some pixels with ERR 0 or NaN without a flag, hot pixels without a flag, cosmic rays as single hits and
    tracks, a satellite trail. Hits raise the pixel's own VAR_POISSON and ERR, as they do in the pipeline.
 6. Truth beside each exposure: what each hit added (in sigma), the scene without noise, the noise, and in how
-   many other groups the pixel was seen.
+   many other groups the pixel was seen; what makes it hard (:mod:`badpix.simulation.image_faults`).
 
 Every file follows from ``seed``. Nothing here is used by the search.
 """
@@ -30,7 +30,16 @@ from numpy.typing import NDArray
 from badpix import dq as flags
 from badpix.io.asdf_text import make_asdf_hdu
 from badpix.io.output import atomic_path, write_text
-from badpix.simulation.image_scene import make_psf, make_scene, paint
+from badpix.simulation.image_faults import (
+    add_saturated,
+    events_of,
+    make_background,
+    make_clouds,
+    make_events,
+    make_halos,
+    spoil,
+)
+from badpix.simulation.image_scene import make_psf, make_scene, paint, paint_stars
 from badpix.simulation.image_setup import Setup
 from badpix.simulation.image_wcs import ARCSEC, Pointing, count_cover, make_pointings, read_optics
 
@@ -47,6 +56,9 @@ def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) ->
     scene = make_scene(rng, setup)
     pointings = make_pointings(rng, setup, optics)
     psf = make_psf(setup)
+    peak = float(psf.max())
+    scene = scene._replace(stars=add_saturated(scene.stars, peak, setup), clouds=make_clouds(setup))
+    events = make_events(peak, setup)
     fixed = {d: _fixed_pattern(np.random.default_rng([setup.seed, i]), setup) for i, d in enumerate(setup.detectors)}
     skies = setup.sky + (
         rng.normal(0, 0.08 * setup.sky, setup.groups) if setup.sky_differs else np.zeros(setup.groups)
@@ -56,7 +68,11 @@ def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) ->
     for number, pointing in enumerate(pointings):
         own = np.random.default_rng([setup.seed, 1000 + number])
         model = paint(scene, pointing, psf, setup) + skies[pointing.group]
-        arrays, truth = expose(own, model, fixed[pointing.detector], pointing, setup)
+        model += make_background(setup, number)
+        halo = make_halos(setup, number)
+        changing = paint_stars(events_of(events, pointing.group), pointing, psf, setup)
+        arrays, truth = expose(own, model, fixed[pointing.detector], pointing, setup, halo, changing)
+        spoil(arrays, setup, number)
         truth["COVER"] = count_cover(pointing, pointings, setup).astype(np.float32)
         name = f"jw{setup.program}001001_02101_{pointing.group + 1:05d}_{pointing.detector.lower()}_cal.fits"
         with atomic_path(directory / name, overwrite) as path:
@@ -64,6 +80,9 @@ def simulate(directory: str | Path, setup: Setup, *, overwrite: bool = False) ->
         with atomic_path(directory / "truth" / name.replace("_cal", "_truth"), overwrite) as path:
             write_truth(path, truth)
         names.append(name)
+    if events:
+        listed = [event._asdict() for event in events]
+        write_text(directory / "truth" / "events.json", json.dumps(listed, indent=2) + "\n", overwrite)
     table = directory / f"jw{setup.program}-o001_image3_asn.json"
     write_text(table, json.dumps(make_association(names, setup), indent=2) + "\n", overwrite)
     return table
@@ -88,9 +107,6 @@ def make_association(names: Sequence[str], setup: Setup) -> dict[str, Any]:
             }
         ],
     }
-
-
-# --- scene and pointings ----------------------------------------------------------------------------------
 
 
 # --- detector ---------------------------------------------------------------------------------------------
@@ -120,15 +136,36 @@ def _fixed_pattern(rng: np.random.Generator, setup: Setup) -> dict[str, NDArray[
 
 
 def expose(
-    rng: np.random.Generator, model: NDArray[Any], fixed: dict[str, NDArray[Any]], pointing: Pointing, setup: Setup
+    rng: np.random.Generator,
+    model: NDArray[Any],
+    fixed: dict[str, NDArray[Any]],
+    pointing: Pointing,
+    setup: Setup,
+    halo: NDArray[Any],
+    changing: NDArray[Any],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """The arrays of a `_cal` file and the truth of one exposure."""
+    """The arrays of a `_cal` file and the truth of one exposure.
+
+    Parameters
+    ----------
+    rng : Generator
+    model : float64 (ny, nx)
+        Scene and sky, MJy/sr.
+    fixed : dict
+        What the detector keeps.
+    pointing : Pointing
+    setup : Setup
+    halo : float64 (ny, nx)
+        Of snowballs, sigma.
+    changing : float64 (ny, nx)
+        Stars that other exposures don't have there, MJy/sr.
+    """
     var_read = fixed["read"] ** 2
     sigma = np.sqrt(var_read + model / setup.gain)
     cosmic = cosmic_rays(rng, setup) * sigma
     trail = satellite_trail(rng, setup) * sigma if setup.trail and pointing.group == 1 else np.zeros_like(model)
     hot = fixed["hot"] * sigma
-    added = cosmic + trail + hot
+    added = cosmic + trail + hot + halo * sigma + changing
     sci = rng.normal(model, sigma) + added + rng.normal(0, 1, model.shape) * np.sqrt(added / setup.gain)
     var_poisson = np.maximum(sci, 0.2 * model) / setup.gain
     var_flat = (5e-4 * sci) ** 2
@@ -146,6 +183,7 @@ def expose(
         arrays[name] = np.where(unusable, np.nan, values).astype(np.float32)
     arrays["DQ"] = dq
     truth = {"CR": cosmic / sigma, "TRAIL": trail / sigma, "HOT": hot / sigma, "MODEL": model, "SIGMA": sigma}
+    truth |= {"HALO": halo, "CHANGING": changing / sigma}
     return arrays, {name: values.astype(np.float32) for name, values in truth.items()}
 
 
@@ -176,12 +214,12 @@ def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray[Any]:
 
 
 def satellite_trail(rng: np.random.Generator, setup: Setup) -> NDArray[Any]:
-    """A straight trail of FWHM 3.8 pixels across the frame, in units of the noise."""
+    """A straight trail across the frame, in units of the noise."""
     ny, nx = setup.shape
     angle = rng.uniform(0.2, 1.2)
     y, x = np.mgrid[:ny, :nx]
     distance = (x - nx / 2) * np.sin(angle) - (y - ny * rng.uniform(0.3, 0.7)) * np.cos(angle)
-    trail: NDArray[Any] = setup.trail * np.exp(-0.5 * (distance / (3.8 / 2.3548)) ** 2)
+    trail: NDArray[Any] = setup.trail * np.exp(-0.5 * (distance / (setup.trail_width / 2.3548)) ** 2)
     return np.where(trail > 0.05, trail, 0)
 
 
@@ -301,6 +339,6 @@ def _linear_wcs(pointing: Pointing, setup: Setup) -> dict[str, float]:
 
 
 def write_truth(path: Path, truth: dict[str, NDArray[Any]]) -> None:
-    """CR, TRAIL, HOT in sigma; MODEL and SIGMA in MJy/sr; COVER = number of other groups."""
+    """CR, TRAIL, HOT, HALO, CHANGING in sigma; MODEL and SIGMA in MJy/sr; COVER = number of other groups."""
     hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(values, name=name) for name, values in truth.items())]
     fits.HDUList(hdus).writeto(path, overwrite=True)

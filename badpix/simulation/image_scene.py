@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.simulation.image_faults import paint_clouds
 from badpix.simulation.image_wcs import ARCSEC, Pointing
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Scene(NamedTuple):
 
     stars: NDArray[Any]  # [n, 3]: east, north, total flux (MJy/sr pixel)
     galaxies: NDArray[Any]  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
+    clouds: NDArray[Any] = np.empty((0, 4))  # east, north, peak (MJy/sr), size (pixels)
 
 
 def make_scene(rng: np.random.Generator, setup: Setup) -> Scene:
@@ -64,7 +66,7 @@ OVERSAMPLE = 6
 
 def make_psf(setup: Setup) -> NDArray[Any]:
     """The pixel-integrated PSF, sampled OVERSAMPLE times a pixel, sum over one phase = 1."""
-    half = 30 * OVERSAMPLE
+    half = (60 if setup.saturated else 30) * OVERSAMPLE
     if setup.psf == "hexagon":
         psf = _hexagon_psf(setup.fwhm, half)
     else:
@@ -98,17 +100,25 @@ def _hexagon_psf(fwhm: float, half: int) -> NDArray[Any]:
 
 def paint(scene: Scene, pointing: Pointing, psf: NDArray[Any], setup: Setup) -> NDArray[Any]:
     """The scene on a detector without sky and noise, float64 (ny, nx), MJy/sr."""
+    image = paint_stars(scene.stars, pointing, psf, setup)
+    x, y = _to_pixels(scene.galaxies, pointing, setup)
+    for i, row in enumerate(scene.galaxies):
+        _add_galaxy(image, x[i], y[i], row, pointing.roll, setup)
+    if len(scene.clouds):
+        image += paint_clouds(setup.shape, *_to_pixels(scene.clouds, pointing, setup), scene.clouds)
+    return image
+
+
+def paint_stars(stars: NDArray[Any], pointing: Pointing, psf: NDArray[Any], setup: Setup) -> NDArray[Any]:
+    """Stars [n, 3] (east, north, flux) on a detector, float64 (ny, nx)."""
     from scipy.ndimage import spline_filter
 
     image = np.zeros(setup.shape)
     smooth = spline_filter(psf, order=3)
     radius = (psf.shape[0] // 2) // OVERSAMPLE - 1
-    for x, y, flux in zip(*_to_pixels(scene.stars, pointing, setup), scene.stars[:, 2], strict=True):
+    for x, y, flux in zip(*_to_pixels(stars, pointing, setup), stars[:, 2], strict=True):
         reach = radius if flux > 2 else min(radius, 12)
         _add_star(image, x, y, flux, smooth, reach)
-    x, y = _to_pixels(scene.galaxies, pointing, setup)
-    for i, row in enumerate(scene.galaxies):
-        _add_galaxy(image, x[i], y[i], row, pointing.roll, setup)
     return image
 
 
@@ -128,7 +138,7 @@ def _to_pixels(sources: NDArray[Any], pointing: Pointing, setup: Setup) -> tuple
         u, v = (ra - r0) * cosd, dec - d0
         det = a * d - b * c
         x, y = x + (d * u - b * v) / det, y + (a * v - c * u) / det
-    return x, y
+    return x + pointing.error[0], y + pointing.error[1]
 
 
 def _add_star(image: NDArray[Any], x: float, y: float, flux: float, smooth: NDArray[Any], reach: int) -> None:

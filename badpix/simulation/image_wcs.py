@@ -36,6 +36,7 @@ class Pointing:
     ref: tuple[float, float]
     parity: int = -1
     yang: float = -0.1  # degrees: V3I_YANG
+    error: tuple[float, float] = (0.0, 0.0)  # pixels (x, y) by which sources lie beside what the GWCS says
 
 
 class Optics(NamedTuple):
@@ -61,7 +62,7 @@ def read_optics(setup: Setup) -> Optics:
     import asdf
 
     if len(setup.detectors) != 1:
-        raise UsageError(f"--distortion is for one detector, found {len(setup.detectors)} (another --preset?)")
+        raise UsageError(f"--distortion is for one detector, found {len(setup.detectors)} (another --scene?)")
     path = setup.distortion
     try:
         with asdf.open(path, lazy_load=False, memmap=False) as file:
@@ -108,7 +109,9 @@ def make_pointings(rng: np.random.Generator, setup: Setup, optics: Optics | None
             v2v3 = (at[0] + middle, at[1])
             chain = make_distortion(setup, v2v3) if optics is None else optics.chain.copy()
             wcs, ref = build_wcs(setup, chain, roll, (at[0] + offset[0], at[1] + offset[1]))
-            out.append(Pointing(group, detector, wcs, roll, v2v3, ref, *orientation))
+            beside = np.random.default_rng([setup.seed, 6000 + group]).normal(0, setup.pointing_error, 2)
+            error = (float(beside[0]), float(beside[1]))
+            out.append(Pointing(group, detector, wcs, roll, v2v3, ref, *orientation, error))
     return out
 
 

@@ -231,3 +231,23 @@ def test_named_places_are_left_alone_by_the_documented_rule_too(scene, tmp_path)
     direct = ImageSettings.from_values(values, "test", "documented")
     with pytest.raises(UsageError, match="resample_data"):
         image_driver.flag_images(read_inputs(paths), direct, tmp_path / "no")
+
+
+def test_bent_tracks_are_no_stars_even_where_few_stars_tell():
+    rng = np.random.default_rng(31)
+    ny = nx = 400
+    residual = rng.normal(0, 1, (ny, nx)).astype(np.float32)
+    ys, xs = (v.ravel() for v in np.mgrid[10 : ny - 10 : 12, 10 : nx - 10 : 12])
+    steps = rng.permuted(np.tile([(0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1)], (len(ys), 1, 1)), axis=1)[:, :3]
+    peak = rng.uniform(60, 500, len(ys))
+    residual[ys, xs] += peak.astype(np.float32)
+    for k in range(3):
+        residual[ys + steps[:, k, 0], xs + steps[:, k, 1]] += (peak * rng.uniform(0.1, 0.9, len(ys))).astype(
+            np.float32
+        )
+    empty = np.empty(0, np.intp)
+    model = np.zeros((ny, nx), np.float32)
+    found = find_transients(
+        0, residual, np.ones_like(model), residual > 5, model, (empty, empty), snr=20.0, width=1.9
+    )
+    assert len(found) <= 0.03 * len(ys)

@@ -12,6 +12,7 @@ from mask_files import SUB64, SUB160, make_hdus, make_image, make_mask, make_tab
 from badpix import detectors, dq
 from badpix.detectors import Window
 from badpix.mask import rules
+from badpix.mask.file import read_mask
 
 IRS2 = Window(1, 1, 2048, 3200)
 HOT = (100, 100, "HOT+DO_NOT_USE")
@@ -190,7 +191,7 @@ BROKEN = {
     "signed DQ": (with_image(lambda i: (i & 0xFFFF).astype(np.int32)), "dq-type", "BZERO = 0"),
     "16-bit DQ": (with_image(lambda i: (i & 0xFF).astype(np.uint16)), "dq-type", "BITPIX = 16"),
     "3-D DQ": (with_image(lambda i: i[None]), "dq-axes", "NAXIS = 3, expected 2"),
-    "compressed DQ": (compressed, "dq-type", "DQ is of kind compressed image"),
+    "compressed DQ": (compressed, "dq-type", "BZERO = 0, expected unsigned"),
     # DQ_DEF
     "DQ_DEF no table": (table_as_image, "dqdef-type", "DQ_DEF is of kind image, expected"),
     "columns reordered": (reordered, "dqdef-columns", "BIT, NAME, VALUE, DESCRIPTION, expected BIT, VALUE"),
@@ -207,7 +208,6 @@ BROKEN = {
         "dqdef-value",
         r"row 4: VALUE = 33554432, expected 2\*\*BIT = 2048 for HOT",
     ),
-    "packed bits": (renumbered, "dqdef-bit", "HOT has BIT 1, expected its standard bit 11"),
     "name twice": (renamed("WARM", "HOT"), "dqdef-repeated", "NAME HOT stands in 2 rows"),
     "bit twice": (
         with_table(BIT=np.array([*BITS[:3], BITS[4], *BITS[4:]], np.int32)),
@@ -304,7 +304,7 @@ def test_a_broken_mask_is_refused_with_the_right_message(tmp_path, fault):
 # Faults that can't be made without breaking something else on the way; all others must be reported alone.
 TOGETHER = {
     "no DQ", "no DQ_DEF", "start outside", "DQ_DEF no table", "columns reordered", "column missing", "float DQ",
-    "signed DQ", "16-bit DQ", "3-D DQ", "compressed DQ", "GOOD row", "VALUE not 2**BIT", "packed bits",
+    "signed DQ", "16-bit DQ", "3-D DQ", "compressed DQ", "GOOD row", "VALUE not 2**BIT",
     "name twice", "bit twice", "instrument", "detector of another", "detector", "retired name", "signed VALUE",
     "type", "no history", "INFLIGHT alone",
 }  # fmt: skip
@@ -419,6 +419,31 @@ def test_a_gzipped_mask_is_read(tmp_path):
     with open(path, "rb") as plain, gzip.open(tmp_path / "mask.fits.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)
     assert rules.find_faults(tmp_path / "mask.fits.gz", name="mask.fits") == []
+
+
+# --- notes -----------------------------------------------------------------------------------------------
+
+
+def test_other_bits_than_the_standard_ones_are_what_the_table_is_for(tmp_path):
+    hdus = make_hdus()
+    renumbered(hdus)
+    path = write(tmp_path / "mask.fits", hdus)
+    found = rules.find_faults(path)
+    assert {(f.severity, f.rule) for f in found} == {("note", "dqdef-bit")}
+    assert found[0].message == "DQ_DEF row 2: HOT has BIT 1, in the pipeline 11; readers go by DQ_DEF"
+    assert read_mask(path).image[0, 0] == dq.VALUE["REFERENCE_PIXEL"]
+
+
+@pytest.mark.parametrize("own_sums", [False, True])
+def test_a_compressed_mask_is_as_good_as_its_image(tmp_path, own_sums):
+    plain = make_mask(tmp_path / "mask.fits", flags=[HOT])
+    with fits.open(plain) as hdus:
+        packed = fits.CompImageHDU(hdus["DQ"].data, hdus["DQ"].header, name="DQ")
+        path = tmp_path / "mask.fits.fz"
+        fits.HDUList([hdus[0].copy(), packed, hdus["DQ_DEF"].copy()]).writeto(path, checksum=own_sums)
+    assert [(f.severity, f.rule) for f in rules.find_faults(path)] == [("note", "dq-compressed")]
+    path.write_bytes(path.read_bytes().replace(b"ZDATASUM= '5", b"ZDATASUM= '6"))
+    assert "DQ: ZDATASUM is wrong" in errors(path)[0].message + errors(path)[-1].message
 
 
 # --- warnings --------------------------------------------------------------------------------------------

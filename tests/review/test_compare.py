@@ -174,6 +174,17 @@ def test_command_with_outputs(tmp_path, pair):
     assert "exists; give --overwrite" in again.stderr
 
 
+def test_a_plain_map_is_taken_as_merge_takes_it(tmp_path, pair):
+    plain = tmp_path / "plain.fits"
+    old = make_mask(tmp_path / "host.fits", flags=[(10, 20, "DEAD+DO_NOT_USE")])
+    image = np.zeros((1024, 1032), np.uint8)
+    image[20, 10] = image[30, 40] = 1
+    fits.PrimaryHDU(image).writeto(plain)
+    done = run(old, plain, "--json")
+    assert done.exit_code == 0, done.output
+    assert "plain map, 2 pixels" in done.output
+
+
 def test_command_with_four_dates(tmp_path, four):
     result = run(*four[0], "--output-dir", tmp_path / "h")
     assert result.exit_code == 0, result.output

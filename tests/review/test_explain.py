@@ -114,6 +114,18 @@ def test_of_several_rules_the_first_that_fails_is_told_also_where_others_were_no
     assert told == "Not OPEN: response 1 is not below 0.5 sigma (m)."
 
 
+@pytest.mark.parametrize(
+    ("z", "ratio", "told"), [(9.0, 1.3, "ratio"), (4.0, 2.0, "z"), (3.0, 1.2, "z"), (9.0, 1.2, "ratio")]
+)
+def test_of_two_limits_on_one_measurement_the_one_that_decides_is_told(z, ratio, told):
+    way = [reading("dark_noise_z", ">", 3.7, z), reading("dark_noise_ratio", ">", 1.25, ratio)]
+    found = all(r.holds for r in way)
+    search = readings.Search("noisy", ["UNRELIABLE_SLOPE"], found, way)
+    text = words.reason(search, {}) if found else words.why_not(search, [], {})
+    assert f"dark noise {told} " in text
+    assert text.count("dark noise") == 1
+
+
 def test_charge_that_leaked_in_is_told_where_it_matters():
     """A neighbour of a bright pixel: its integrations show 20 DN/s, which are not its own."""
     rule = [reading("dark_rate", ">", 0.2, -1.5)]

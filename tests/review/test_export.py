@@ -83,6 +83,17 @@ def test_ds9_regions_count_from_one_in_the_image(tmp_path):
     assert lines[4:] == ["box(11,6,1,1,0) # color=#D55E00 tag={HOT} tag={RC}"]
 
 
+@pytest.mark.parametrize(("detector", "window"), [("MIRIMAGE", None), ("NRCA1", SUB160)])
+def test_the_regions_read_back_to_the_flags_of_the_science_pixels(tmp_path, detector, window):
+    flags = [(20, 30, "HOT+DO_NOT_USE"), (21, 30, "HOT+RC"), (100, 101, "DEAD+DO_NOT_USE")]
+    mask = mask_file.read_mask(make_mask(tmp_path / "mask.fits", detector, window, flags))
+    export.write(mask, tmp_path / "m.reg", "ds9")
+    place = (slice(mask.window.ystart - 1, None), slice(mask.window.xstart - 1, None))
+    found = read_back(tmp_path / "m.reg", mask)[place][: mask.image.shape[0], : mask.image.shape[1]]
+    wanted = np.where(mask.reference, 0, mask.image & ~np.uint32(dq.VALUE["DO_NOT_USE"]))
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_the_boolean_image_is_do_not_use_by_default(tmp_path):
     mask = mask_file.read_mask(make_mask(tmp_path / "mask.fits", flags=FLAGS))
     for flags, chosen in (((), "DO_NOT_USE"), (("hot",), "HOT")):

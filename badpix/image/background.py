@@ -1,0 +1,140 @@
+"""What is left of the sky in the difference of an exposure and its model: a level, a gradient, stripes.
+
+1. Level: median of the flat pixels.
+2. Gradient: a plane through the medians of 32 x 32 cells, by least squares from which cells beyond 4 sigma drop out.
+   Scattered light and the thermal background of MIRI differ between exposures by more than a constant.
+3. Stripes of 1/f noise: medians of the lines of each amplifier (512 columns; of a narrower image the whole line),
+   along rows and then along columns.
+
+Gradient and stripes are taken off only where they stand out of the noise, so that a flat difference stays as it is
+(:func:`level_residual`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.numerics import clipping
+
+CELL = 32  # pixels
+CELL_FILLED = 0.3  # of its pixels that must be usable
+FEWEST_CELLS = 12
+CLIP = 4.0
+ROUNDS = 4
+SIGNIFICANT = 6.0  # formal errors by which a gradient must stand out ...
+TILT = 0.1  # ... and sigma of a pixel, by which it must change the sky over the image
+AMPLIFIER = 512  # columns
+LINE_FILLED = 64  # usable pixels that a line needs
+STRIPED = 2.0  # times the scatter that white noise gives, from which on lines count as stripes
+MEDIAN_ERROR = 1.2533  # of a median, in units of the error of a mean
+
+
+def level_residual(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> tuple[float, float, bool]:
+    """Take level, gradient and stripes off, in place.
+
+    Parameters
+    ----------
+    residual : float32 (ny, nx)
+        SCI - sky - model; NaN on bad pixels.
+    use : bool (ny, nx)
+        Flat pixels that others saw.
+    sigma : float
+        Scatter of such a pixel.
+
+    Returns
+    -------
+    level : float
+    tilt : float
+        By how much the plane that was taken off changes over the image; 0 without one.
+    striped : bool
+    """
+    level = _level(residual, use)
+    residual -= np.float32(level)
+    tilt = _subtract_plane(residual, use, sigma)
+    striped = [_subtract_lines(image, mask, sigma, width) for image, mask, width in (
+        (residual, use, AMPLIFIER), (residual.T, use.T, residual.shape[0]))]  # fmt: skip
+    return level, tilt, any(striped)
+
+
+def _level(residual: NDArray[Any], use: NDArray[Any]) -> float:
+    values = residual[::4][use[::4]]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else 0.0
+
+
+def measure_cells(residual: NDArray[Any], use: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Rows, columns (middles) and medians of the cells that are filled enough; every second pixel of each axis."""
+    ny, nx = (max(1, n // CELL) for n in residual.shape)
+    size = tuple(min(CELL, n) for n in residual.shape)
+    part = np.where(use, residual, np.float32(np.nan))[: ny * size[0] : 2, : nx * size[1] : 2]
+    blocks = part.reshape(ny, size[0] // 2, nx, size[1] // 2).swapaxes(1, 2).reshape(ny * nx, -1)
+    number = np.isfinite(blocks).sum(axis=1)
+    keep = number >= CELL_FILLED * blocks.shape[1]
+    ordered = np.sort(blocks[keep], axis=1)  # NaN last
+    at = np.arange(len(ordered))
+    medians = (ordered[at, (number[keep] - 1) // 2] + ordered[at, number[keep] // 2]) / 2
+    y, x = np.divmod(np.flatnonzero(keep), nx)
+    return (y + 0.5) * size[0], (x + 0.5) * size[1], medians.astype(float)
+
+
+class Plane(NamedTuple):
+    """A fitted plane: level, change per y and per x; its normal matrix, and the scatter about it."""
+
+    solution: NDArray[Any]  # (3,)
+    normal: NDArray[Any]  # (3, 3)
+    scatter: float
+
+
+def fit_plane(y: NDArray[Any], x: NDArray[Any], values: NDArray[Any]) -> Plane | None:
+    """The plane through values at some places; None with too few of them."""
+    keep = np.ones(len(values), bool)
+    for _ in range(ROUNDS):
+        matrix = np.stack([np.ones(keep.sum()), y[keep], x[keep]], axis=1)
+        if len(matrix) < FEWEST_CELLS or np.linalg.matrix_rank(matrix) < 3:
+            return None
+        solution = np.linalg.lstsq(matrix, values[keep], rcond=None)[0]
+        left = values - (solution[0] + solution[1] * y + solution[2] * x)
+        scatter = clipping.median_mad(left[keep])[1]
+        inside = np.abs(left) <= CLIP * scatter
+        if (inside == keep).all():
+            break
+        keep = inside
+    return Plane(solution, matrix.T @ matrix, scatter)
+
+
+def _subtract_plane(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> float:
+    ny, nx = residual.shape
+    fit = fit_plane(*measure_cells(residual, use))
+    if fit is None:
+        return 0.0
+    level, up, across = fit.solution
+    errors = fit.scatter * np.sqrt(np.diag(np.linalg.inv(fit.normal)))
+    tilt = float(np.hypot(up * ny, across * nx))
+    if tilt < TILT * sigma or np.hypot(up, across) < SIGNIFICANT * np.hypot(*errors[1:]):
+        return 0.0
+    residual -= (level + up * (np.arange(ny)[:, None] + 0.5)).astype(np.float32)
+    residual -= (across * (np.arange(nx) + 0.5)).astype(np.float32)
+    return tilt
+
+
+def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float, width: int) -> bool:
+    """Take the medians of rows, in blocks of ``width`` columns, off; whether they stood out."""
+    striped = False
+    for left in range(0, residual.shape[1], width):
+        columns = slice(left, left + width)
+        part = np.where(use[:, columns], residual[:, columns], np.float32(np.nan))
+        number = np.isfinite(part).sum(axis=1)
+        full = np.flatnonzero(number >= LINE_FILLED)
+        if len(full) < FEWEST_CELLS:
+            continue
+        ordered = np.sort(part[full], axis=1)
+        at = np.arange(len(full))
+        medians = (ordered[at, (number[full] - 1) // 2] + ordered[at, number[full] // 2]) / 2
+        expected = MEDIAN_ERROR * sigma / np.sqrt(np.median(number[full]))
+        if clipping.median_mad(medians)[1] > STRIPED * expected:
+            residual[full, columns] -= medians[:, None].astype(np.float32)
+            striped = True
+    return striped

@@ -1,0 +1,112 @@
+"""What is left of the sky: gradients and stripes, on arrays with the truth, and between images."""
+
+import numpy as np
+import pytest
+
+from badpix.image import sky as image_sky
+from badpix.image.background import fit_plane, level_residual, measure_cells
+from badpix.image.members import subtract_slope
+
+
+def scene(seed, *, shape=(256, 320), up=0.0, across=0.0, rows=0.0, columns=0.0):
+    """White noise of sigma 1 with bad pixels and hits, and what is added to it."""
+    rng = np.random.default_rng(seed)
+    added = up * np.linspace(-0.5, 0.5, shape[0])[:, None] + across * np.linspace(-0.5, 0.5, shape[1])
+    added = added + rng.normal(0, rows, (shape[0], 1)) + rng.normal(0, columns, (1, shape[1]))
+    image = rng.normal(0.3, 1, shape) + added
+    image[rng.random(shape) < 0.002] += 50
+    image[rng.random(shape) < 0.01] = np.nan
+    use = np.isfinite(image)
+    use[:40, :50] = False
+    return image.astype(np.float32), use, added
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flat_difference_loses_its_level_and_nothing_else(seed):
+    image, use, _ = scene(seed)
+    before = image.copy()
+    level, tilt, striped = level_residual(image, use, 1.0)
+    assert level == pytest.approx(0.3, abs=0.05)
+    assert (tilt, striped) == (0.0, False)
+    np.testing.assert_array_equal(image, before - np.float32(level))
+
+
+@pytest.mark.parametrize(("up", "across"), [(4.0, 0.0), (0.0, -0.6), (-2.0, 3.0)])
+def test_gradients_go(up, across):
+    image, use, added = scene(5, up=up, across=across)
+    before = image.copy()
+    level, tilt, _ = level_residual(image, use, 1.0)
+    assert tilt == pytest.approx(np.hypot(up, across), rel=0.15)
+    removed = before - image
+    good = np.isfinite(removed)
+    assert np.abs(removed - 0.3 - added)[good].max() < 0.12
+    assert level == pytest.approx(0.3, abs=0.1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1.4, 0.0), (0.0, 0.5)])
+def test_stripes_go_along_either_axis(rows, columns):
+    image, use, added = scene(6, rows=rows, columns=columns)
+    before = image.copy()
+    _, _, striped = level_residual(image, use, 1.0)
+    assert striped
+    left = (before - image - added)[np.isfinite(image)]
+    assert left.std() < 0.12  # a median of 250 pixels is off by 0.08
+    assert not level_residual(image, use, 1.0)[2]
+
+
+def test_too_few_pixels_tell_nothing():
+    image, use, _ = scene(7, shape=(40, 40), up=9.0, rows=3.0)
+    use[:, 30:] = False
+    _, tilt, _ = level_residual(image, use & (np.arange(40) < 20), 1.0)
+    assert tilt == 0
+    empty = np.full((64, 64), np.nan, np.float32)
+    assert level_residual(empty, np.zeros((64, 64), bool), 1.0) == (0.0, 0.0, False)
+    assert fit_plane(np.arange(20.0), np.arange(20.0), np.ones(20)) is None  # all on one line
+
+
+def test_cells_are_medians_of_every_second_pixel():
+    image, use, _ = scene(8, shape=(70, 100))
+    y, x, medians = measure_cells(image, use)
+    for row, column, value in zip(y, x, medians, strict=True):
+        part = (slice(int(row) - 16, int(row) + 16, 2), slice(int(column) - 16, int(column) + 16, 2))
+        assert value == pytest.approx(np.median(image[part][use[part]]))
+    assert len(y) == 5  # of 2 x 3 one is not filled
+
+
+def test_planes_of_images_follow_from_the_differences_of_their_cells():
+    rng = np.random.default_rng(9)
+    columns, n = 900, 4
+    across = columns // image_sky.CELL + 3
+    cells = (np.arange(1, 27)[:, None] * across + np.arange(1, 27)).ravel()
+    y, x = np.divmod(cells, across)
+    place = np.stack([x, y], axis=1) * float(image_sky.CELL) - image_sky.CELL / 2
+    slopes = rng.normal(0, 1e-4, (n, 2))
+    tables = []
+    for slope in slopes:
+        keep = np.sort(rng.permutation(len(cells))[:500])
+        level = 1 + place[keep] @ slope + rng.normal(0, 1e-3, len(keep))
+        tables.append(image_sky.Cells(cells[keep], level))
+    found = image_sky.match_planes(tables, columns)
+    np.testing.assert_allclose(found.slopes, slopes - slopes.mean(axis=0), atol=2e-6)
+    flat = [
+        t._replace(level=t.level - place[np.searchsorted(cells, t.cell)] @ s)
+        for t, s in zip(tables, slopes, strict=True)
+    ]
+    assert image_sky.match_planes(flat, columns) is None
+    assert image_sky.match_planes([tables[0], image_sky.Cells(*np.empty((2, 0)))], columns) is None
+
+
+def test_the_slope_of_a_band_is_that_of_the_whole():
+    class Image:
+        slope = (0.01, -0.02)
+
+        class cal:
+            shape = (30, 40)
+
+    whole = np.zeros((30, 40), np.float32)
+    subtract_slope(whole, Image)
+    band = np.zeros((7, 40), np.float32)
+    subtract_slope(band, Image, 11)
+    np.testing.assert_array_equal(band, whole[11:18])
+    assert whole.mean() == pytest.approx(0, abs=1e-6)
+    assert whole[1, 0] - whole[0, 0] == pytest.approx(-0.01, abs=1e-6)
