@@ -16,6 +16,7 @@ _PLACES = {
     "DefectMask": "api.result",
     "find_flat_defects": "api.defects",
     "find_dark_defects": "api.defects",
+    "find_science_defects": "api.science",
     "read_mask": "api.masks",
     "write_mask": "api.masks",
     "merge": "api.masks",
@@ -31,6 +32,7 @@ _PLACES = {
     "score": "api.simulated",
     "FlatSettings": "settings.flats",
     "DarkSettings": "settings.darks",
+    "ScienceSettings": "settings.science",
     "MergeSettings": "settings.merge",
     "ReferenceSettings": "settings.reference",
     "CheckSettings": "settings.check",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from badpix.api.masks import check, compare, depth, explain, merge, read_mask, write_mask
     from badpix.api.outliers import Flagged, flag_ifu, flag_image
     from badpix.api.result import DefectMask
+    from badpix.api.science import find_science_defects
     from badpix.api.simulated import Score, score
     from badpix.errors import BadpixError, CheckError, DataError, UsageError
     from badpix.settings.check import CheckSettings
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from badpix.settings.image import ImageSettings
     from badpix.settings.merge import MergeSettings
     from badpix.settings.reference import ReferenceSettings
+    from badpix.settings.science import ScienceSettings
     from badpix.settings.simulate import SimulateSettings
     from badpix.simulation.files import simulate
 
@@ -73,6 +77,7 @@ __all__ = [
     "ImageSettings",
     "MergeSettings",
     "ReferenceSettings",
+    "ScienceSettings",
     "Score",
     "SimulateSettings",
     "UsageError",
@@ -82,6 +87,7 @@ __all__ = [
     "explain",
     "find_dark_defects",
     "find_flat_defects",
+    "find_science_defects",
     "flag_ifu",
     "flag_image",
     "merge",

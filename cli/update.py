@@ -26,6 +26,8 @@ from badpix.settings.reference import ReferenceSettings
         help="Mask that badpix flats made from new flats; may be repeated.")  # fmt: skip
 @option("--darks", "darks", multiple=True, metavar="MASK", type=click.Path(), heading="New masks",
         help="Mask that badpix darks made from new darks; may be repeated.")  # fmt: skip
+@option("--science", "science", multiple=True, metavar="MASK", type=click.Path(), heading="New masks",
+        help="Mask that badpix science made from new exposures; may be repeated.")  # fmt: skip
 @option("--manual", "manual_files", multiple=True, metavar="FILE", type=click.Path(), heading="New masks",
         help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
 @output_option
@@ -39,6 +41,7 @@ def update(
     old: str | None,
     flats: tuple[str, ...],
     darks: tuple[str, ...],
+    science: tuple[str, ...],
     manual_files: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -62,9 +65,11 @@ def update(
     from badpix.mask import merge as merging
 
     texts = mask_header.check_texts(reference)
-    named = [*flats, *darks] or p.masks or inputs.get("masks") or []
+    named = [*flats, *darks, *science] or p.masks or inputs.get("masks") or []
     if not named:
-        raise UsageError("no new masks: give --flats MASK, --darks MASK or both (badpix flats and darks make them)")
+        raise UsageError(
+            "no new masks: give --flats, --darks or --science MASK (the commands of these names make them)"
+        )
     files = expand_inputs(named, ("_mask", ""))
     lists = list(manual_files) or p.manual or list(inputs.get("manual") or [])
     product = merging.build_merge(

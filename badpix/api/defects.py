@@ -29,7 +29,7 @@ from badpix.settings.reference import ReferenceSettings
 log = logging.getLogger("badpix")
 
 
-class _Keep:
+class Keep:
     """Takes what a driver found before it writes: the detection with its images."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ def find_flat_defects(
         At files that are broken or do not fit each other, and arrays of another shape or type.
     """
     p, texts, given = settings or FlatSettings(), texts or ReferenceSettings(), dict(header or {})
-    keep, dated = _Keep(), True
+    keep, dated = Keep(), True
     with python_words(), unpacking() as folder:
         files = as_files(rates, ("_rate", "_rateints"))
         if files is None:
@@ -233,7 +233,7 @@ def find_dark_defects(
         At files that are broken or do not fit each other, and arrays of another shape or type.
     """
     p, texts, given = settings or DarkSettings(), texts or ReferenceSettings(), dict(header or {})
-    keep, dated = _Keep(), True
+    keep, dated = Keep(), True
     beside = {"jump": jump, "fitopt": fitopt, "uncal": uncal}
     named = {role: as_files(name, (f"_{role}",)) or [] for role, name in beside.items() if name is not None}
     with python_words(), unpacking() as folder:

@@ -27,10 +27,11 @@ from badpix.settings.param import Settings
 from badpix.settings.prepare import PrepareSettings
 from badpix.settings.rebuild import RebuildSettings
 from badpix.settings.reference import ReferenceSettings
+from badpix.settings.science import ScienceSettings
 
-KEYS = "detector set reference flats darks merge check report rebuild prepare output".split()
+KEYS = "detector set reference flats darks science merge check report rebuild prepare output".split()
 OF_OTHERS = "compare ifu image simulate".split()  # sections of other commands in the same file
-SECTIONS = ("flats", "darks", "merge", "reference", "check", "rebuild", "prepare")
+SECTIONS = ("flats", "darks", "science", "merge", "reference", "check", "rebuild", "prepare")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Values:
     prepare: PrepareSettings
     flats: FlatSettings
     darks: DarkSettings
+    science: ScienceSettings
     merge: MergeSettings
     reference: ReferenceSettings
     check: CheckSettings
@@ -68,7 +70,7 @@ class Job:
     inputs : dict
         Inputs by section and role.
     stages : tuple of str
-        Searches to make: ``flats``, ``darks``.
+        Searches to make: ``flats``, ``darks``, ``science``.
     """
 
     detector: str
@@ -216,11 +218,12 @@ def _output(tree: Mapping[str, Any], path: Path, where: str) -> str:
 
 def _stages(tree: Mapping[str, Any], values: Values, inputs: Mapping[str, Any], where: str) -> tuple[str, ...]:
     stages = []
-    for name in ("flats", "darks"):
+    for name in ("flats", "darks", "science"):
         if inputs[name].get("rate") or inputs[name].get("raw"):
             stages.append(name)
         elif name in tree:
-            raise UsageError(f"{where}: {name}.inputs.rate is missing, and so is raw: there is nothing to search")
+            also = "" if name == "science" else ", and so is raw"
+            raise UsageError(f"{where}: {name}.inputs.rate is missing{also}: there is nothing to search")
     if not stages and not (values.merge.masks or inputs["merge"].get("masks")):
-        raise UsageError(f"{where}: neither flats nor darks nor merge.masks: there is nothing to build")
+        raise UsageError(f"{where}: neither flats nor darks nor science nor merge.masks: there is nothing to build")
     return tuple(stages)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 NAMES_SHOWN = 3  # files or parameters named in a reason
 CHUNK = 64  # files hashed before their hashes are remembered
 OF_FRAME = ("reference_subarray", "reference_readpatt", "reference_exp_type")  # texts that searches use as well
+SUFFIXES = {"flats": ("_rate", "_rateints"), "darks": ("_rateints", "_rate"), "science": ("_crf", "_cal", "_rate")}
 COMPANIONS = {"flats": ("uncal",), "darks": ("jump", "fitopt", "uncal")}
 
 
@@ -100,7 +101,7 @@ def find_sources(job: Job) -> list[Source]:
     """
     found: list[Source] = []
     for stage in job.stages:
-        suffixes = ("_rate", "_rateints") if stage == "flats" else ("_rateints", "_rate")
+        suffixes = SUFFIXES[stage]
         rates = _expand(job, stage, "rate", suffixes)
         found += [Source(stage, "rate", str(r), str(r)) for r in rates]
         for role in _roles(job, stage):
@@ -144,6 +145,8 @@ def _roles(job: Job, stage: str) -> tuple[str, ...]:
     """Companions that the search reads; raw ramps only where its parameters ask for them."""
     if stage == "flats":
         return ("uncal",) if job.values.flats.run_dead_flux_check else ()
+    if stage == "science":
+        return ()
     from badpix.darks import search as darks_search
 
     raw = darks_search.needs_uncal(job.values.darks, detectors.get(job.detector).instrument)

@@ -31,6 +31,7 @@ from badpix.mask.product import Product
 from badpix.rebuild import plan, record, shelf
 from badpix.rebuild.jobs import Job
 from badpix.rebuild.plan import Plan
+from badpix.science import build as science_build
 from badpix.settings.reference import ReferenceSettings
 
 log = logging.getLogger(__name__)
@@ -245,6 +246,28 @@ def _build_darks(
     )
 
 
+def _build_science(
+    job: Job,
+    made: Plan,
+    rates: Sequence[Path],
+    target: Path,
+    executor: Executor | None,
+    options: Options,
+) -> Product:
+    return science_build.build_science(
+        rates,
+        job.values.science,
+        target,
+        texts=_stage_texts(job),
+        overwrite=True,
+        with_evidence=job.policy.evidence,
+        skip_bad=job.policy.skip_bad,
+        most_left_out=1.0,  # judged here, with those that were left out before
+        executor=executor,
+        memory=_share(options).band,
+    )
+
+
 def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> list[Path]:
     """Named companions of these exposures, where roots tell; else all, which are then matched by their place."""
     roots = {selection.root_name(r) for r in rates}
@@ -257,7 +280,7 @@ def _share(options: Options) -> Share:
     return share_memory(options.max_memory, 1 if options.dask else options.workers)
 
 
-SEARCHES = {"flats": _build_flats, "darks": _build_darks}
+SEARCHES = {"flats": _build_flats, "darks": _build_darks, "science": _build_science}
 
 
 def _stage_texts(job: Job) -> ReferenceSettings:
