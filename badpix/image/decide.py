@@ -20,7 +20,8 @@ of other groups, S3 = sum of r over 3x3, tilted = D > 1.5 st, steep = D > 3 st:
    one pixel that is off tells nothing, while a track comes in company;
 6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr. Each line's sum counts in
    units of its scatter along that direction, if that is above the one of independent pixels: 1/f stripes;
-7. single coverage (m = 0): pixels sharper than any star (:mod:`badpix.image.single`).
+7. wide faint events: areas of flat pixels (:mod:`badpix.image.extended`);
+8. single coverage (m = 0): pixels sharper than any star (:mod:`badpix.image.single`).
 
 All limits are exceeded strictly.
 """
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.image.extended import find_extended
 from badpix.image.resample import measure_derivative
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, grow, locate
@@ -121,6 +123,7 @@ def find_hits(
     protect_sources: float,
     stand_out: float,
     trail_snr: float,
+    wide_snr: float = 0.0,
 ) -> Hits:
     """The better test on one exposure.
 
@@ -162,6 +165,11 @@ def find_hits(
         trail = np.zeros_like(bright)
         if trail_snr:
             trail = find_trails(z, flat, trail_snr=trail_snr) & ~bright
+        if wide_snr:
+            seen = flat & (cover > 0) & ~bright  # hits are found; of the rest an area must be off
+            if slack is not None:
+                seen &= slack == 0
+            trail |= find_extended(z, seen, wide_snr=wide_snr) & ~bright
         common = np.zeros_like(bright)
         if stand_out:
             common = find_common(bright | dark | trail, residual, derivative, noise, ~flat, stand_out=stand_out)

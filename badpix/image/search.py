@@ -381,6 +381,7 @@ def _test(
         protect_sources=p.protect_sources,
         stand_out=p.stand_out,
         trail_snr=p.trail_snr,
+        wide_snr=p.wide_snr,
     )  # fmt: skip
     found.counts |= {
         "bright": int(np.count_nonzero(hits.bright)),

@@ -167,6 +167,14 @@ class SourceSettings(Settings):
     trail_snr: float = param(
         8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma", low=0.0, documented=0.0
     )
+    wide_snr: float = param(
+        8.0,
+        "Limit of 12 x 12 pixels in the search for what is faint but wide in one exposure, such as trails out of "
+        "focus and halos of snowballs; 0 = off.",
+        unit="sigma",
+        low=0.0,
+        documented=0.0,
+    )
     transient_snr: float = param(
         20.0,
         "Star-shaped differences above this limit in a minority of the exposures are listed as transients or moving "

@@ -1,0 +1,110 @@
+"""What is faint but wide in one exposure: trails out of focus, halos of snowballs.
+
+A pixel of these stands a few sigma out at most, a line of nine not enough; an area does.
+
+1. Differences z of flat pixels (no source, others saw them) that are no hits themselves are summed over 4 x 4 pixels,
+   in sigma of the sum. Blocks of less than 10 usable pixels don't count.
+2. Sums over 3 x 3 blocks, above their median in 24 x 24 blocks around (what is wider is sky, not an event), in units
+   of their own scatter over the image: stripes, flat-field errors and the noise that pixels share raise it.
+3. Seeds exceed ``wide_snr``; they grow to neighbors above half of it. Pixels of a block found count where its own
+   mean, and that of the 5 x 5 pixels around each, exceed 0.7 sigma a pixel (:func:`find_extended`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badpix.numerics import clipping
+from badpix.numerics.neighbors import chunks, gather, grow, locate
+
+BLOCK = 4  # pixels
+FILLED = 10  # of 16 pixels
+LOW, HIGH = -3.0, 4.0  # sigma, to which pixels are clipped
+SKY = 24  # blocks, over which the level is measured
+GROWTH = 0.5  # of the limit, to which seeds grow
+ROUNDS = 12  # of growth, a block each
+MEAN = 0.7  # sigma a pixel, that a block must exceed by itself, and the surroundings of each of its pixels
+EDGE = 2  # pixels to each side of these surroundings
+FEWEST = 16  # blocks of a tile that tell its level
+
+
+def find_extended(z: NDArray[Any], flat: NDArray[Any], *, wide_snr: float) -> NDArray[Any]:
+    """Pixels of wide faint events, bool (ny, nx).
+
+    Parameters
+    ----------
+    z : float32 (ny, nx)
+        Difference to the model in sigma; NaN on bad pixels.
+    flat : bool (ny, nx)
+        Pixels without structure in the model, that others saw and no hit touched.
+    wide_snr : float
+        Limit of 12 x 12 pixels, sigma.
+    """
+    found = np.zeros(z.shape, bool)
+    sums, mean = _sum_blocks(z, flat)
+    if not sums.size:
+        return found
+    wide = _sum_around(sums)
+    level = _level_around(wide)
+    scatter = clipping.median_mad(wide - level)[1]
+    if not np.isfinite(scatter):
+        return found
+    with np.errstate(invalid="ignore"):
+        height = (wide - level) / max(1.0, scatter)
+        near, seeds = height > GROWTH * wide_snr, height > wide_snr
+        for _ in range(ROUNDS):
+            seeds |= grow(seeds) & near
+        seeds = grow(seeds) & (mean > MEAN)
+    ny, nx = (BLOCK * n for n in seeds.shape)
+    found[:ny, :nx] = seeds.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+    found &= flat & np.isfinite(z)
+    ys, xs = locate(found)
+    for part in chunks(len(ys)):
+        around = np.clip(gather(z, ys[part], xs[part], EDGE), LOW, HIGH)
+        known = np.isfinite(around).sum(axis=0)
+        beyond = np.nansum(around, axis=0) < MEAN * known
+        found[ys[part][beyond], xs[part][beyond]] = False
+    return found
+
+
+def _sum_blocks(z: NDArray[Any], flat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sums of the usable pixels of each block, in sigma of the sum, and their means; NaN where there are too few."""
+    ny, nx = (n // BLOCK for n in z.shape)
+    inner = slice(0, ny * BLOCK), slice(0, nx * BLOCK)
+    use = (flat & np.isfinite(z))[inner]
+    clipped = np.where(use, np.clip(z[inner], LOW, HIGH), np.float32(0))
+    total = clipped.reshape(ny, BLOCK, nx, BLOCK).sum(axis=(1, 3))
+    number = use.reshape(ny, BLOCK, nx, BLOCK).sum(axis=(1, 3)).astype(np.float32)
+    few = number < FILLED
+    number[few] = np.nan
+    return total / np.sqrt(number), total / number
+
+
+def _sum_around(sums: NDArray[Any]) -> NDArray[Any]:
+    """Sums over 3 x 3 blocks over the root of their number; NaN without the middle one or 5 of them."""
+    padded = np.pad(sums, 1, constant_values=np.nan)
+    ny, nx = sums.shape
+    around = [padded[y : y + ny, x : x + nx] for y, x in np.ndindex(3, 3)]
+    known = np.sum([np.isfinite(part) for part in around], axis=0)
+    total = np.sum([np.nan_to_num(part) for part in around], axis=0)
+    return np.where((known >= 5) & np.isfinite(sums), total / np.sqrt(np.maximum(known, 1)), np.float32(np.nan))
+
+
+def _level_around(wide: NDArray[Any]) -> NDArray[Any]:
+    """Medians of tiles of 24 x 24 blocks, linear between their middles; of the image where a tile has too few."""
+    from scipy.ndimage import map_coordinates
+
+    ny, nx = (max(1, round(n / SKY)) for n in wide.shape)
+    rows, columns = (np.linspace(0, n, k + 1).astype(int) for n, k in zip(wide.shape, (ny, nx), strict=True))
+    usual = clipping.median_mad(wide)[0]
+    tiles = np.full((ny, nx), usual)
+    for j, i in np.ndindex(ny, nx):
+        part = wide[rows[j] : rows[j + 1], columns[i] : columns[i + 1]]
+        if np.isfinite(part).sum() >= FEWEST:
+            tiles[j, i] = clipping.median_mad(part)[0]
+    at = [(np.arange(n) + 0.5) * k / n - 0.5 for n, k in zip(wide.shape, (ny, nx), strict=True)]
+    level: NDArray[Any] = map_coordinates(tiles, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
+    return level
