@@ -42,10 +42,12 @@ AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @output_options
 @members_option
-@option("--plot", metavar="DIR",
-        help="Draw the strongest outliers and brightest stars of each exposure into this folder.")  # fmt: skip
-@option("--skip-bad", is_flag=True,
-        help="Leave out members that can't be used, or lie beside the others, and say so.")  # fmt: skip
+@option(
+    "--plot", metavar="DIR", help="Draw the strongest outliers and brightest stars of each exposure into this folder."
+)
+@option(
+    "--skip-bad", is_flag=True, help="Leave out members that can't be used, or lie beside the others, and say so."
+)
 @shared_options
 @parameter_options("image")
 @click.pass_context
@@ -123,21 +125,38 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
         f"Transients and moving objects ({len(transients)}, first {min(len(transients), AUDIT_ROWS)})",
         ["kind", "RA", "Dec", "flux in 5x5", "peak, sigma", "arcsec/h", "exposures"],
         [
-            (r["kind"], f"{r['ra']:.6f}", f"{r['dec']:.6f}", f"{r['flux']:.4g}", r["snr"],
-             r.get("arcsec_per_hour", ""), " ".join(root_name(d["exposure"]) for d in r["detections"]))
+            (
+                r["kind"],
+                f"{r['ra']:.6f}",
+                f"{r['dec']:.6f}",
+                f"{r['flux']:.4g}",
+                r["snr"],
+                r.get("arcsec_per_hour", ""),
+                " ".join(root_name(d["exposure"]) for d in r["detections"]),
+            )
             for r in transients[:AUDIT_ROWS]
         ],
-    )  # fmt: skip
+    )
     audit = sorted(summary.get("audit", []), key=lambda row: (row["verdict"] == "hit", -row["lost"]))
     talk.table(
         f"Sources that lost flux to flags ({len(audit)}, first {min(len(audit), AUDIT_ROWS)})",
         ["exposure", "source", "x", "y", "RA", "Dec", "others", "lost", "excess", "verdict"],
         [
-            (root_name(r["exposure"]), r["source"], r["x"], r["y"], f"{r['ra']:.6f}", f"{r['dec']:.6f}", r["others"],
-             f"{r['lost']:.1%}", f"{r['excess']:.1%}", r["verdict"])
+            (
+                root_name(r["exposure"]),
+                r["source"],
+                r["x"],
+                r["y"],
+                f"{r['ra']:.6f}",
+                f"{r['dec']:.6f}",
+                r["others"],
+                f"{r['lost']:.1%}",
+                f"{r['excess']:.1%}",
+                r["verdict"],
+            )
             for r in audit[:AUDIT_ROWS]
         ],
-    )  # fmt: skip
+    )
     if "cost" in summary:
         tell_cost(talk, summary["cost"])
 
@@ -149,17 +168,24 @@ _SHEET = "What is simulated"
 
 @click.command(cls=Command, epilog="Example: outlier simulate-image sim --scene sw --groups 4 --seed 1")
 @click.argument("directory")
-@option("--scene", "--preset", "scene", type=click.Choice(list(PRESETS)), default="sw", heading=_SHEET,
-        help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]")  # fmt: skip
+@option(
+    "--scene",
+    "--preset",
+    "scene",
+    type=click.Choice(list(PRESETS)),
+    default="sw",
+    heading=_SHEET,
+    help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]",
+)
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
-@option("--size", metavar='"NY NX"', heading=_SHEET,
-        help="Size of the detector.  [default: 1024 1024]")  # fmt: skip
-@option("--fwhm", type=click.FloatRange(0.5, 6), heading=_SHEET,
-        help="Width of the PSF, pixels.")  # fmt: skip
-@option("--distortion", metavar="FILE", heading=_SHEET,
-        help="ASDF file with a GWCS: its detector-to-V2V3 step is used.")  # fmt: skip
-@option("--seed", type=click.IntRange(0), default=1, heading=_SHEET,
-        help="Equal seeds give equal data.  [default: 1]")  # fmt: skip
+@option("--size", metavar='"NY NX"', heading=_SHEET, help="Size of the detector.  [default: 1024 1024]")
+@option("--fwhm", type=click.FloatRange(0.5, 6), heading=_SHEET, help="Width of the PSF, pixels.")
+@option(
+    "--distortion", metavar="FILE", heading=_SHEET, help="ASDF file with a GWCS: its detector-to-V2V3 step is used."
+)
+@option(
+    "--seed", type=click.IntRange(0), default=1, heading=_SHEET, help="Equal seeds give equal data.  [default: 1]"
+)
 @overwrite_option
 @talk_options
 @click.pass_context

@@ -54,8 +54,10 @@ def level_residual(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> t
     level = _level(residual, use)
     residual -= np.float32(level)
     tilt = _subtract_plane(residual, use, sigma)
-    striped = [_subtract_lines(image, mask, sigma, width) for image, mask, width in (
-        (residual, use, AMPLIFIER), (residual.T, use.T, residual.shape[0]))]  # fmt: skip
+    striped = [
+        _subtract_lines(image, mask, sigma, width)
+        for image, mask, width in ((residual, use, AMPLIFIER), (residual.T, use.T, residual.shape[0]))
+    ]
     return level, tilt, any(striped)
 
 

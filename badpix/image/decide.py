@@ -43,6 +43,7 @@ STEEP = 3.0  # sigma a pixel
 TILTED = 1.5
 PHASE = 0.9  # local derivatives by which another sub-pixel phase may change a pixel ...
 PHASE_MOST = 6.0  # ... and the most that this counts, sigma: above, the limits on the derivative decide
+DARK_SCALE = 1.125  # local derivatives that a dark pixel must exceed: no hit explains it, so a phase is likelier
 NEAR = 3  # pixels to each side, over which a flag on a steep pixel is compared with its surroundings
 COMPANY = 3  # other flagged pixels in 5x5 that make it a track
 CORE_FRACTION = 0.03
@@ -157,9 +158,14 @@ def find_hits(
             usable = -z
             usable[cover < 2] = 0
             dark, saved = _find_signed(
-                usable, -residual, scene,
-                snr=(snr_dark, np.inf), scale=(1.125, 1.125), conserve=conserve, protect_sources=protect_sources,
-            )  # fmt: skip
+                usable,
+                -residual,
+                scene,
+                snr=(snr_dark, np.inf),
+                scale=(DARK_SCALE, DARK_SCALE),
+                conserve=conserve,
+                protect_sources=protect_sources,
+            )
             guarded += saved
             del usable
         trail = np.zeros_like(bright)

@@ -54,20 +54,18 @@ from badpix.image.members import (
     set_skies,
     tile_rows,
 )
+from badpix.image.mosaic import drizzle_group, read_weight
 from badpix.image.moving import is_moving
 from badpix.image.output import copy_all, count_all, list_excesses, write_all
 from badpix.image.persistence import find_persistent
+from badpix.image.plan import Found, Plan
 from badpix.image.protect import place_on_grid, read_places
 from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
-    Found,
-    Plan,
     angle_suffix,
     decide_single_coverage,
-    drizzle_group,
     flags_name,
     is_plain,
-    read_weight,
     search_exposure,
 )
 from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes

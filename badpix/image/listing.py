@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from badpix.image.grid import Grid, grid_to_sky
 from badpix.image.members import Image
 from badpix.image.pixel_map import invert_map, map_points
-from badpix.image.search import Found, flags_name, read_flags
+from badpix.image.plan import Found
+from badpix.image.search import flags_name, read_flags
 from badpix.image.stack import Shelf
 from badpix.image.transients import Detection, Linked, link_detections, spare_region
 

@@ -81,9 +81,13 @@ def place_images(
     for number, (cal, geometry, member) in enumerate(zip(cals, geometries, association.members, strict=True)):
         try:
             pixel_map = fit_pixel_map(
-                geometry.sky, grid, cal.shape, geometry.bounds,
-                stepsize=p.pixmap_stepsize, order=p.pixmap_order,
-            )  # fmt: skip
+                geometry.sky,
+                grid,
+                cal.shape,
+                geometry.bounds,
+                stepsize=p.pixmap_stepsize,
+                order=p.pixmap_order,
+            )
         except DataError as error:
             raise DataError(f"{cal.path}: {error}") from None
         window = find_window(pixel_map, grid)

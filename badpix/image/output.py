@@ -13,7 +13,8 @@ from typing import Any
 from badpix import __version__
 from badpix.errors import CheckError
 from badpix.image import products as image_products
-from badpix.image.search import Found, read_flags
+from badpix.image.plan import Found
+from badpix.image.search import read_flags
 from badpix.image.stack import Shelf
 from badpix.io import flagged_copy
 from badpix.io.associations import Association

@@ -1,15 +1,13 @@
-"""The work on one group and on one exposure: tasks that any process can do, given the shelf of mosaics.
+"""The work on one exposure: a task that any process can do, given the shelf of mosaics.
 
-1. :func:`drizzle_group`: a group's mosaic, low weights masked, to the shelf.
-2. :func:`search_exposure`: the model of one exposure (:mod:`badpix.image.reference`, :mod:`badpix.image.sharpening`),
+1. :func:`search_exposure`: the model of one exposure (:mod:`badpix.image.reference`, :mod:`badpix.image.sharpening`),
    its noise (:mod:`badpix.image.noise`) and the test (:mod:`badpix.image.decide`); its flags go to the shelf.
-3. :func:`decide_single_coverage`: where no other exposure looked, the stars of all exposures decide.
+2. :func:`decide_single_coverage`: where no other exposure looked, the stars of all exposures decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,10 @@ from numpy.typing import NDArray
 from badpix import dq as flags
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
-from badpix.image import resample
 from badpix.image.angles import REACH, Turned, measure_slack, turn_offsets
 from badpix.image.background import level_residual
 from badpix.image.decide import find_documented, find_hits
-from badpix.image.grid import Grid, Window, widen_window
+from badpix.image.grid import Window, widen_window
 from badpix.image.members import Image, subtract_slope
 from badpix.image.noise import (
     FLAT,
@@ -32,134 +29,27 @@ from badpix.image.noise import (
     measure_scatter,
     replace_bad_error,
 )
-from badpix.image.persistence import Places, detector_key
-from badpix.image.pixel_map import evaluate_map, invert_map
+from badpix.image.persistence import detector_key
+from badpix.image.pixel_map import invert_map
+from badpix.image.plan import Found, Plan
 from badpix.image.protect import find_protected
 from badpix.image.reference import blot_bands, build_reference
 from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.single import (
-    Sharpness,
     expected_width,
     find_sharp,
     measure_sharpness,
     sharpness_limit,
 )
-from badpix.image.stack import Shelf, mosaic_name, read_median
+from badpix.image.stack import Shelf, read_median
 from badpix.image.transients import Detection, find_transients
-from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
-from badpix.settings.image import DrizzleSettings, ImageSettings, ModelSettings, SourceSettings
+from badpix.settings.image import ImageSettings, ModelSettings, SourceSettings
 
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all tasks of a run share; small, and picklable."""
-
-    shelf: Shelf
-    grid: Grid
-    windows: list[Window]  # of the groups
-    p: ImageSettings
-    shallow: frozenset[int] = frozenset()  # groups that are no reference
-    pair_sigma: float = 0.0
-    angles: tuple[int, ...] = ()  # class of roll angles of each group; empty where all are alike
-    rolls: tuple[float, ...] = ()  # degrees, of each group
-    sources: NDArray[Any] = field(default_factory=lambda: np.empty((0, 2)))
-    products: image_products.Target | None = None
-    persistent: Places = field(default_factory=dict)  # hot pixels of each detector
-    protected: NDArray[Any] = field(default_factory=lambda: np.empty((0, 3)))  # grid x, y and radius
-
-
-@dataclass
-class Found:
-    """What the search found in one exposure; the flags themselves are on the shelf."""
-
-    number: int
-    counts: dict[str, int]
-    noise_factors: list[float] = field(default_factory=list)
-    unusual: list[int] = field(default_factory=list)
-    residual_sky: float = 0.0
-    tilt: float = 0.0  # of the sky that was left, over the image
-    striped: bool = False
-    shift: tuple[float, float] | None = None
-    sharpened: bool = False
-    blunt: bool = False  # should be sharpened, but nothing to learn from
-    sharpness: Sharpness | None = None
-    losses: list[image_audit.Loss] = field(default_factory=list)
-    sources: int = 0
-    cutouts: list[image_products.Cutout] = field(default_factory=list)
-    transients: list[Detection] = field(default_factory=list)
-
-
-# --- drizzle ----------------------------------------------------------------------------------------------
-
-
-def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
-    """Task: drizzle one group, mask low weights, put the mosaic on the shelf; the weight limit.
-
-    A group that is no reference for the others leaves an empty mosaic.
-    """
-    plan, images = task
-    p, window = plan.p, plan.windows[images[0].group]
-    drizzle = resample.start_drizzle(window, kernel=p.kernel, fillval=resample.parse_fillval(p.fillval))
-    for image in images:
-        assert image.pixel_map is not None
-        hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
-        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
-            _drizzle_rows(drizzle, image, window, p, rows, inner, hot)
-    mosaic, weight = drizzle.out_img, drizzle.out_wht
-    if plan.products is not None:
-        image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
-    limit = measure_weight_limit(weight, maskpt=p.maskpt)
-    with np.errstate(invalid="ignore"):
-        mosaic[weight < np.float32(limit)] = np.nan
-    if images[0].group in plan.shallow:
-        mosaic[:] = np.nan
-    plan.shelf.write(mosaic_name(images[0].group), mosaic)
-    return limit
-
-
-def _drizzle_rows(
-    drizzle: Any,
-    image: Image,
-    window: Window,
-    p: DrizzleSettings,
-    rows: slice,
-    inner: slice,
-    hot: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
-    """Add a band of an exposure, but its persistent hot pixels, to its group's drizzle."""
-    sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
-    if image.subtract:
-        sci -= np.float32(image.subtract)
-    subtract_slope(sci, image, rows.start)
-    assert image.pixel_map is not None
-    positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
-    weight = read_weight(image.cal, p, rows)
-    if hot is not None:
-        here = (hot[0] >= rows.start) & (hot[0] < rows.stop)
-        weight[hot[0][here] - rows.start, hot[1][here]] = 0
-    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
-
-
-def read_weight(cal: CalFile, p: DrizzleSettings, rows: slice = slice(None)) -> NDArray[Any]:
-    """Drizzle weights of rows of one image."""
-    bad_bits = parse_good_bits(p.good_bits)
-    use_variance = p.weight_type == "ivm" and cal.find("VAR_RNOISE") is not None
-    seconds = cal.primary.get("TMEASURE", cal.primary.get("EFFEXPTM", 1.0))
-    start, stop, _ = rows.indices(cal.shape[0])
-    return measure_weight(
-        io_cal.read_rows(cal, "DQ", start, stop) if bad_bits else None,
-        io_cal.read_rows(cal, "VAR_RNOISE", start, stop) if use_variance else None,
-        shape=(stop - start, cal.shape[1]),
-        weight_type=p.weight_type,
-        bad_bits=bad_bits,
-        exposure_time=float(seconds),
-    )
 
 
 # --- search -----------------------------------------------------------------------------------------------
@@ -171,13 +61,16 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     p, window = plan.p, plan.windows[image.group]
     assert image.pixel_map is not None
     reference, cover, foreign = build_reference(
-        plan.shelf, plan.windows, image.group, plan.grid.shape,
+        plan.shelf,
+        plan.windows,
+        image.group,
+        plan.grid.shape,
         others=p.reference == "others",
         agree_sigma=p.agree_sigma,
         agree_gradient=p.agree_gradient,
         pair_sigma=plan.pair_sigma,
         kin=angle_suffix(plan.angles[image.group]) if plan.angles else "",
-    )  # fmt: skip
+    )
     plain = is_plain(p)
     slack = None
     if foreign is not None and foreign.any():
@@ -273,16 +166,23 @@ def _search_closely(
         flagged |= _flag_persistent(plan, image, flagged, good, found)
     if p.transient_snr:
         found.transients = _find_transients(plan, image, residual, noise, flagged, model)
-    if len(plan.protected) and image.pixel_map is not None:
+    assert image.pixel_map is not None
+    if len(plan.protected):
         spared = find_protected(plan.protected, image.pixel_map)
         found.counts["protected"] = int(np.count_nonzero(spared & flagged))
         flagged &= ~spared
         sci[spared] = np.nan  # nor does single coverage look there
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
-            plan.sources, image.pixel_map, model, residual, expected, others, flagged & good,  # type: ignore[arg-type]
+            plan.sources,
+            image.pixel_map,
+            model,
+            residual,
+            expected,
+            others,
+            flagged & good,
             audit_loss=p.audit_loss,
-        )  # fmt: skip
+        )
     found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
     if p.single_coverage == "sharpness":
         found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
@@ -373,7 +273,13 @@ def _test(
         error = noise if raw_err is None else raw_err
         return find_documented(sci, error, model, image.compare, snr=p.snr, scale=p.scale)
     hits = find_hits(
-        residual, model, noise, expected, others, saturated, slack,
+        residual,
+        model,
+        noise,
+        expected,
+        others,
+        saturated,
+        slack,
         snr=_product(p.snr, p.snr_factor),
         scale=_product(p.scale, p.scale_factor),
         snr_dark=p.snr_dark,
@@ -382,7 +288,7 @@ def _test(
         stand_out=p.stand_out,
         trail_snr=p.trail_snr,
         wide_snr=p.wide_snr,
-    )  # fmt: skip
+    )
     found.counts |= {
         "bright": int(np.count_nonzero(hits.bright)),
         "dark": int(np.count_nonzero(hits.dark)),

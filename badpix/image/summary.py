@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from badpix.image import audit as image_audit
-from badpix.image.search import Found
+from badpix.image.plan import Found
 from badpix.io.associations import Association
 from badpix.io.cal import CalFile
 from badpix.settings.image import ImageSettings, SourceSettings

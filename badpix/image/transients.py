@@ -103,10 +103,16 @@ def find_transients(
     near = np.maximum(stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1), 0)
     cx, cy = (d @ near / near.sum(axis=0) for d in (dx, dy))
     return [
-        Detection(number, float(xs[i] + cx[i]), float(ys[i] + cy[i]), float(sums[i]),
-                  float(residual[ys[i], xs[i]] / noise[ys[i], xs[i]]), float(likeness[i]))
+        Detection(
+            number,
+            float(xs[i] + cx[i]),
+            float(ys[i] + cy[i]),
+            float(sums[i]),
+            float(residual[ys[i], xs[i]] / noise[ys[i], xs[i]]),
+            float(likeness[i]),
+        )
         for i in np.flatnonzero(surrounded & (misfit < MISFIT + allowed) & (likeness > lone))
-    ]  # fmt: skip
+    ]
 
 
 def make_library(

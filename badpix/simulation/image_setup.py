@@ -45,10 +45,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "halos": {"snowballs": 40.0},
     "small-err": {"err_factor": 1 / 1.5},
     "mixture": {
-        "sky_differs": True, "gradient": 0.05, "stripes": 0.5, "err_factor": 0.8, "flux_error": 0.05,
-        "pointing_error": 0.2, "snowballs": 20.0, "hot": 600.0, "trail": 3.0, "trail_width": 12.0,
+        "sky_differs": True,
+        "gradient": 0.05,
+        "stripes": 0.5,
+        "err_factor": 0.8,
+        "flux_error": 0.05,
+        "pointing_error": 0.2,
+        "snowballs": 20.0,
+        "hot": 600.0,
+        "trail": 3.0,
+        "trail_width": 12.0,
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

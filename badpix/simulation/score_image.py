@@ -33,8 +33,17 @@ DAMAGE = 0.01
 ON_SOURCE = 5.0
 NEAR = 2.0  # pixels
 SHARES = (
-    "cr5", "cr20", "cr20_covered", "cr20_single", "cr20_100", "cr20_100_source", "trail5", "trail1_5", "halo1", "hot",
-)  # fmt: skip
+    "cr5",
+    "cr20",
+    "cr20_covered",
+    "cr20_single",
+    "cr20_100",
+    "cr20_100_source",
+    "trail5",
+    "trail1_5",
+    "halo1",
+    "hot",
+)
 
 
 def score_exposure(cal: Path, flagged: Path, truth: Path) -> dict[str, float]:
