@@ -61,7 +61,7 @@ CASES = {
     "harsh": {
         "bright sharp sources, 4": case("MIRIFUSHORT", 4, BRIGHT),
         "the same, no dither": case("MIRIFUSHORT", 4, without_dither(BRIGHT)),
-        "the same, one exposure": case("MIRIFUSHORT", 1, BRIGHT, lone_exposure=True),
+        "the same, one exposure": case("MIRIFUSHORT", 1, BRIGHT),
     },
 }
 
@@ -71,7 +71,16 @@ def search(p, usable, errors, axis, dithered):
     n = len(usable)
     sigma = [noise.measure_sigma(e, s) for e, s in zip(errors, usable, strict=True)]
     samples = noise.sample_band(usable, sigma, p.kernel_size, slice(0, len(usable[0])))
-    names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
+    names = (
+        "min_sigma",
+        "partial_sigma",
+        "single",
+        "lone_exposure",
+        "lone_sigma",
+        "grow_sigma",
+        "grow_steps",
+        "protect",
+    )
     maps, _, _ = significance.find_significant(
         usable,
         sigma,

@@ -145,11 +145,15 @@ def describe_search(numbers: dict[str, Any]) -> list[str]:
     """What a detector's search was like, in words."""
     if "limit_ratio" in numbers:
         return [f"flagged above {numbers['limit_ratio']:.3g} times the local median of the smallest difference"]
+    limits = (
+        f"flagged beyond {numbers['limit_single']:g} sigma in one exposure, {numbers['limit_persistent']:g} in all"
+    )
     lines = [
-        f"flagged beyond {numbers['limit_single']:g} sigma in one exposure, {numbers['limit_persistent']:g} in all",
         f"noise {numbers['noise_over_err']:g} times ERR; {numbers['noisy_percent']:g} % of the pixels are noisier",
         f"chance alone gives {numbers['expected_false_per_exposure']:g} false flags an exposure",
     ]
+    if "searched_percent" not in numbers:
+        lines.insert(0, limits)
     untestable = sum(numbers["untestable"])
     if untestable:
         lines.append(f"{untestable:,} pixels without a neighbor could not be tested")

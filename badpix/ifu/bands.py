@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.ifu import lone as ifu_lone
 from badpix.ifu import noise as ifu_noise
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.inputs import Exposure, axis_across, is_dithered, read_usable
@@ -97,7 +98,16 @@ def make_plan(exposures: list[Exposure], p: IfuSettings) -> Plan:
     structure = p.protect_structure
     if structure is None:
         structure = 0.3 if is_dithered(exposures) else 0.6
-    names = ("min_sigma", "partial_sigma", "single", "lone_exposure", "grow_sigma", "grow_steps", "protect")
+    names = (
+        "min_sigma",
+        "partial_sigma",
+        "single",
+        "lone_exposure",
+        "lone_sigma",
+        "grow_sigma",
+        "grow_steps",
+        "protect",
+    )
     return Plan(
         exposures=exposures,
         kernel=odd(p.kernel_size),
@@ -137,6 +147,7 @@ class BandResult:
     untestable: list[int]
     noisy: int
     lit: NDArray[Any]
+    searched: tuple[int, int] | None = None  # of a lone exposure: pixels of a sample that would show a hit, all of it
 
 
 def search_band(plan: Plan, start: int, stop: int) -> BandResult:
@@ -170,6 +181,25 @@ def search_band(plan: Plan, start: int, stop: int) -> BandResult:
         untestable=[int(np.count_nonzero(u[core])) for u in untestable],
         noisy=int(np.count_nonzero(noisy[core])),
         lit=np.logical_or.reduce([np.isfinite(s[core]) for s in sci]),
+        searched=_count_searched(plan, sci[0], sigma[0], core, low) if len(sci) == 1 else None,
+    )
+
+
+def _count_searched(
+    plan: Plan, sci: NDArray[Any], sigma: NDArray[Any], core: slice, first_row: int
+) -> tuple[int, int]:
+    assert plan.level is not None
+    return ifu_lone.count_searched(
+        sci,
+        sigma,
+        core,
+        level=plan.level,
+        kernel_size=plan.kernel,
+        noise=plan.noise,
+        protect=plan.options["protect"],
+        protect_structure=plan.options["protect_structure"],
+        limit=max(float(plan.thresholds[1, 1]), plan.options["lone_sigma"]),
+        first_row=first_row,
     )
 
 

@@ -67,7 +67,9 @@ def measure_cost(found: Found, slices: NDArray[Any]) -> dict[str, Any]:
 
 
 def _share_unsearched(found: Found, i: int) -> float:
-    """Share of the usable pixels of an exposure that no test could look at."""
+    """Share of the usable pixels of an exposure that were not compared with another exposure."""
+    if len(found.exposures) == 1:
+        return 1.0
     untestable = found.statistics.get("untestable")
     return untestable[i] / max(found.usable[i], 1) if untestable else 0.0
 

@@ -104,7 +104,7 @@ def flag_association(
         targets, products = _name_outputs(association, exposures, list(groups), p, output_dir, overwrite)
 
         found = []
-        if len(exposures) < 2:
+        if len(exposures) < 2 and not searches_alone(p):
             log.warning(
                 "a single exposure: nothing to compare it with; it is copied as it is, with S_OUTLIR = SKIPPED"
             )
@@ -128,6 +128,11 @@ def flag_association(
         return summary | {"cost": sum_costs(found)} if cost else summary
 
 
+def searches_alone(p: IfuSettings) -> bool:
+    """Whether an exposure is searched without any other."""
+    return p.threshold_method == "false_alarm" and p.lone_exposure
+
+
 def _name_outputs(
     association: Association,
     exposures: list[Exposure],
@@ -142,7 +147,7 @@ def _name_outputs(
     directory = check_directory(output_dir)
     targets = {e.cal.path: flagged_copy.crf_path(directory, e.cal, association) for e in exposures}
     products = {}
-    if p.save_intermediate_results and len(exposures) >= 2:
+    if p.save_intermediate_results and (len(exposures) >= 2 or searches_alone(p)):
         products = {d: directory / ifu_products.name(association, d) for d in detectors}
     for path in (*targets.values(), *products.values()):
         check_target(path, overwrite, association.paths)

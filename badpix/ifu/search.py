@@ -10,6 +10,7 @@ Rows are read and searched in bands: :mod:`badpix.ifu.bands`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from badpix.ifu.bands import (
     search_band,
 )
 from badpix.ifu.inputs import Exposure, axis_across, check_usable, has_pointings, is_dithered, read_usable
+from badpix.ifu.lone import STRONG
 from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
@@ -144,7 +146,7 @@ def find_significant(
     found = _collect(detector, exposures, parts)
     check_usable(exposures, found.usable)
     found.statistics |= _statistics(plan, p, parts)
-    found.notes += _remarks(exposures, plan, p)
+    found.notes += _remarks(exposures, plan, p, found.statistics)
     found.plan = plan
     if p.ifu_second_check:
         pixels = np.flatnonzero(np.isnan(measure_detector(exposures, executor)[0]))
@@ -170,6 +172,7 @@ def _statistics(plan: Plan, p: SignificanceSettings, parts: list[BandResult]) ->
     """Numbers for the summary: limits, noise level, expected false alarms."""
     assert plan.level is not None
     n = len(plan.exposures)
+    lone = {"searched_percent": _searched_percent(parts) if p.lone_exposure else 0.0} if n == 1 else {}
     ny, nx = plan.exposures[0].cal.shape
     repeated = 1 + max(0, n - 1 - n // 2) if n >= 2 else 0
     tests = repeated + bool(p.single if n >= 2 else p.lone_exposure)
@@ -180,14 +183,31 @@ def _statistics(plan: Plan, p: SignificanceSettings, parts: list[BandResult]) ->
         "limit_single": round(float(plan.thresholds[1, 1]), 3),
         "limit_persistent": round(max(float(plan.thresholds[n, n]), p.min_sigma), 3),
         "expected_false_per_exposure": round(p.false_alarm * tests * ny * nx, 2),
+        **lone,
     }
 
 
-def _remarks(exposures: list[Exposure], plan: Plan, p: SignificanceSettings) -> list[str]:
+def _searched_percent(parts: list[BandResult]) -> float:
+    """Share of a lone exposure in which a strong hit would be flagged, percent."""
+    shown, asked = np.sum([part.searched for part in parts if part.searched], axis=0)
+    return round(100 * float(shown) / max(int(asked), 1), 2)
+
+
+def _remarks(
+    exposures: list[Exposure], plan: Plan, p: SignificanceSettings, statistics: Mapping[str, Any]
+) -> list[str]:
     notes = []
-    if len(exposures) == 1:
-        done = "searched by its own neighbours alone" if p.lone_exposure else "not searched (see lone_exposure)"
-        notes.append(f"a single exposure: {done}; outliers can't be told from sources by other exposures")
+    if len(exposures) == 1 and p.lone_exposure:
+        notes.append(
+            f"a single exposure: searched by its own neighbors alone, for what exceeds {p.lone_sigma:g} sigma beside "
+            f"them; in {statistics['searched_percent']:g} % of its pixels a lone hit of {STRONG:g} sigma would be "
+            "found, most tracks of cosmic rays are not"
+        )
+    elif len(exposures) == 1:
+        notes.append(
+            "a single exposure: not searched (see lone_exposure); outliers can't be told from sources by other "
+            "exposures"
+        )
     elif not is_dithered(exposures):
         notes.append(
             "all exposures have one pointing: lines and sources stand still like bad pixels do; "

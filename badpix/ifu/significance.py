@@ -25,7 +25,8 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
 
 Step 1 is in :mod:`badpix.ifu.residuals`, with the thresholds, which come from the distribution of eta for independent
 Gaussian noise; step 2 in :mod:`badpix.ifu.noise`, step 3 in :mod:`badpix.ifu.protection`, step 6 in
-:mod:`badpix.ifu.single`. The other tests are here.
+:mod:`badpix.ifu.single`. The other tests are here. A detector with one exposure has a search of its own:
+:mod:`badpix.ifu.lone`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.ifu.lone import find_certain
 from badpix.ifu.noise import GRID, REACH, Band, Level, prepare_band
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
 from badpix.ifu.single import SingleLimits, find_single
@@ -63,6 +65,7 @@ def find_significant(
     partial_sigma: float,
     single: bool,
     lone_exposure: bool,
+    lone_sigma: float,
     grow_sigma: float,
     grow_steps: int,
     protect: float,
@@ -126,8 +129,7 @@ def find_significant(
                 _fill(reasons[e], at, SINGLE)
                 _fill(reasons[e], grown, GROWN)
     elif lone_exposure:
-        at, value = found[0]
-        reasons[0, at[np.abs(value) > first]] = SINGLE
+        reasons[0, find_certain(*found[0], max(first, lone_sigma))] = SINGLE
     maps = reasons.reshape(n, *band.noise.shape)[:, *inside]
     untestable = np.stack(
         [np.isfinite(s) & np.isnan(r.eta[inside]) for s, r in zip(sci, band.residuals, strict=True)]

@@ -69,7 +69,16 @@ class SignificanceSettings(Settings):
         True, "Whether to look for pixels that are bad in one exposure or a minority (cosmic rays among them)."
     )
     lone_exposure: bool = param(
-        False, "Whether to search a detector that has one exposure only, by its own neighbours alone."
+        True,
+        "Whether to search a detector that has one exposure only, by its own neighbors alone, for what is certain.",
+        documented=False,
+    )
+    lone_sigma: float = param(
+        6.0,
+        "What is certain there: the lowest significance, once it is lowered by the neighbors.",
+        unit="sigma",
+        low=0,
+        high=1000,
     )
     grow_sigma: float = param(
         3.0,

@@ -12,6 +12,7 @@ OPTIONS = {
     "partial_sigma": 3.0,
     "single": True,
     "lone_exposure": False,
+    "lone_sigma": 0.0,
     "grow_sigma": 3.0,
     "grow_steps": 4,
     "protect": 1.0,

@@ -34,7 +34,7 @@ from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import KINDS, Defects
 from badpix.simulation.ifu_files import write_association
 from badpix.simulation.ifu_scene import FLAT, SCENES
-from badpix.simulation.score_ifu import count_rows
+from badpix.simulation.score_ifu import count_rows, score
 
 SIZE = (120, 130)
 
@@ -208,15 +208,45 @@ def test_a_detector_with_one_exposure_and_a_run_with_one(mrs, tmp_path):
     assert result.exit_code == 0
     assert all(_flags(p).any() for p in (tmp_path / "mixed").iterdir())
     result = _call("ifu", *paths, "-o", tmp_path / "ours")
+    assert "a single exposure: searched by its own neighbors alone" in result.stderr
+    assert _flags(next((tmp_path / "ours").glob("*mirifulong*"))).any()
+    result = _call("ifu", *paths, "-o", tmp_path / "not", "--no-lone-exposure")
     assert "a single exposure: not searched" in result.stderr
-    assert not _flags(next((tmp_path / "ours").glob("*mirifulong*"))).any()
+    assert not _flags(next((tmp_path / "not").glob("*mirifulong*"))).any()
 
-    result = _call("ifu", paths[0], "-o", tmp_path / "one")
+
+@pytest.mark.parametrize("words", [["--set", "documented"], ["--no-lone-exposure"]])
+def test_one_exposure_is_copied_where_it_is_not_searched(mrs, tmp_path, words):
+    path = next(mrs.parent.glob("*mirifushort_cal.fits"))
+    result = _call("ifu", path, "-o", tmp_path, *words)
     assert result.exit_code == 0
-    copy = next((tmp_path / "one").iterdir())
+    assert "copied as it is" in result.stderr
+    copy = next(tmp_path.iterdir())
     assert fits.getheader(copy)["S_OUTLIR"] == "SKIPPED"
     for name in ("SCI", "DQ", "ERR"):
-        np.testing.assert_array_equal(fits.getdata(copy, name), fits.getdata(paths[0], name))
+        np.testing.assert_array_equal(fits.getdata(copy, name), fits.getdata(path, name))
+
+
+def test_the_searched_share_is_that_of_the_whole_frame(tmp_path, monkeypatch):
+    table = _simulate(tmp_path, ["MIRIFUSHORT"], exposures=1)
+    found = []
+    for elements in (1 << 21, 1):
+        monkeypatch.setattr(ifu_bands, "_ELEMENTS", elements)
+        (detector,) = ifu_driver.flag_association(read_inputs([table]), _values(), None)["detectors"].values()
+        found.append(detector)
+    assert found[0] == found[1]
+
+
+def test_one_exposure_is_searched_for_what_is_certain(tmp_path):
+    table = _simulate(tmp_path / "sim", ["MIRIFUSHORT"], exposures=1, defects=Defects(in_all=0.01, cosmic_rays=0))
+    result = _call("ifu", table, "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert 50 < told["detectors"]["MIRIFUSHORT"]["searched_percent"] < 100
+    found = score(sorted(table.parent.glob("*_cal.fits")), tmp_path / "out", table.parent / "truth")
+    assert found["in_all_strong"] > 0.7
+    assert found["false_per_million"] == 0
+    assert fits.getheader(next((tmp_path / "out").iterdir()))["S_OUTLIR"] == "COMPLETE"
 
 
 def test_header_says_what_was_done(mrs, tmp_path):

@@ -21,6 +21,7 @@ OPTIONS = {
     "partial_sigma": 3.0,
     "single": True,
     "lone_exposure": False,
+    "lone_sigma": 0.0,
     "hit_limit": solve_hit_limit(1e-5),
     "grow_sigma": 3.0,
     "grow_steps": 4,
