@@ -97,6 +97,14 @@ def test_tutorial(page, tmp_path):
         assert not missing, f"{page.name} shows what was not printed:\n" + "\n".join([*missing, "", printed])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [ROOT / "docs" / "how-to" / "depth.md"], ids=lambda p: p.stem)
+def test_how_to(page, tmp_path):
+    for shown, printed in run_page(page, tmp_path):
+        missing = find_missing(shown, printed)
+        assert not missing, f"{page.name} shows what was not printed:\n" + "\n".join([*missing, "", printed])
+
+
 def test_the_page_for_python(tmp_path):
     for shown, printed in run_session(SESSION, tmp_path):
         missing = find_missing(shown, printed)

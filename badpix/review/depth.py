@@ -103,6 +103,8 @@ def draw_curves(curves: list[Curve], title: str, path: Path) -> Path:
         axes.plot(curve.levels, [100 * c for c in curve.completeness], "o-", color="#1f5fa8", markersize=4)
         if min(curve.levels) > 0:
             axes.set_xscale("log")
+        axes.set_xticks(curve.levels, [f"{level:.2g}" for level in curve.levels], minor=False)
+        axes.minorticks_off()
         for part, value in ((50, curve.half), (90, curve.ninety)):
             axes.axhline(part, color="0.8", linewidth=0.8)
             if value is not None:
