@@ -22,6 +22,7 @@ SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept o
 HOT_SIGMA = 30.0  # median rate over the scatter from which on a pixel tells the dark current's scale
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 OTHER_SIGMA = 10.0  # scatter of the rates over pixels from which on a rate without its ramp is bright
+OWN_STEP = 1.42  # noise of a group in a step of the depth that several good pixels don't reach (sqrt 2 and a margin)
 NEAR = 3.0  # likelihood below its limit down to which a suspect is kept for the evidence
 PROMISING = 4.5  # what a closer look may add to the likelihood of a suspect at most
 
@@ -238,9 +239,9 @@ def _judge(
     """Two levels against one for the pixels at ``places``."""
     if found.kept is None or not places.size:
         return {name: np.full(len(places), np.nan, np.float32) for name in telegraph.COLUMNS}
-    noise = telegraph.Noise(
-        expected_noise(pixels, scores, population), scores["shot"], population.spread["log_noise"][1]
-    )
+    deep = max(telegraph.DEEP, OWN_STEP * population.drop_sigma)
+    expected = expected_noise(pixels, scores, population)
+    noise = telegraph.Noise(expected, scores["shot"], population.spread["log_noise"][1], deep)
     return telegraph.judge_ramps(
         np.take(found.kept.ramps, places, axis=2), np.take(found.kept.flags, places, axis=2), noise,
         templates=job.fit.weights[len(ramps.SCALARS) :], averaged=job.fit.averaged, worth=worth,

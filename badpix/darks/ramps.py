@@ -119,17 +119,17 @@ def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
     half = np.where(g >= len(g) // 2, g, np.nan)
     late = np.nan_to_num(half - np.nanmean(half))
     late = late / np.sum(late**2) if np.any(late) else slope
-    decays = _decays(g) if len(g) >= SHORTEST_RAMP else np.empty((0, len(g)))
+    shapes = decays(g) if len(g) >= SHORTEST_RAMP else np.empty((0, len(g)))
     design = np.stack([np.ones(len(g)), centred], axis=1)
     basis, _ = np.linalg.qr(design)
-    bent = decays - (decays @ basis) @ basis.T
+    bent = shapes - (shapes @ basis) @ basis.T
     templates = bent / np.linalg.norm(bent, axis=1, keepdims=True)
     weights = np.concatenate([[np.full(len(g), 1 / len(g)), slope, late], templates])
     bends = np.linalg.inv(np.linalg.cholesky(templates @ templates.T)) if len(templates) else np.empty((0, 0))
     return RampFit(start, stop, ngroups, weights.astype(np.float32), design.astype(np.float32), bends)
 
 
-def _decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
+def decays(g: NDArray[np.float64]) -> NDArray[np.float64]:
     """Exponential decays, fastest first: (templates, G)."""
     times = SHORTEST_DECAY * np.sqrt(10) ** np.arange(MAX_TEMPLATES)
     found: NDArray[np.float64] = np.exp(-g / times[(times <= len(g) / 2) | (np.arange(MAX_TEMPLATES) == 0)][:, None])

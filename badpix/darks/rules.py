@@ -119,7 +119,7 @@ WITHHELD = {
     "saturated": "only the neighbour of a saturated pixel",
     "rc": "too different between integrations, too small beside the signal, or the ramp shows something else",
     "telegraph": "RC, saturated, ruled by shot noise, or leaked from a neighbour",
-    "noisy": "HOT, RC, TELEGRAPH, or leaked from a neighbour",
+    "noisy": "HOT, RC, TELEGRAPH, leaked from a neighbour, or loud in its steps or its residuals alone",
     "low_pedestal": "HOT, RC, or too few integrations",
 }
 

@@ -11,25 +11,27 @@ Definitions and measured limits: docs/darks.md.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.darks import drops
 from badpix.darks.hits import line_memory
-from badpix.darks.ramps import MEMORY
+from badpix.darks.ramps import MEMORY, SCALARS, contrast_names, decays, ramp_fit
 from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.numerics.clipping import median_mad
 
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
 TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
+SLOW_SIZE = 0.25  # part of the residuals' size that counts with their memory: slow switching raises both
 LOUD = 3.5  # sigma of the residuals' logarithm from which a pixel is bad anyway, and only its type is asked for
-DEEP = 8.0  # sigma of a step down that needs no second one, in a pixel that jumps in many integrations
-RARE = 2e-6  # fraction of good pixels that steps down may make TELEGRAPH
-COMMON, SCARCE = 1e-2, 1e-3  # fractions of pixels between which the tail of the deepest step is measured
-DEEPEST = 1e4  # sigma
+GAIN_SIGMA = 5.0  # scatters of the rate from which on a pixel tells how shot noise grows with the rate
+SHOT_SIGMA = 2.0  # scatters of the rate over pixels from which on a pixel's shot noise is its own,
+SHOT_EXCESS = 4.0  # or of the shot noise above the usual one
+LEAST_WHITE = 0.05  # part of the residual variance that is not shot noise, at least
 BRIGHT = 2  # integrations above the limit of HOT that make a candidate
 MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
 NOISE_FLOOR = 2.0  # MADs below the median noise: quieter pixels are judged as if they had this noise
@@ -54,21 +56,22 @@ class Population:
     """What all pixels show: ``(median, MAD)`` by name, and single numbers.
 
     ``rate_spread`` is the scatter of the dark rate of one integration over pixels, DN/s; ``shot`` the variance of the
-    shot noise of one group, ``shot_of_rate`` that of bright pixels over their rate; ``masked`` the part of pixels
-    that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond that of white noise, DN^2;
-    ``kept`` the integrations that residuals were measured in; ``drop_sigma`` and ``deep_sigma`` the depths from which
-    several steps down, or one, are no noise (:func:`choose_depths`). Pixels above ``suspicion`` are looked at group
-    by group; those whose likelihood ratio is above ``two_levels`` switch.
+    shot noise of one group and ``shot_spread`` its scatter, ``shot_of_rate`` that of bright pixels over their rate;
+    ``masked`` the part of pixels that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond
+    that of white noise, DN^2; ``kept`` the integrations that residuals were measured in; ``drop_sigma`` and
+    ``deep_sigma`` the depths from which several steps down, or one, are no noise (:mod:`badpix.darks.drops`).
+    Pixels above ``suspicion`` are looked at group by group; those above ``two_levels`` switch.
     """
 
     rate_spread: float = float("nan")
     shot: float = 0.0
+    shot_spread: float = float("inf")
     shot_of_rate: float = 0.0
     masked: float = 0.0
     common: float = 0.0
     kept: float = 1.0
     drop_sigma: float = 4.5
-    deep_sigma: float = DEEP
+    deep_sigma: float = drops.DEEP
     suspicion: float = float("inf")
     two_levels: float = float("inf")
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -94,10 +97,12 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
         Least depth of steps down that count, in units of the pixel's own noise of a step.
     """
     shot = measure_shot(sample, setup)
-    bright = (sample["hot_rate"] > 5 * rate_spread) & np.isfinite(shot)
+    bright = (sample["hot_rate"] > GAIN_SIGMA * rate_spread) & np.isfinite(shot)
+    usual, scatter = median_mad(shot) if np.isfinite(shot).any() else (0.0, np.inf)
     first = Population(
         rate_spread,
-        float(np.nanmedian(shot)) if np.isfinite(shot).any() else 0.0,
+        float(usual),
+        float(scatter) if scatter > 0 else np.inf,
         float(np.median(shot[bright] / sample["hot_rate"][bright])) if bright.any() else 0.0,
         float(sample["masked"].mean()) if sample["masked"].size else 0.0,
     )
@@ -105,10 +110,13 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
     kept = float(np.median(sample["kept"])) if sample["kept"].size else 1.0
     excess = (sample["memory"] - white_memory(setup)) * sample["residual"]
     common = float(np.nanmedian(excess)) if np.isfinite(excess).any() else 0.0
-    several, one = choose_depths(sample["deepest"], sample["second_deepest"], setup, drop_sigma)
+    several, one = drops.choose_depths(
+        sample["deepest"], sample["second_deepest"], setup.examined, setup.groups, drop_sigma
+    )
     population = replace(first, common=common, kept=max(kept, 1.0), spread=spread, drop_sigma=several, deep_sigma=one)
+    shot = lasting_shot(sample, setup, population)
     for name in setup.templates:
-        z, middle = measure_contrast(sample, name, setup, population)
+        z, middle = measure_contrast(sample, name, shot, setup, population)
         spread[name] = (0.0, max(1.0, median_mad(z)[1]))
         spread[name + "_median"] = (0.0, max(1.0, median_mad(middle)[1]))
     for name, values in describe_residuals(sample, setup, population).items():
@@ -117,49 +125,6 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
         spread[name] = median_mad(values)
     spread["pedestal"] = median_mad(sample["pedestal"])
     return population
-
-
-def choose_depths(
-    deepest: NDArray[np.float32], second: NDArray[np.float32], setup: Setup, least: float
-) -> tuple[float, float]:
-    """Depths (sigma) from which several steps down, and a single one, are no noise: read noise may have tails.
-
-    The first is the smallest from ``least`` on at which good pixels show as many integrations with such a step as
-    :func:`drops_needed` asks for less often than :data:`RARE`; the chance of one integration is that of the
-    population, by its pixels with just one such step (switching pixels have more). The second follows from how the
-    deepest step of these pixels grows from one pixel in a hundred to one in a thousand, carried on to one in 100,000.
-    """
-    known = np.isfinite(deepest)
-    deep, next_deep = -deepest[known], -np.nan_to_num(second[known], nan=0.0)
-    if not deep.size:
-        return least, DEEP
-    n, need = setup.examined, drops_needed(setup, least)
-    depth = least
-    while depth < DEEPEST:
-        chance = 1.5 * float(np.mean((deep >= depth) & (next_deep < depth))) / n
-        if chance_of(need, n, chance) < RARE:
-            break
-        depth += 0.25
-    lone = deep[next_deep < depth]
-    if not lone.size:
-        return depth, DEEP
-    common, scarce = np.quantile(lone, [1 - COMMON, 1 - SCARCE])
-    return depth, max(DEEP, float(scarce * (scarce / max(common, 1e-3)) ** 2))
-
-
-def chance_of(least: int, n: int, chance: float) -> float:
-    """Chance of ``least`` or more hits in ``n`` tries."""
-    return 1 - math.fsum(math.comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(least))
-
-
-def drops_needed(setup: Setup, sigma: float) -> int:
-    """Integrations with a step down of ``sigma`` that Gaussian noise shows in less than two of a million pixels.
-
-    At least 2. The chance of one integration is taken three times as high.
-    """
-    chance = min(1.0, 3 * (setup.groups - 1) * 0.5 * math.erfc(sigma / math.sqrt(2)))
-    n = setup.examined
-    return next((k for k in range(2, n + 1) if chance_of(k, n, chance) < RARE), n + 1)
 
 
 def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -189,7 +154,8 @@ def own_shot(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.
     """
     shot = measure_shot(pixels, setup)
     shot = np.where(np.isfinite(shot), shot, np.float32(population.shot_of_rate) * pixels["hot_rate"])
-    bright = (pixels["hot_rate"] > 5 * population.rate_spread) & np.isfinite(shot)
+    bright = (pixels["hot_rate"] > SHOT_SIGMA * population.rate_spread) & np.isfinite(shot)
+    bright |= shot > population.shot + SHOT_EXCESS * population.shot_spread  # glow, which the cells' medians take off
     return np.where(bright, shot, np.float32(population.shot)).astype(np.float32)
 
 
@@ -210,13 +176,43 @@ def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
 
 
 def measure_contrast(
-    pixels: Stats, name: str, setup: Setup, population: Population
+    pixels: Stats, name: str, shot: NDArray[np.float32], setup: Setup, population: Population
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Trimmed mean and median of a contrast over their errors from the pixel's own noise."""
+    """Trimmed mean and median of a contrast over their errors from the pixel's own noise and ``shot`` noise."""
+    walk, _ = describe_contrast(setup.groups, name)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = _own_sigma(pixels, population) / np.sqrt(pixels["examined"])
+        variance = _own_sigma(pixels, population) ** 2 + shot * np.float32(walk)
+        error = np.sqrt(variance / pixels["examined"])
         mean, middle = pixels[name] / (TRIMMED_ERROR * error), pixels[name + "_median"] / (MEDIAN_ERROR * error)
     return mean.astype(np.float32), middle.astype(np.float32)
+
+
+def lasting_shot(pixels: Stats, setup: Setup, population: Population) -> NDArray[np.float32]:
+    """Shot noise of a current that goes on: without that of the charge that a decay of any contrast brings."""
+    shot = own_shot(pixels, setup, population)
+    brought: NDArray[np.float32] = np.zeros_like(shot)
+    for name in setup.templates:
+        _, slope = describe_contrast(setup.groups, name)
+        brought = np.fmax(brought, np.abs(pixels[name + "_median"]) * np.float32(slope / setup.group_time))
+    rest = shot - brought * np.float32(population.shot_of_rate)
+    lasting: NDArray[np.float32] = np.fmax(rest, np.minimum(shot, np.float32(population.shot))).astype(np.float32)
+    return lasting
+
+
+@lru_cache(maxsize=64)
+def describe_contrast(groups: int, name: str) -> tuple[float, float]:
+    """What shot noise and decays have to do with a contrast.
+
+    Variance of the contrast of a random walk with steps of variance 1, and slope of the decay whose contrast is 1, DN
+    per group.
+    """
+    fit = ramp_fit(groups)
+    number = contrast_names(fit.templates).index(name)
+    template = fit.weights[len(SCALARS) + number].astype(np.float64)
+    behind = np.cumsum(template[::-1])[::-1][1:]  # what a step before each group changes
+    decay = decays(np.arange(groups, dtype=np.float64))[number]
+    slope = float(fit.weights[1].astype(np.float64) @ decay) / float(template @ decay)
+    return float((behind**2).sum()), abs(slope)
 
 
 def white_memory(setup: Setup) -> float:
@@ -236,7 +232,7 @@ def describe_residuals(pixels: Stats, setup: Setup, population: Population) -> d
     total = pixels["residual"]
     with np.errstate(divide="ignore", invalid="ignore"):
         memory = pixels["memory"] * total - np.float32(population.common) - brighter
-        correlation = memory / np.maximum(total - drift, 0.05 * total)
+        correlation = memory / np.maximum(total - drift, LEAST_WHITE * total)
         found = {
             "correlation": correlation,
             "flatness": pixels["flatness"],
@@ -256,10 +252,11 @@ def score_pixels(pixels: Stats, setup: Setup, population: Population) -> Stats:
     """
     noise = measure_noise(pixels, setup, population)
     out: Stats = {"noise": noise, "shot": own_shot(pixels, setup, population)}
+    lasting = lasting_shot(pixels, setup, population)
     with np.errstate(divide="ignore", invalid="ignore"):
         out["noise_z"] = population.z("log_noise", np.log(noise / level_of(pixels)))
         for name in setup.templates:
-            z, middle = measure_contrast(pixels, name, setup, population)
+            z, middle = measure_contrast(pixels, name, lasting, setup, population)
             out[name + "_z"] = z / np.float32(population.spread[name][1])
             out[name + "_median_z"] = middle / np.float32(population.spread[name + "_median"][1])
         fewer = np.sqrt(np.clip(pixels["kept"] / np.float32(population.kept), 0, 1))
@@ -295,7 +292,10 @@ def find_suspects(
     """Pixels whose ramps are looked at group by group for two levels."""
     with np.errstate(invalid="ignore"):
         found = measure_suspicion(pixels, setup, population) > population.suspicion
-        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2) | (pixels["deepest"] < -7)
+        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= cuts.drops)
+        found |= pixels["deepest"] < -cuts.step
+        for name in setup.templates:
+            found |= (np.abs(scores[name + "_z"]) > cuts.contrast) & (scores["telegraph"] > cuts.bent)
         return found & (pixels["cut_fraction"] < MOST_CUT) & (pixels["examined"] > 0)  # type: ignore[no-any-return]
 
 
@@ -319,7 +319,7 @@ def join_evidence(
     """
     with np.errstate(invalid="ignore"):
         size = np.clip(size, 0, np.float32(LOUD))
-        slow = np.maximum(memory + size / np.float32(4), 0)
+        slow = np.maximum(memory + size * np.float32(SLOW_SIZE), 0)
         found: NDArray[np.float32] = np.sqrt(slow**2 + np.maximum(flatness, 0) ** 2 + size**2).astype(np.float32)
         return found
 
@@ -336,13 +336,21 @@ def strongest(scores: Stats, setup: Setup) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Limits of the candidates, safely below those of the searches; ``rate`` in DN/s, the rest in sigma."""
+    """Limits of the candidates, safely below those of the searches; ``rate`` in DN/s, the rest in sigma.
+
+    ``bent``: score of TELEGRAPH in a ramp that bends by ``contrast``; ``step``: depth of one step down; ``drops``:
+    integrations with a deep one; ``jumps``: fraction of integrations that jump, in which one step counts.
+    """
 
     rate_sigma: float = 5.0
     rate: float = np.inf
     noise: float = 2.8
     contrast: float = 4.5
     telegraph: float = 4.5
+    bent: float = 3.0
+    step: float = 7.0
+    drops: int = 2
+    jumps: float = 0.25
     pedestal: float = 4.0
     min_integrations: int = 3
 
@@ -353,14 +361,14 @@ def find_candidates(
     """Pixels worth a closer look: those that a search may flag, and sources of charge that leaks into neighbours."""
     with np.errstate(invalid="ignore"):
         found = (pixels["integrations"] < cuts.min_integrations) | (pixels["saturated_fraction"] > 0)
-        found |= pixels["cut_fraction"] >= 0.25
+        found |= pixels["cut_fraction"] >= MOST_CUT
         found |= pixels["hot_rate"] > min(cuts.rate_sigma * population.rate_spread, cuts.rate)
         loud = scores["log_residual_z"]
         found |= (scores["noise_z"] > cuts.noise) | (loud > cuts.noise)
         for name in setup.templates:
             found |= np.abs(scores[name + "_z"]) > cuts.contrast
-        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= 2)
-        found |= (pixels["deepest"] < -7) & (pixels["jump_fraction"] > 0.25)
+        found |= (scores["telegraph"] > cuts.telegraph) | (pixels["drops"] >= cuts.drops)
+        found |= (pixels["deepest"] < -cuts.step) & (pixels["jump_fraction"] > cuts.jumps)
         found |= pixels["bright"] >= BRIGHT
         found |= np.abs(pixels["pedestal"]) > cuts.pedestal * population.spread["pedestal"][1]
     return found

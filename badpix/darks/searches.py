@@ -35,9 +35,13 @@ OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their sc
 TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH in any case
 MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
 LEAK_EXPLAINS = 5.0  # excess of residual variance, over what leaks in, up to which the leak explains it
+TOGETHER = 0.93  # part of the limit of NOISY that both measures of noise must reach in the mean
+ALONE = 1.6  # times that limit from which on one measure is enough
 NOISY_LEAK = 0.3  # leaked residual variance over the pixel's own that vetoes NOISY
 DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best one
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
+CLEAN_PART = 0.5  # part of an RC contrast that ramps without jumps show at least: settling needs no hit
+SHOT_COST = 10.0  # likelihood asked for beyond the limit where shot noise moves ramps as much as read noise does
 DEEP_JUMPS = 0.3  # fraction of integrations with jumps from which one deep step down is enough
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
 PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
@@ -213,6 +217,7 @@ def find_rc(
         bent &= pixels["cut_fraction"] < 0.5
         allowed = np.sqrt((scatter * middle) ** 2 + pixels["white"])  # noise scatters a contrast, too
         settles = (of_best("_sign") >= sign_fraction) & (of_best("_scatter") < allowed)
+        settles &= ~(of_best("_clean") * np.sign(of_best("_median")) < CLEAN_PART * middle)  # hits bend, too
         limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
         alike = of_best("_scatter") < REPEATS * scatter * middle
         quiet_beside = (pixels["rest"] < limit) | (pixels["rest"] < own_rest * pixels["white"])
@@ -241,18 +246,26 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
         free &= ~(pixels["likelihood"] < 0)
-        return (pixels["likelihood"] > population.two_levels) & free, otherwise & free
+        cost = SHOT_COST * scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) / quiet
+        return (pixels["likelihood"] > population.two_levels + cost) & free, otherwise & free
 
 
 def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,
-               min_ratio: float) -> Bool:  # fmt: skip
-    """White noise within the ramp above ``sigma`` of its logarithm's spread and ``min_ratio`` times the median."""
+               min_ratio: float) -> tuple[Bool, Bool]:  # fmt: skip
+    """White noise within the ramp above ``sigma`` of its logarithm's spread and ``min_ratio`` times the median.
+
+    Two columns: where the white noise or the residuals are above the limit, and where both are nearly so in the mean
+    (:data:`TOGETHER`); what is far louder needs no confirmation (:data:`ALONE`).
+    """
     median = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(pixels)
     with np.errstate(invalid="ignore"):
-        loud = (scores["noise_z"] > sigma) & (scores["noise"] > min_ratio * median)
+        white, size = scores["noise_z"], scores["log_residual_z"]
+        steps = (white > sigma) & (scores["noise"] > min_ratio * median)
         whole = pixels["cut_fraction"] < MOST_CUT  # hits are not taken off ramps that are cut short
-        loud |= (scores["log_residual_z"] > sigma) & (pixels["residual"] > (min_ratio * median) ** 2) & whole
-        return loud & ~(leaked > NOISY_LEAK * pixels["residual"])
+        residuals = (size > sigma) & (pixels["residual"] > (min_ratio * median) ** 2) & whole
+        both = (white + size) / 2 > TOGETHER * sigma
+        loud = (steps & (both | (white > ALONE * sigma) | ~whole)) | (residuals & (both | (size > ALONE * sigma)))
+        return steps | residuals, loud & ~(leaked > NOISY_LEAK * pixels["residual"])
 
 
 def flatten_pedestal(pedestal: Float, interleaved: bool) -> Float:

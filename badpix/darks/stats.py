@@ -284,15 +284,16 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
     """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
     ``index`` are the candidates among the pixels of ``tile``, ``known`` what is measured of them.
-    For each template: ``_scatter`` (MAD over integrations), ``_sign`` (fraction of integrations that have the sign
-    of the median). ``share``: median part of the residual sum of squares that all templates together explain;
-    ``rest``: median residual variance without that part.
+    For each template: ``_scatter`` (MAD over integrations), ``_clean`` (median of the ramps without jumps), ``_sign``
+    (fraction of integrations that have the sign of the median). ``share``: median part of the residual sum of squares
+    that all templates together explain; ``rest``: median residual variance without that part.
     """
     groups = tile.groups[:, index]
     used = np.where(groups >= min_groups, np.float32(0), np.float32(np.nan))
     pedestal = tile.pedestal[:, index] + used
     used, groups = used[tile.examined], groups[tile.examined]
     values = {name: shape[:, index] + used for name, shape in tile.shapes.items()}
+    clean = tile.jumps[:, index][tile.examined] == 0
     out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
     out["rate_scatter"] = mad_stack(tile.rate[:, index], known["rate"])
     out["pedestal_scatter"] = mad_stack(pedestal, median_stack(pedestal))
@@ -301,6 +302,7 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
     for name in templates:
         c, centre = values[name], known[name + "_median"]
         out[name + "_scatter"] = mad_stack(c, centre)
+        out[name + "_clean"] = median_stack(np.where(clean, c, np.float32(np.nan)))
         with np.errstate(invalid="ignore", divide="ignore"):
             out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
     out.update(_explain(values, groups, templates, bends))

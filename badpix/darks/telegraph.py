@@ -38,7 +38,9 @@ FEWEST = 30_000  # pixels of a sample whose tail is used
 # --- 1: pieces -------------------------------------------------------------------------------------------
 
 
-def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floating[Any]], *, averaged: bool) -> Pieces:
+def cut_pieces(
+    ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floating[Any]], *, averaged: bool, deep: float = DEEP
+) -> Pieces:
     """Ramps in units of the expected noise, cut at hits and unusable groups.
 
     Parameters
@@ -49,6 +51,8 @@ def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floatin
         (pixels,) expected noise of a group, DN.
     averaged : bool
         Whether a group is the mean of several frames.
+    deep : float
+        Step down, in units of the noise, from which on rises of that size are the pixel's own.
     """
     groups, n, pixels = ramps.shape
     values = np.array(ramps.transpose(0, 2, 1), np.float32, order="C")
@@ -64,7 +68,7 @@ def cut_pieces(ramps: Array, flags: NDArray[np.uint8], noise: NDArray[np.floatin
     rise = np.diff(values, axis=0)
     with np.errstate(invalid="ignore"):
         deepest = np.fmax.reduceat(np.fmax.reduce(-rise, axis=0), np.arange(0, pixels * n, n))
-        own = np.where(deepest > DEEP, OWN_RISE * deepest, 0)[pixel[odd]]  # of the pixel itself, no hit
+        own = np.where(deepest > deep, OWN_RISE * deepest, 0)[pixel[odd]]  # of the pixel itself, no hit
         hit[1:] = ((bits[1:, odd] & JUMP_DET) != 0) & (rise[:, odd] > own)
     piece = np.cumsum(hit, axis=0, dtype=np.int16)
     if averaged:
@@ -103,11 +107,13 @@ def _center(values: Array, usable: NDArray[np.bool_], pixel: NDArray[np.intp]) -
 @dataclass(frozen=True)
 class Noise:
     """What is known of the noise of pixels beforehand: ``expected`` and ``shot`` variance from group to group
-    (pixels,), DN and DN^2; ``spread`` of the logarithm over pixels."""
+    (pixels,), DN and DN^2; ``spread`` of the logarithm over pixels; ``deep``: a step down that noise
+    does not make."""
 
     expected: NDArray[np.floating[Any]]
     shot: NDArray[np.floating[Any]]
     spread: float
+    deep: float = DEEP
 
 
 COLUMNS = ("likelihood", "separation", "dwell_low", "dwell_high")
@@ -146,7 +152,7 @@ def judge_ramps(
     step = max(PIXELS * 8 // max(len(ramps), 1), 64)
     for low in range(0, pixels, step):
         here = slice(low, low + step)
-        own = Noise(noise.expected[here], noise.shot[here], noise.spread)
+        own = Noise(noise.expected[here], noise.shot[here], noise.spread, noise.deep)
         found = _judge(ramps[:, :, here], flags[:, :, here], own, shapes, averaged, worth[here])
         for name, column in found.items():
             out[name][here] = column
@@ -158,7 +164,8 @@ def _judge(
     worth: NDArray[np.floating[Any]],
 ) -> dict[str, Float64]:  # fmt: skip
     expected = np.where(noise.expected > 0, noise.expected, np.float32(1)).astype(np.float64)
-    pieces = cut_pieces(ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2), expected, averaged=averaged)
+    turned, bits = ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2)
+    pieces = cut_pieces(turned, bits, expected, averaged=averaged, deep=noise.deep)
     one = levels.fit_one_level(pieces, noise.spread)
     two = levels.start_levels(levels.take_line_off(pieces, one.slope), one)
     two, reached = levels.fit_levels(pieces, one, two, noise.spread, worth > WORTH)

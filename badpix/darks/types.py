@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, ramps, searches, surroundings
+from badpix.darks import changes, drops, ramps, searches, surroundings
 from badpix.darks import rules as dark_rules
 from badpix.darks.rules import Decision
-from badpix.darks.scores import Population, Setup, drops_needed, level_of, score_pixels
+from badpix.darks.scores import Population, Setup, level_of, score_pixels
 from badpix.darks.series import Verdicts
 from badpix.darks.stack import Brightness
 from badpix.darks.stats import Stats
@@ -182,9 +182,9 @@ def find_types(
             above = (pixels["likelihood"] > population.two_levels) | otherwise
         decisions["telegraph"] = Decision(population.two_levels, above, found["telegraph"])
     if p.noisy_search_type == "ramp":
-        loud = find_loud(table, setup, population, leaked, p)
+        above, loud = find_loud(table, setup, population, leaked, p)
         found["noisy"] = loud & measured & ~np.any([*found.values(), time.decaying, time.calm], axis=0)
-        decisions["noisy"] = Decision(p.noisy_sigma_threshold, loud, found["noisy"])
+        decisions["noisy"] = Decision(p.noisy_sigma_threshold, above, found["noisy"])
     few = ~measured & ~found["hot"]
     undetermined = few | time.decaying
     result = Outcome(
@@ -294,14 +294,17 @@ def find_switching(
     return searches.find_telegraph(
         table.pixels, table.scores, setup, population, leaked, bent,
         bent_threshold=p.telegraph_bent_threshold,
-        min_drops=drops_needed(setup, p.telegraph_drop_sigma),
+        min_drops=drops.drops_needed(setup.examined, setup.groups, p.telegraph_drop_sigma),
     )  # fmt: skip
 
 
-def find_loud(table: Candidates, setup: Setup, population: Population, leaked: Float, p: NoisySettings) -> Bool:
-    """Noisy within the ramp."""
+def find_loud(
+    table: Candidates, setup: Setup, population: Population, leaked: Float, p: NoisySettings
+) -> tuple[Bool, Bool]:
+    """Noisy within the ramp by either measure of noise, and by both."""
     if setup.groups < ramps.SHORTEST_RAMP:
-        return np.zeros(len(table.places.index), bool)
+        nothing = np.zeros(len(table.places.index), bool)
+        return nothing, nothing
     return searches.find_noisy(
         table.pixels, table.scores, population, leaked, sigma=p.noisy_sigma_threshold,
         min_ratio=p.noisy_min_ratio,

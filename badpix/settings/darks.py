@@ -148,7 +148,7 @@ class NoisySettings(Settings):
         documented="slopes",
     )
     noisy_sigma_threshold: float = param(
-        3.7,
+        3.8,
         "Noisy above this many sigma of the logarithm of the noise over all pixels (noisy_search_type ramp).",
         unit="sigma",
         low=1.0,

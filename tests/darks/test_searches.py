@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.darks import ramps, scores, searches
+from badpix.darks import drops, ramps, scores, searches
 from badpix.darks.scores import Population, Setup
 from badpix.numerics import neighbors
 
@@ -164,7 +164,8 @@ def settling(**changes):
     """One candidate that bends by 40 sigma: whether it settles, and whether it bends at all."""
     rows = {
         "c": 200.0, "c_median": 200.0, "c_z": 40.0, "c_median_z": 30.0, "c_sign": 1.0, "c_scatter": 40.0,
-        "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "white": 25.0, "shot": 0.1, **changes,
+        "c_clean": 190.0, "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "white": 25.0,
+        "shot": 0.1, **changes,
     }  # fmt: skip
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
@@ -184,6 +185,8 @@ def test_ramps_settle_alike_and_the_decay_explains_them():
     assert settling(share=0.5, rest=400.0, white=390.0) == (True, True)  # as quiet as its own noise lets it be
     assert settling(c_scatter=110.0, white=1e4) == (True, True)  # scatters by its noise alone
     assert settling(share=0.5, rest=400.0, c_scatter=8.0) == (True, True)  # nothing else repeats so well
+    assert settling(c_clean=90.0) == (False, True)  # ramps without hits hardly bend
+    assert settling(c_clean=np.nan) == (True, True)  # every ramp jumps: settling itself is flagged
     assert settling(slope=100.0) == (False, False)
     assert settling(c_median_z=2.0) == (False, False)
 
@@ -224,7 +227,7 @@ def test_a_switching_pixel_has_no_better_mean_pedestal_with_more_integrations():
 
 @pytest.mark.parametrize(("n", "groups"), [(5, 20), (10, 60), (100, 60), (3, 150)])
 def test_drops_needed_are_rarer_than_two_in_a_million(n, groups):
-    need = scores.drops_needed(Setup(groups, 1.0, n, (), n), 4.5)
+    need = drops.drops_needed(n, groups, 4.5)
     assert 2 <= need <= n
     rng = np.random.default_rng(n)
     chance = 3 * groups * 3.4e-6
@@ -244,11 +247,13 @@ def test_the_depth_of_steps_follows_the_tails_of_the_noise(freedom, deeper):
 
     sample = deepest(40_000)
     sample[:, :40] = -20  # switching pixels
-    several, one = scores.choose_depths(sample[0].astype(np.float32), sample[1].astype(np.float32), setup, 4.5)
-    need = scores.drops_needed(setup, 4.5)
+    several, one = drops.choose_depths(
+        sample[0].astype(np.float32), sample[1].astype(np.float32), setup.examined, setup.groups, 4.5
+    )
+    need = drops.drops_needed(setup.examined, setup.groups, 4.5)
     seen = deepest(100_000)
     assert np.mean(seen[need - 1] < -several) < 5e-5
-    assert (several > 4.5, one > scores.DEEP) == (deeper, deeper)
+    assert (several > 4.5, one > drops.DEEP) == (deeper, deeper)
     assert several < 15
 
 
@@ -273,3 +278,39 @@ def test_pedestals_that_hold_the_bias_are_compared_with_their_own_amplifier():
     assert abs(np.median(flat)) < 3
     assert flat[30, 30] == pytest.approx(-200, abs=40)
     assert np.abs(np.delete(flat.ravel(), 30 * 64 + 30)).max() < 60
+
+
+def loud(noise_z=0.0, residual_z=0.0, **changes):
+    """What the noise of one pixel says: above a limit of 4 sigma, and confirmed."""
+    population = Population(spread={"log_noise": (0.0, 0.1)})
+    table = {"noise": np.exp(0.1 * noise_z), "noise_z": noise_z, "log_residual_z": residual_z}
+    pixels = {"residual": np.exp(0.2 * residual_z), "cut_fraction": 0.0} | changes
+    pixels, table = ({k: np.array([v], np.float32) for k, v in part.items()} for part in (pixels, table))
+    above, found = searches.find_noisy(pixels, table, population, np.zeros(1, np.float32), sigma=4.0, min_ratio=1.2)
+    return bool(above[0]), bool(found[0])
+
+
+def test_one_measure_of_noise_is_confirmed_by_the_other():
+    assert loud(4.2, 3.5) == (True, True)
+    assert loud(3.5, 4.2) == (True, True)
+    assert loud(4.2, 3.0) == (True, False)
+    assert loud(3.0, 4.2) == (True, False)
+    assert loud(3.9, 3.9) == (False, False)
+    assert loud(7.0, 0.0) == (True, True)  # far louder: alone
+    assert loud(0.0, 7.0) == (True, True)
+    assert loud(4.2, 0.0, cut_fraction=0.5) == (True, True)  # hits are not taken off such residuals
+
+
+def test_shot_noise_asks_for_more_of_two_levels():
+    setup = Setup(60, 10.0, 5, ("c",), 5)
+    population = Population(two_levels=5.0, spread={"log_noise": (np.log(5.0), 0.1), "correlation": (0.0, 0.5)})
+    nothing, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+    pixels = {"drops": nothing, "deepest": nothing, "jump_fraction": nothing, "cut_fraction": nothing,
+              "residual": 25 * one, "likelihood": 8 * one}  # fmt: skip
+    half = 0.5 * 25 / (60 * scores.SHOT_SLOPE)  # shot noise that moves the ramp half as much as read noise does
+    for shot, want in ((0.0, True), (half, False)):
+        table = {"shot": shot * one, "telegraph": nothing}
+        found = searches.find_telegraph(
+            pixels, table, setup, population, nothing, nothing > 0, bent_threshold=3.5, min_drops=2
+        )
+        assert bool(found[0][0]) is want

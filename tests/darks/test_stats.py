@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from badpix.darks import scores, stats
+from badpix.darks import ramps, scores, stats
 
 STACKS = hnp.arrays(
     np.float32,
@@ -159,3 +159,15 @@ def test_what_all_pixels_share_does_not_make_noisy_pixels_remember():
     quiet, noisy = found["correlation_z"][100:], found["correlation_z"][:100]
     assert abs(np.median(quiet)) < 0.1
     assert abs(np.median(noisy)) < 0.3
+
+
+def test_the_walk_of_contrasts_is_that_of_simulated_random_walks():
+    rng = np.random.default_rng(8)
+    fit = ramps.ramp_fit(30)
+    walks = np.cumsum(rng.normal(0, 1, (30, 20_000)), axis=0)
+    measured = np.var(fit.weights[3:].astype(float) @ walks, axis=1)
+    found = [scores.describe_contrast(30, name) for name in ramps.contrast_names(fit.templates)]
+    np.testing.assert_allclose([walk for walk, _ in found], measured, rtol=0.05)
+    decay = np.exp(-np.arange(30) / 0.7) * 100  # the fastest
+    slope, contrast = fit.weights[1] @ decay, fit.weights[3] @ decay
+    np.testing.assert_allclose(found[0][1], abs(slope / contrast), rtol=1e-3)
