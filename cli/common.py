@@ -102,6 +102,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a user's mistake ends in one message and an exit status, never in a traceback."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: temporary files go
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+            signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
         try:
             return super().invoke(ctx)
         except BadpixError as error:
@@ -135,6 +137,9 @@ def _plain_switch(arg: str, switches: set[str]) -> str:
 
 def fail(ctx: click.Context, message: str, code: int) -> None:
     """Say what went wrong (in JSON too, if that was asked for), note it in the log file, and end."""
+    from badpix.io.output import remove_empty
+
+    remove_empty()
     talk = ctx.obj if isinstance(ctx.obj, Talk) else Talk({**ctx.params, "log_file": None})
     talk.error(message)
     if ctx.params.get("as_json"):

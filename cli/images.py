@@ -178,7 +178,7 @@ _SHEET = "What is simulated"
     help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]",
 )
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
-@option("--size", metavar='"NY NX"', heading=_SHEET, help="Size of the detector.  [default: 1024 1024]")
+@option("--size", metavar='"NX NY"', heading=_SHEET, help="Columns and rows of the detector.  [default: 1024 1024]")
 @option("--fwhm", type=click.FloatRange(0.5, 6), heading=_SHEET, help="Width of the PSF, pixels.")
 @option(
     "--distortion", metavar="FILE", heading=_SHEET, help="ASDF file with a GWCS: its detector-to-V2V3 step is used."
@@ -206,7 +206,7 @@ def simulate_image(ctx: click.Context, /, directory: str, **options: Any) -> Non
 
 
 def _size(text: str) -> tuple[int, int]:
-    ny, nx = (int(number) for number in parse_pair(text, "--size"))
+    nx, ny = (int(number) for number in parse_pair(text, "--size"))
     if min(ny, nx) < 64:
         raise UsageError(f"--size: found {text!r}, expected at least 64 pixels an axis")
     return ny, nx

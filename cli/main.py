@@ -104,7 +104,27 @@ class LazyGroup(click.Group):
 
             warnings.simplefilter("ignore")
             os.environ["PYTHONWARNINGS"] = "ignore"  # for the processes that it starts
-        return super().main(args, *rest, **options)
+        if not options.pop("standalone_mode", True):
+            return super().main(args, *rest, standalone_mode=False, **options)
+        try:
+            code = super().main(args, *rest, standalone_mode=False, **options)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:  # of click itself: the words of a call; ours end in common.fail
+            from badpix.cli.talk import clean
+
+            click.secho(f"error: {clean(error.format_message())}", fg="red", err=True)
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                click.echo(f"{error.ctx.command_path} --help shows how it is called", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.secho("error: interrupted", fg="red", err=True)
+            sys.exit(1)
+        except BrokenPipeError:  # the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of the help."""

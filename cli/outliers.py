@@ -236,9 +236,9 @@ _SHEET = "What is simulated"
 )
 @option(
     "--size",
-    metavar='"NY NX"',
+    metavar='"NX NY"',
     heading=_SHEET,
-    help="Another size (dispersion, across) than the detector's, for quick tests.",
+    help="Columns and rows of a smaller detector, for quick tests.",
 )
 @overwrite_option
 @talk_options
@@ -248,7 +248,7 @@ def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:
     talk = ctx.obj = Talk(options)
     from badpix.simulation.ifu_defects import HALF_BAD, Defects, with_strength
     from badpix.simulation.ifu_files import write_association
-    from badpix.simulation.ifu_optics import SETS
+    from badpix.simulation.ifu_optics import DETECTORS, SETS
     from badpix.simulation.ifu_scene import SCENES, without_dither
 
     detectors = [name.upper() for name in options["detectors"]] or list(SETS[options["instrument"]])
@@ -257,7 +257,8 @@ def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:
     if options["strength"]:
         defects = with_strength(defects, parse_pair(options["strength"], "--strength"))
     sky = SCENES[options["scene"]]
-    ny_nx = parse_pair(options["size"], "--size") if options["size"] else None
+    size = [int(number) for number in parse_pair(options["size"], "--size")] if options["size"] else []
+    along_x = detectors[0] in DETECTORS and DETECTORS[detectors[0]].transposed  # the dispersion
     path = write_association(
         directory,
         detectors=detectors,
@@ -267,7 +268,7 @@ def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:
         sky=sky if options["dither"] else without_dither(sky),
         defects=defects,
         slices=options["scene"] != "flat",
-        shape=(int(ny_nx[0]), int(ny_nx[1])) if ny_nx else None,
+        shape=((size[0], size[1]) if along_x else (size[1], size[0])) if size else None,
     )
     talk.finish("outlier simulate-ifu", [path], {"detectors": detectors, "seed": options["seed"]})
 

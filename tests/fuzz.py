@@ -144,7 +144,7 @@ def make_material(root: Path) -> None:
     _run_plainly(root, ["darks", "darks", "-o", "b.fits", *TEXTS])
     _run_plainly(root, ["rebuild", "job.yml"])
     shutil.move(root.parent / "out", root / "masks")
-    _run_plainly(root, ["simulate-ifu", "ifu", "--exposures", "3", "--size", "64 48"], "outlier")
+    _run_plainly(root, ["simulate-ifu", "ifu", "--exposures", "3", "--size", "48 64"], "outlier")
     _run_plainly(root, ["simulate-image", "image", "--groups", "2", "--size", "96 96"], "outlier")
     for folder in ("ifu", "image"):
         next((root / folder).glob("*_asn.json")).rename(root / folder / "asn.json")

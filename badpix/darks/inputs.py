@@ -255,13 +255,20 @@ def _open_one(
     for role in ("jump", "fitopt", *(["uncal"] if raw else [])):
         if paths[role] is None:
             missing = rate.with_name(selection.root_name(rate) + SUFFIX[role] + ".fits")
-            raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}")
+            raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}{_hint(rate, role)}")
     exposures = {
         role: io.open_exposure(path, workdir, NEEDED[role])
         for role, path in paths.items()
         if path is not None and (role != "uncal" or raw)
     }
     return DarkFiles(opened, exposures["jump"], exposures["fitopt"], exposures.get("uncal"))
+
+
+def _hint(rate: Path, role: str) -> str:
+    """Where a missing companion comes from. The ramp fit LIKELY of the pipeline writes none with pedestals."""
+    if role == "fitopt" and selection.sibling(rate, "_likely_chisq"):
+        return "; the ramps were fitted with LIKELY, which gives no pedestals: repeat the fit with OLS_C"
+    return ", or make it: badpix prepare keeps what the searches need" if role != "uncal" else ""
 
 
 def _open_rate(rate: Path, workdir: Path | None) -> Exposure:

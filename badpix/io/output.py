@@ -13,6 +13,7 @@ The target of every writer, a log and a status line among them, is absent or a r
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 import secrets
@@ -29,6 +30,8 @@ from badpix.outside import find_fault, printable, quote
 if TYPE_CHECKING:
     from astropy.io import fits
 
+log = logging.getLogger("badpix")
+_made: list[Path] = []  # folders made for outputs, the innermost first
 BLOCK = 2880  # bytes of an empty primary HDU
 TEMPORARY = ".badpix-"  # prefix of temporary names: hidden, and easy to recognise after a crash
 
@@ -153,13 +156,25 @@ def check_directory(directory: str | Path) -> Path:
         If it can't be made or written.
     """
     directory = Path(directory)
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{directory}: can't be made: {error.strerror}") from None
+    if missing:
+        log.info(f"made the folder {printable(directory)}")
+        _made.extend(missing)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{directory}: not writable")
     return directory
+
+
+def remove_empty() -> None:
+    """Remove folders that this process made for outputs and that hold nothing: for a command that fails."""
+    for folder in _made:
+        with suppress(OSError):
+            folder.rmdir()
+    _made.clear()
 
 
 @contextmanager

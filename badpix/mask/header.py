@@ -26,6 +26,7 @@ from badpix.settings.reference import ReferenceSettings
 
 LAUNCH = "2021-12-25"
 DESCRIP_LENGTH = 65
+OWN = re.compile(r"BP[FD][A-Z0-9_-]{1,5}")  # keywords of the parameters of flats and darks
 NOBODY = "badpix"  # AUTHOR of a mask whose author was not given
 
 
@@ -213,7 +214,8 @@ def make_header(
     for key, value, comment in rows:
         header[key] = (value, comment)
     for source in reversed(sources):  # of a merge: what its masks were made with, the first one's word counts
-        header.update({k: v for k, v in source.items() if k.startswith(("BPF", "BPD"))})
+        own = {k: v for k, v in source.items() if OWN.fullmatch(k)}
+        header.update({k: _ascii(v) if isinstance(v, str) else v for k, v in own.items()})
     for p in about.parameters:
         for key, value, comment in render.cards(p):
             header[key] = (value, comment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -84,6 +85,7 @@ def _read_regions(path: Path, text: str, shape: tuple[int, int]) -> list[ManualR
     return rows
 
 
+@lru_cache(maxsize=1 << 16)
 def parse_range(text: str, size: int, one_based: bool = False) -> slice:
     """The half-open slice meant by ``7``, ``3:7``, ``3:``, ``:7`` or ``:`` (inclusive in the text).
 

@@ -344,7 +344,7 @@ def check_jump(before: Mapping[str, int], after: Mapping[str, int], n_science: i
 def _client_faults(answer: clients.Answer) -> Sequence[Fault]:
     rule = answer.client.replace(" ", "-").lower()
     if answer.status == "not run":
-        return [Fault("warning", rule, f"{answer.client} was not run: {'; '.join(answer.messages)}")]
+        return [Fault("error", rule, f"{answer.client} was asked for and not run: {'; '.join(answer.messages)}")]
     if answer.status == "failed":
         return [Fault("error", rule, f"{answer.client}: {m}") for m in answer.messages or ["failed"]]
     return []

@@ -10,6 +10,7 @@ from typing import Any
 from badpix.settings.param import Param, Settings, as_text, unit_after
 
 WIDTH = 100  # of comments in YAML
+WITH_OUTPUT = ("flats", "darks", "merge")  # sections of commands whose output the file may name
 
 
 def history_lines(values: Settings) -> list[str]:
@@ -47,7 +48,7 @@ def cards(values: Settings) -> list[tuple[str, Any, str]]:
 def render_yaml(sec: type[Settings], parameter_set: str = "default") -> str:
     """The commented YAML of a section, ready to be edited and given to ``-p``."""
     values = sec.in_set(parameter_set)
-    lines = [f"# {sec.title}", f"{sec.section}:"]
+    lines = [f"# {sec.title}", *_files(sec)]
     group = ""
     for p in sec.params():
         if p.group != group:
@@ -56,6 +57,18 @@ def render_yaml(sec: type[Settings], parameter_set: str = "default") -> str:
         lines += wrap(f"{p.help}{_hint(p)}", WIDTH, initial_indent="  # ", subsequent_indent="  # ")
         lines.append(f"  {p.name}: {_yaml_value(getattr(values, p.name))}")
     return "\n".join(lines) + "\n"
+
+
+def _files(sec: type[Settings]) -> list[str]:
+    """The head of a section, with the names of inputs and output as comments: they have no defaults."""
+    lines = []
+    if sec.section in WITH_OUTPUT:
+        lines.append('# output: "{instrument}_{detector}_mask_{date}.fits"  # instead of -o')
+    lines.append(f"{sec.section}:")
+    if sec.inputs:
+        lines += ["  # files, folders, globs or @lists, from the folder of this file", "  # inputs:"]
+        lines += [f"  #   {role}: []  # {text}" for role, text in sec.inputs.items()]
+    return lines
 
 
 def _hint(p: Param) -> str:

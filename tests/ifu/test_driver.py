@@ -595,6 +595,13 @@ def test_simulation_is_reproducible_and_has_its_truth(tmp_path):
                    "--strength", "5 9", "--no-dither", "--scene", "bright", "-q")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "s").glob("*_cal.fits"))) == len(list((tmp_path / "s/truth").iterdir())) == 2
+    shapes = set()
+    for detector in ("nrs1", "mirifulong"):  # columns and rows, wherever the dispersion runs
+        _call(
+            "simulate-ifu", tmp_path / detector, "--size", "72 60", "--detector", detector, "--exposures", "2", "-q"
+        )
+        shapes |= {fits.getdata(path, "SCI").shape for path in (tmp_path / detector).glob("*_cal.fits")}
+    assert shapes == {(60, 72)}
     for words in (("--strength", "5"), ("--size", "-1 5"), ("--detector", "nrs3")):
         assert _call("simulate-ifu", tmp_path / "t", *words).exit_code == 2
     assert _call("score-ifu", tmp_path / "s", tmp_path / "s").exit_code == 1
