@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from badpix import detectors
-from badpix.errors import nearest
+from badpix.errors import DataError, nearest
+from badpix.io.headers import refuse_stripes
 from badpix.mask.raw_file import Fault, Faults, MaskFile, error, warning
 
 PLAIN_PEDIGREES = ("GROUND", "DUMMY", "SIMULATION", "MODEL")
@@ -236,4 +238,12 @@ def _history(found: MaskFile) -> Faults:
         yield error("history", f"HISTORY starts with {first[:30]!r}, expected a description of how it was made")
 
 
-GROUPS = (_identity, _axes, _window, _subarray, _match_keys, _texts, _file_name, _history)
+def _stripes(found: MaskFile) -> Faults:
+    """Rows from several places of the detector: nobody could tell which pixel a flag belongs to."""
+    try:
+        refuse_stripes(Path(found.name), found.header)
+    except DataError as problem:
+        yield error("stripes", str(problem).removeprefix(f"{found.name}: "))
+
+
+GROUPS = (_stripes, _identity, _axes, _window, _subarray, _match_keys, _texts, _file_name, _history)
