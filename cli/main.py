@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -97,17 +97,20 @@ class LazyGroup(click.Group):
         self.table = table
         self.lazy = {name: entry for rows in table.values() for name, entry in rows.items()}
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **options: Any
+    ) -> Any:
         """Run as a program: what libraries warn of is not for its user, who gets our notes (``-W`` shows it)."""
         if args is None and not sys.warnoptions:
             import warnings
 
             warnings.simplefilter("ignore")
             os.environ["PYTHONWARNINGS"] = "ignore"  # for the processes that it starts
-        if not options.pop("standalone_mode", True):
-            return super().main(args, *rest, standalone_mode=False, **options)
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(args, *rest, standalone_mode=False, **options)
         try:
-            code = super().main(args, *rest, standalone_mode=False, **options)
+            code = run(args, *rest, standalone_mode=False, **options)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
