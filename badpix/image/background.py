@@ -3,8 +3,8 @@
 1. Level: median of the flat pixels.
 2. Gradient: a plane through the medians of 32 x 32 cells, by least squares from which cells beyond 4 sigma drop out.
    Scattered light and the thermal background of MIRI differ between exposures by more than a constant.
-3. Stripes of 1/f noise: medians of the lines of each amplifier (512 columns; of a narrower image the whole line),
-   along rows and then along columns.
+3. Stripes of 1/f noise: medians of rows in parts of 512 columns, as wide as an amplifier, and then of columns in
+   parts of 512 rows.
 
 Gradient and stripes are taken off only where they stand out of the noise, so that a flat difference stays as it is
 (:func:`level_residual`).
@@ -26,7 +26,7 @@ CLIP = 4.0
 ROUNDS = 4
 SIGNIFICANT = 6.0  # formal errors by which a gradient must stand out ...
 TILT = 0.1  # ... and sigma of a pixel, by which it must change the sky over the image
-AMPLIFIER = 512  # columns
+AMPLIFIER = 512  # pixels of a line that share its 1/f noise
 LINE_FILLED = 64  # usable pixels that a line needs
 STRIPED = 2.0  # times the scatter that white noise gives, from which on lines count as stripes
 MEDIAN_ERROR = 1.2533  # of a median, in units of the error of a mean
@@ -54,10 +54,7 @@ def level_residual(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> t
     level = _level(residual, use)
     residual -= np.float32(level)
     tilt = _subtract_plane(residual, use, sigma)
-    striped = [
-        _subtract_lines(image, mask, sigma, width)
-        for image, mask, width in ((residual, use, AMPLIFIER), (residual.T, use.T, residual.shape[0]))
-    ]
+    striped = [_subtract_lines(*turned, sigma) for turned in ((residual, use), (residual.T, use.T))]
     return level, tilt, any(striped)
 
 
@@ -71,7 +68,8 @@ def measure_cells(residual: NDArray[Any], use: NDArray[Any]) -> tuple[NDArray[An
     """Rows, columns (middles) and medians of the cells that are filled enough; every second pixel of each axis."""
     ny, nx = (max(1, n // CELL) for n in residual.shape)
     size = tuple(min(CELL, n) for n in residual.shape)
-    part = np.where(use, residual, np.float32(np.nan))[: ny * size[0] : 2, : nx * size[1] : 2]
+    inner = slice(0, ny * size[0], 2), slice(0, nx * size[1], 2)
+    part = np.where(use[inner], residual[inner], np.float32(np.nan))
     blocks = part.reshape(ny, size[0] // 2, nx, size[1] // 2).swapaxes(1, 2).reshape(ny * nx, -1)
     number = np.isfinite(blocks).sum(axis=1)
     keep = number >= CELL_FILLED * blocks.shape[1]
@@ -122,11 +120,11 @@ def _subtract_plane(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> 
     return tilt
 
 
-def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float, width: int) -> bool:
-    """Take the medians of rows, in blocks of ``width`` columns, off; whether they stood out."""
+def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> bool:
+    """Take the medians of rows, in blocks of 512 columns, off; whether they stood out."""
     striped = False
-    for left in range(0, residual.shape[1], width):
-        columns = slice(left, left + width)
+    for left in range(0, residual.shape[1], AMPLIFIER):
+        columns = slice(left, left + AMPLIFIER)
         part = np.where(use[:, columns], residual[:, columns], np.float32(np.nan))
         number = np.isfinite(part).sum(axis=1)
         full = np.flatnonzero(number >= LINE_FILLED)

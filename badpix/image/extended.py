@@ -25,6 +25,7 @@ FILLED = 10  # of 16 pixels
 LOW, HIGH = -3.0, 4.0  # sigma, to which pixels are clipped
 SKY = 24  # blocks, over which the level is measured
 GROWTH = 0.5  # of the limit, to which seeds grow
+BAND = 64  # blocks
 ROUNDS = 12  # of growth, a block each
 MEAN = 0.7  # sigma a pixel, that a block must exceed by itself, and the surroundings of each of its pixels
 EDGE = 2  # pixels to each side of these surroundings
@@ -73,14 +74,24 @@ def find_extended(z: NDArray[Any], flat: NDArray[Any], *, wide_snr: float) -> ND
 def _sum_blocks(z: NDArray[Any], flat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Sums of the usable pixels of each block, in sigma of the sum, and their means; NaN where there are too few."""
     ny, nx = (n // BLOCK for n in z.shape)
-    inner = slice(0, ny * BLOCK), slice(0, nx * BLOCK)
-    use = (flat & np.isfinite(z))[inner]
-    clipped = np.where(use, np.clip(z[inner], LOW, HIGH), np.float32(0))
-    total = clipped.reshape(ny, BLOCK, nx, BLOCK).sum(axis=(1, 3))
-    number = use.reshape(ny, BLOCK, nx, BLOCK).sum(axis=(1, 3)).astype(np.float32)
-    few = number < FILLED
-    number[few] = np.nan
+    total, number = np.zeros((ny, nx), np.float32), np.full((ny, nx), np.nan, np.float32)
+    for top in range(0, ny, BAND):  # the copies of a band stay in cache
+        rows = slice(top, min(top + BAND, ny))
+        inner = slice(rows.start * BLOCK, rows.stop * BLOCK), slice(0, nx * BLOCK)
+        use = flat[inner] & np.isfinite(z[inner])
+        clipped = np.where(use, np.clip(z[inner], LOW, HIGH), np.float32(0))
+        total[rows] = np.add.reduceat(_sum_rows(clipped), np.arange(0, nx * BLOCK, BLOCK), axis=1)
+        count = np.add.reduceat(_sum_rows(use.view(np.uint8)), np.arange(0, nx * BLOCK, BLOCK), axis=1)
+        number[rows] = np.where(count >= FILLED, count, np.nan)
     return total / np.sqrt(number), total / number
+
+
+def _sum_rows(image: NDArray[Any]) -> NDArray[Any]:
+    """Sums of each four rows."""
+    out: NDArray[Any] = image[::BLOCK].copy()
+    for k in range(1, BLOCK):
+        out += image[k::BLOCK]
+    return out
 
 
 def _sum_around(sums: NDArray[Any]) -> NDArray[Any]:
@@ -95,8 +106,6 @@ def _sum_around(sums: NDArray[Any]) -> NDArray[Any]:
 
 def _level_around(wide: NDArray[Any]) -> NDArray[Any]:
     """Medians of tiles of 24 x 24 blocks, linear between their middles; of the image where a tile has too few."""
-    from scipy.ndimage import map_coordinates
-
     ny, nx = (max(1, round(n / SKY)) for n in wide.shape)
     rows, columns = (np.linspace(0, n, k + 1).astype(int) for n, k in zip(wide.shape, (ny, nx), strict=True))
     usual = clipping.median_mad(wide)[0]
@@ -105,6 +114,16 @@ def _level_around(wide: NDArray[Any]) -> NDArray[Any]:
         part = wide[rows[j] : rows[j + 1], columns[i] : columns[i + 1]]
         if np.isfinite(part).sum() >= FEWEST:
             tiles[j, i] = clipping.median_mad(part)[0]
-    at = [(np.arange(n) + 0.5) * k / n - 0.5 for n, k in zip(wide.shape, (ny, nx), strict=True)]
-    level: NDArray[Any] = map_coordinates(tiles, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
+    across = [_between(n, k) for n, k in zip(wide.shape, (ny, nx), strict=True)]
+    (low, high, up), (left, right, over) = across
+    lines = tiles[:, left] * (1 - over) + tiles[:, right] * over
+    level: NDArray[Any] = lines[low] * (1 - up)[:, None] + lines[high] * up[:, None]
     return level
+
+
+def _between(number: int, tiles: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """For each of ``number`` blocks: the tiles whose middles lie before and behind it, and how far it is from one to
+    the other."""
+    at = np.clip((np.arange(number) + 0.5) * tiles / number - 0.5, 0, tiles - 1)
+    first = np.minimum(at.astype(np.intp), max(0, tiles - 2))
+    return first, np.minimum(first + 1, tiles - 1), at - first
