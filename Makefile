@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help demo quick test lint docs configs bench clean
+.PHONY: help demo quick test lint docs configs figures bench clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ docs: $(VENV)/documented
 configs: $(VENV)/installed
 	$(BIN)/python -m badpix.configs
 	$(BIN)/python docs/generate.py
+
+# the pictures of the docs, from the simulation; they are committed
+figures: $(VENV)/installed
+	$(BIN)/python docs/figures.py
 
 bench: $(VENV)/tested
 	$(BIN)/python benchmarks/bench_flats.py

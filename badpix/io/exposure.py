@@ -69,7 +69,9 @@ class Exposure:
         """Place on the detector, from SUBSTRT and SUBSIZE; the size must be that of the image."""
         start = [self.number(k) for k in ("SUBSTRT1", "SUBSTRT2")]
         size = [self.number(k) for k in ("SUBSIZE1", "SUBSIZE2")]
-        any_image = self.arrays.get("SCI") or next(iter(self.arrays.values()))
+        any_image = self.arrays.get("SCI") or next(iter(self.arrays.values()), None)
+        if any_image is None:
+            raise DataError(f"{self.path}: holds no image; expected an exposure")
         ny, nx = any_image.shape[-2:]
         irs2 = ny == detectors.IRS2_ROWS and size == [nx, 2048]
         if size != [nx, ny] and not irs2:

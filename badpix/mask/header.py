@@ -288,7 +288,7 @@ def _useafter(text: str | None, sources: Sequence[Mapping[str, Any]]) -> str:
         return text
     starts = [str(s["USEAFTER"]) for s in sources if s.get("USEAFTER")]
     starts += [
-        f"{s['DATE-OBS'][:10]}T{str(s.get('TIME-OBS') or '00:00:00')[:8]}" for s in sources if s.get("DATE-OBS")
+        f"{str(s['DATE-OBS'])[:10]}T{str(s.get('TIME-OBS') or '00:00:00')[:8]}" for s in sources if s.get("DATE-OBS")
     ]
     if not starts:
         raise UsageError("reference.useafter: not given, and the inputs have no DATE-OBS; give --useafter")

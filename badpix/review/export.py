@@ -42,6 +42,7 @@ COLOURS = {
     "OPEN": "#0072B2",
     "ADJ_OPEN": "#88CCEE",
     "OTHER_BAD_PIXEL": "#882255",
+    "UNRELIABLE_DARK": "#777777",
 }
 
 

@@ -127,7 +127,8 @@ def find_flagged(evidence: Evidence, quantity: str) -> Bool:
     """Pixels that a search which looks at a quantity has found."""
     values = evidence.images[quantity]
     out = np.zeros(values.shape, bool)
-    for search in dict.fromkeys(r.search for r in evidence.rules if r.quantity == quantity):
+    scaled = quantity + "_"  # dark_noise is judged as dark_noise_z and dark_noise_ratio
+    for search in dict.fromkeys(r.search for r in evidence.rules if f"{r.quantity}_".startswith(scaled)):
         image = evidence.images.get(f"is_{search.lower()}")
         if image is not None:
             out |= np.asarray(image[:, :]) != 0

@@ -271,9 +271,9 @@ def draw_histogram(
     _name_figure(figure, label, caption)
     axes = figure.add_subplot()
     axes.stairs(made.flagged + made.others, made.edges, fill=True, color=OTHERS, label="all measured pixels")
-    axes.stairs(
-        made.flagged, made.edges, fill=True, color=FLAGGED, alpha=0.8, label="flagged by a search of this quantity"
-    )
+    if made.flagged.any():
+        label_of = "flagged by a search of this quantity"
+        axes.stairs(made.flagged, made.edges, fill=True, color=FLAGGED, alpha=0.8, label=label_of)
     axes.set_yscale("log")
     axes.set_xscale("symlog", linthresh=made.linear, linscale=1.0)
     axes.set_xticks(histograms.find_ticks(made), minor=False)
