@@ -137,9 +137,13 @@ class _Tile:
 
 
 def _score_tile(
-    job: Job, population: Population, band: Rows, stack: Integrations, here: slice,
+    job: Job,
+    population: Population,
+    band: Rows,
+    stack: Integrations,
+    here: slice,
     maps: dict[str, NDArray[np.float32]],
-) -> _Tile:  # fmt: skip
+) -> _Tile:
     """Statistics and scores of the pixels ``here`` of a band; their maps are filled in."""
     nx, here = job.shape[1], slice(here.start, min(here.stop, band.reference.size))
     reference = band.reference.reshape(-1)[here]
@@ -203,9 +207,13 @@ def _measure_series(
 
 def _combine(job: Job, found: Integrations) -> Stats:
     return combine_integrations(
-        found, groups=job.fit.usable, min_groups=job.min_groups, hot_fraction=job.hot_fraction,
-        drop_sigma=job.drop_sigma, templates=job.setup.templates,
-    )  # fmt: skip
+        found,
+        groups=job.fit.usable,
+        min_groups=job.min_groups,
+        hot_fraction=job.hot_fraction,
+        drop_sigma=job.drop_sigma,
+        templates=job.setup.templates,
+    )
 
 
 def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: Stats) -> Stats:
@@ -215,9 +223,15 @@ def _examine(job: Job, found: Integrations, places: NDArray[np.intp], pixels: St
 
 
 def _judge_some(
-    job: Job, population: Population, found: Integrations, places: NDArray[np.intp], suspect: NDArray[np.bool_],
-    sure: NDArray[np.bool_], pixels: Stats, scores: Stats,
-) -> Stats:  # fmt: skip
+    job: Job,
+    population: Population,
+    found: Integrations,
+    places: NDArray[np.intp],
+    suspect: NDArray[np.bool_],
+    sure: NDArray[np.bool_],
+    pixels: Stats,
+    scores: Stats,
+) -> Stats:
     """What :func:`_judge` says of the suspects among the candidates, NaN of the others.
 
     Suspects that are no ``sure`` candidates are looked at in full where they may reach the limit.
@@ -233,9 +247,14 @@ def _judge_some(
 
 
 def _judge(
-    job: Job, population: Population, found: Integrations, places: NDArray[np.intp], pixels: Stats, scores: Stats,
+    job: Job,
+    population: Population,
+    found: Integrations,
+    places: NDArray[np.intp],
+    pixels: Stats,
+    scores: Stats,
     worth: NDArray[np.float64] | float = telegraph.WORTH,
-) -> Stats:  # fmt: skip
+) -> Stats:
     """Two levels against one for the pixels at ``places``."""
     if found.kept is None or not places.size:
         return {name: np.full(len(places), np.nan, np.float32) for name in telegraph.COLUMNS}
@@ -243,6 +262,10 @@ def _judge(
     expected = expected_noise(pixels, scores, population)
     noise = telegraph.Noise(expected, scores["shot"], population.spread["log_noise"][1], deep)
     return telegraph.judge_ramps(
-        np.take(found.kept.ramps, places, axis=2), np.take(found.kept.flags, places, axis=2), noise,
-        templates=job.fit.weights[len(ramps.SCALARS) :], averaged=job.fit.averaged, worth=worth,
-    )  # fmt: skip
+        np.take(found.kept.ramps, places, axis=2),
+        np.take(found.kept.flags, places, axis=2),
+        noise,
+        templates=job.fit.weights[len(ramps.SCALARS) :],
+        averaged=job.fit.averaged,
+        worth=worth,
+    )

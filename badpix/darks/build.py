@@ -72,49 +72,34 @@ def build_darks(
     most_left_out : float
         With ``skip_bad``: part of the exposures that may be left out.
     """
+    beside = named or {}
+    opening = partial(dark_inputs.open_darks, need_uncal=partial(darks_search.needs_uncal, p), detector=detector)
     with exposures.unpacking() as workdir:
-        opened = dark_inputs.open_darks(
-            rates,
-            named or {},
-            need_uncal=partial(darks_search.needs_uncal, p),
-            skip_bad=skip_bad,
-            workdir=workdir,
-            detector=detector,
-            most_left_out=most_left_out,
-        )
+        opened = opening(rates, beside, skip_bad=skip_bad, workdir=workdir, most_left_out=most_left_out)
         product.check_detector(opened.first.path, opened.detector, detector)
-        given = [*rates, *list_files(opened, p), *(file for files in (named or {}).values() for file in files)]
+        given = [*rates, *list_files(opened, p), *(file for files in beside.values() for file in files)]
         path = product.claim_output(target, opened.first.header, given, overwrite, with_evidence)
         check_header(opened, texts)
-        bias = read_bias(p.bias_map, opened)
+        how = {"executor": executor, "memory": memory, "progress": progress, "bias": read_bias(p.bias_map, opened)}
         with hashing(list_files(opened, p)) as hashes:
-            found = _search(
-                opened,
-                p,
-                skip_bad,
-                executor=executor,
-                memory=memory,
-                progress=progress,
-                bias=bias,
-                with_evidence=with_evidence or look is not None,
-            )
+            found = _search(opened, p, skip_bad, with_evidence=with_evidence or look is not None, **how)
             inputs = hashes(list_files(opened, p))
         reference = opened.reference_pixels()
-        image = combine.combine(
-            found.maps, flag_values=p.flag_values, do_not_use=set(p.dark_do_not_use), reference=reference
-        )
+        bits, lost = p.flag_values, set(p.dark_do_not_use)
+        image = combine.combine(found.maps, flag_values=bits, do_not_use=lost, reference=reference)
         if look is not None:
             look(found, opened, image)
     used = [f.rate for f in opened.files]
-    about = Provenance(
-        f"Bad pixel mask of {used[0].keyword('DETECTOR')} from {len(used)} darks of {opened.integrations} "
-        f"integrations: {', '.join(found.maps)}.",
-        [p],
-        inputs,
-        opened.rejected,
-        found.notes,
-    )
+    about = Provenance(describe_mask(opened, found), [p], inputs, opened.rejected, found.notes)
     return product.finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
+
+
+def describe_mask(opened: DarkSet, found: Detection) -> str:
+    """What the mask was made of, in a sentence."""
+    return (
+        f"Bad pixel mask of {opened.first.keyword('DETECTOR')} from {len(opened.files)} darks of "
+        f"{opened.integrations} integrations: {', '.join(found.maps)}."
+    )
 
 
 def check_header(opened: DarkSet, texts: ReferenceSettings) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from badpix.darks import injection, ramps, types
 from badpix.darks.bands import Band
+from badpix.darks.candidates import Candidates
 from badpix.darks.injection import SPACING, Agreement
 from badpix.darks.scores import Population, score_pixels
 from badpix.darks.second_pass import Injected, Plan, measure_injected, measure_shuffled
@@ -38,8 +39,14 @@ Index = NDArray[np.intp]
 
 BAND_ROWS = 16  # rows of a band that is read again, at most
 COPY_BYTES, ROOM = 25, 20e6  # bytes that a group of a copied ramp takes, and that all copies of a band may take
-UNITS = {"hot": "DN/s", "rc": "DN", "telegraph": "DN", "noisy": "times its noise", "low_pedestal": "DN",
-         "intermittent": "of the darks"}  # fmt: skip
+UNITS = {
+    "hot": "DN/s",
+    "rc": "DN",
+    "telegraph": "DN",
+    "noisy": "times its noise",
+    "low_pedestal": "DN",
+    "intermittent": "of the darks",
+}
 RIGHT = {"intermittent": ("intermittent", "hot")}  # types that count as right; else the kind itself
 STEPS = np.array([0.5, 0.75, 1.0, 1.4, 2.0, 4.0])  # strengths over the limit
 IN_BLINK = 3.0  # rate of an intermittent pixel in its hot darks, over the limit of HOT
@@ -111,9 +118,13 @@ class Second:
 
 
 def measure_depth(
-    second: Second, maps: dict[str, Any], result: types.Outcome, sample: Stats, choose: Callable[..., Any],
+    second: Second,
+    maps: dict[str, Any],
+    result: types.Outcome,
+    sample: Stats,
+    choose: Callable[..., Any],
     p: DarkSettings,
-) -> tuple[list[Depth], list[Alarm], list[str]]:  # fmt: skip
+) -> tuple[list[Depth], list[Alarm], list[str]]:
     """The depth of a search that is done.
 
     Parameters
@@ -164,14 +175,17 @@ def _make_rows(second: Second, start: int, stop: int) -> Rows:
 
 def _choose_in(choose: Callable[..., Any], maps: dict[str, Any], bands: Sequence[Band], job: Job) -> Any:
     """Decide on the candidates of some bands, whose images stand in the maps meanwhile."""
-    kept = [(name, b.start, maps[name][b.start : b.start + len(image)].copy()) for b in bands
-            for name, image in b.maps.items()]  # fmt: skip
+    kept = [
+        (name, b.start, maps[name][b.start : b.start + len(image)].copy())
+        for b in bands
+        for name, image in b.maps.items()
+    ]
     for band in bands:
         for name, image in band.maps.items():
             maps[name][band.start : band.start + len(image)] = image
     where = neighbors.Places(np.concatenate([b.index for b in bands]), job.shape)
     series = {name: np.concatenate([b.series[name] for b in bands]) for name in bands[0].series}
-    table = types.Candidates(where, join([b.pixels for b in bands]), {}, {}, series)
+    table = Candidates(where, join([b.pixels for b in bands]), {}, {}, series)
     try:
         return choose(table, maps)
     finally:
@@ -220,9 +234,15 @@ def count_found(plan: Plan, injected: Sequence[Injected], maps: dict[str, Bool])
         for strength in np.unique(strengths):
             mine = (kind == k) & np.isin(level, np.flatnonzero(strengths == strength))
             rows.append(
-                Depth(name, float(strength), UNITS[name], int(mine.sum()), int((right & mine).sum()),
-                      int((flagged & mine).sum()))
-            )  # fmt: skip
+                Depth(
+                    name,
+                    float(strength),
+                    UNITS[name],
+                    int(mine.sum()),
+                    int((right & mine).sum()),
+                    int((flagged & mine).sum()),
+                )
+            )
     return rows
 
 

@@ -77,9 +77,12 @@ def make_rules(groups: int, p: RcSettings) -> Rules:
         If the early part of the ramp holds no group.
     """
     rules = Rules(
-        groups, p.max_jump_limit, p.jump_ratio_threshold, p.early_cutoff_fraction,
+        groups,
+        p.max_jump_limit,
+        p.jump_ratio_threshold,
+        p.early_cutoff_fraction,
         p.pedestal_sigma_threshold,
-    )  # fmt: skip
+    )
     if rules.early < 1:
         raise UsageError(
             f"early_cutoff_fraction = {rules.early_fraction:g} of {groups} groups is less than one group; "
@@ -128,8 +131,9 @@ def _sum_powers(values: NDArray[np.floating[Any]], centre: float) -> NDArray[np.
     return sums
 
 
-def read_pedestal(dark: Dark, integration: int, start: int, stop: int, bias: NDArray[np.float32] | None
-                  ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+def read_pedestal(
+    dark: Dark, integration: int, start: int, stop: int, bias: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Pedestal as fitted, and as judged (MIRI: against the raw ramp; less a bias map): (rows, nx) each."""
     fitted = read_band(dark.pedestal, start, stop, planes=[integration])[0].astype(np.float32, copy=False)
     judged = fitted
@@ -150,8 +154,13 @@ def measure_pedestals(reference: Bool, bias: NDArray[np.float32] | None, dark: D
     return tuple(means)
 
 
-def count_votes(flags: NDArray[np.uint8], fitted: NDArray[np.float32], judged: NDArray[np.float32],
-                pedestals: tuple[float, float], rules: Rules) -> tuple[dict[str, Bool], Bool]:  # fmt: skip
+def count_votes(
+    flags: NDArray[np.uint8],
+    fitted: NDArray[np.float32],
+    judged: NDArray[np.float32],
+    pedestals: tuple[float, float],
+    rules: Rules,
+) -> tuple[dict[str, Bool], Bool]:
     """What one integration says of each pixel, by the names of :data:`VOTES`, and where its slope is clean.
 
     ``flags`` is (ngroups, rows, nx) GROUPDQ; ``fitted``, ``judged`` (rows, nx) pedestals; ``pedestals`` their
@@ -193,8 +202,12 @@ class VoteBand:
     scatter: NDArray[np.float32]
 
 
-def measure_votes(darks: tuple[Dark, ...], limits: tuple[Limits, ...], rules: Rules,
-                  band: tuple[int, int, NDArray[np.float32] | None]) -> VoteBand:  # fmt: skip
+def measure_votes(
+    darks: tuple[Dark, ...],
+    limits: tuple[Limits, ...],
+    rules: Rules,
+    band: tuple[int, int, NDArray[np.float32] | None],
+) -> VoteBand:
     """Count the votes of a band and measure the standard deviation of its clean slopes."""
     start, stop, bias = band
     nx = darks[0].jump.shape[-1]
@@ -233,8 +246,15 @@ def _scatter(slopes: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[n
         return number, np.sqrt(square / number).astype(np.float32)
 
 
-def find_by_votes(counts: Mapping[str, NDArray[np.uint16]], integrations: int, *, max_saturated: float,
-                  rc: float, low_pedestal: float, high_cr: float) -> dict[str, Bool]:  # fmt: skip
+def find_by_votes(
+    counts: Mapping[str, NDArray[np.uint16]],
+    integrations: int,
+    *,
+    max_saturated: float,
+    rc: float,
+    low_pedestal: float,
+    high_cr: float,
+) -> dict[str, Bool]:
     """Step 8: pixels by the fraction of their integrations; only that of ``hot`` counts when it is equal."""
     parts = np.arange(integrations + 1) / integrations
 
@@ -249,8 +269,16 @@ def find_by_votes(counts: Mapping[str, NDArray[np.uint16]], integrations: int, *
     }
 
 
-def find_scattered(scatter: NDArray[np.float32], number: NDArray[np.uint16], science: Bool, *, clip_sigma: float,
-                   clip_iterations: int, threshold: float, min_slopes: int) -> tuple[Bool, Bool, float]:  # fmt: skip
+def find_scattered(
+    scatter: NDArray[np.float32],
+    number: NDArray[np.uint16],
+    science: Bool,
+    *,
+    clip_sigma: float,
+    clip_iterations: int,
+    threshold: float,
+    min_slopes: int,
+) -> tuple[Bool, Bool, float]:
     """Step 7: pixels whose clean slopes scatter, pixels with too few clean slopes, and the limit in DN/s."""
     few = science & ((number < min_slopes) | ~np.isfinite(scatter))
     mean, std = clipping.clip_values(scatter[science & ~few], sigma=clip_sigma, iterations=clip_iterations)

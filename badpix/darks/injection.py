@@ -80,9 +80,11 @@ class Agreement:
 
     def __add__(self, other: Agreement) -> Agreement:
         return Agreement(
-            self.copies + other.copies, self.flags + other.flags, self.slopes + other.slopes,
+            self.copies + other.copies,
+            self.flags + other.flags,
+            self.slopes + other.slopes,
             self.pedestals + other.pedestals,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

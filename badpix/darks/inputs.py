@@ -43,8 +43,11 @@ SAME_EXPOSURE = (
 ).split()
 STEPS = {"MIRI": ("S_RESET", "S_RSCD", "S_REFPIX"), "NIR": ("S_SUPERB", "S_REFPIX")}
 STEP_NAMES = {
-    "S_RESET": "reset", "S_RSCD": "rscd", "S_REFPIX": "refpix", "S_SUPERB": "superbias",
-}  # fmt: skip
+    "S_RESET": "reset",
+    "S_RSCD": "rscd",
+    "S_REFPIX": "refpix",
+    "S_SUPERB": "superbias",
+}
 SAME_SET = ("INSTRUME", "DETECTOR", "SUBARRAY")
 
 

@@ -97,9 +97,13 @@ class TwoLevels:
     def take(self, keep: NDArray[np.bool_], columns: NDArray[np.intp]) -> TwoLevels:
         """The same of some pixels, whose pieces are ``columns``."""
         return TwoLevels(
-            self.separation[keep], self.up[keep], self.down[keep], self.noise[keep], self.slope[keep],
+            self.separation[keep],
+            self.up[keep],
+            self.down[keep],
+            self.noise[keep],
+            self.slope[keep],
             self.offset[columns],
-        )  # fmt: skip
+        )
 
     def put(self, keep: NDArray[np.bool_], columns: NDArray[np.intp], part: TwoLevels) -> TwoLevels:
         """These levels with those of :meth:`take` replaced."""

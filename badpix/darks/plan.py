@@ -46,13 +46,20 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -
             f"{p.min_integrations} or more (min_integrations): one ramp can't tell a bad pixel from a cosmic ray"
         )
     return Job(
-        layouts, fit, cut, setup, reference.shape,
-        min(p.min_groups, fit.usable), make_cuts(p), p.hot_fraction,
-        p.telegraph_drop_sigma, examined,
+        layouts,
+        fit,
+        cut,
+        setup,
+        reference.shape,
+        min(p.min_groups, fit.usable),
+        make_cuts(p),
+        p.hot_fraction,
+        p.telegraph_drop_sigma,
+        examined,
         series.order_steps(darks.dates, [f.integrations for f in darks.files])[0],
         kept=choose_kept(examined, fit.usable, p),
         apart=tuple(k for k in range(darks.integrations) if k not in alike),
-    )  # fmt: skip
+    )
 
 
 def choose_depth(darks: DarkSet, p: DarkDataSettings) -> Depth:

@@ -298,9 +298,14 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
 
 
 def _take_hits_off(
-    ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, jumps: NDArray[np.uint16],
+    ramps: Array,
+    drift: Array,
+    fit: RampFit,
+    cells: Cells,
+    values: Array,
+    jumps: NDArray[np.uint16],
     hit: NDArray[np.intp],
-) -> None:  # fmt: skip
+) -> None:
     """Residual variance, flatness and memory beside hits, in ``values``: of pixels ``hit`` whose groups are good."""
     first = len(SCALARS) + fit.templates
     values[first + len(NOISE)] = values[first]

@@ -70,8 +70,7 @@ def sparse(places: Places, values: NDArray[Any], empty: Any = np.nan) -> Sparse:
     return Sparse(places.index, values, places.shape, empty)
 
 
-def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSettings
-               ) -> list[Rule]:  # fmt: skip
+def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSettings) -> list[Rule]:
     """The comparisons of all searches."""
     rules = []
 

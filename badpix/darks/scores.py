@@ -6,7 +6,7 @@
    number of a detector or of a simulation enters.
 3. Candidates (:func:`find_candidates`): pixels that may be flagged, or whose charge shows up in a neighbour.
 
-Definitions and measured limits: docs/darks.md.
+Definitions: docs/darks-methods.md.
 """
 
 from __future__ import annotations

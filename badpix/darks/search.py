@@ -7,14 +7,15 @@
 4. Search the candidates of the whole frame (:mod:`badpix.darks.types`, :mod:`badpix.darks.searches`), and say what
    was decided on (:mod:`badpix.darks.rules`).
 
-The documented rules (:mod:`badpix.darks.documented`) are other values of the same parameters. Sources: jwst_reffiles
-documentation of the official algorithm; project notes on methods, sections 1 to 3.
+The documented rules (:mod:`badpix.darks.documented`, :mod:`badpix.darks.votes`) are other values of the same
+parameters; their source is the documentation of jwst_reffiles (bad pixel mask, darks). Definitions and limits of all
+steps: docs/darks-methods.md.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import changes, completeness, depths, documented, places, plan, searches, series, telegraph, types
+from badpix.darks import (
+    candidates,
+    changes,
+    completeness,
+    depths,
+    documented,
+    places,
+    plan,
+    searches,
+    series,
+    telegraph,
+    types,
+)
 from badpix.darks.bands import (
     EVIDENCE_MAPS,
     SAMPLED,
@@ -33,20 +46,21 @@ from badpix.darks.bands import (
     measure_sample,
     sample_tiles,
 )
+from badpix.darks.candidates import Candidates
 from badpix.darks.inputs import DarkSet
 from badpix.darks.rules import MOST_SAMPLES, make_rules
 from badpix.darks.scores import Population, find_candidates, measure_population, measure_suspicion, score_pixels
 from badpix.darks.stack import NEEDED_MAPS, Job, Rows, leave_room
 from badpix.darks.stats import Stats, join
-from badpix.darks.types import Candidates
+from badpix.darks.votes import choose_votes
 from badpix.errors import DataError
-from badpix.io.evidence import Detection, Rule
+from badpix.io.evidence import Detection
 from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.mask.depth import describe as describe_curves
 from badpix.numerics import medians, neighbors
-from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, NoisySettings, TelegraphSettings
+from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, TelegraphSettings
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +83,25 @@ class Run:
 def needs_votes(p: DarkSettings) -> bool:
     """Whether a documented search, by votes of integrations, is asked for."""
     return (
-        p.saturated_search_type == "pedestal" or p.noisy_search_type == "slopes"
-        or p.rc_search_type == "pedestal" or p.low_pedestal_search_type == "votes" or p.high_cr_search
-    )  # fmt: skip
+        p.saturated_search_type == "pedestal"
+        or p.noisy_search_type == "slopes"
+        or p.rc_search_type == "pedestal"
+        or p.low_pedestal_search_type == "votes"
+        or p.high_cr_search
+    )
 
 
 def needs_ramps(p: DarkSettings) -> bool:
     """Whether a search in the ramps themselves is asked for."""
     bright = any(limit is not None for limit in (p.hot_sigma_threshold, p.hot_max_rate, p.warm_sigma_threshold))
     return (
-        bright or p.saturated_search_type == "level" or p.noisy_search_type == "ramp"
-        or p.rc_search_type == "shape" or p.low_pedestal_search_type == "mean" or p.telegraph_search
-    )  # fmt: skip
+        bright
+        or p.saturated_search_type == "level"
+        or p.noisy_search_type == "ramp"
+        or p.rc_search_type == "shape"
+        or p.low_pedestal_search_type == "mean"
+        or p.telegraph_search
+    )
 
 
 def needs_uncal(p: DarkSettings, instrument: str) -> bool:
@@ -156,12 +177,13 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     maps, table = assemble(found, job)
     leave_room()
     detector, superbias = run.darks.detector, run.darks.superbias_done
-    ipc, ipc_note = types.choose_ipc(detector, maps["rate"], population, p)
+    ipc, ipc_note = candidates.choose_ipc(detector, maps["rate"], population, p)
     flatten = partial(searches.flatten_pedestal, interleaved=detector.amplifiers == "interleaved")
     if superbias or bias is not None:
         flatten = partial(np.asarray)
-    choose = partial(types.decide, setup=job.setup, population=population, ipc=ipc, bright=job.bright,
-                     flatten=flatten, p=p)  # fmt: skip
+    choose = partial(
+        types.decide, setup=job.setup, population=population, ipc=ipc, bright=job.bright, flatten=flatten, p=p
+    )
     result, table, verdicts = choose(table, maps)
     kept = result.detection.evidence
     if p.depth:
@@ -205,8 +227,10 @@ def add_votes(run: Run, found: Detection, p: DarkSettings, with_evidence: bool) 
     )
     longest = max(f.groups for f in run.darks.files)
     row = run.job.shape[1] * (run.darks.integrations * 9 + longest * 6 + 64)
-    bands = [(b.start, b.stop, b.bias) for b in cut_bands(
-        run.job, run.reference, run.bias, band_height(row, run.memory, run.job.shape[0]))]  # fmt: skip
+    bands = [
+        (b.start, b.stop, b.bias)
+        for b in cut_bands(run.job, run.reference, run.bias, band_height(row, run.memory, run.job.shape[0]))
+    ]
     counts = {name: np.zeros(run.job.shape, np.uint16) for name in documented.VOTES}
     scatter = np.empty(run.job.shape, np.float32)
     task = partial(documented.measure_votes, layouts, limits, rules)
@@ -219,65 +243,6 @@ def add_votes(run: Run, found: Detection, p: DarkSettings, with_evidence: bool) 
     if with_evidence:
         found.evidence.images |= {f"votes_{name}": image for name, image in counts.items()}
         found.evidence.images["clean_slope_scatter"] = scatter
-
-
-def choose_votes(
-    found: Detection, counts: Mapping[str, NDArray[np.uint16]], scatter: NDArray[np.float32], science: Bool,
-    integrations: int, p: DarkSettings,
-) -> None:  # fmt: skip
-    """Maps and rules of the documented searches that are asked for."""
-    voted = documented.find_by_votes(
-        counts, integrations, max_saturated=p.max_saturated_fraction, rc=p.rc_fraction_threshold,
-        low_pedestal=p.low_pedestal_fraction, high_cr=p.high_cr_fraction,
-    )  # fmt: skip
-    wanted = {
-        "hot": p.saturated_search_type == "pedestal",
-        "rc": p.rc_search_type == "pedestal",
-        "low_pedestal": p.low_pedestal_search_type == "votes",
-        "high_cr": p.high_cr_search,
-    }
-    for name in [n for n, asked in wanted.items() if asked]:
-        known = found.maps.get(name)
-        found.maps[name] = voted[name] | known if name == "hot" and known is not None else voted[name]
-    limits = {
-        "hot": ("saturated", ">=", p.max_saturated_fraction),
-        "low_pedestal": ("low_pedestal", ">", p.low_pedestal_fraction),
-        "high_cr": ("many_jumps", ">", p.high_cr_fraction),
-    }
-    rules = [("rc", 1, "high_pedestal", ">", p.rc_fraction_threshold),
-             ("rc", 2, "early_jumps", ">", p.rc_fraction_threshold)]  # fmt: skip
-    rules += [(name, 9, *limit) for name, limit in limits.items()]
-    for name, way, votes, sign, limit in rules:
-        if wanted[name]:
-            found.evidence.rules.append(
-                Rule(
-                    name, f"votes_{votes}", sign, limit * integrations, "integrations", "integrations that agree", way
-                )
-            )
-    if p.noisy_search_type == "slopes":
-        add_scattered(found, counts["clean_slopes"], scatter, science, p)
-
-
-def add_scattered(
-    found: Detection, number: NDArray[np.uint16], scatter: NDArray[np.float32], science: Bool, p: NoisySettings
-) -> None:
-    """Noisy by the standard deviation of clean slopes."""
-    noisy, few, limit = documented.find_scattered(
-        scatter, number, science, clip_sigma=p.dark_stdev_clipping_sigma,
-        clip_iterations=p.dark_max_clipping_iters, threshold=p.dark_noisy_threshold,
-        min_slopes=p.noisy_min_slopes,
-    )  # fmt: skip
-    found.maps["noisy"] = noisy | few if p.noisy_without_data else noisy
-    found.evidence.rules.append(
-        Rule("noisy", "clean_slope_scatter", ">", limit, "DN/s", "standard deviation of clean slopes", 1)
-    )
-    if few.any():
-        word = "count as noisy (noisy_without_data)" if p.noisy_without_data else "are undetermined"
-        found.notes.append(f"{int(few.sum())} pixels have fewer than {p.noisy_min_slopes} clean slopes and {word}")
-    if p.noisy_without_data:
-        found.evidence.rules.append(
-            Rule("noisy", "votes_clean_slopes", "<", p.noisy_min_slopes, "integrations", "clean slopes", 2)
-        )
 
 
 # --- 2: the population -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The searches of ``badpix darks`` on the candidates of the whole frame (methods and limits: docs/darks.md).
+"""The searches of ``badpix darks`` on the candidates of the whole frame (methods: docs/darks-methods.md).
 
 1. Saturated throughout: saturated in the first usable group, and not just marked as the neighbour of such a pixel.
 2. Charge that leaks into the four side neighbours (inter-pixel capacitance, IPC) is taken off every linear number
@@ -144,8 +144,9 @@ def decay_rate(pixels: Stats, setup: Setup) -> Float:
     return out
 
 
-def find_hot(pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float,
-             late_fraction: float) -> Bool:  # fmt: skip
+def find_hot(
+    pixels: Stats, setup: Setup, population: Population, *, limit: float, own_threshold: float, late_fraction: float
+) -> Bool:
     """Rate above ``limit`` (DN/s) in enough integrations, above its own scatter, and going on to the ramp's end.
 
     A rate of more than 100 sigma needs no comparison with its own scatter; a ramp that saturates goes on.
@@ -200,7 +201,7 @@ def find_rc(
     rest: float,
     own_rest: float,
 ) -> tuple[Bool, Bool]:
-    """Ramps bent by a decay (RC and inverse RC): see docs/darks.md, step 10. Limits themselves do not count.
+    """Ramps bent by a decay (RC and inverse RC): see docs/darks-methods.md, step 12. Limits themselves do not count.
 
     Two columns: ramps that settle, and all that bend.
     """
@@ -225,8 +226,17 @@ def find_rc(
         return bent & settles, bent
 
 
-def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Population, leaked: Float, bent: Bool, *,
-                   bent_threshold: float, min_drops: int) -> tuple[Bool, Bool]:  # fmt: skip
+def find_telegraph(
+    pixels: Stats,
+    scores: Stats,
+    setup: Setup,
+    population: Population,
+    leaked: Float,
+    bent: Bool,
+    *,
+    bent_threshold: float,
+    min_drops: int,
+) -> tuple[Bool, Bool]:
     """Ramps that two levels explain better than one (:mod:`badpix.darks.telegraph`), or that drop again and again.
 
     Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in (by
@@ -250,8 +260,9 @@ def find_telegraph(pixels: Stats, scores: Stats, setup: Setup, population: Popul
         return (pixels["likelihood"] > population.two_levels + cost) & free, otherwise & free
 
 
-def find_noisy(pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float,
-               min_ratio: float) -> tuple[Bool, Bool]:  # fmt: skip
+def find_noisy(
+    pixels: Stats, scores: Stats, population: Population, leaked: Float, *, sigma: float, min_ratio: float
+) -> tuple[Bool, Bool]:
     """White noise within the ramp above ``sigma`` of its logarithm's spread and ``min_ratio`` times the median.
 
     Two columns: where the white noise or the residuals are above the limit, and where both are nearly so in the mean

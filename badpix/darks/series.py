@@ -83,9 +83,15 @@ def order_steps(dates: list[float], integrations: list[int]) -> tuple[tuple[int,
 
 
 def find_bright(
-    tile: Integrations, index: NDArray[np.intp], white: Float, *, limit: float, own: float, late: float,
+    tile: Integrations,
+    index: NDArray[np.intp],
+    white: Float,
+    *,
+    limit: float,
+    own: float,
+    late: float,
     group_time: float,
-) -> Bool:  # fmt: skip
+) -> Bool:
     """Examined integrations in which pixels are bright: (examined, len(index)).
 
     Parameters
@@ -124,9 +130,13 @@ def find_above(tile: Integrations, index: NDArray[np.intp], others: NDArray[np.i
 
 
 def measure_series(
-    tile: Integrations, index: NDArray[np.intp], bright: Bool, steps: NDArray[np.intp], number: int,
+    tile: Integrations,
+    index: NDArray[np.intp],
+    bright: Bool,
+    steps: NDArray[np.intp],
+    number: int,
     judged: NDArray[np.intp],
-) -> dict[str, Float]:  # fmt: skip
+) -> dict[str, Float]:
     """The :data:`SERIES` of pixels by step in time: (len(index), number) float32 each.
 
     ``rate`` and ``pedestal`` are medians over the integrations of a step (DN/s, DN), ``noise`` the root of the mean

@@ -230,9 +230,20 @@ class Stack:
         with np.errstate(invalid="ignore"):
             poisson = (self.poisson / self.measured).astype(np.float32)
         return Integrations(
-            self.rate, self.pedestal, shapes, np.array(self.job.examined), self.counts[0], self.counts[1],
-            self.saturated, poisson, self.first_level, self.masked, self.kept, self._weights(), self.whole,
-        )  # fmt: skip
+            self.rate,
+            self.pedestal,
+            shapes,
+            np.array(self.job.examined),
+            self.counts[0],
+            self.counts[1],
+            self.saturated,
+            poisson,
+            self.first_level,
+            self.masked,
+            self.kept,
+            self._weights(),
+            self.whole,
+        )
 
     def _weights(self) -> NDArray[np.float32] | None:
         """Weights of the integrations where their depths differ."""
@@ -243,7 +254,17 @@ def cut(stack: Integrations, pixels: slice) -> Integrations:
     """Some pixels of a stack, without copying."""
     shapes = {name: image[:, pixels] for name, image in stack.shapes.items()}
     return Integrations(
-        stack.rate[:, pixels], stack.pedestal[:, pixels], shapes, stack.examined, stack.groups[:, pixels],
-        stack.jumps[:, pixels], stack.saturated[:, pixels], stack.poisson[pixels], stack.first_level[pixels],
-        stack.masked[pixels], None, stack.weights, stack.whole,
-    )  # fmt: skip
+        stack.rate[:, pixels],
+        stack.pedestal[:, pixels],
+        shapes,
+        stack.examined,
+        stack.groups[:, pixels],
+        stack.jumps[:, pixels],
+        stack.saturated[:, pixels],
+        stack.poisson[pixels],
+        stack.first_level[pixels],
+        stack.masked[pixels],
+        None,
+        stack.weights,
+        stack.whole,
+    )

@@ -166,9 +166,14 @@ def mad_stack(values: Array, centre: Array) -> Array:
 
 
 def combine_integrations(
-    tile: Integrations, *, groups: int, min_groups: int, hot_fraction: float, drop_sigma: float,
+    tile: Integrations,
+    *,
+    groups: int,
+    min_groups: int,
+    hot_fraction: float,
+    drop_sigma: float,
     templates: tuple[str, ...],
-) -> Stats:  # fmt: skip
+) -> Stats:
     """What is measured of every pixel: (pixels,) float32 each.
 
     Parameters
@@ -279,8 +284,15 @@ def _average_all(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
         return {"residual_all": total / known.sum(axis=0), "memory_all": lasting.sum(axis=0) / total}
 
 
-def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *, min_groups: int,
-                   templates: tuple[str, ...], bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+def examine_pixels(
+    tile: Integrations,
+    index: NDArray[np.intp],
+    known: Stats,
+    *,
+    min_groups: int,
+    templates: tuple[str, ...],
+    bends: NDArray[np.float64],
+) -> Stats:
     """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
     ``index`` are the candidates among the pixels of ``tile``, ``known`` what is measured of them.
@@ -309,8 +321,9 @@ def examine_pixels(tile: Integrations, index: NDArray[np.intp], known: Stats, *,
     return out
 
 
-def _explain(values: dict[str, Array], groups: NDArray[np.uint16], templates: tuple[str, ...],
-             bends: NDArray[np.float64]) -> Stats:  # fmt: skip
+def _explain(
+    values: dict[str, Array], groups: NDArray[np.uint16], templates: tuple[str, ...], bends: NDArray[np.float64]
+) -> Stats:
     """Part of the residuals that decays explain, and residual variance without it: medians over integrations."""
     if not templates:
         nothing = np.full(groups.shape[1], np.nan, np.float32)

@@ -120,9 +120,14 @@ COLUMNS = ("likelihood", "separation", "dwell_low", "dwell_high")
 
 
 def judge_ramps(
-    ramps: Array, flags: NDArray[np.uint8], noise: Noise, *, templates: Array, averaged: bool = False,
+    ramps: Array,
+    flags: NDArray[np.uint8],
+    noise: Noise,
+    *,
+    templates: Array,
+    averaged: bool = False,
     worth: NDArray[np.floating[Any]] | float = WORTH,
-) -> dict[str, Array]:  # fmt: skip
+) -> dict[str, Array]:
     """Compare two levels with one for some pixels.
 
     Parameters
@@ -160,9 +165,13 @@ def judge_ramps(
 
 
 def _judge(
-    ramps: Array, flags: NDArray[np.uint8], noise: Noise, templates: Array, averaged: bool,
+    ramps: Array,
+    flags: NDArray[np.uint8],
+    noise: Noise,
+    templates: Array,
+    averaged: bool,
     worth: NDArray[np.floating[Any]],
-) -> dict[str, Float64]:  # fmt: skip
+) -> dict[str, Float64]:
     expected = np.where(noise.expected > 0, noise.expected, np.float32(1)).astype(np.float64)
     turned, bits = ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2)
     pieces = cut_pieces(turned, bits, expected, averaged=averaged, deep=noise.deep)
@@ -179,9 +188,11 @@ def _judge(
         )
     likelihood[one.number < ramps.shape[1]] = np.nan  # less than a ramp is left
     return {
-        "likelihood": likelihood, "separation": two.separation * expected,
-        "dwell_low": 1 / two.up, "dwell_high": 1 / two.down,
-    }  # fmt: skip
+        "likelihood": likelihood,
+        "separation": two.separation * expected,
+        "dwell_low": 1 / two.up,
+        "dwell_high": 1 / two.down,
+    }
 
 
 def _without_line(templates: Array) -> Array:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 
 from badpix.darks import changes, drops, ramps, searches, surroundings
 from badpix.darks import rules as dark_rules
+from badpix.darks.candidates import Candidates, correct
 from badpix.darks.rules import Decision
-from badpix.darks.scores import Population, Setup, level_of, score_pixels
+from badpix.darks.scores import Population, Setup, level_of
 from badpix.darks.series import Verdicts
 from badpix.darks.stack import Brightness
-from badpix.darks.stats import Stats
-from badpix.detectors import Detector
 from badpix.io.evidence import Detection
 from badpix.numerics import neighbors
 from badpix.settings.darks import (
-    DarkDataSettings,
     DarkSettings,
     HotSettings,
     NoisySettings,
@@ -42,17 +40,6 @@ SLOPE_GROUPS = 2  # groups from which a ramp that is cut short has a slope of it
 RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The table of candidates: where they lie, statistics, scores, values by integration and by step in time."""
-
-    places: neighbors.Places
-    pixels: Stats
-    scores: Stats
-    samples: dict[str, Float] = field(default_factory=dict)
-    series: dict[str, Float] = field(default_factory=dict)
-
-
 @dataclass
 class Outcome:
     """Maps and notes; what each search decided on; candidates that nothing can be said of; the pedestal in sigma."""
@@ -63,29 +50,6 @@ class Outcome:
     otherwise: Bool
     born: Bool
     pedestal_sigma: Float | None = None
-
-
-def choose_ipc(detector: Detector, rate: Float, population: Population, p: DarkDataSettings) -> tuple[float, str]:
-    """Inter-pixel capacitance: as given, as measured, or the detector's usual value; and a note."""
-    if p.ipc is not None:
-        return float(p.ipc), f"IPC {p.ipc:.4f} as given"
-    measured, pixels = searches.measure_ipc(rate, population.rate_spread)
-    if np.isfinite(measured):
-        return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
-    usual = detector.ipc / (1 - 4 * detector.ipc)
-    return (
-        usual,
-        f"IPC {usual:.4f}, the detector's usual value: {pixels} isolated hot pixels are too few to measure it",
-    )
-
-
-def correct(table: Candidates, setup: Setup, population: Population, ipc: float) -> Candidates:
-    """Candidates with leaked charge taken off their linear numbers, and their scores."""
-    linear = ["hot_rate", "rate", *(t + s for t in setup.templates for s in ("", "_median"))]
-    pixels = dict(table.pixels)
-    for name in linear:
-        pixels[name] = searches.correct_ipc(pixels[name], table.places, ipc)
-    return replace(table, pixels=pixels, scores=score_pixels(pixels, setup, population))
 
 
 @dataclass
@@ -112,10 +76,15 @@ class Changes:
         crowded = surroundings.find_crowded(changed, table.places)
         changed &= ~crowded
         return cls(
-            verdicts.born & changed, verdicts.intermittent & changed, verdicts.decaying,
-            changes.has_gone(verdicts) | verdicts.decaying, verdicts.recovered & verdicts.calm, verdicts.always,
-            crowded, verdicts.fraction,
-        )  # fmt: skip
+            verdicts.born & changed,
+            verdicts.intermittent & changed,
+            verdicts.decaying,
+            changes.has_gone(verdicts) | verdicts.decaying,
+            verdicts.recovered & verdicts.calm,
+            verdicts.always,
+            crowded,
+            verdicts.fraction,
+        )
 
 
 def judge_time(
@@ -131,9 +100,15 @@ def judge_time(
 
 
 def decide(
-    table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
-    bright: Brightness | None, flatten: Callable[[Float], Float], p: DarkSettings,
-) -> tuple[Outcome, Candidates, Verdicts | None]:  # fmt: skip
+    table: Candidates,
+    maps: Mapping[str, Float],
+    setup: Setup,
+    population: Population,
+    ipc: float,
+    bright: Brightness | None,
+    flatten: Callable[[Float], Float],
+    p: DarkSettings,
+) -> tuple[Outcome, Candidates, Verdicts | None]:
     """All searches in their order: the outcome, the table with charge that leaked in taken off, the order of time.
 
     ``flatten`` takes the bias of good pixels off the pedestals where no superbias was.
@@ -146,9 +121,14 @@ def decide(
 
 
 def find_types(
-    table: Candidates, maps: Mapping[str, Float], setup: Setup, population: Population, ipc: float,
-    p: DarkSettings, verdicts: Verdicts | None = None,
-) -> Outcome:  # fmt: skip
+    table: Candidates,
+    maps: Mapping[str, Float],
+    setup: Setup,
+    population: Population,
+    ipc: float,
+    p: DarkSettings,
+    verdicts: Verdicts | None = None,
+) -> Outcome:
     """All searches among the candidates."""
     pixels, scores, places = table.pixels, table.scores, table.places
     measured = pixels["integrations"] >= p.min_integrations
@@ -189,8 +169,11 @@ def find_types(
     undetermined = few | time.decaying
     result = Outcome(
         Detection({name: places.to_map(column) for name, column in found.items()}),
-        decisions, undetermined, otherwise, time.born,
-    )  # fmt: skip
+        decisions,
+        undetermined,
+        otherwise,
+        time.born,
+    )
     result.detection.notes += describe_glow(areas, places, maps["rate"])
     if few.any():
         result.detection.notes.append(
@@ -249,17 +232,31 @@ def find_bent(table: Candidates, setup: Setup, population: Population, p: RcSett
         nothing = np.zeros(len(table.places.index), bool)
         return nothing, nothing
     return searches.find_rc(
-        table.pixels, table.scores, setup, population, sigma=p.rc_sigma_threshold,
-        median_sigma=p.rc_median_threshold, sign_fraction=p.rc_sign_fraction, scatter=p.rc_scatter_limit,
-        linear_fraction=p.rc_linear_fraction, explained=p.rc_explained_fraction, rest=p.rc_rest_limit,
+        table.pixels,
+        table.scores,
+        setup,
+        population,
+        sigma=p.rc_sigma_threshold,
+        median_sigma=p.rc_median_threshold,
+        sign_fraction=p.rc_sign_fraction,
+        scatter=p.rc_scatter_limit,
+        linear_fraction=p.rc_linear_fraction,
+        explained=p.rc_explained_fraction,
+        rest=p.rc_rest_limit,
         own_rest=p.rc_own_rest_limit,
-    )  # fmt: skip
+    )
 
 
 def find_bright(
-    table: Candidates, setup: Setup, population: Population, ipc: float, rc: Bool, limit: float | None,
-    p: HotSettings, always: Bool,
-) -> Bool:  # fmt: skip
+    table: Candidates,
+    setup: Setup,
+    population: Population,
+    ipc: float,
+    rc: Bool,
+    limit: float | None,
+    p: HotSettings,
+    always: Bool,
+) -> Bool:
     """HOT or WARM by the dark rate; that of an RC pixel counts without its decay.
 
     The scatter from dark to dark says nothing against pixels that are bright in ``always`` all of them.
@@ -274,28 +271,44 @@ def find_bright(
         pixels["hot_rate"][settling] -= np.maximum(decay, 0)
     pixels["rate_scatter"] = np.where(always, np.float32(0), pixels["rate_scatter"])
     overrun = searches.find_overrun(
-        pixels, table.places, min_groups=SLOPE_GROUPS, fraction=p.hot_overrun_fraction,
+        pixels,
+        table.places,
+        min_groups=SLOPE_GROUPS,
+        fraction=p.hot_overrun_fraction,
         late_fraction=p.hot_late_overrun_fraction,
-    )  # fmt: skip
+    )
     leaked = searches.find_leaked(pixels, table.places, fraction=p.hot_leak_fraction * ipc)
     return ~(overrun | leaked) & searches.find_hot(
-        pixels, setup, population, limit=limit, own_threshold=p.hot_own_threshold,
+        pixels,
+        setup,
+        population,
+        limit=limit,
+        own_threshold=p.hot_own_threshold,
         late_fraction=p.hot_late_fraction,
-    )  # fmt: skip
+    )
 
 
 def find_switching(
-    table: Candidates, setup: Setup, population: Population, leaked: Float, bent: Bool,
+    table: Candidates,
+    setup: Setup,
+    population: Population,
+    leaked: Float,
+    bent: Bool,
     p: TelegraphSettings,
-) -> tuple[Bool, Bool]:  # fmt: skip
+) -> tuple[Bool, Bool]:
     """TELEGRAPH by its score, and in other ways."""
     if setup.groups < ramps.SHORTEST_RAMP or not p.telegraph_search:
         return np.zeros(len(table.places.index), bool), np.zeros(len(table.places.index), bool)
     return searches.find_telegraph(
-        table.pixels, table.scores, setup, population, leaked, bent,
+        table.pixels,
+        table.scores,
+        setup,
+        population,
+        leaked,
+        bent,
         bent_threshold=p.telegraph_bent_threshold,
         min_drops=drops.drops_needed(setup.examined, setup.groups, p.telegraph_drop_sigma),
-    )  # fmt: skip
+    )
 
 
 def find_loud(
@@ -306,9 +319,13 @@ def find_loud(
         nothing = np.zeros(len(table.places.index), bool)
         return nothing, nothing
     return searches.find_noisy(
-        table.pixels, table.scores, population, leaked, sigma=p.noisy_sigma_threshold,
+        table.pixels,
+        table.scores,
+        population,
+        leaked,
+        sigma=p.noisy_sigma_threshold,
         min_ratio=p.noisy_min_ratio,
-    )  # fmt: skip
+    )
 
 
 def rate_limit(sigma: float | None, rate: float | None, population: Population) -> float | None:

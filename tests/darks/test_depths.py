@@ -82,8 +82,13 @@ def test_ramps_of_one_readout_are_joined_over_their_common_groups(tmp_path):
     opened = inputs.open_darks(rates, {})
     job = plan.prepare_job(opened, opened.reference_pixels(), DarkSettings())
     assert (job.setup.groups, job.setup.examined, job.fit.stop) == (24, 8, 24)
-    for name, kinds in (("hot", ("hot", "saturated")), ("rc", ("rc", "inverse_rc")), ("telegraph", ("telegraph",)),
-                        ("noisy", ("noisy",)), ("low_pedestal", ("low_pedestal",))):  # fmt: skip
+    for name, kinds in (
+        ("hot", ("hot", "saturated")),
+        ("rc", ("rc", "inverse_rc")),
+        ("telegraph", ("telegraph",)),
+        ("noisy", ("noisy",)),
+        ("low_pedestal", ("low_pedestal",)),
+    ):
         np.testing.assert_array_equal(np.argwhere(found.maps[name]), truth(*kinds), err_msg=name)
     note = next(n for n in found.notes if "joined" in n)
     assert "4 integrations of 30 groups" in note
