@@ -28,6 +28,8 @@ Float = NDArray[np.float32]
 STEADY = 0.4  # least slope beside the best step up, over the rate: a line leaves 0.6 and more, a step nothing
 FEWEST = 3  # exposures from which on they, and not their integrations, are the steps in time
 ENOUGH = 2  # bright integrations that a verdict needs
+CHANGE = 0.5  # of the limit of HOT: least difference of the mean rates of bright and dark steps
+ALWAYS = 0.9  # part of the measured steps in which a pixel is bright that always is
 SERIES = ("rate", "noise", "pedestal", "bright", "used")
 
 
@@ -172,6 +174,18 @@ def _middle(values: Float) -> Float:
     return np.where(count > 0, (low + high) / 2, np.float32(np.nan)).astype(np.float32)
 
 
+def changes_much(rate: Float, bright: Bool, dark: Bool, limit: float) -> Bool:
+    """Pixels whose bright steps are brighter than their dark ones by a part of the limit, or that have no dark ones.
+
+    A steady pixel just at the limit is now above it, now below.
+    """
+    known = np.nan_to_num(rate)
+    above = np.where(bright, known, 0).sum(axis=1) / np.maximum(bright.sum(axis=1), 1)
+    below = np.where(dark, known, 0).sum(axis=1) / np.maximum(dark.sum(axis=1), 1)
+    found: Bool = (above - below > CHANGE * limit) | ~dark.any(axis=1)
+    return found
+
+
 def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, fraction: float) -> Verdicts:
     """What the order of time says.
 
@@ -200,7 +214,7 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
     before = dark & (steps < first[:, None])
     after = dark & (steps > last[:, None])
     within = dark & (steps > first[:, None]) & (steps < last[:, None])
-    enough = votes >= ENOUGH
+    enough = (votes >= ENOUGH) & changes_much(rate, bright, dark, limit)
     part = (number / np.maximum(measured, 1)).astype(np.float32)
     unknown = ~np.isfinite(series["noise"]).any(axis=0)  # no ramp of these steps was examined
     noise = np.where(unknown, np.float32(0), series["noise"])
@@ -212,7 +226,7 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
     intermittent = (
         enough & ~born & ~recovered & ~decaying & (part >= fraction) & (before | after | within).any(axis=1)
     )
-    always = enough & (part >= 0.9)
+    always = (votes >= ENOUGH) & (part >= ALWAYS)
     return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
 
 

@@ -193,3 +193,9 @@ def test_the_order_of_the_files_says_nothing(tmp_path):
 
 def test_settings_know_the_types():
     assert set(FLAG_VALUES) == set(KEYS)
+
+
+def test_a_steady_pixel_at_the_limit_does_not_change():
+    found = judge([1.05, 0.95, 1.04, 0.97, 1.03, 0.96, 1.02, 0.98])
+    assert not (found.born | found.intermittent | found.recovered).any()
+    assert judge([1.8, 0.95, 1.9, 0.97, 1.7, 0.96, 1.8, 0.98]).intermittent.all()
