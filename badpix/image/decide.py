@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.extended import find_extended
+from badpix.image.extended import find_extended, level_covers
 from badpix.image.resample import measure_derivative
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, grow, locate
@@ -175,7 +175,7 @@ def find_hits(
             seen = flat & (cover > 0) & ~bright  # hits are found; of the rest an area must be off
             if slack is not None:
                 seen &= slack == 0
-            trail |= find_extended(z, seen, wide_snr=wide_snr) & ~bright
+            trail |= find_extended(level_covers(z, cover, seen), seen, wide_snr=wide_snr) & ~bright
         common = np.zeros_like(bright)
         if stand_out:
             common = find_common(bright | dark | trail, residual, derivative, noise, ~flat, stand_out=stand_out)

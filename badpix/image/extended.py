@@ -71,6 +71,18 @@ def find_extended(z: NDArray[Any], flat: NDArray[Any], *, wide_snr: float) -> ND
     return found
 
 
+def level_covers(z: NDArray[Any], cover: NDArray[Any], use: NDArray[Any]) -> NDArray[Any]:
+    """z less the median of the usable pixels that equally many others saw: at the edge of another exposure the model
+    changes by what their skies differ, and a strip beside it is no event."""
+    out = z.copy()
+    for number in np.flatnonzero(np.bincount(cover[use].ravel())):
+        part = cover == number
+        middle = clipping.median_mad(z[part & use])[0]
+        if np.isfinite(middle):
+            out[part] -= np.float32(middle)
+    return out
+
+
 def _sum_blocks(z: NDArray[Any], flat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Sums of the usable pixels of each block, in sigma of the sum, and their means; NaN where there are too few."""
     ny, nx = (n // BLOCK for n in z.shape)

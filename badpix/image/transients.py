@@ -2,11 +2,11 @@
 
 1. Candidates: flagged bright pixels of an exposure with z > ``transient_snr`` and the largest residual of their 5x5.
 2. Likeness: the largest cosine between the 5x5 of residuals around a candidate and those of the stars in the model
-   of the same exposure, which have all sub-pixel phases; with fewer than 15 stars, Gaussians of 0.6 to 1.2 times the
-   width that diffraction allows. What has less than half of the usual light off any track beside its peak is no star
-   of that library, but a speckle on a spike. A candidate is star-shaped if the best star leaves less
-   than 3 % of its squares and what noise adds, if it is less like a single pixel and has
-   light off any track beside its peak, 0.4 of the star's (:func:`find_transients`).
+   of the same exposure, which have all sub-pixel phases; with fewer than 60 stars, Gaussians as well, of 0.6 to 1.2
+   times the width that diffraction allows. What has less than half of the usual light off any track beside its peak
+   is no star of that library, but a speckle on a spike. A candidate is star-shaped if the best star leaves less
+   than 3 % of its squares and what noise adds, if it is less like a single pixel and has light off any track beside
+   its peak, 0.4 of the star's (:func:`find_transients`).
 3. Linked: detections within 1.5 grid pixels of each other are one transient. Of the rest, three or more in different
    exposures that lie on a line at constant speed, with fluxes within a factor of two, are a moving object
    (:func:`link_detections`).
@@ -29,7 +29,7 @@ from badpix.numerics.neighbors import gather, grow, locate
 MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those of noise
 SURROUNDED = 0.4  # of a star's light beside its peak
 ROUND = 0.5  # of the usual light beside a star's peak, which a star of the library must have
-MIN_STARS = 15
+MIN_STARS = 60
 STAR_SIGMA = 50.0  # peak of a star that shows what stars look like
 MAX_STARS = 400
 TOGETHER = 1.5  # grid pixels
@@ -129,8 +129,8 @@ def make_library(
     if len(library):  # speckles on the spikes of bright stars are lines, as tracks are
         beside = _share_beside(library.T)
         library = library[beside > ROUND * np.median(beside)]
-    if len(library) < MIN_STARS:
-        library = _gaussians(width)
+    if len(library) < MIN_STARS:  # too few to have all phases
+        library = np.concatenate([library, _gaussians(width)])
     out: NDArray[Any] = library / np.linalg.norm(library, axis=1, keepdims=True)
     return out
 

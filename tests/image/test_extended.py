@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.image.extended import find_extended
+from badpix.image.extended import find_extended, level_covers
 
 SHAPE = (240, 280)
 
@@ -66,3 +66,16 @@ def test_sources_and_what_is_wider_than_an_event_do_not_count():
     assert not find_extended(z + slow.astype(np.float32), np.ones(SHAPE, bool), wide_snr=8.0).any()
     assert not find_extended(z, np.zeros(SHAPE, bool), wide_snr=8.0).any()
     assert find_extended(z[:3, :3], np.ones((3, 3), bool), wide_snr=8.0).shape == (3, 3)
+
+
+def test_a_strip_that_fewer_exposures_saw_is_no_event():
+    _, z = noise(6)
+    cover = np.full(SHAPE, 3, np.uint8)
+    cover[:, -32:] = 1
+    z[:, -32:] += 1.5
+    every = np.ones(SHAPE, bool)
+    assert find_extended(z, every, wide_snr=8.0).any()
+    assert not find_extended(level_covers(z, cover, every), every, wide_snr=8.0).any()
+    event = halo(120, 140, 22, 2.0)
+    found = find_extended(level_covers(z + event.astype(np.float32), cover, every), every, wide_snr=8.0)
+    assert found[(event > 0.99) & np.isfinite(z)].mean() > 0.85
