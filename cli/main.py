@@ -46,6 +46,7 @@ BADPIX = {
     },
     "Simulate": {
         "simulate": ("simulate:simulate", "Write simulated flats and darks with known defects."),
+        "simulate-science": ("simulate:simulate_science", "Write simulated science exposures with known bad pixels."),
         "score": ("simulate:score", "Compare a MASK with the truth of its simulation."),
     },
     "Parameters": {

@@ -12,6 +12,7 @@ from badpix.cli.common import (
     load_files,
     make_executor,
     option,
+    overwrite_option,
     parameter_options,
     parse_size,
     shared_options,
@@ -20,6 +21,7 @@ from badpix.cli.common import (
 from badpix.cli.talk import Talk
 from badpix.errors import DataError, UsageError
 from badpix.settings.simulate import SimulateSettings
+from badpix.settings.simulate_science import ScienceProgramSettings
 
 
 @click.command(
@@ -54,11 +56,30 @@ def simulate(ctx: click.Context, /, directory: str, **options: Any) -> None:
     talk.finish("simulate", written["truth"], {"files": {k: [str(p) for p in v] for k, v in written.items()}})
 
 
+@click.command(cls=Command, epilog="Example: badpix simulate-science sim --scene crowded --seed 3")
+@click.argument("directory")
+@parameter_options("simulate_science")
+@overwrite_option
+@talk_options
+@click.pass_context
+def simulate_science(ctx: click.Context, /, directory: str, **options: Any) -> None:
+    """Write simulated science exposures of one detector into DIRECTORY, with the truth beside them.
+
+    Hot, low, switching and newborn pixels are put in at several levels. `badpix score --search science` compares.
+    """
+    talk = ctx.obj = Talk(options)
+    values, _ = collect(ScienceProgramSettings, {}, options)
+    from badpix.simulation.science import simulate as write
+
+    written = write(directory, values, overwrite=options["overwrite"])
+    talk.finish("simulate-science", written["truth"], {"files": {k: [str(p) for p in v] for k, v in written.items()}})
+
+
 @click.command(cls=Command, epilog="Example: badpix score nrcalong_mask.fits sim/nrcalong_truth.fits --search flats")
 @click.argument("files", nargs=-1, required=True, metavar="MASK TRUTH [MASK TRUTH]...")
 @option(
     "--search",
-    type=click.Choice(["all", "flats", "darks"]),
+    type=click.Choice(["all", "flats", "darks", "science"]),
     default="all",
     heading="Score",
     help="Types to count.  [default: all]",

@@ -7,11 +7,12 @@
    the light (a flat-field error) is not hot. *Warm* is hot below `harm`.
 3. *Born*: the newest exposures are hot, the earlier ones are not, and the step is above `born_sigma`. It gets the
    type of its newest level, and a date. *Recovered*: the other way round; no flag.
-4. *Low*: the mean is more than `science_sigma` errors below, and the response to the level is below
+4. *Low*: the mean or the response is more than `science_sigma` errors below, and the response to the level is below
    `max_low_response`; where the backgrounds differ enough to tell, the deficit follows the light (regression with an
    excess).
 5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings, more
    often than chance. *Noisy*: a scatter above `noisy_scatter` that chance does not make.
+   What changes in time and shows in the pixel beside it as well is a leak, or in dispersed light a line.
 6. *Decaying* pixels hold persistence: no flag.
 7. *Structures*: touching pixels of steps 2 to 5, more than `max_structure_pixels` of them, are no pixels: no flag.
 8. Pixels seen in fewer than `min_pointings` pointings are undetermined.
@@ -36,7 +37,8 @@ QUIET_BEFORE = 0.3  # of the level after a birth: most that was there before
 STRAYS = 0.15  # share of values that stray, at most, on each side of a step in time
 LEAST_DECAY = 3  # bright exposures in a row that a decay takes: one alone was a particle
 LEAST_BRIGHT = 4  # exposures in which a switching pixel is bright
-LEAST_POINTINGS = 3  # pointings in which it is
+LEAST_POINTINGS = (3, 2)  # pointings in which it is: of images, of dispersed light
+SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line show
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
@@ -82,6 +84,7 @@ def judge(
     p: ScienceSettings,
     *,
     ipc: float,
+    dispersed: bool,
     most_square: float,
 ) -> Verdicts:
     """Verdicts of all candidates.
@@ -100,12 +103,15 @@ def judge(
         Limits.
     ipc : float
         Signal of a side neighbor over that of a pixel.
+    dispersed : bool
+        Whether light is dispersed.
     most_square : float
         Mean square of the residuals of a steady pixel.
     """
+    least = LEAST_POINTINGS[dispersed]
     seen = pointings.flat[places.index] >= p.min_pointings
-    recovered = find_steps(table, p, wider, up=False) & seen
-    born = find_steps(table, p, wider, up=True) & seen
+    recovered = find_steps(table, p, wider, least, up=False) & seen
+    born = find_steps(table, p, wider, least, up=True) & seen
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -117,9 +123,14 @@ def judge(
         steady = (sigma > p.science_sigma) & (table["typical"] > AGREE * table["mean"]) & ~flat_error
     decaying = table["decaying"] & (table["run"] >= LEAST_DECAY) & seen
     unsteady = table["square"] > most_square
-    switching = find_switching(table, p) & unsteady & seen & ~born & ~recovered & ~decaying
+    peak = np.where(table["bright"] > 0, table["height"], table["mean"])
+    share = SPREADS if dispersed else ipc / AGREE
+    alone = ~(places.neighbours(np.nan_to_num(peak), SIDES, 0.0).max(axis=0, initial=0) * share > peak)
+    born &= alone
+    switching = find_switching(table, p, least) & unsteady & alone & seen & ~born & ~recovered & ~decaying
     hot = ((steady & ~recovered & ~switching) | (born & (own > AGREE * level))) & seen & ~decaying
     low = find_low(table, p, wider) & seen & ~switching & ~born
+    sigma = np.where(low, measure_low_sigma(table, wider), sigma).astype(np.float32)
     noisy = find_noisy(table, p) & unsteady & seen & ~hot & ~low & ~switching & ~recovered & ~decaying
     structure = find_structures(hot | low | noisy | switching, places, most=p.max_structure_pixels)
     free = ~structure
@@ -134,7 +145,7 @@ def leaked(level: Float, places: Places, ipc: float) -> Float:
     return found
 
 
-def find_steps(table: Table, p: ScienceLimitSettings, wider: float, *, up: bool) -> Bool:
+def find_steps(table: Table, p: ScienceLimitSettings, wider: float, least: int, *, up: bool) -> Bool:
     """Candidates that were born (up) or recovered (step 3)."""
     high, low = ("after", "before") if up else ("before", "after")
     step = table["step"] if up else -table["step"]
@@ -142,7 +153,7 @@ def find_steps(table: Table, p: ScienceLimitSettings, wider: float, *, up: bool)
         found = (step > p.born_sigma * wider) & (table[high] > p.born_sigma * wider * table[f"{high}_error"])
         quiet = np.maximum(CONSISTENT * table[f"{low}_error"] * wider, QUIET_BEFORE * table[high])
         found &= (np.abs(table[low]) < quiet) & (table["before_strays"] < STRAYS)
-        found &= (table["after_strays"] < STRAYS) & (table["pointings_after"] >= LEAST_POINTINGS)
+        found &= (table["after_strays"] < STRAYS) & (table["pointings_after"] >= least)
     out: Bool = found
     return out
 
@@ -150,7 +161,7 @@ def find_steps(table: Table, p: ScienceLimitSettings, wider: float, *, up: bool)
 def find_low(table: Table, p: ScienceLimitSettings, wider: float) -> Bool:
     """Pixels of low response (step 4)."""
     with np.errstate(invalid="ignore"):
-        found = table["mean"] < -p.science_sigma * wider * table["error"]
+        found = measure_low_sigma(table, wider) < -p.science_sigma
         found &= table["typical"] < AGREE * table["mean"]
         found &= table["deficit"] < p.max_low_response - 1
         apart = np.abs(table["slope"] - table["deficit"])
@@ -161,13 +172,22 @@ def find_low(table: Table, p: ScienceLimitSettings, wider: float) -> Bool:
     return out
 
 
-def find_switching(table: Table, p: ScienceLimitSettings) -> Bool:
+def measure_low_sigma(table: Table, wider: float) -> Float:
+    """Significance of a deficit: of the mean, or of the response, which a changing background does not scatter."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_mean = table["mean"] / table["error"]
+        by_response = np.where(table["mean"] < 0, table["deficit"] / table["deficit_error"], 0)
+        found: Float = (np.fmin(by_mean, by_response) / wider).astype(np.float32)
+    return found
+
+
+def find_switching(table: Table, p: ScienceLimitSettings, least: int) -> Bool:
     """Pixels that are bright in some exposures only (step 5)."""
     fraction = table["fraction"]
     dark = table["dark"] / np.maximum(table["number"], 1)
     with np.errstate(invalid="ignore"):
         found = (fraction >= p.switching_fraction) & (dark >= p.switching_fraction)
-        found &= (table["bright"] >= LEAST_BRIGHT) & (table["pointings_bright"] >= LEAST_POINTINGS)
+        found &= (table["bright"] >= LEAST_BRIGHT) & (table["pointings_bright"] >= least)
         found &= (table["unequal"] < UNEQUAL) & (table["chance"] < CHANCE)
         found &= table["height"] - table["base"] > APART * table["noise"]
     out: Bool = found

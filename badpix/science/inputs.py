@@ -4,7 +4,8 @@
 2. Values become DN/s: those in MJy/sr are divided by PHOTMJSR, where it is one number. Without one they stay as they
    are, and all exposures must have one unit.
 3. *Pointings*: where the telescope looked (RA_REF, DEC_REF of SCI, else TARG_RA, TARG_DEC, with XOFFSET, YOFFSET),
-   told apart beyond `pointing_step`, and by the roll. Dispersed light differs with the grating as well.
+   told apart beyond `pointing_step`, and by the roll. In dispersed light a pointing is a visit with one grating:
+   dithers leave the lines of a spectrum where they are.
 4. *Visits*: VISIT_ID, else OBSERVTN and VISIT, else the day.
 5. A set of fewer pointings or visits than `min_pointings` and `min_visits` is refused.
 """
@@ -33,7 +34,7 @@ OPTICS = ("FILTER", "PUPIL", "GRATING", "BAND", "CHANNEL")
 ROLL = 1.0  # degrees between rolls that count as different pointings
 MOST_GAP = 0.5  # days that part visits without names
 
-Place = tuple[float, float, float, str]  # RA, Dec, roll in degrees; optics
+Place = tuple[float, float, float]  # RA, Dec, roll, in degrees
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,11 @@ def gather(used: Sequence[Exposure], p: ResidualSettings, *, pointing_step: floa
     odd = next((k for k, (_, unit) in enumerate(units) if unit != units[0][1]), None)
     if odd is not None:
         raise DataError(f"{used[odd].path}: values in {units[odd][1]}, expected {units[0][1]} as in {used[0].path}")
-    places = number_places([read_place(h, axis) for h in headers], step=pointing_step / 3600)
+    if axis is None:
+        places = number_places([read_place(h) for h in headers], step=pointing_step / 3600)
+    else:
+        spectra = [(*read_visit(h), *(str(h.get(key, "")) for key in OPTICS)) for h in headers]
+        places = [sorted(set(spectra)).index(spectrum) for spectrum in spectra]
     members = [
         Member(
             e,
@@ -157,7 +162,7 @@ def convert(header: Mapping[str, Any]) -> tuple[float, str]:
     return 1.0, unit
 
 
-def read_place(header: Mapping[str, Any], axis: int | None) -> Place:
+def read_place(header: Mapping[str, Any]) -> Place:
     """Where the telescope looked; keywords that are missing count as zero."""
 
     def number(*names: str) -> float:
@@ -168,8 +173,7 @@ def read_place(header: Mapping[str, Any], axis: int | None) -> Place:
     if not any(name in header for name in ("RA_REF", "RA_V1")):
         ra = number("TARG_RA") + number("XOFFSET") / 3600
         dec = number("TARG_DEC") + number("YOFFSET") / 3600
-    optics = "" if axis is None else " ".join(str(header.get(key, "")) for key in OPTICS)
-    return ra, dec, number("ROLL_REF", "PA_V3"), optics
+    return ra, dec, number("ROLL_REF", "PA_V3")
 
 
 def number_places(places: Sequence[Place], *, step: float) -> list[int]:
@@ -189,7 +193,7 @@ def _is_same(a: Place, b: Place, step: float) -> bool:
     east = (a[0] - b[0] + 180) % 360 - 180
     apart = np.hypot(east * np.cos(np.radians(a[1])), a[1] - b[1])
     roll = abs((a[2] - b[2] + 180) % 360 - 180)
-    return bool(apart <= step and roll < ROLL and a[3] == b[3])
+    return bool(apart <= step and roll < ROLL)
 
 
 def read_visit(header: Mapping[str, Any]) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from badpix.numerics.medians import median_rows, sort_lines
 from badpix.numerics.neighbors import AROUND
 
-NOISE_RANGE = 3.0  # range of eight neighbors that noise makes, in units of the noise (mean 1.7, scatter 0.55)
+# Range of eight neighbors that noise makes, in units of the noise (mean 1.7, scatter 0.55); of images, of spectra.
+NOISE_RANGE = (2.4, 2.0)
 ALONG = (-4, -3, -2, -1, 1, 2, 3, 4)  # pixels along the dispersion
 REACH = 4  # of the farthest one
 RANKS = (1, 3, 4, 6)  # of eight neighbors: second lowest, the middle two, second highest
@@ -100,7 +101,7 @@ def measure_residual(filled: Float, noise: Float, axis: int | None, *, sharpness
     below += above
     below *= np.float32(0.5)
     high -= low
-    high -= np.float32(NOISE_RANGE) * noise
+    high -= np.float32(NOISE_RANGE[axis is not None]) * noise
     high *= np.float32(sharpness)
     return Residual(filled[ry : ry + ny, rx : rx + nx] - below, below, np.maximum(noise, high))
 

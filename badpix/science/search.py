@@ -88,6 +88,7 @@ def search(
         measured.pointings,
         p,
         ipc=detector.ipc,
+        dispersed=found.axis is not None,
         most_square=science_bands.square_limit(len(files)),
     )
     dates = [m.mjd for m in found.members]

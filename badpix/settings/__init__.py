@@ -12,4 +12,5 @@ SECTIONS = (
     "reference",
     "science",
     "simulate",
+    "simulate_science",
 )

@@ -19,8 +19,8 @@ class VarietySettings(Settings):
     min_pointings: int = param(
         4,
         "Different pointings below which the run refuses, and a pixel is undetermined: what stands still with the "
-        "telescope can't be told from a pixel.",
-        low=2,
+        "telescope can't be told from a pixel. In dispersed light a pointing is a visit with one grating.",
+        low=1,
         keyword="BPSMINPT",
     )
     min_visits: int = param(

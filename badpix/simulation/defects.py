@@ -28,10 +28,12 @@ FLAG_OF = {
     "DEAD": "DEAD", "LOW_QE": "LOW_QE", "OPEN": "OPEN", "HOT": "HOT", "SATURATED": "HOT", "WARM": "WARM",
     "RC": "RC", "IRC": "RC", "TELEGRAPH": "TELEGRAPH", "NOISY": "UNRELIABLE_SLOPE",
     "LOW_PEDESTAL": "OTHER_BAD_PIXEL", "ADJ_OPEN": "ADJ_OPEN",
+    "STEADY": "HOT", "BORN": "HOT", "SWITCHING": "UNRELIABLE_SLOPE",
 }  # fmt: skip
 UNIT_OF = {
     "DEAD": "response", "LOW_QE": "response", "OPEN": "response", "HOT": "e/s", "SATURATED": "", "WARM": "e/s",
     "RC": "DN", "IRC": "DN", "TELEGRAPH": "DN", "NOISY": "x own noise", "LOW_PEDESTAL": "DN", "ADJ_OPEN": "",
+    "STEADY": "DN/s", "BORN": "DN/s", "SWITCHING": "DN/s",
 }  # fmt: skip
 LEVELS: dict[str, tuple[float, ...]] = {
     "DEAD": (0.0, 0.01),

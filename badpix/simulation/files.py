@@ -285,7 +285,7 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
         primary.header[keyword] = value
     images = {"READ_NOISE": scene.read_noise, "DARK": scene.dark, "RESPONSE": scene.response}
     hdus = fits.HDUList([
-        primary, fits.ImageHDU(truth, name="DQ"), _defect_table(scene.defects.rows),
+        primary, fits.ImageHDU(truth, name="DQ"), defect_table(scene.defects.rows),
         fits.ImageHDU((truth == 0).astype(np.uint8), name="GOOD"),
         *(fits.ImageHDU(image.astype(np.float32), name=name) for name, image in images.items()),
     ])  # fmt: skip
@@ -311,7 +311,7 @@ def read_truth(path: str | Path) -> tuple[fits.Header, NDArray[np.uint32], NDArr
         return hdus[0].header.copy(), hdus["DQ"].data.astype(np.uint32), rows
 
 
-def _defect_table(rows: NDArray[Any]) -> fits.BinTableHDU:
+def defect_table(rows: NDArray[Any]) -> fits.BinTableHDU:
     """The injected defects as a table."""
     columns = [
         fits.Column("TYPE", "12A", array=rows["type"]),

@@ -32,6 +32,7 @@ SEARCHES = {
     "darks": ("HOT", "SATURATED", "WARM", "RC", "IRC", "TELEGRAPH", "NOISY", "LOW_PEDESTAL"),
 }
 SEARCHES["all"] = SEARCHES["flats"] + SEARCHES["darks"]
+SEARCHES["science"] = ("STEADY", "BORN", "LOW_QE", "SWITCHING")
 
 LOUD = f"above {NOISY_LIMIT:g} x median"
 
@@ -222,7 +223,7 @@ def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all
     masks : sequence of (flags, truth, defects)
         Mask and truth as uint32 images in standard bits, and the table of defects.
     search : str
-        "flats", "darks" or "all": which types are counted.
+        "flats", "darks", "science" or "all": which types are counted.
 
     Returns
     -------

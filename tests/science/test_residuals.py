@@ -21,7 +21,8 @@ def test_equal_to_a_plain_version(axis):
             near = np.sort([image[y + ry + dy, x + rx + dx] for dy, dx in residuals.offsets_of(axis)])
             assert found.level[y, x] == pytest.approx(np.median(near), abs=1e-6)
             assert found.value[y, x] == pytest.approx(image[y + ry, x + rx] - np.median(near), abs=1e-6)
-            assert found.noise[y, x] == pytest.approx(max(0.2, 2 * (near[6] - near[1] - 0.6)), abs=1e-5)
+            spread = near[6] - near[1] - 0.2 * residuals.NOISE_RANGE[axis is not None]
+            assert found.noise[y, x] == pytest.approx(max(0.2, 2 * spread), abs=1e-5)
 
 
 def test_input_is_not_modified():

@@ -108,7 +108,7 @@ def test_a_large_structure_is_no_pixel(tmp_path):
         return out
 
     p = ScienceSettings(max_structure_pixels=20, residual_model="dispersed")
-    found = run(write_program(tmp_path, ghost, seed=4, stars=0), p)
+    found = run(write_program(tmp_path, ghost, seed=4, stars=0, visits=4, exposures=6), p)
     assert sum(int(m.sum()) for m in found.maps.values()) == 0
     assert any("structures" in note for note in found.notes)
 
@@ -120,12 +120,9 @@ def test_one_pointing_is_refused(tmp_path):
 
 
 def test_pointings_are_told_apart():
-    a = (10.0, 0.0, 5.0, "")
-    near = (10.0 + 0.1 / 3600, 0.0, 5.0, "")
-    numbers = inputs.number_places(
-        [a, near, (359.9, 0, 5, ""), (10, 0, 50, ""), (10, 0, 5, "G395H")], step=0.3 / 3600
-    )
-    assert numbers == [0, 0, 1, 2, 3]
+    a, near = (10.0, 0.0, 5.0), (10.0 + 0.1 / 3600, 0.0, 5.0)
+    others = [(359.9, 0.0, 5.0), (10.0, 0.0, 50.0), (10.0, 0.0, 6.5)]
+    assert inputs.number_places([a, near, *others], step=0.3 / 3600) == [0, 0, 1, 2, 3]
 
 
 def test_units_become_one():
