@@ -34,6 +34,7 @@ BADPIX = {
         "check": ("trust:check", "Is a MASK valid and plausible? Exit status 3 if not."),
         "explain": ("explain:explain", "Why is a pixel flagged, or why not?"),
         "compare": ("trust:compare", "What changed between masks of one detector?"),
+        "tune": ("tune:tune", "What would other limits flag? Without a new run."),
         "depth": ("depth:depth", "Which defects could the exposures behind a mask have shown?"),
         "deliver": ("deliver:deliver", "Check a MASK as for a delivery, and write the folder that is sent."),
         "report": ("trust:report", "Write one self-contained page about a MASK."),
