@@ -13,7 +13,6 @@ class DepthSettings(Settings):
         False,
         "Measure what these exposures could have shown: defects of known strength are put into copies of good pixels "
         "and searched in the same run. The mask itself stays as it is.",
-        keyword="BPXDEPTH",
     )
     depth_pixels: int = param(
         20000,
