@@ -170,7 +170,7 @@ def test_a_pixel_that_was_no_candidate_is_told_to_lie_below_the_limits(darks_mas
     assert item.title == "good"
     assert "not measured" not in told
     assert "is not above" in told
-    assert "dark residual z is clearly below 3.7 sigma" in told
+    assert "dark residual z is clearly below 3.8 sigma" in told
 
 
 def test_pixels_that_nobody_could_measure_are_not_called_good(darks_mask):
