@@ -762,10 +762,11 @@ def test_intermediate_products_carry_the_grid(four, tmp_path):
 
 INTERRUPTED = """
 import os, sys
-from badpix.image import driver
+from badpix.image import driver, output
 from badpix.cli.main import outlier
 stage, sign = sys.argv.pop(1), int(sys.argv.pop(1))
-real = getattr(driver, stage)
+place = driver if hasattr(driver, stage) else output
+real = getattr(place, stage)
 calls = []
 def stopped(*args, **options):
     result = real(*args, **options)
@@ -773,7 +774,7 @@ def stopped(*args, **options):
     if len(calls) == 2 or stage == "write_planes":
         os.kill(os.getpid(), sign)
     return result
-setattr(driver, stage, stopped)
+setattr(place, stage, stopped)
 outlier()
 """
 
