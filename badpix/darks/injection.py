@@ -2,7 +2,7 @@
 
 1. Good pixels on a grid of every :data:`SPACING`-th row and column are chosen, and a defect of one kind and strength
    falls to each (:func:`assign`); the same pixels for equal inputs.
-2. The defect's charge is added to the ramp of each integration (:func:`add_defects`).
+2. The defect's charge is added to the ramp of each integration (:func:`make_change`).
 3. The jump step and the ramp fit are emulated on both ramps, the file's and the changed one
    (:mod:`badpix.numerics.jumps`, :mod:`badpix.numerics.ramp_fit`); only the *difference* between the two is applied
    to what the file says of flags, slope and pedestal, so that the emulation's own errors drop out.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,7 @@ from badpix.darks import cells, injection
 from badpix.darks.bands import Band, measure_stack
 from badpix.darks.injection import Agreement, Exposure, Readout
 from badpix.darks.scores import Population
-from badpix.darks.stack import NEEDED_MAPS, Dark, Job, Rows, Stack, read_images
-from badpix.darks.stats import Integrations
+from badpix.darks.stack import NEEDED_MAPS, Dark, Job, Rows, read_band_stack
 from badpix.io.fits import Layout, read_band
 
 Bool = NDArray[np.bool_]
@@ -73,7 +73,7 @@ def measure_injected(job: Job, population: Population, plan: Plan, band: tuple[R
         new, agreed = injection.apply_difference(old, ramp, readout)
         agreement += agreed
         changed.append(new)
-    stack = _fill(job, rows, pixels, originals, changed)
+    stack = read_band_stack(job, rows, partial(_put, job, pixels, originals, changed))
     found = measure_stack(replace(job, maps=NEEDED_MAPS, samples=()), population, rows, stack)
     return Injected(found, pixels + rows.start * job.shape[1], kind, level, agreement)
 
@@ -130,28 +130,24 @@ def _pick(layout: Layout, dark: Dark, rows: Rows, pixels: Index) -> Float:
     return image[:, pixels].astype(np.float32)
 
 
-def _fill(job: Job, rows: Rows, pixels: Index, old: list[Exposure], new: list[Exposure]) -> Integrations:
-    """All integrations of a band, the chosen pixels changed."""
-    stack = Stack(job, (rows.stop - rows.start) * job.shape[1], np.empty(0, np.intp))
-    for dark, was, now in zip(job.darks, old, new, strict=True):
-        images = read_images(job, dark, rows)
-        stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
-        images["rate"][:, pixels] += now.rate - was.rate
-        images["pedestal"][:, pixels] += now.pedestal - was.pedestal
-        for i in range(dark.integrations):
-            use = slice(dark.start, dark.stop)
-            sci, flags = _read_groups(dark, rows, i)
-            sci.reshape(len(sci), -1)[:, pixels] = now.ramps[i, use]
-            flags.reshape(len(flags), -1)[:, pixels] = now.flags[i, use]
-            stack.add(sci, flags, {name: image[i] for name, image in images.items()})
-    return stack.finish()
-
-
-def _read_groups(dark: Dark, rows: Rows, i: int) -> tuple[Float, NDArray[np.uint8]]:
-    """Usable groups of one integration: SCI and GROUPDQ, (groups, rows, nx)."""
-    planes = range(i * dark.groups + dark.start, i * dark.groups + dark.stop)
-    sci = read_band(dark.jump, rows.start, rows.stop, planes=planes).astype(np.float32, copy=False)
-    return sci, read_band(dark.groupdq, rows.start, rows.stop, planes=planes).astype(np.uint8, copy=False)
+def _put(
+    job: Job,
+    pixels: Index,
+    old: list[Exposure],
+    new: list[Exposure],
+    number: int,
+    i: int,
+    sci: Float,
+    flags: NDArray[np.uint8],
+    images: dict[str, Float],
+) -> None:
+    """Put the changed ramps of one integration in place of those that were read: :data:`badpix.darks.stack.Alter`."""
+    dark, was, now = job.darks[number], old[number], new[number]
+    use = slice(dark.start, dark.stop)
+    sci.reshape(len(sci), -1)[:, pixels] = now.ramps[i, use][: len(sci)]
+    flags.reshape(len(flags), -1)[:, pixels] = now.flags[i, use]
+    images["rate"][pixels] += now.rate[i] - was.rate[i]
+    images["pedestal"][pixels] += now.pedestal[i] - was.pedestal[i]
 
 
 # --- 4: shuffled groups ----------------------------------------------------------------------------------
@@ -161,15 +157,13 @@ def measure_shuffled(job: Job, population: Population, seed: int, band: tuple[Ro
     """One band whose good ramps have their groups in another order."""
     rows, good = band
     rng = np.random.default_rng((seed, rows.start, 2))
-    stack = Stack(job, good.size, np.empty(0, np.intp))
-    for dark in job.darks:
-        images = read_images(job, dark, rows)
-        stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
-        for i in range(dark.integrations):
-            sci, flags = _read_groups(dark, rows, i)
+
+    def shuffle(_: int, __: int, sci: Float, flags: NDArray[np.uint8], ___: dict[str, Float]) -> None:
+        if len(sci) == len(flags):  # of integrations that are not examined the first group alone was read
             shuffle_groups(sci, flags, good, job.cells, rng)
-            stack.add(sci, flags, {name: image[i] for name, image in images.items()})
-    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=()), population, rows, stack.finish())
+
+    stack = read_band_stack(job, rows, shuffle)
+    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=()), population, rows, stack)
 
 
 def shuffle_groups(

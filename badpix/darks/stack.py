@@ -8,6 +8,7 @@ as arrays can add them himself.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,25 +105,37 @@ class Rows:
     bias: NDArray[np.float32] | None = None
 
 
+Alter = Callable[[int, int, NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray[np.float32]]], None]
+"""Called with the number of the dark and of its integration, the groups that were read of SCI and GROUPDQ (groups,
+rows, nx), and ``rate`` and ``pedestal`` (pixels,); changes them in place."""
+
+
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_band_stack(job: Job, band: Rows) -> Integrations:
-    """All integrations of a band; of those that are not examined the first usable group alone is read."""
+def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integrations:
+    """All integrations of a band; of those that are not examined the first usable group alone is read.
+
+    ``alter``: changes what was read of an integration before it is measured (:data:`Alter`).
+    """
     start, stop = band.start, band.stop
     nx, longest = job.shape[1], max(dark.stop - dark.start for dark in job.darks)
     stack = Stack(job, (stop - start) * nx, _find_held(job, start, stop))
     sci = np.empty((job.fit.usable, stop - start, nx), np.float32)
     room = np.empty((longest, stop - start, nx), np.uint8)
-    for dark in job.darks:
-        images = read_images(job, dark, band)
+    for number, dark in enumerate(job.darks):
+        images = _read_images(job, dark, band)
         stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
         for i in range(dark.integrations):
             planes = range(i * dark.groups + dark.start, i * dark.groups + dark.stop)
             flags = read_band(dark.groupdq, start, stop, planes=planes, out=room[: len(planes)])
             wanted = planes if stack.examines_next else planes[:1]
-            stored = read_band(dark.jump, start, stop, planes=wanted, out=sci[: len(wanted)], native=False)
-            stack.add(stored, flags, {name: image[i] for name, image in images.items()})
+            room_for = sci[: len(wanted)]
+            stored = read_band(dark.jump, start, stop, planes=wanted, out=room_for, native=alter is not None)
+            mine = {name: image[i] for name, image in images.items()}
+            if alter is not None:
+                alter(number, i, stored, flags, mine)
+            stack.add(stored, flags, mine)
     return stack.finish()
 
 
@@ -132,7 +145,7 @@ def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
 
 
-def read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
+def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
     """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each."""
     layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
     images = {
