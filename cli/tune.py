@@ -74,7 +74,7 @@ def tune(
         talk.finish("badpix tune", outputs, {"mask": mask, "used": before, "trials": rows})
         return
     for name, some in trials.items():
-        _print(name, some, before[name], tuning.find_limit(name))
+        _print(name, some, before[name])
     chosen = {name: some[0].value for name, some in trials.items() if len(some) == 1}
     if chosen:
         click.echo("\n" + tuning.write_yaml(chosen), nl=False)
@@ -82,7 +82,7 @@ def tune(
         talk.say(f"wrote {path}")
 
 
-def _print(name: str, trials: list[Any], before: float, limit: Any) -> None:
+def _print(name: str, trials: list[Any], before: float) -> None:
     head = ("value", "limit", "pixels", "gained", "lost", "shared", "90 % at", "false/million")
     rows = [
         (f"{t.value:.4g}", f"{t.limit:.4g}", t.pixels, t.gained, t.lost, t.both, _show(t.ninety), _show(t.false))
@@ -92,9 +92,8 @@ def _print(name: str, trials: list[Any], before: float, limit: Any) -> None:
     widths = [max(len(str(row[k])) for row in (head, *rows)) for k in range(len(head))]
     for row in (head, *rows):
         click.echo("  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)))
-    loose = [t for t in trials if limit.held and t.gained and t.limit < limit.held * trials[0].limit]
-    if loose or (limit.held == 1.0 and any(t.gained for t in trials)):
-        click.echo("looser limits: only pixels that the run kept as candidates are counted: lower limits")
+    if loose := [f"{t.value:.4g}" for t in trials if not t.whole]:
+        click.echo(f"{', '.join(loose)}: only pixels that the run kept as candidates are counted: lower limits")
 
 
 def _show(value: float | None) -> str:

@@ -96,11 +96,6 @@ def choose_bands(job: Job, height: int, wanted: int) -> list[tuple[int, int]]:
     return [bands[(2 * k + 1) * len(bands) // (2 * number)] for k in range(number)]
 
 
-def find_usable(flagged: Bool, reference: Bool) -> Bool:
-    """Pixels that defects may be put into: good ones with good neighbors."""
-    return ~neighbors.grow(flagged) & ~flagged & ~reference
-
-
 # --- 3: what was found -----------------------------------------------------------------------------------
 
 
@@ -148,7 +143,7 @@ def measure_depth(
     job, population = second.job, second.population
     plan = make_plan(job, population, maps["rate"], p)
     flagged = np.any(list(result.detection.maps.values()), axis=0)
-    good = find_usable(flagged, second.reference)
+    good = neighbors.clear_of(flagged) & ~second.reference
     bands = choose_bands(job, second.height, p.depth_pixels)
     tasks = [(_make_rows(second, a, b), good[a:b]) for a, b in bands]
     injected = list(run_in_order(second.executor, partial(measure_injected, job, population, plan), tasks))

@@ -64,7 +64,7 @@ def measure_depth(
     -------
     depth, alarms : list
     """
-    good = lit & np.isfinite(norm) & ~flagged & ~neighbors.grow(flagged)
+    good = lit & np.isfinite(norm) & neighbors.clear_of(flagged)
     strengths = choose_strengths(p, detector)
     y, x = choose_pixels(good, p.depth_pixels)
     cells = np.random.default_rng(crc32(norm.tobytes())).permutation(np.arange(len(y)) % (6 * max(len(strengths), 1)))

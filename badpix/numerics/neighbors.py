@@ -109,6 +109,11 @@ def grow(found: Bool) -> Bool:
     return wide
 
 
+def clear_of(found: Bool) -> Bool:
+    """Pixels that are not True and touch none that is."""
+    return ~grow(found)
+
+
 def count_sides(found: Bool) -> NDArray[np.uint8]:
     """How many of the four side neighbours of each pixel are True: (ny, nx)."""
     count = np.zeros(found.shape, np.uint8)

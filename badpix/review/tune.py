@@ -37,7 +37,7 @@ class Limit(NamedTuple):
     far below the run's limit values are held, and whether the strength of the depth follows the limit."""
 
     section: str
-    searches: tuple[str, ...]
+    search: str
     quantities: tuple[str, ...]
     scales: bool = False
     held: float = 0.8
@@ -45,17 +45,17 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    "hot_sigma_threshold": Limit("darks", ("hot",), ("dark_rate",), True, 0.5, True),
-    "hot_max_rate": Limit("darks", ("hot",), ("dark_rate",), False, 0.5, True),
-    "rc_sigma_threshold": Limit("darks", ("rc",), ("dark_rc",), False, 0.8, True),
-    "telegraph_likelihood": Limit("darks", ("telegraph",), ("telegraph_likelihood",), False, 1.0),
-    "noisy_sigma_threshold": Limit("darks", ("noisy",), ("dark_noise_z", "dark_residual_z"), False, 0.8),
-    "noisy_min_ratio": Limit("darks", ("noisy",), ("dark_noise_ratio", "dark_residual_ratio"), False, 1.0),
-    "low_pedestal_sigma_threshold": Limit("darks", ("low_pedestal",), ("dark_pedestal_sigma",), False, 0.0, True),
-    "intermittent_fraction": Limit("darks", ("intermittent",), ("dark_bright_fraction",), False, 1.0),
-    "max_dead_norm_signal": Limit("flats", ("DEAD",), ("flat_norm",), False, 0.0, True),
-    "max_low_qe_norm_signal": Limit("flats", ("LOW_QE",), ("flat_norm",), False, 0.0, True),
-    "min_open_excess": Limit("flats", ("OPEN",), ("open_own",), False, 1.0),
+    "hot_sigma_threshold": Limit("darks", "hot", ("dark_rate",), True, 0.5, True),
+    "hot_max_rate": Limit("darks", "hot", ("dark_rate",), False, 0.5, True),
+    "rc_sigma_threshold": Limit("darks", "rc", ("dark_rc",), False, 0.8, True),
+    "telegraph_likelihood": Limit("darks", "telegraph", ("telegraph_likelihood",), False, 1.0),
+    "noisy_sigma_threshold": Limit("darks", "noisy", ("dark_noise_z", "dark_residual_z"), False, 0.8),
+    "noisy_min_ratio": Limit("darks", "noisy", ("dark_noise_ratio", "dark_residual_ratio"), False, 1.0),
+    "low_pedestal_sigma_threshold": Limit("darks", "low_pedestal", ("dark_pedestal_sigma",), False, 0.0, True),
+    "intermittent_fraction": Limit("darks", "intermittent", ("dark_bright_fraction",), False, 1.0),
+    "max_dead_norm_signal": Limit("flats", "DEAD", ("flat_norm",), False, 0.0, True),
+    "max_low_qe_norm_signal": Limit("flats", "LOW_QE", ("flat_norm",), False, 0.0, True),
+    "min_open_excess": Limit("flats", "OPEN", ("open_own",), False, 1.0),
 }
 MIRRORED = ("dark_rate", "dark_pedestal_sigma", "flat_norm")  # quantities whose other side is held for all pixels
 
@@ -75,6 +75,8 @@ class Trial:
         Strength that is found nine times in ten; None where the depth does not say.
     false : float or None
         False alarms per million by the sign test.
+    whole : bool
+        Whether the evidence holds all pixels down to this limit; otherwise the counts are lower limits.
     """
 
     value: float
@@ -85,6 +87,7 @@ class Trial:
     both: int
     ninety: float | None
     false: float | None
+    whole: bool
 
 
 def find_limit(name: str) -> Limit:
@@ -139,7 +142,7 @@ def try_values(mask: Mask, evidence: Evidence, name: str, values: Sequence[float
         If the evidence holds no such search.
     """
     bound, before = find_limit(name), read_value(mask, name)
-    search = bound.searches[0]
+    search = bound.search
     rules = [r for r in evidence.rules if r.search == search]
     if not any(r.quantity in bound.quantities for r in rules):
         raise DataError(f"{mask.path}: the evidence holds no {search} by {' or '.join(bound.quantities)}")
@@ -147,7 +150,7 @@ def try_values(mask: Mask, evidence: Evidence, name: str, values: Sequence[float
     found = np.asarray(evidence.images[f"is_{search.lower()}"][:, :]) != 0
     others = _flagged_otherwise(evidence, search, found.shape)
     taken = _taken_before(evidence, search, found.shape)
-    good = find_good(mask, found | others)
+    good = neighbors.clear_of(found | others) & ~mask.reference
     curve = next((c for c in make_curves(evidence.depth) if c.search == search), None)
     out = []
     for value in values:
@@ -161,6 +164,7 @@ def try_values(mask: Mask, evidence: Evidence, name: str, values: Sequence[float
             Trial(
                 value, limit, int(now.sum()), int((now & ~found).sum()), int((found & ~now).sum()),
                 int((now & others).sum()), ninety, count_mirrored(images, bound, limit, good),
+                part >= bound.held,
             )
         )  # fmt: skip
     return out
@@ -188,11 +192,6 @@ def _taken_before(evidence: Evidence, search: str, shape: tuple[int, ...]) -> Bo
         if name in evidence.images:
             out |= np.asarray(evidence.images[name][:, :]) != 0
     return out
-
-
-def find_good(mask: Mask, flagged: Bool) -> Bool:
-    """Science pixels that no search found, with such neighbors."""
-    return ~(neighbors.grow(flagged) | flagged | mask.reference)
 
 
 def _old_limit(rules: Sequence[Rule], bound: Limit) -> float:
@@ -250,7 +249,7 @@ def solve_complete(mask: Mask, evidence: Evidence, name: str, strength: float) -
         If the depth does not say, or the strength lies below what the evidence holds.
     """
     bound = find_limit(name)
-    search = bound.searches[0]
+    search = bound.search
     curve = next((c for c in make_curves(evidence.depth) if c.search == search), None)
     if curve is None or curve.ninety is None or not bound.follows:
         name = NAMES.get(search, search)
@@ -277,9 +276,8 @@ def solve_false(mask: Mask, evidence: Evidence, name: str, wanted: float) -> flo
     quantity = bound.quantities[0]
     if quantity not in MIRRORED:
         raise DataError(f"{mask.path}: {name} has no sign test in the evidence: only --complete or --set")
-    rules = [r for r in evidence.rules if r.search == bound.searches[0]]
-    flagged = _flagged_otherwise(evidence, "", mask.image.shape)
-    good = find_good(mask, flagged)
+    rules = [r for r in evidence.rules if r.search == bound.search]
+    good = neighbors.clear_of(_flagged_otherwise(evidence, "", mask.image.shape)) & ~mask.reference
     values = np.asarray(evidence.images[quantity][:, :])[good].astype(float)
     mirrored = {"dark_rate": -values, "dark_pedestal_sigma": values, "flat_norm": 2 - values}[quantity]
     mirrored = np.sort(mirrored[np.isfinite(mirrored)])

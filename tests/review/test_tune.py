@@ -40,7 +40,7 @@ def test_the_limits_of_the_run_give_its_mask(made, name):
         if name == "telegraph_likelihood":  # the run raises it to what good pixels reach
             value = next(abs(float(r.limit)) for r in evidence.rules if r.quantity == name)
         (trial,) = tune.try_values(mask, evidence, name, [value])
-        found = np.asarray(evidence.images[f"is_{tune.LIMITS[name].searches[0].lower()}"][:, :]) != 0
+        found = np.asarray(evidence.images[f"is_{tune.LIMITS[name].search.lower()}"][:, :]) != 0
     assert found.any() or name in ("intermittent_fraction",)
     assert (trial.gained, trial.lost, trial.pixels) == (0, 0, found.sum())
 
@@ -82,6 +82,13 @@ def test_wishes_become_limits(made):
             tune.solve_false(mask, evidence, "rc_sigma_threshold", 10)
         with pytest.raises(UsageError, match="did you mean 'hot_sigma_threshold'"):
             tune.try_values(mask, evidence, "hot_sigma_treshold", [3])
+
+
+def test_limits_below_what_the_evidence_holds_are_said(made):
+    done = call("tune", made / "darks.fits", "--set", "hot_sigma_threshold=3,4.9,5.1,20")
+    assert "3, 4.9: only pixels that the run kept as candidates are counted" in done.output
+    done = call("tune", made / "flats.fits", "--set", "max_low_qe_norm_signal=0.1,0.9")
+    assert "lower limits" not in done.output
 
 
 def test_the_command_prints_a_table_and_yaml(made, tmp_path):
