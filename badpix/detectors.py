@@ -47,9 +47,9 @@ class Detector:
     amplifiers : str
         ``blocks`` (four stripes along the fast axis) or ``interleaved`` (column modulo 4).
     ipc : float
-        Share of a pixel's charge that shows up in each side neighbour.
+        Share of a pixel's charge that shows up in each side neighbor.
     max_dead_rate : float or None
-        Rate below which a pixel is dead in flats that are not normalised, DN/s; None where not known.
+        Rate below which a pixel is dead in flats that are not normalized, DN/s; None where not known.
     min_judged : float
         Percent of the science pixels that flats must be able to judge.
     """

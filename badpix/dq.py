@@ -51,7 +51,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(23, "UNRELIABLE_DARK", "mask", "Dark variance large"),
     Flag(24, "UNRELIABLE_SLOPE", "mask", "Slope variance large: noisy pixel"),
     Flag(25, "UNRELIABLE_FLAT", "other", "Flat variance large"),
-    Flag(26, "OPEN", "mask", "Open pixel: its charge moves to the neighbours"),
+    Flag(26, "OPEN", "mask", "Open pixel: its charge moves to the neighbors"),
     Flag(27, "ADJ_OPEN", "mask", "Adjacent to an open pixel"),
     Flag(28, "FLUX_ESTIMATED", "exposure", "Flux estimated from other pixels"),
     Flag(29, "MSA_FAILED_OPEN", "exposure", "Sees light from a failed-open shutter"),
@@ -65,8 +65,16 @@ MASK_NAMES: tuple[str, ...] = tuple(flag.name for flag in FLAGS if flag.use == "
 
 # Flags whose pixels should not be used, unless a parameter says otherwise.
 UNUSABLE: tuple[str, ...] = (
-    "DEAD", "HOT", "LOW_QE", "OPEN", "ADJ_OPEN", "RC", "TELEGRAPH", "UNRELIABLE_SLOPE", "OTHER_BAD_PIXEL",
-)  # fmt: skip
+    "DEAD",
+    "HOT",
+    "LOW_QE",
+    "OPEN",
+    "ADJ_OPEN",
+    "RC",
+    "TELEGRAPH",
+    "UNRELIABLE_SLOPE",
+    "OTHER_BAD_PIXEL",
+)
 
 # Names met in old texts and lists, and what to write instead.
 REPLACED: dict[str, str] = {

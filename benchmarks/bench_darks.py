@@ -33,10 +33,25 @@ def make_exposure(folder: Path, ints: int, groups: int, size: int) -> None:
     rng = np.random.default_rng(1)
     header = fits.Header()
     header.update(
-        TELESCOP="JWST", INSTRUME="NIRCAM", DETECTOR="NRCALONG", SUBARRAY="FULL", READPATT="RAPID", NINTS=ints,
-        NGROUPS=groups, TGROUP=10.73677, SUBSTRT1=1, SUBSTRT2=1, SUBSIZE1=size, SUBSIZE2=size, FASTAXIS=-1,
-        SLOWAXIS=2, S_RAMP="COMPLETE", S_JUMP="COMPLETE", S_SUPERB="COMPLETE", EXP_TYPE="NRC_DARK",
-    )  # fmt: skip
+        TELESCOP="JWST",
+        INSTRUME="NIRCAM",
+        DETECTOR="NRCALONG",
+        SUBARRAY="FULL",
+        READPATT="RAPID",
+        NINTS=ints,
+        NGROUPS=groups,
+        TGROUP=10.73677,
+        SUBSTRT1=1,
+        SUBSTRT2=1,
+        SUBSIZE1=size,
+        SUBSIZE2=size,
+        FASTAXIS=-1,
+        SLOWAXIS=2,
+        S_RAMP="COMPLETE",
+        S_JUMP="COMPLETE",
+        S_SUPERB="COMPLETE",
+        EXP_TYPE="NRC_DARK",
+    )
     header["DATE-OBS"], header["TIME-OBS"] = "2026-01-01", "00:00:00"
     root = ROOT.format(1)
     one = rng.normal(0, 5, (groups, size, size)).astype(">f4")

@@ -107,8 +107,10 @@ def show_model(rows: list[tuple[float, ...]]) -> None:
     full = 2048 * 2048 / 1e6
     for flats, darks, groups in ((10, 10, 20), (10, 46, 20), (10, 46, 60)):
         one = float(found @ [1, full, full * flats, full * darks * groups])
-        print(f"full frame, {flats} flats, {darks} darks of {groups} groups: {one:7.0f} s a detector, "
-              f"{18 * one / 3600:6.2f} h for eighteen on one core ({18 * (flats + darks)} exposures)")  # fmt: skip
+        print(
+            f"full frame, {flats} flats, {darks} darks of {groups} groups: {one:7.0f} s a detector, "
+            f"{18 * one / 3600:6.2f} h for eighteen on one core ({18 * (flats + darks)} exposures)"
+        )
 
 
 def measure_nothing(place: Path, exposures: int) -> None:

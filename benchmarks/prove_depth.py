@@ -22,10 +22,20 @@ from badpix.mask.depth import rise
 from badpix.review.depth import read_depth
 
 SEARCH = {
-    "HOT": "hot", "RC": "rc", "IRC": "rc", "TELEGRAPH": "telegraph", "NOISY": "noisy", "LOW_PEDESTAL": "low_pedestal",
-}  # fmt: skip
-FLAG = {"hot": "HOT", "rc": "RC", "telegraph": "TELEGRAPH", "noisy": "UNRELIABLE_SLOPE",
-        "low_pedestal": "OTHER_BAD_PIXEL"}  # fmt: skip
+    "HOT": "hot",
+    "RC": "rc",
+    "IRC": "rc",
+    "TELEGRAPH": "telegraph",
+    "NOISY": "noisy",
+    "LOW_PEDESTAL": "low_pedestal",
+}
+FLAG = {
+    "hot": "HOT",
+    "rc": "RC",
+    "telegraph": "TELEGRAPH",
+    "noisy": "UNRELIABLE_SLOPE",
+    "low_pedestal": "OTHER_BAD_PIXEL",
+}
 
 
 def run(*words: str) -> None:
@@ -62,8 +72,24 @@ def compare(
     )
     mask = place / "mask.fits"
     rates = sorted(str(p) for p in (place / "darks").glob("*_rateints.fits"))
-    run("darks", *rates, "-o", str(mask), "--evidence", "--depth", "--overwrite", "--author", "A", "--descrip", "d",
-        "--pedigree", "SIMULATION", "--useafter", "2026-01-01T00:00:00", "-q")  # fmt: skip
+    run(
+        "darks",
+        *rates,
+        "-o",
+        str(mask),
+        "--evidence",
+        "--depth",
+        "--overwrite",
+        "--author",
+        "A",
+        "--descrip",
+        "d",
+        "--pedigree",
+        "SIMULATION",
+        "--useafter",
+        "2026-01-01T00:00:00",
+        "-q",
+    )
     image = fits.getdata(mask, "DQ")
     known = next(place.glob("*_truth.fits"))
     truth, gain = fits.getdata(known, "DEFECTS"), float(fits.getheader(known)["GAIN"])

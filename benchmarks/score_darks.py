@@ -39,10 +39,24 @@ def main() -> None:
     for seed in args.seeds:
         folder = args.workdir / f"{args.detector}_{args.groups}_{seed}"
         call(
-            "simulate", str(folder), "--detector", args.detector, "--size", args.size, "--flats", "0", "--darks",
-            str(max(numbers)), "--dark-groups", args.groups, "--seed", seed, "--overwrite",
-            "--defects-per-level", args.defects_per_level,
-        )  # fmt: skip
+            "simulate",
+            str(folder),
+            "--detector",
+            args.detector,
+            "--size",
+            args.size,
+            "--flats",
+            "0",
+            "--darks",
+            str(max(numbers)),
+            "--dark-groups",
+            args.groups,
+            "--seed",
+            seed,
+            "--overwrite",
+            "--defects-per-level",
+            args.defects_per_level,
+        )
         rates = sorted(str(p) for p in (folder / "darks").glob("*_rateints.fits"))
         truth = str(next(folder.glob("*_truth.fits")))
         for n in numbers:

@@ -19,6 +19,7 @@ from badpix.errors import BadpixError, UsageError
 from badpix.io.workers import Share, make_executor
 from badpix.settings import files as settings_files
 from badpix.settings import param as settings_param
+from badpix.settings.values import as_text
 
 __all__ = ["make_executor"]  # commands take it from here with the rest of the frame
 
@@ -50,8 +51,13 @@ def option(*names: str, heading: str = "General", **rest: Any) -> Callable[[F], 
 
 def evidence_option(heading: str) -> Callable[[F], F]:
     """Where the evidence of a mask lies, if not beside it."""
-    return option("--evidence", "evidence_file", metavar="FILE", heading=heading,
-                  help="Evidence file.  [default: <mask root>_evidence.fits]")  # fmt: skip
+    return option(
+        "--evidence",
+        "evidence_file",
+        metavar="FILE",
+        heading=heading,
+        help="Evidence file.  [default: <mask root>_evidence.fits]",
+    )
 
 
 def ignore_checksum_option(heading: str) -> Callable[[F], F]:
@@ -168,7 +174,7 @@ def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Calla
 def _option(p: settings_param.Param, sec: type[settings_param.Settings]) -> Callable[[F], F]:
     flag = "--" + p.name.replace("_", "-")
     heading = f"{p.group or sec.title}"
-    text = f"{p.help}  [default: {settings_param.as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
+    text = f"{p.help}  [default: {as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
     if p.kind == "bool":
         return option(f"{flag}/--no-{flag[2:]}", p.name, heading=heading, default=None, help=text)
     metavar = "|".join(p.choices) if p.kind == "choice" else p.kind.upper().replace("PAIR_", '"A B" ')
@@ -186,10 +192,21 @@ _TALK = (
 talk_options = stack(*_TALK)
 overwrite_option = option("--overwrite", is_flag=True, help="Replace existing outputs.")
 shared_options = stack(
-    option("-p", "--params", "params_files", multiple=True, metavar="FILE",
-           help="YAML (or ASDF) with parameters; may be repeated, the later one wins."),
-    option("--set", "parameter_set", type=click.Choice(settings_param.SETS), default=None,
-           help="Parameter set to start from.  [default: default]"),
+    option(
+        "-p",
+        "--params",
+        "params_files",
+        multiple=True,
+        metavar="FILE",
+        help="YAML (or ASDF) with parameters; may be repeated, the later one wins.",
+    ),
+    option(
+        "--set",
+        "parameter_set",
+        type=click.Choice(settings_param.SETS),
+        default=None,
+        help="Parameter set to start from.  [default: default]",
+    ),
     overwrite_option,
     option("--workers", type=click.IntRange(1, 1024), default=1, help="Processes to use.  [default: 1]"),
     option("--dask", metavar="ADDRESS", help="Dask scheduler to use instead (extra 'cluster')."),
@@ -201,7 +218,7 @@ shared_options = stack(
         "are used. With --dask: that of each worker.",
     ),
     *_TALK,
-)  # fmt: skip
+)
 
 
 # --- parameters from file and command line ---------------------------------------------------------------

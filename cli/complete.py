@@ -79,6 +79,11 @@ def _sections() -> list[str]:
 
 
 WORDS: dict[str | None, Callable[[], Sequence[str]]] = {
-    "flag": _flags, "flags": _flags, "plain_flag": _flags, "detector": _detectors, "detectors": _detectors,
-    "only": _detectors, "command": _sections,
-}  # fmt: skip
+    "flag": _flags,
+    "flags": _flags,
+    "plain_flag": _flags,
+    "detector": _detectors,
+    "detectors": _detectors,
+    "only": _detectors,
+    "command": _sections,
+}

@@ -40,12 +40,24 @@ COMPANIONS = ("jump", "fitopt", "uncal")
     epilog="Example: badpix darks 'darks/*_rateints.fits' --workers 2 -o nrcb1_darks_mask.fits",
 )
 @click.argument("rates", nargs=-1, metavar="RATE...")
-@option("--jump", multiple=True, metavar="FILE",
-        help="Ramps with jumps flagged; beside the rate files (_jump) unless named.")  # fmt: skip
-@option("--fitopt", multiple=True, metavar="FILE",
-        help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.")  # fmt: skip
-@option("--uncal", multiple=True, metavar="FILE",
-        help="Raw ramps (documented search of MIRI); beside the rate files (_uncal) unless named.")  # fmt: skip
+@option(
+    "--jump",
+    multiple=True,
+    metavar="FILE",
+    help="Ramps with jumps flagged; beside the rate files (_jump) unless named.",
+)
+@option(
+    "--fitopt",
+    multiple=True,
+    metavar="FILE",
+    help="Optional output of the ramp fit; beside the rate files (_fitopt) unless named.",
+)
+@option(
+    "--uncal",
+    multiple=True,
+    metavar="FILE",
+    help="Raw ramps (documented search of MIRI); beside the rate files (_uncal) unless named.",
+)
 @output_option
 @evidence_option
 @input_options

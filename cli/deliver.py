@@ -19,13 +19,27 @@ INSTRUMENTS = ("nircam", "miri", "niriss", "nirspec", "fgs")
 )
 @click.argument("mask", type=click.Path())
 @option("--output-dir", metavar="DIR", type=click.Path(), required=True, heading="Deliver", help="Folder to write.")
-@option("--against", metavar="OLD", type=click.Path(), heading="Deliver",
-        help="The mask in use: jumps against it are errors, and the differences are listed.")  # fmt: skip
+@option(
+    "--against",
+    metavar="OLD",
+    type=click.Path(),
+    heading="Deliver",
+    help="The mask in use: jumps against it are errors, and the differences are listed.",
+)
 @option("--limits", metavar="FILE", type=click.Path(), heading="Deliver", help="Limits, as for badpix check.")
-@option("--exposure", metavar="FILE", type=click.Path(), heading="Deliver",
-        help="Raw exposure for the pipeline; a synthetic one is made without it.")  # fmt: skip
-@option("--no-pipeline", is_flag=True, heading="Deliver",
-        help="Don't ask the pipeline and CRDS: the delivery is not complete then.")  # fmt: skip
+@option(
+    "--exposure",
+    metavar="FILE",
+    type=click.Path(),
+    heading="Deliver",
+    help="Raw exposure for the pipeline; a synthetic one is made without it.",
+)
+@option(
+    "--no-pipeline",
+    is_flag=True,
+    heading="Deliver",
+    help="Don't ask the pipeline and CRDS: the delivery is not complete then.",
+)
 @option("--overwrite", is_flag=True, heading="Deliver", help="Replace what is in the folder.")
 @talk_options
 @click.pass_context
@@ -76,12 +90,27 @@ def deliver(
     cls=Command, epilog="Example: badpix init masks --instrument nircam --detectors NRCB1 --detectors NRCB2"
 )
 @click.argument("directory", type=click.Path())
-@option("--instrument", type=click.Choice(INSTRUMENTS, case_sensitive=False), required=True, heading="Init",
-        help="Whose masks are to be made.")  # fmt: skip
-@option("--detectors", multiple=True, metavar="NAME", heading="Init",
-        help="Only this detector; may be repeated.  [default: all]")  # fmt: skip
-@option("--base", metavar="FILE", type=click.Path(), heading="Init",
-        help="Mask in use that is brought up to date; {detector} is filled in.")  # fmt: skip
+@option(
+    "--instrument",
+    type=click.Choice(INSTRUMENTS, case_sensitive=False),
+    required=True,
+    heading="Init",
+    help="Whose masks are to be made.",
+)
+@option(
+    "--detectors",
+    multiple=True,
+    metavar="NAME",
+    heading="Init",
+    help="Only this detector; may be repeated.  [default: all]",
+)
+@option(
+    "--base",
+    metavar="FILE",
+    type=click.Path(),
+    heading="Init",
+    help="Mask in use that is brought up to date; {detector} is filled in.",
+)
 @option("--overwrite", is_flag=True, heading="Init", help="Replace files that are there.")
 @talk_options
 @click.pass_context

@@ -21,17 +21,40 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: badpix explain nrcb1_mask.fits 1023 77 --ramps 'darks/*_jump.fits'")
 @click.argument("mask")
 @click.argument("pixels", nargs=-1, metavar="[X Y | X,Y | @LIST]...")
-@option("--radec", nargs=2, type=float, metavar="RA DEC", heading="Exposures",
-        help="Pixel of an exposure at this position (degrees), through its WCS.")  # fmt: skip
-@option("--mask", "used_mask", metavar="FILE", type=click.Path(), heading="Exposures",
-        help="Mask that an exposure was made with.  [default: R_MASK, in the CRDS cache]")  # fmt: skip
+@option(
+    "--radec",
+    nargs=2,
+    type=float,
+    metavar="RA DEC",
+    heading="Exposures",
+    help="Pixel of an exposure at this position (degrees), through its WCS.",
+)
+@option(
+    "--mask",
+    "used_mask",
+    metavar="FILE",
+    type=click.Path(),
+    heading="Exposures",
+    help="Mask that an exposure was made with.  [default: R_MASK, in the CRDS cache]",
+)
 @option("--flag", metavar="NAME", heading="Pixels", help="Explain pixels with this flag.")
-@option("--worst", type=click.IntRange(1), default=None, metavar="N", heading="Pixels",
-         help="How many of --flag: those farthest beyond the limit.  [default: 10]")  # fmt: skip
+@option(
+    "--worst",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    heading="Pixels",
+    help="How many of --flag: those farthest beyond the limit.  [default: 10]",
+)
 @option("--one-based", is_flag=True, heading="Pixels", help="Count X and Y from 1 (FITS, DS9) instead of 0.")
 @evidence_option("Evidence")
-@option("--ramps", multiple=True, metavar="FILE", heading="Evidence",
-         help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.")  # fmt: skip
+@option(
+    "--ramps",
+    multiple=True,
+    metavar="FILE",
+    heading="Evidence",
+    help="Exposures with groups (jump or uncal) whose ramps are drawn; may be repeated.",
+)
 @option("--png", metavar="DIR", heading="Evidence", help="Write the ramps as pictures into DIR.")
 @ignore_checksum_option("Evidence")
 @option("--numbers", is_flag=True, heading="Evidence", help="Print all quantities, not the sentences alone.")
@@ -92,7 +115,7 @@ def explain(
         if files:
             _show_ramps(talk, files, item, png, options["as_json"])
     if options["as_json"]:
-        talk.finish("explain", [], {"mask": mask, **explaining.summarise(items)})
+        talk.finish("explain", [], {"mask": mask, **explaining.summarize(items)})
 
 
 def _is_exposure(name: str) -> bool:

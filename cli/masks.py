@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 # of the commands that write one mask
-output_option = option("-o", "--output", metavar="FILE",
-                       help="MASK file to write; {instrument}, {detector} and {date} are filled in.")  # fmt: skip
-evidence_option = option("--evidence/--no-evidence", default=True,
-                         help="Write what each flag was decided on beside the mask.")  # fmt: skip
+output_option = option(
+    "-o", "--output", metavar="FILE", help="MASK file to write; {instrument}, {detector} and {date} are filled in."
+)
+evidence_option = option(
+    "--evidence/--no-evidence", default=True, help="Write what each flag was decided on beside the mask."
+)
 input_options = stack(
     option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping."),
     option("--plot", metavar="DIR", help="Write pictures into DIR (PNG)."),
@@ -109,8 +111,17 @@ def report(talk: Talk, command: str, product: Product) -> None:
     ]
     rows += [("flag", k, v, f"{100 * v / n:.4f}") for k, v in product.flags.items()]
     talk.table(str(product.path), ["", "type", "pixels", "% of science"], rows)
-    limits = [(r["search"], r["quantity"], f"{r['comparison']} {r['limit']:.6g}" if not isinstance(r["limit"], str)
-               else f"{r['comparison']} {r['limit']}", r["unit"]) for r in product.limits]  # fmt: skip
+    limits = [
+        (
+            r["search"],
+            r["quantity"],
+            f"{r['comparison']} {r['limit']:.6g}"
+            if not isinstance(r["limit"], str)
+            else f"{r['comparison']} {r['limit']}",
+            r["unit"],
+        )
+        for r in product.limits
+    ]
     changes = [
         (name, *(row[k] for k in ("confirmed", "new", "recovered", "retyped", "not_testable")))
         for name, row in product.changes.items()
@@ -129,8 +140,12 @@ def report(talk: Talk, command: str, product: Product) -> None:
 @click.command(cls=Command, epilog="Example: badpix flats 'flats/*_rate.fits' --manual pixels.txt -o nrcb1_mask.fits")
 @click.argument("rates", nargs=-1, metavar="RATE...")
 @option("--uncal", multiple=True, metavar="FILE", help="Raw flats (flux check).")
-@option("--manual", "manual_flag", metavar="FILE",
-        help="List of pixels to add (x y flag): the same as --manual-flag-file.")  # fmt: skip
+@option(
+    "--manual",
+    "manual_flag",
+    metavar="FILE",
+    help="List of pixels to add (x y flag): the same as --manual-flag-file.",
+)
 @output_option
 @evidence_option
 @input_options
@@ -193,8 +208,9 @@ def _pictures(folder: str | None) -> Any:
 @output_option
 @evidence_option
 @shared_options
-@option("--manual", "manual_files", multiple=True, metavar="FILE",
-        help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
+@option(
+    "--manual", "manual_files", multiple=True, metavar="FILE", help="Manual list to add (x y flag); may be repeated."
+)
 @parameter_options("merge", "reference", without=("manual", "masks"))
 @click.pass_context
 def merge(ctx: click.Context, /, masks: tuple[str, ...], manual_files: tuple[str, ...], **options: Any) -> None:

@@ -31,9 +31,14 @@ if TYPE_CHECKING:
     from badpix.io.associations import Association
 
 
-members_option = option("--exptype", "exptypes", multiple=True, default=("science",), metavar="TYPE",
-                        help="Members of an association to use; may be repeated (such as background).  "
-                        "[default: science]")  # fmt: skip
+members_option = option(
+    "--exptype",
+    "exptypes",
+    multiple=True,
+    default=("science",),
+    metavar="TYPE",
+    help="Members of an association to use; may be repeated (such as background).  [default: science]",
+)
 
 
 def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk) -> Association:
@@ -63,8 +68,7 @@ def read_members(inputs: tuple[str, ...], exptypes: tuple[str, ...], talk: Talk)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @output_options
 @members_option
-@option("--plot", metavar="DIR",
-        help="Draw flagged pixels and the test statistic of each detector into this folder.")  # fmt: skip
+@option("--plot", metavar="DIR", help="Draw flagged pixels and the test statistic of each detector into this folder.")
 @shared_options
 @parameter_options("ifu")
 @click.pass_context
@@ -124,11 +128,15 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
         "Flagged pixels",
         ["exposure", *reasons, "newly unusable", "% of usable"],
         [
-            (root_name(r["input"]), *(r["flagged"][k] for k in reasons), r["newly_unusable"],
-             f"{r['newly_unusable_percent']:.3f}")
+            (
+                root_name(r["input"]),
+                *(r["flagged"][k] for k in reasons),
+                r["newly_unusable"],
+                f"{r['newly_unusable_percent']:.3f}",
+            )
             for r in rows
         ],
-    )  # fmt: skip
+    )
     for detector, numbers in summary["detectors"].items():
         for line in describe_search(numbers):
             talk.say(f"{detector}: {line}")
@@ -243,7 +251,7 @@ _SHEET = "What is simulated"
 @overwrite_option
 @talk_options
 @click.pass_context
-def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:  # fmt: skip
+def simulate_ifu(ctx: click.Context, /, directory: str, **options: Any) -> None:
     """Write a simulated IFU association into DIRECTORY, with the truth in DIRECTORY/truth."""
     talk = ctx.obj = Talk(options)
     from badpix.simulation.ifu_defects import HALF_BAD, Defects, with_strength

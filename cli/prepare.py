@@ -31,8 +31,9 @@ from badpix.settings.prepare import PrepareSettings
 )
 @click.argument("uncals", nargs=-1, metavar="UNCAL...")
 @option("--output-dir", metavar="DIR", help="Folder for the products.")
-@option("--skip-bad", is_flag=True,
-        help="Leave out exposures that fail, and say so, instead of ending with an error.")  # fmt: skip
+@option(
+    "--skip-bad", is_flag=True, help="Leave out exposures that fail, and say so, instead of ending with an error."
+)
 @shared_options
 @parameter_options("prepare")
 @click.pass_context
@@ -90,10 +91,23 @@ def _report(talk: Talk, found: Any) -> None:
 )
 @click.argument("files", nargs=-1, metavar="FILE...")
 @option("--plot", metavar="DIR", heading="Ramps", help="Write pictures into DIR (PNG).")
-@option("--pixel", "pixels", nargs=2, type=int, multiple=True, metavar="X Y", heading="Ramps",
-        help="Draw the ramp of a pixel after each step (x, y of the image, from 0); repeatable.")  # fmt: skip
-@option("--integration", type=click.IntRange(1), default=1, heading="Ramps",
-        help="Integration that levels and pictures are of.  [default: 1]")  # fmt: skip
+@option(
+    "--pixel",
+    "pixels",
+    nargs=2,
+    type=int,
+    multiple=True,
+    metavar="X Y",
+    heading="Ramps",
+    help="Draw the ramp of a pixel after each step (x, y of the image, from 0); repeatable.",
+)
+@option(
+    "--integration",
+    type=click.IntRange(1),
+    default=1,
+    heading="Ramps",
+    help="Integration that levels and pictures are of.  [default: 1]",
+)
 @talk_options
 @click.pass_context
 def ramps(

@@ -58,8 +58,9 @@ def wants_cost(options: dict[str, Any]) -> bool:
     return bool(options["preview"] or options["report"])
 
 
-def write_report(options: dict[str, Any], command: str, members: Association, talk: Talk, summary: dict[str, Any]
-                 ) -> list[str]:  # fmt: skip
+def write_report(
+    options: dict[str, Any], command: str, members: Association, talk: Talk, summary: dict[str, Any]
+) -> list[str]:
     """Write the report that was asked for; the paths written."""
     path = options["report"]
     if not path:

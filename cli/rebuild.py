@@ -28,20 +28,46 @@ ENDED = {KeyboardInterrupt: 130, SystemExit: 143}
 run_options = stack(
     option("--force", is_flag=True, heading=RUN, help="Make everything again."),
     option("--dry-run", is_flag=True, heading=RUN, help="Say what would be done, and why; write nothing."),
-    option("--accept", is_flag=True, heading=RUN,
-           help="Let a mask pass that was rejected for its jump against the previous one."),
-    option("--only", metavar="DETECTOR", multiple=True, heading=RUN,
-           help="Only this detector of the files; may be repeated."),
-    option("--workers", type=click.IntRange(1, 1024), default=1, heading=RUN,
-           help="Processes to use: detectors first, then bands of rows.  [default: 1]"),
+    option(
+        "--accept",
+        is_flag=True,
+        heading=RUN,
+        help="Let a mask pass that was rejected for its jump against the previous one.",
+    ),
+    option(
+        "--only",
+        metavar="DETECTOR",
+        multiple=True,
+        heading=RUN,
+        help="Only this detector of the files; may be repeated.",
+    ),
+    option(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        default=1,
+        heading=RUN,
+        help="Processes to use: detectors first, then bands of rows.  [default: 1]",
+    ),
     option("--dask", metavar="ADDRESS", heading=RUN, help="Dask scheduler for the bands of rows (extra 'cluster')."),
-    option("--at-once", type=click.IntRange(1, 64), heading=RUN,
-           help="Detectors worked on at once.  [default: as many as workers; with --dask: processors]"),
-    option("--max-memory", metavar="SIZE", heading=RUN,
-           help="Memory that the whole run may take, all detectors and workers included, such as 2G."),
-    option("--status-file", metavar="FILE", heading=RUN,
-           help="Keep one line for monitoring in FILE: RUNNING, then OK or FAILED with counts."),
-)  # fmt: skip
+    option(
+        "--at-once",
+        type=click.IntRange(1, 64),
+        heading=RUN,
+        help="Detectors worked on at once.  [default: as many as workers; with --dask: processors]",
+    ),
+    option(
+        "--max-memory",
+        metavar="SIZE",
+        heading=RUN,
+        help="Memory that the whole run may take, all detectors and workers included, such as 2G.",
+    ),
+    option(
+        "--status-file",
+        metavar="FILE",
+        heading=RUN,
+        help="Keep one line for monitoring in FILE: RUNNING, then OK or FAILED with counts.",
+    ),
+)
 
 
 @click.command(
@@ -184,8 +210,14 @@ def _report(
 @click.argument("directory", metavar="DIR")
 @option("--detector", metavar="DETECTOR", heading="Choice", help="Only this detector.")
 @option("--last", type=click.IntRange(1), heading="Choice", help="Only the newest so many.")
-@option("--html", "page", metavar="FILE", type=click.Path(), heading="Page",
-        help="Write an index page over all detectors: state, counts, trends, links.")  # fmt: skip
+@option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=click.Path(),
+    heading="Page",
+    help="Write an index page over all detectors: state, counts, trends, links.",
+)
 @option("--overwrite", is_flag=True, heading="Page", help="Replace an existing page.")
 @talk_options
 @click.pass_context

@@ -34,8 +34,13 @@ from badpix.settings.science import ScienceSettings
     epilog="Example: badpix science 'cal/*_nrcb1_cal.fits' --from flagged -o nrcb1_candidates.fits",
 )
 @click.argument("files", nargs=-1, metavar="RATE_OR_CAL...")
-@option("--from", "flagged", multiple=True, metavar="DIR",
-        help="Folder of exposures that `outlier ifu` or `outlier image` flagged; may be repeated.")  # fmt: skip
+@option(
+    "--from",
+    "flagged",
+    multiple=True,
+    metavar="DIR",
+    help="Folder of exposures that `outlier ifu` or `outlier image` flagged; may be repeated.",
+)
 @output_option
 @evidence_option
 @option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping.")

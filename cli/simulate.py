@@ -96,7 +96,7 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
     """Compare a MASK with the TRUTH of its simulation: completeness, purity, false positives.
 
     Several pairs are counted together. Good pixels are those without any injected defect, ADJ_OPEN included.
-    """  # fmt: skip
+    """
     talk = ctx.obj = Talk(options)
     if len(files) % 2:
         raise UsageError(f"files come in pairs MASK TRUTH; found {len(files)}")
@@ -109,8 +109,10 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
         flags = mask_file.read_mask(mask).image
         header, truth, defects = read_truth(truth_file)
         if flags.shape != truth.shape:
-            raise DataError(f"{mask}: image is {flags.shape[1]} x {flags.shape[0]}, expected "
-                            f"{truth.shape[1]} x {truth.shape[0]} as in {truth_file}")  # fmt: skip
+            raise DataError(
+                f"{mask}: image is {flags.shape[1]} x {flags.shape[0]}, expected "
+                f"{truth.shape[1]} x {truth.shape[0]} as in {truth_file}"
+            )
         masks.append((flags, truth, defects))
         talk.detail(f"{mask}: {header['DETECTOR']}, {len(defects)} defects")
     result = scoring.score(masks, search)

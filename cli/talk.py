@@ -201,8 +201,9 @@ def listen(talk: Talk) -> None:
     library.setLevel(logging.DEBUG)
 
 
-def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool
-                ) -> Any:  # fmt: skip
+def _make_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool
+) -> Any:
     """A table with lines around its cells; a tight one has none, and spends one column between them."""
     from rich import box
     from rich.table import Table

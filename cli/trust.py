@@ -61,12 +61,24 @@ def _tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
 )
 @click.argument("masks", nargs=-1, required=True, metavar="MASK...")
 @option("--against", metavar="OLD", heading="Check", help="Previous mask: jumps in the number of pixels are errors.")
-@option("--limits", metavar="FILE", heading="Check",
-         help="YAML with a section check, and detectors: {NAME: {limit: value}} for single ones.")  # fmt: skip
-@option("--pipeline", is_flag=True, heading="Check",
-         help="Also run the pipeline's DQInitStep with this mask, and crds certify (extra 'pipeline').")  # fmt: skip
-@option("--exposure", metavar="FILE", heading="Check",
-         help="Raw exposure for the pipeline; a synthetic one is made without it.")  # fmt: skip
+@option(
+    "--limits",
+    metavar="FILE",
+    heading="Check",
+    help="YAML with a section check, and detectors: {NAME: {limit: value}} for single ones.",
+)
+@option(
+    "--pipeline",
+    is_flag=True,
+    heading="Check",
+    help="Also run the pipeline's DQInitStep with this mask, and crds certify (extra 'pipeline').",
+)
+@option(
+    "--exposure",
+    metavar="FILE",
+    heading="Check",
+    help="Raw exposure for the pipeline; a synthetic one is made without it.",
+)
 @parameter_options("check")
 @talk_options
 @click.pass_context
@@ -135,8 +147,8 @@ def print_checked(result: Checked, talk: Talk) -> None:
     """What was found in one mask, on stdout."""
     click.secho(f"{printable(result.path)}: {'passed' if result.passed else 'FAILED'}", bold=True)
     for fault in result.faults:
-        colour, word = MARKS[fault.severity]
-        click.echo(f"  {click.style(word, fg=colour)}  {fault.rule}: {printable(fault.message)}")
+        color, word = MARKS[fault.severity]
+        click.echo(f"  {click.style(word, fg=color)}  {fault.rule}: {printable(fault.message)}")
     for answer in result.answers:
         if answer.status == "passed":
             click.echo(f"  {click.style('passed', fg='green')}   {answer.client}")
@@ -148,10 +160,15 @@ def print_checked(result: Checked, talk: Talk) -> None:
         old = any("previous" in r for r in result.flags)
         columns = ["flag", "pixels", "% of science", "limit %", *(["previous"] if old else [])]
         rows = [
-            [r["flag"], r["pixels"], f"{r['percent']:.4f}", f"{r['limit']:g}" if r["limit"] is not None else "-",
-             *([r.get("previous", 0)] if old else [])]
+            [
+                r["flag"],
+                r["pixels"],
+                f"{r['percent']:.4f}",
+                f"{r['limit']:g}" if r["limit"] is not None else "-",
+                *([r.get("previous", 0)] if old else []),
+            ]
             for r in result.flags
-        ]  # fmt: skip
+        ]
         _tables([("", columns, rows)])
 
 
@@ -160,10 +177,19 @@ def print_checked(result: Checked, talk: Talk) -> None:
 
 @click.command(cls=Command, epilog="Example: badpix compare nrcb1_2025.fits nrcb1_2026.fits --output-dir changes")
 @click.argument("masks", nargs=-1, required=True, metavar="OLD NEW [NEWER...]")
-@option("--regions", multiple=True, metavar="WORD", heading="Compare",
-         help="Count by region too: amplifiers, quadrants, or NAME=x0:x1,y0:y1; may be repeated.")  # fmt: skip
-@option("--output-dir", metavar="DIR", heading="Compare",
-         help="Write lists and images of what appeared and disappeared into DIR.")  # fmt: skip
+@option(
+    "--regions",
+    multiple=True,
+    metavar="WORD",
+    heading="Compare",
+    help="Count by region too: amplifiers, quadrants, or NAME=x0:x1,y0:y1; may be repeated.",
+)
+@option(
+    "--output-dir",
+    metavar="DIR",
+    heading="Compare",
+    help="Write lists and images of what appeared and disappeared into DIR.",
+)
 @option("--top", type=click.IntRange(1), default=20, heading="Compare", help="Transitions to show.  [default: 20]")
 @option("--overwrite", is_flag=True, heading="Compare", help="Replace existing outputs.")
 @ignore_checksum_option("Compare")
@@ -230,10 +256,18 @@ def _percent(part: int, whole: int) -> str:
 def _print_comparison(found: Comparison, parts: dict[str, Comparison], top: int) -> None:
     n = int(found.science.sum())
     rows = [
-        [c.flag, c.old, c.new, c.appeared, c.disappeared, c.kept, _percent(c.new, n),
-         "-" if c.agreement is None else f"{c.agreement:.3f}"]
+        [
+            c.flag,
+            c.old,
+            c.new,
+            c.appeared,
+            c.disappeared,
+            c.kept,
+            _percent(c.new, n),
+            "-" if c.agreement is None else f"{c.agreement:.3f}",
+        ]
         for c in found.changes
-    ]  # fmt: skip
+    ]
     columns = ["flag", "old", "new", "appeared", "disappeared", "kept", "new %", "agreement"]
     shown = found.transitions[:top]
     total = sum(t.pixels for t in found.transitions)
@@ -254,10 +288,17 @@ def _print_history(found: History) -> None:
 
     columns = ["flag", "always", "born", "died", "intermittent", "born / month", "died / month"]
     rows = [
-        [life.flag, life.always, life.born, life.died, life.intermittent, rate(life.born_per_month),
-         rate(life.died_per_month)]
+        [
+            life.flag,
+            life.always,
+            life.born,
+            life.died,
+            life.intermittent,
+            rate(life.born_per_month),
+            rate(life.died_per_month),
+        ]
         for life in found.lives
-    ]  # fmt: skip
+    ]
     counts = [[life.flag, *life.counts] for life in found.lives]
     days = [d[:10] for d in found.dates]
     title = f"{len(days)} masks over {found.months:.1f} months"
@@ -272,8 +313,13 @@ def _print_history(found: History) -> None:
 @option("-o", "--output", metavar="FILE", required=True, heading="Report", help="HTML page to write.")
 @option("--against", metavar="OLD", heading="Report", help="Previous mask, shown beside the new numbers.")
 @evidence_option("Report")
-@option("--ramps", multiple=True, metavar="FILE", heading="Report",
-         help="Exposures with groups (jump or uncal) for examples of ramps per type.")  # fmt: skip
+@option(
+    "--ramps",
+    multiple=True,
+    metavar="FILE",
+    heading="Report",
+    help="Exposures with groups (jump or uncal) for examples of ramps per type.",
+)
 @option("--limits", metavar="FILE", heading="Report", help="Limits of the check, as for badpix check.")
 @option("--overwrite", is_flag=True, heading="Report", help="Replace an existing page.")
 @talk_options
@@ -320,10 +366,22 @@ def report(
 @click.command(cls=Command, epilog="Example: badpix export nrcb1_mask.fits -o nrcb1_bad.reg --flag HOT --flag RC")
 @click.argument("mask")
 @option("-o", "--output", metavar="FILE", required=True, heading="Export", help="File to write.")
-@option("--format", "form", type=click.Choice(["list", "ds9", "fits", "csv"]), default=None, heading="Export",
-         help="Form.  [default: by the ending: .txt list, .reg ds9, .fits boolean image, .csv]")  # fmt: skip
-@option("--flag", "flags", multiple=True, metavar="NAME", heading="Export",
-         help="Only these flags; may be repeated.  [default: all; DO_NOT_USE for fits]")  # fmt: skip
+@option(
+    "--format",
+    "form",
+    type=click.Choice(["list", "ds9", "fits", "csv"]),
+    default=None,
+    heading="Export",
+    help="Form.  [default: by the ending: .txt list, .reg ds9, .fits boolean image, .csv]",
+)
+@option(
+    "--flag",
+    "flags",
+    multiple=True,
+    metavar="NAME",
+    heading="Export",
+    help="Only these flags; may be repeated.  [default: all; DO_NOT_USE for fits]",
+)
 @option("--one-based", is_flag=True, heading="Export", help="Count x and y of list and csv from 1.")
 @option("--overwrite", is_flag=True, heading="Export", help="Replace an existing file.")
 @ignore_checksum_option("Export")
@@ -354,5 +412,5 @@ def export(
     with open_evidence(found) as (numbers, _):
         n = exporting.write(
             found, output, kind, flags=flags, evidence=numbers, one_based=one_based, overwrite=overwrite
-        )  # fmt: skip
+        )
     talk.finish("export", [output], {"mask": mask, "format": kind, "pixels": n})

@@ -12,19 +12,39 @@ from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 
 NAMES = {
-    "HOT": "hot_sigma_threshold", "RC": "rc_sigma_threshold", "LOW_PEDESTAL": "low_pedestal_sigma_threshold",
-    "DEAD": "max_dead_norm_signal", "LOW_QE": "max_low_qe_norm_signal",
-}  # fmt: skip
+    "HOT": "hot_sigma_threshold",
+    "RC": "rc_sigma_threshold",
+    "LOW_PEDESTAL": "low_pedestal_sigma_threshold",
+    "DEAD": "max_dead_norm_signal",
+    "LOW_QE": "max_low_qe_norm_signal",
+}
 
 
 @click.command(cls=Command, epilog="Example: badpix tune nrcb1_darks.fits --set hot_sigma_threshold=6,8,10")
 @click.argument("mask", type=click.Path())
-@option("--set", "sets", multiple=True, metavar="NAME=A,B,...", heading="Values",
-        help="Values of a parameter to try; may be repeated.")  # fmt: skip
-@option("--complete", multiple=True, metavar="FLAG=STRENGTH", heading="Values",
-        help="The limit with which 90 % of this strength are found (needs --depth): HOT=0.2.")  # fmt: skip
-@option("--false-per-million", "false", multiple=True, metavar="FLAG=NUMBER", heading="Values",
-        help="The limit with which so many good pixels per million are flagged by chance (sign test).")  # fmt: skip
+@option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=A,B,...",
+    heading="Values",
+    help="Values of a parameter to try; may be repeated.",
+)
+@option(
+    "--complete",
+    multiple=True,
+    metavar="FLAG=STRENGTH",
+    heading="Values",
+    help="The limit with which 90 % of this strength are found (needs --depth): HOT=0.2.",
+)
+@option(
+    "--false-per-million",
+    "false",
+    multiple=True,
+    metavar="FLAG=NUMBER",
+    heading="Values",
+    help="The limit with which so many good pixels per million are flagged by chance (sign test).",
+)
 @option("--plot", metavar="DIR", heading="Evidence", help="Draw the counts into DIR.")
 @evidence_option("Evidence")
 @talk_options

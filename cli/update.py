@@ -22,14 +22,42 @@ from badpix.settings.reference import ReferenceSettings
     "-o nrcb1_2026.fits",
 )
 @click.argument("old", required=False, metavar="OLD", type=click.Path())
-@option("--flats", "flats", multiple=True, metavar="MASK", type=click.Path(), heading="New masks",
-        help="Mask that badpix flats made from new flats; may be repeated.")  # fmt: skip
-@option("--darks", "darks", multiple=True, metavar="MASK", type=click.Path(), heading="New masks",
-        help="Mask that badpix darks made from new darks; may be repeated.")  # fmt: skip
-@option("--science", "science", multiple=True, metavar="MASK", type=click.Path(), heading="New masks",
-        help="Mask that badpix science made from new exposures; may be repeated.")  # fmt: skip
-@option("--manual", "manual_files", multiple=True, metavar="FILE", type=click.Path(), heading="New masks",
-        help="Manual list to add (x y flag); may be repeated.")  # fmt: skip
+@option(
+    "--flats",
+    "flats",
+    multiple=True,
+    metavar="MASK",
+    type=click.Path(),
+    heading="New masks",
+    help="Mask that badpix flats made from new flats; may be repeated.",
+)
+@option(
+    "--darks",
+    "darks",
+    multiple=True,
+    metavar="MASK",
+    type=click.Path(),
+    heading="New masks",
+    help="Mask that badpix darks made from new darks; may be repeated.",
+)
+@option(
+    "--science",
+    "science",
+    multiple=True,
+    metavar="MASK",
+    type=click.Path(),
+    heading="New masks",
+    help="Mask that badpix science made from new exposures; may be repeated.",
+)
+@option(
+    "--manual",
+    "manual_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(),
+    heading="New masks",
+    help="Manual list to add (x y flag); may be repeated.",
+)
 @output_option
 @evidence_option
 @shared_options

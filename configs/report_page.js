@@ -9,7 +9,7 @@
   const bitValue = (name) => (flagOf[name] ? 2 ** flagOf[name].bit : 0);
   const has = (value, name) => flagOf[name] !== undefined && Math.floor(value / 2 ** flagOf[name].bit) % 2 === 1;
   const NOT_TYPES = ["DO_NOT_USE", "REFERENCE_PIXEL"];
-  const REFERENCE_COLOUR = "#c9ced3";
+  const REFERENCE_COLOR = "#c9ced3";
   const { nx, ny } = data;
 
   const state = {
@@ -38,10 +38,10 @@
         const drawing = hidden.getContext("2d", { willReadFrequently: true });
         drawing.drawImage(picture, 0, 0);
         const bytes = drawing.getImageData(0, 0, nx, ny).data;
-        const grey = source.palette.length <= 256;
+        const gray = source.palette.length <= 256;
         const index = new Uint16Array(nx * ny);
         for (let k = 0; k < index.length; k++) {
-          index[k] = grey ? bytes[4 * k] : bytes[4 * k] * 256 + bytes[4 * k + 1];
+          index[k] = gray ? bytes[4 * k] : bytes[4 * k] * 256 + bytes[4 * k + 1];
         }
         resolve(index);
       };
@@ -101,7 +101,7 @@
 
   // --- drawing ----------------------------------------------------------------------------------------
 
-  /** The type that gives a pixel its colour, among those switched on; null for none. */
+  /** The type that gives a pixel its color, among those switched on; null for none. */
   function shownType(v) {
     for (const name of data.priority) if (state.on.has(name) && has(v, name)) return name;
     for (const flag of data.flags) {
@@ -117,27 +117,27 @@
     return bits;
   };
 
-  function colourOf(place, cache) {
+  function colorOf(place, cache) {
     const v = value(place);
     if (state.mode === "change") {
       const key = v * 4294967296 + oldValue(place);
-      if (!cache.has(key)) cache.set(key, changeColour(v, oldValue(place)));
+      if (!cache.has(key)) cache.set(key, changeColor(v, oldValue(place)));
       return cache.get(key);
     }
-    if (!cache.has(v)) cache.set(v, typeColour(v));
+    if (!cache.has(v)) cache.set(v, typeColor(v));
     return cache.get(v);
   }
 
-  function typeColour(v) {
-    if (has(v, "REFERENCE_PIXEL")) return REFERENCE_COLOUR;
+  function typeColor(v) {
+    if (has(v, "REFERENCE_PIXEL")) return REFERENCE_COLOR;
     const unusable = has(v, "DO_NOT_USE");
     if ((state.mode === "unusable" && !unusable) || (state.mode === "usable" && unusable)) return null;
     const name = shownType(v);
-    return name ? flagOf[name].colour : null;
+    return name ? flagOf[name].color : null;
   }
 
-  function changeColour(v, old) {
-    if (has(v, "REFERENCE_PIXEL")) return REFERENCE_COLOUR;
+  function changeColor(v, old) {
+    if (has(v, "REFERENCE_PIXEL")) return REFERENCE_COLOR;
     const mask = typeBits();
     const common = (a) => data.flags.some((f) => state.on.has(f.name) && has(a, f.name)) && mask > 0;
     const now = common(v);
@@ -164,18 +164,18 @@
       const y = Math.floor(place / nx);
       const x = place - y * nx;
       if (x + 1 < state.left || x > x1 || y + 1 < state.bottom || y > y1) continue;
-      const colour = colourOf(place, cache);
-      if (!colour) continue;
-      if (colour !== REFERENCE_COLOUR) drawn++;
-      if (!groups.has(colour)) groups.set(colour, []);
-      groups.get(colour).push(x, y);
+      const color = colorOf(place, cache);
+      if (!color) continue;
+      if (color !== REFERENCE_COLOR) drawn++;
+      if (!groups.has(color)) groups.set(color, []);
+      groups.get(color).push(x, y);
     }
-    const order = [REFERENCE_COLOUR, ...[...data.priority].reverse().map((n) => flagOf[n].colour)];
+    const order = [REFERENCE_COLOR, ...[...data.priority].reverse().map((n) => flagOf[n].color)];
     const sorted = [...groups.keys()].sort((a, b) => order.indexOf(a) - order.indexOf(b));
-    for (const colour of sorted) {
-      context.fillStyle = colour;
-      const places = groups.get(colour);
-      const exact = colour === REFERENCE_COLOUR;
+    for (const color of sorted) {
+      context.fillStyle = color;
+      const places = groups.get(color);
+      const exact = color === REFERENCE_COLOR;
       const side = exact ? state.scale : size;
       const shift = exact ? 0 : grow;
       for (let k = 0; k < places.length; k += 2) {
@@ -274,8 +274,8 @@
         const y = place.y + dy;
         if (x < 0 || y < 0 || x >= nx || y >= ny) continue;
         const here = y * nx + x;
-        const colour = colourOf(here, cache);
-        if (!colour || colour === REFERENCE_COLOUR) continue;
+        const color = colorOf(here, cache);
+        if (!color || color === REFERENCE_COLOR) continue;
         const far = dx * dx + dy * dy;
         if (!best || far < best.far) best = { x, y, far, inside: true };
       }
@@ -398,7 +398,7 @@
         redraw();
       });
       const swatch = element("span", "", "swatch");
-      swatch.style.background = flag.colour;
+      swatch.style.background = flag.color;
       label.append(input, swatch, flag.name, element("span", total.toLocaleString("en"), "count"));
       box.append(label);
     }
@@ -419,7 +419,7 @@
   function makeModes() {
     const box = document.getElementById("modes");
     const modes = { type: "All flagged pixels", unusable: "Only DO_NOT_USE", usable: "Only those still in use" };
-    if (data.old) modes.change = "Change: orange appeared, blue disappeared, grey stayed";
+    if (data.old) modes.change = "Change: orange appeared, blue disappeared, gray stayed";
     for (const [mode, text] of Object.entries(modes)) {
       const label = element("label");
       const input = element("input");
@@ -507,9 +507,9 @@
       } else return;
       event.preventDefault();
     });
-    const centre = (factor) => () => zoom(factor, canvas.width / 2, canvas.height / 2);
-    document.getElementById("zoom-in").addEventListener("click", centre(2));
-    document.getElementById("zoom-out").addEventListener("click", centre(0.5));
+    const center = (factor) => () => zoom(factor, canvas.width / 2, canvas.height / 2);
+    document.getElementById("zoom-in").addEventListener("click", center(2));
+    document.getElementById("zoom-out").addEventListener("click", center(0.5));
     document.getElementById("zoom-reset").addEventListener("click", showWhole);
     document.getElementById("go").addEventListener("submit", (event) => {
       event.preventDefault();

@@ -39,10 +39,19 @@ EXAMPLES = {  # type of the simulation's truth: level, title
     "LOW_PEDESTAL": (4000.0, "low pedestal: starts far below"),
 }
 LINES = [  # arrows of the flow: from x, y to x, y
-    (1.4, 3.0, 2.6, 3.0), (1.75, 1.8, 2.25, 1.8), (1.8, 0.6, 5.85, 0.6), (1.8, 0.7, 5.85, 1.6),
-    (4.8, 2.9, 6.0, 2.15), (5.15, 1.8, 5.85, 1.8), (5.0, 1.5, 5.85, 0.8), (7.2, 1.8, 7.75, 1.8),
-    (7.2, 0.7, 7.95, 1.45), (8.95, 2.1, 9.3, 2.7), (9.02, 1.8, 9.17, 1.8), (8.95, 1.5, 9.3, 0.95),
-]  # fmt: skip
+    (1.4, 3.0, 2.6, 3.0),
+    (1.75, 1.8, 2.25, 1.8),
+    (1.8, 0.6, 5.85, 0.6),
+    (1.8, 0.7, 5.85, 1.6),
+    (4.8, 2.9, 6.0, 2.15),
+    (5.15, 1.8, 5.85, 1.8),
+    (5.0, 1.5, 5.85, 0.8),
+    (7.2, 1.8, 7.75, 1.8),
+    (7.2, 0.7, 7.95, 1.45),
+    (8.95, 2.1, 9.3, 2.7),
+    (9.02, 1.8, 9.17, 1.8),
+    (8.95, 1.5, 9.3, 0.95),
+]
 BROWSER = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars"
@@ -60,15 +69,48 @@ def run(group: str, *words: object) -> None:
 
 def make_masks(work: Path) -> None:
     """A detector of 256 x 256 pixels, five flats and five darks, and its mask."""
-    run("badpix", "simulate", work / "sim", "--detector", "NRCB1", "--size", "256 256", "--flats", 5, "--darks", 5,
-        "--dark-groups", 60, "--defects-per-level", 8, "--overwrite")  # fmt: skip
-    texts = ["--pedigree", "SIMULATION", "--author", "make figures", "--descrip", "A simulated NRCB1",
-             "--useafter", "2026-01-01", "--overwrite"]  # fmt: skip
+    run(
+        "badpix",
+        "simulate",
+        work / "sim",
+        "--detector",
+        "NRCB1",
+        "--size",
+        "256 256",
+        "--flats",
+        5,
+        "--darks",
+        5,
+        "--dark-groups",
+        60,
+        "--defects-per-level",
+        8,
+        "--overwrite",
+    )
+    texts = [
+        "--pedigree",
+        "SIMULATION",
+        "--author",
+        "make figures",
+        "--descrip",
+        "A simulated NRCB1",
+        "--useafter",
+        "2026-01-01",
+        "--overwrite",
+    ]
     run("badpix", "flats", work / "sim/flats", "-o", work / "flats.fits", *texts)
     run("badpix", "darks", work / "sim/darks", "-o", work / "darks.fits", *texts)
     run("badpix", "merge", work / "flats.fits", work / "darks.fits", "-o", work / "mask.fits", *texts)
-    run("badpix", "report", work / "mask.fits", "-o", work / "report.html", "--overwrite", "--ramps",
-        work / "sim/darks")  # fmt: skip
+    run(
+        "badpix",
+        "report",
+        work / "mask.fits",
+        "-o",
+        work / "report.html",
+        "--overwrite",
+        "--ramps",
+        work / "sim/darks",
+    )
     run("outlier", "simulate-image", work / "image", "--size", "256 256", "--groups", 4, "--overwrite")
     run("outlier", "image", next((work / "image").glob("*asn.json")), "-o", work / "crf", "--overwrite")
 
@@ -108,8 +150,16 @@ def draw_flow() -> Path:
     axes.set_ylim(0, 3.6)
 
     def box(x: float, y: float, title: str, text: str, color: str) -> None:
-        axes.text(x, y, f"{title}\n{text}", ha="center", va="center", fontsize=8.5, linespacing=1.5,
-                  bbox={"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "#5A6570"})  # fmt: skip
+        axes.text(
+            x,
+            y,
+            f"{title}\n{text}",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            linespacing=1.5,
+            bbox={"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "#5A6570"},
+        )
 
     def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
         axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "color": "#5A6570"})

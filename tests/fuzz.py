@@ -89,14 +89,38 @@ def make_material(root: Path) -> None:
 
     def primary(number: int, **more: Any) -> fits.PrimaryHDU:
         header = {
-            "TELESCOP": "JWST", "INSTRUME": "NIRCAM", "DETECTOR": "NRCB1", "SUBARRAY": "SUB160", "SUBSTRT1": 1000,
-            "SUBSTRT2": 900, "SUBSIZE1": 64, "SUBSIZE2": 48, "FASTAXIS": 1, "SLOWAXIS": -2, "READPATT": "RAPID",
-            "NINTS": 1, "NGROUPS": 6, "NFRAMES": 1, "GROUPGAP": 0, "TGROUP": 10.7, "TFRAME": 10.7,
-            "EXP_TYPE": "NRC_FLAT", "PROGRAM": "09001", "OBSERVTN": "001", "VISIT": "001", "VISITGRP": "02",
-            "SEQ_ID": "1", "ACT_ID": "01", "EXPOSURE": f"{number:05d}", "S_RAMP": "COMPLETE", "S_JUMP": "COMPLETE",
-            "S_SUPERB": "COMPLETE", "DATE": "2026-02-01T00:00:00.000", "DATE-OBS": f"2026-01-{number:02d}",
+            "TELESCOP": "JWST",
+            "INSTRUME": "NIRCAM",
+            "DETECTOR": "NRCB1",
+            "SUBARRAY": "SUB160",
+            "SUBSTRT1": 1000,
+            "SUBSTRT2": 900,
+            "SUBSIZE1": 64,
+            "SUBSIZE2": 48,
+            "FASTAXIS": 1,
+            "SLOWAXIS": -2,
+            "READPATT": "RAPID",
+            "NINTS": 1,
+            "NGROUPS": 6,
+            "NFRAMES": 1,
+            "GROUPGAP": 0,
+            "TGROUP": 10.7,
+            "TFRAME": 10.7,
+            "EXP_TYPE": "NRC_FLAT",
+            "PROGRAM": "09001",
+            "OBSERVTN": "001",
+            "VISIT": "001",
+            "VISITGRP": "02",
+            "SEQ_ID": "1",
+            "ACT_ID": "01",
+            "EXPOSURE": f"{number:05d}",
+            "S_RAMP": "COMPLETE",
+            "S_JUMP": "COMPLETE",
+            "S_SUPERB": "COMPLETE",
+            "DATE": "2026-02-01T00:00:00.000",
+            "DATE-OBS": f"2026-01-{number:02d}",
             "TIME-OBS": "01:02:03.4",
-        }  # fmt: skip
+        }
         hdu = fits.PrimaryHDU()
         hdu.header.update(header | more)
         return hdu
@@ -112,9 +136,14 @@ def make_material(root: Path) -> None:
         image = (100 + random_numbers.normal(0, 0.3, shape)).astype(np.float32)
         image[20, 30] = 0.1
         write(
-            root / f"flats/f{number}_rate.fits", primary(number), SCI=image, ERR=plane(0.1),
-            DQ=np.zeros(shape, np.uint32), VAR_POISSON=plane(1e-4), VAR_RNOISE=plane(1e-4),
-        )  # fmt: skip
+            root / f"flats/f{number}_rate.fits",
+            primary(number),
+            SCI=image,
+            ERR=plane(0.1),
+            DQ=np.zeros(shape, np.uint32),
+            VAR_POISSON=plane(1e-4),
+            VAR_RNOISE=plane(1e-4),
+        )
         time_of = np.arange(1, 7, dtype=np.float32)[None, :, None, None] * 10.7
         ramp = (0.01 * time_of + random_numbers.normal(0, 4, (3, 6, *shape))).astype(np.float32)
         ramp[:, :, 10, 12] += 30 * time_of[:, :, 0, 0]
@@ -123,13 +152,22 @@ def make_material(root: Path) -> None:
         pedestal = (ramp.mean(1) - slope * time_of.mean()).astype(np.float32)
         first, root_of = primary(number, NINTS=3, EXP_TYPE="NRC_DARK"), f"darks/d{number}"
         write(
-            root / f"{root_of}_rateints.fits", first, SCI=slope, ERR=plane(0.1, 3),
-            DQ=np.zeros((3, *shape), np.uint32), VAR_POISSON=plane(1e-4, 3), VAR_RNOISE=plane(1e-4, 3),
-        )  # fmt: skip
+            root / f"{root_of}_rateints.fits",
+            first,
+            SCI=slope,
+            ERR=plane(0.1, 3),
+            DQ=np.zeros((3, *shape), np.uint32),
+            VAR_POISSON=plane(1e-4, 3),
+            VAR_RNOISE=plane(1e-4, 3),
+        )
         write(
-            root / f"{root_of}_jump.fits", first, SCI=ramp, PIXELDQ=np.zeros(shape, np.uint32),
-            GROUPDQ=np.zeros(ramp.shape, np.uint8), ERR=np.ones_like(ramp),
-        )  # fmt: skip
+            root / f"{root_of}_jump.fits",
+            first,
+            SCI=ramp,
+            PIXELDQ=np.zeros(shape, np.uint32),
+            GROUPDQ=np.zeros(ramp.shape, np.uint8),
+            ERR=np.ones_like(ramp),
+        )
         write(root / f"{root_of}_fitopt.fits", first, SLOPE=slope[:, None], PEDESTAL=pedestal, YINT=slope[:, None])
     (root / "list.txt").write_text("# flats\nflats/f1_rate.fits\nflats/f2_rate.fits\nflats/f3_rate.fits\n")
     (root / "manual.txt").write_text("x y flag\n1010 905 HOT\n1012:1015 906 RC\n1020 : UNRELIABLE_SLOPE\n")
@@ -297,9 +335,21 @@ def mark(data: bytearray, dice: random.Random) -> bytearray:
 
 Mutation = Callable[[bytearray, random.Random], bytearray]
 OF_FITS: list[Mutation] = [
-    spoil_card, spoil_card, spoil_card, drop_card, double_card, spoil_text_of_card, flip_bits, cut_short,
-    repeat_block, drop_block, append_noise, fill_pixels, fill_pixels, pack,
-]  # fmt: skip
+    spoil_card,
+    spoil_card,
+    spoil_card,
+    drop_card,
+    double_card,
+    spoil_text_of_card,
+    flip_bits,
+    cut_short,
+    repeat_block,
+    drop_block,
+    append_noise,
+    fill_pixels,
+    fill_pixels,
+    pack,
+]
 OF_TEXT: list[Mutation] = [swap_word, swap_word, swap_line, flip_bits, cut_short, append_noise, nest, mark]
 
 

@@ -52,9 +52,12 @@ def pixels(site):
         "dq": fits.getdata(min((site / "flats").glob("*_rate.fits")), "DQ"),
     }
     places = {
-        "ramps": ("jump", "SCI"), "groupdq": ("jump", "GROUPDQ"), "rates": ("rateints", "SCI"),
-        "var_poisson": ("rateints", "VAR_POISSON"), "pedestals": ("fitopt", "PEDESTAL"),
-    }  # fmt: skip
+        "ramps": ("jump", "SCI"),
+        "groupdq": ("jump", "GROUPDQ"),
+        "rates": ("rateints", "SCI"),
+        "var_poisson": ("rateints", "VAR_POISSON"),
+        "pedestals": ("fitopt", "PEDESTAL"),
+    }
     for name, (product, extension) in places.items():
         files = [str(p).replace("_rateints", f"_{product}") for p in names]
         found[name] = [fits.getdata(f, extension).astype("=f4" if name != "groupdq" else "u1") for f in files]
@@ -231,12 +234,15 @@ BAD_DARKS = {
     "no flags": ((RAMPS,), {**PLACE, "group_time": 10}, "groupdq: found none"),
     "no time": ((RAMPS,), {**PLACE, "groupdq": FLAGS}, "group_time: found None"),
     "no noise": ((RAMPS,), {**PLACE, "groupdq": FLAGS, "group_time": 10}, "gain, read_noise: found none"),
-    "half slopes": ((RAMPS,), {**PLACE, "groupdq": FLAGS, "group_time": 10, "rates": RAMPS[:, 0]},
-                    "var_poisson, pedestals: found none"),
+    "half slopes": (
+        (RAMPS,),
+        {**PLACE, "groupdq": FLAGS, "group_time": 10, "rates": RAMPS[:, 0]},
+        "var_poisson, pedestals: found none",
+    ),
     "other flags": ((RAMPS,), {**PLACE, "groupdq": FLAGS[:1], "group_time": 10}, "groupdq: found shape"),
     "axes": ((RAMPS[0],), {**PLACE, "groupdq": FLAGS}, r"expected \(nints, ngroups, ny, nx\)"),
     "dates": (([RAMPS, RAMPS],), {**PLACE, "groupdq": [FLAGS, FLAGS], "dates": [1.0]}, "dates: found 1, expected 2"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_FLATS)
@@ -285,8 +291,14 @@ def test_results_are_frozen_and_say_what_they_hold(flats, darks):
 def test_every_result_has_a_table_for_notebooks(site, flats, darks):
     (truth,) = site.glob("*_truth.fits")
     y, x = (int(v[0]) for v in np.nonzero(flats.has("DEAD")))
-    results = [flats, darks, badpix.check(flats), badpix.compare(flats, darks), badpix.explain(flats, x, y),
-               badpix.score(flats, truth)]  # fmt: skip
+    results = [
+        flats,
+        darks,
+        badpix.check(flats),
+        badpix.compare(flats, darks),
+        badpix.explain(flats, x, y),
+        badpix.score(flats, truth),
+    ]
     for result in results:
         text = result._repr_html_()
         assert text.count("<div>") == text.count("</div>") > 0
@@ -373,8 +385,10 @@ def test_importing_is_light():
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); t = time.process_time(); import badpix; "
         "print(time.process_time() - t, 'numpy' in sys.modules, 'badpix.api' in sys.modules)"
     )
-    runs = [subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-            for _ in range(5)]  # fmt: skip
+    runs = [
+        subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(5)
+    ]
     words = [run.stdout.split() for run in runs]
     assert min(float(w[0]) for w in words) < 0.03
     assert words[0][1:] == ["False", "False"]

@@ -8,15 +8,37 @@ from badpix.detectors import Window
 from badpix.errors import DataError
 
 AXES = {
-    "NRCA1": (-1, 2), "NRCA3": (-1, 2), "NRCALONG": (-1, 2), "NRCA2": (1, -2), "NRCA4": (1, -2), "NRCB2": (-1, 2),
-    "NRCB4": (-1, 2), "NRCB1": (1, -2), "NRCB3": (1, -2), "NRCBLONG": (1, -2), "NIS": (-2, -1), "GUIDER1": (-2, -1),
-    "GUIDER2": (2, -1), "NRS1": (2, 1), "NRS2": (-2, -1), "MIRIMAGE": (1, 2), "MIRIFULONG": (1, 2),
+    "NRCA1": (-1, 2),
+    "NRCA3": (-1, 2),
+    "NRCALONG": (-1, 2),
+    "NRCA2": (1, -2),
+    "NRCA4": (1, -2),
+    "NRCB2": (-1, 2),
+    "NRCB4": (-1, 2),
+    "NRCB1": (1, -2),
+    "NRCB3": (1, -2),
+    "NRCBLONG": (1, -2),
+    "NIS": (-2, -1),
+    "GUIDER1": (-2, -1),
+    "GUIDER2": (2, -1),
+    "NRS1": (2, 1),
+    "NRS2": (-2, -1),
+    "MIRIMAGE": (1, 2),
+    "MIRIFULONG": (1, 2),
     "MIRIFUSHORT": (1, 2),
-}  # fmt: skip
+}
 DEAD_RATES = {
-    "NRCA1": 25, "NRCA2": 25, "NRCA3": 30, "NRCA4": 30, "NRCALONG": 40, "NRCB1": 25, "NRCB2": 25, "NRCB3": 25,
-    "NRCB4": 25, "NRCBLONG": 50,
-}  # fmt: skip
+    "NRCA1": 25,
+    "NRCA2": 25,
+    "NRCA3": 30,
+    "NRCA4": 30,
+    "NRCALONG": 40,
+    "NRCB1": 25,
+    "NRCB2": 25,
+    "NRCB3": 25,
+    "NRCB4": 25,
+    "NRCBLONG": 50,
+}
 
 
 def test_axes():

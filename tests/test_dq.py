@@ -8,10 +8,23 @@ from badpix.mask.combine import flag_value
 
 # bits as the pipeline's documentation of reference files lists them
 DOCUMENTED = {
-    "DO_NOT_USE": 0, "SATURATED": 1, "JUMP_DET": 2, "DEAD": 10, "HOT": 11, "WARM": 12, "LOW_QE": 13, "RC": 14,
-    "TELEGRAPH": 15, "NONLINEAR": 16, "BAD_REF_PIXEL": 17, "UNRELIABLE_SLOPE": 24, "OPEN": 26, "ADJ_OPEN": 27,
-    "OTHER_BAD_PIXEL": 30, "REFERENCE_PIXEL": 31,
-}  # fmt: skip
+    "DO_NOT_USE": 0,
+    "SATURATED": 1,
+    "JUMP_DET": 2,
+    "DEAD": 10,
+    "HOT": 11,
+    "WARM": 12,
+    "LOW_QE": 13,
+    "RC": 14,
+    "TELEGRAPH": 15,
+    "NONLINEAR": 16,
+    "BAD_REF_PIXEL": 17,
+    "UNRELIABLE_SLOPE": 24,
+    "OPEN": 26,
+    "ADJ_OPEN": 27,
+    "OTHER_BAD_PIXEL": 30,
+    "REFERENCE_PIXEL": 31,
+}
 
 
 def test_every_bit_once():
@@ -47,9 +60,16 @@ def test_names_of_a_value():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("NOISY", "UNRELIABLE_SLOPE"), ("low_pedestal", "OTHER_BAD_PIXEL"), ("high_cr", "TELEGRAPH"), ("IRC", "RC"),
-     ("DAED", "DEAD"), (" hott ", "HOT"), ("LOW QE", "LOW_QE")],
-)  # fmt: skip
+    [
+        ("NOISY", "UNRELIABLE_SLOPE"),
+        ("low_pedestal", "OTHER_BAD_PIXEL"),
+        ("high_cr", "TELEGRAPH"),
+        ("IRC", "RC"),
+        ("DAED", "DEAD"),
+        (" hott ", "HOT"),
+        ("LOW QE", "LOW_QE"),
+    ],
+)
 def test_unknown_flags_get_a_proposal(wrong, right):
     with pytest.raises(UsageError, match=f"unknown; did you mean {right}"):
         flag_value(wrong)

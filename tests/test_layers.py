@@ -35,8 +35,17 @@ DATA = "configs"  # YAML beside the code, with one program that writes it
 
 # Outside libraries, and the rooms (or modules) that may import them.
 ROOMS = {
-    "astropy.io.fits": {"io", "mask", "simulation", "prepare", "review/export", "review/export_changes",
-                        "ifu/products", "image/products", "api/arrays"},
+    "astropy.io.fits": {
+        "io",
+        "mask",
+        "simulation",
+        "prepare",
+        "review/export",
+        "review/export_changes",
+        "ifu/products",
+        "image/products",
+        "api/arrays",
+    },
     "click": {"cli"},
     "rich": {"cli"},
     "matplotlib": {"io", "review"},
@@ -44,7 +53,7 @@ ROOMS = {
     "crds": {"prepare", "review/clients"},
     "dask": {"io"},
     "distributed": {"io"},
-}  # fmt: skip
+}
 MODULES = [*sorted((ROOT / "badpix").rglob("*.py")), *sorted((ROOT / "cli").glob("*.py"))]
 
 

@@ -46,11 +46,19 @@ class Frame:
         facts, window = self.detector, self.window
         rows = 2048 if window.ysize == detectors.IRS2_ROWS else window.ysize
         return {
-            "READPATT": "UNKNOWN", **self.header,
-            "TELESCOP": "JWST", "INSTRUME": facts.instrument, "DETECTOR": facts.name, "SUBARRAY": self.subarray,
-            "SUBSTRT1": window.xstart, "SUBSTRT2": window.ystart, "SUBSIZE1": window.xsize, "SUBSIZE2": rows,
-            "S_RAMP": "COMPLETE", **more,
-        }  # fmt: skip
+            "READPATT": "UNKNOWN",
+            **self.header,
+            "TELESCOP": "JWST",
+            "INSTRUME": facts.instrument,
+            "DETECTOR": facts.name,
+            "SUBARRAY": self.subarray,
+            "SUBSTRT1": window.xstart,
+            "SUBSTRT2": window.ystart,
+            "SUBSIZE1": window.xsize,
+            "SUBSIZE2": rows,
+            "S_RAMP": "COMPLETE",
+            **more,
+        }
 
 
 def make_frame(

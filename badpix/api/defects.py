@@ -245,10 +245,19 @@ def find_dark_defects(
             texts, dated = _dated(texts, given)
         else:
             refuse_array_words(
-                start=start, subarray=subarray, groupdq=groupdq, group_time=group_time, gain=gain, dq=dq,
-                read_noise=read_noise, rates=rates, var_poisson=var_poisson, pedestals=pedestals, dates=dates,
+                start=start,
+                subarray=subarray,
+                groupdq=groupdq,
+                group_time=group_time,
+                gain=gain,
+                dq=dq,
+                read_noise=read_noise,
+                rates=rates,
+                var_poisson=var_poisson,
+                pedestals=pedestals,
+                dates=dates,
                 header=header,
-            )  # fmt: skip
+            )
         product = darks_build.build_darks(
             files,
             p,

@@ -51,9 +51,16 @@ def read_mask(path: str | Path, *, evidence: bool = False) -> DefectMask:
     found = mask_file.read_mask(path)
     known, note = readings.read_evidence(found) if evidence else (None, "")
     return DefectMask(
-        found.image, found.detector, found.window, found.header, found.history, found.path,
-        evidence=known or evidence_files.Evidence(), notes=[note] if note else [], cards=read_cards(Path(path)),
-    )  # fmt: skip
+        found.image,
+        found.detector,
+        found.window,
+        found.header,
+        found.history,
+        found.path,
+        evidence=known or evidence_files.Evidence(),
+        notes=[note] if note else [],
+        cards=read_cards(Path(path)),
+    )
 
 
 def write_mask(
@@ -203,9 +210,12 @@ def check(
     both = [mask] if against is None else [mask, against]
     with on_disk(both) as (path, *older):
         found = checking.check_mask(
-            path, settings or CheckSettings(), against=older[0] if older else None, pipeline=pipeline,
+            path,
+            settings or CheckSettings(),
+            against=older[0] if older else None,
+            pipeline=pipeline,
             exposure=exposure,
-        )  # fmt: skip
+        )
     faults = [fault._replace(message=in_python(fault.message)) for fault in found.faults]
     return replace(found, faults=faults, path=Path(path.name) if isinstance(mask, Mask) else path)
 

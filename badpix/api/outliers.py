@@ -155,9 +155,14 @@ def flag_ifu(
     with python_words(), noting() as notes:
         members = read_members(inputs, exptypes)
         found = ifu_driver.flag_association(
-            members, p, output_dir, overwrite=overwrite, history=ifu_driver.history_lines(p), executor=executor,
+            members,
+            p,
+            output_dir,
+            overwrite=overwrite,
+            history=ifu_driver.history_lines(p),
+            executor=executor,
             memory=memory,
-        )  # fmt: skip
+        )
     outputs = [Path(name) for name in found.pop("outputs")]
     return Flagged(outputs, found.pop("exposures"), notes, found)
 
@@ -200,6 +205,11 @@ def flag_image(
     with python_words(), noting() as notes:
         members = read_members(inputs, exptypes)
         outputs, found = image_driver.flag_images(
-            members, p, output_dir, overwrite=overwrite, memory=memory, executor=executor,
-        )  # fmt: skip
+            members,
+            p,
+            output_dir,
+            overwrite=overwrite,
+            memory=memory,
+            executor=executor,
+        )
     return Flagged(list(outputs), found.pop("exposures"), notes, found)

@@ -44,11 +44,16 @@ class Score:
             f"Completeness of {self.masks} mask{'s' * (self.masks != 1)}",
             ("type", "level", "injected", "found", "%"),
             [
-                (row["type"], "all" if row["level"] is None else f"{row['level']:g} {row['unit']}", row["injected"],
-                 row["found"], 100.0 * row["completeness"])
+                (
+                    row["type"],
+                    "all" if row["level"] is None else f"{row['level']:g} {row['unit']}",
+                    row["injected"],
+                    row["found"],
+                    100.0 * row["completeness"],
+                )
                 for row in wanted
             ],
-        )  # fmt: skip
+        )
         claimed = as_table(
             "Flags",
             ("flag", "set", "right", "other defect", "false", "false per million"),

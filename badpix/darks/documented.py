@@ -100,33 +100,33 @@ def clip_mean(values: NDArray[np.floating[Any]], sigma: float) -> tuple[float, f
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan"), float("nan")
-    centre = float(np.median(values[:: max(1, values.size // CHUNK)]))  # near the mean of what will be kept
-    total, bottom, top, dropped = _sum_powers(values, centre), -np.inf, np.inf, 0
+    center = float(np.median(values[:: max(1, values.size // CHUNK)]))  # near the mean of what will be kept
+    total, bottom, top, dropped = _sum_powers(values, center), -np.inf, np.inf, 0
     rest, far, core = total, values, 0.0
     while True:
         mean = rest[1] / rest[0]
         std = float(np.sqrt(max(rest[2] / rest[0] - mean**2, 0.0)))
-        bottom = max(bottom, centre + mean - sigma * std)
-        top = min(top, centre + mean + sigma * std)
-        reach = min(centre - bottom, top - centre)
+        bottom = max(bottom, center + mean - sigma * std)
+        top = min(top, center + mean + sigma * std)
+        reach = min(center - bottom, top - center)
         if reach < 1.01 * core:
             far, core = values, 0.0
         outside = far[(far < bottom) | (far > top)]
         if outside.size in (dropped, values.size):
-            return (centre + mean, std) if outside.size == dropped else (float("nan"), float("nan"))
-        dropped, rest = outside.size, total - _sum_powers(outside, centre)
+            return (center + mean, std) if outside.size == dropped else (float("nan"), float("nan"))
+        dropped, rest = outside.size, total - _sum_powers(outside, center)
         if rest[2] < 1e-6 * total[2]:  # the difference of two large numbers: begin again with what is kept
             return clip_mean(values[(values >= bottom) & (values <= top)], sigma)
         if not core and reach > 0:
             core = 0.7 * reach
-            far = values[np.abs(values - centre) > core]
+            far = values[np.abs(values - center) > core]
 
 
-def _sum_powers(values: NDArray[np.floating[Any]], centre: float) -> NDArray[np.float64]:
-    """Number, sum and sum of squares of values about ``centre``."""
+def _sum_powers(values: NDArray[np.floating[Any]], center: float) -> NDArray[np.float64]:
+    """Number, sum and sum of squares of values about ``center``."""
     sums = np.zeros(3)
     for x in range(0, values.size, CHUNK):
-        d = values[x : x + CHUNK].astype(np.float64) - centre
+        d = values[x : x + CHUNK].astype(np.float64) - center
         sums += d.size, d.sum(), np.einsum("i,i->", d, d)
     return sums
 

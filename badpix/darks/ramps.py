@@ -7,7 +7,7 @@
    decaying exponentials that are orthogonal to constant and line: linear current gives 0, a pixel that settles
    (RC) one sign, one that settles from below (inverse RC) the other.
 4. The residuals of the line give their variance, their mean size over their rms (0.80 for Gaussian noise, 1 for
-   two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighbouring groups without
+   two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighboring groups without
    the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
    one.
 5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
@@ -114,13 +114,13 @@ def ramp_fit(ngroups: int, start: int = 0, stop: int | None = None) -> RampFit:
     """
     stop = ngroups if stop is None else stop
     g = np.arange(stop - start, dtype=np.float64)
-    centred = g - g.mean()
-    slope = centred / np.sum(centred**2)
+    centered = g - g.mean()
+    slope = centered / np.sum(centered**2)
     half = np.where(g >= len(g) // 2, g, np.nan)
     late = np.nan_to_num(half - np.nanmean(half))
     late = late / np.sum(late**2) if np.any(late) else slope
     shapes = decays(g) if len(g) >= SHORTEST_RAMP else np.empty((0, len(g)))
-    design = np.stack([np.ones(len(g)), centred], axis=1)
+    design = np.stack([np.ones(len(g)), centered], axis=1)
     basis, _ = np.linalg.qr(design)
     bent = shapes - (shapes @ basis) @ basis.T
     templates = bent / np.linalg.norm(bent, axis=1, keepdims=True)
@@ -284,7 +284,7 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
         out[:] = np.nan
         return
     squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
-    # the product of neighbours follows from squares and steps
+    # the product of neighbors follows from squares and steps
     lagged = np.float32(MEMORY[0] / 2) * (2 * squares - first**2 - last**2 - steps)
     lagged += np.float32(MEMORY[1]) * lag_2 + np.float32(MEMORY[2]) * lag_3
     largest = np.where(highest > -lowest, highest, lowest)
@@ -376,9 +376,9 @@ def _fit_line(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean, slope and residuals (0 where not good) of the least-squares line through the good groups."""
     n = good.sum(axis=0)
-    centre = np.where(good, g, 0).sum(axis=0) / n
+    center = np.where(good, g, 0).sum(axis=0) / n
     mean = np.where(good, d, 0).sum(axis=0) / n
-    x = np.where(good, g - centre, 0)
+    x = np.where(good, g - center, 0)
     slope = np.sum(x * d, axis=0) / np.sum(x * x, axis=0)
     return mean, slope, np.where(good, d - mean - slope * x, 0)
 

@@ -115,10 +115,10 @@ WITHHELD = {
     "hot": "own scatter, a slope that stops, a decay, a bright neighbor or bright surroundings explain the rate",
     "warm": "HOT, own scatter, a slope that stops, a decay, a bright neighbor or bright surroundings explain it",
     "intermittent": "HOT, RC, hot once or in the oldest darks alone, decaying, or leaked from a neighbor",
-    "saturated": "only the neighbour of a saturated pixel",
+    "saturated": "only the neighbor of a saturated pixel",
     "rc": "too different between integrations, too small beside the signal, or the ramp shows something else",
-    "telegraph": "RC, saturated, ruled by shot noise, or leaked from a neighbour",
-    "noisy": "HOT, RC, TELEGRAPH, leaked from a neighbour, or loud in its steps or its residuals alone",
+    "telegraph": "RC, saturated, ruled by shot noise, or leaked from a neighbor",
+    "noisy": "HOT, RC, TELEGRAPH, leaked from a neighbor, or loud in its steps or its residuals alone",
     "low_pedestal": "HOT, RC, or too few integrations",
 }
 

@@ -4,7 +4,7 @@
 2. Scores of a pixel (:func:`score_pixels`): its noise, the contrasts with decays in units of their error, the
    correlation and flatness of its residuals, its pedestal. All follow from noise measured in the same darks; no
    number of a detector or of a simulation enters.
-3. Candidates (:func:`find_candidates`): pixels that may be flagged, or whose charge shows up in a neighbour.
+3. Candidates (:func:`find_candidates`): pixels that may be flagged, or whose charge shows up in a neighbor.
 
 Definitions: docs/darks-methods.md.
 """
@@ -78,8 +78,8 @@ class Population:
 
     def z(self, name: str, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """``values`` minus the median, over the MAD."""
-        centre, sigma = self.spread[name]
-        return ((values - centre) / sigma).astype(np.float32)
+        center, sigma = self.spread[name]
+        return ((values - center) / sigma).astype(np.float32)
 
 
 def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sigma: float = 4.5) -> Population:
@@ -129,11 +129,11 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
 
 def median_upper(values: NDArray[np.float32]) -> tuple[float, float]:
     """Median, and sigma of the upper side: the larger of the MAD and half the distance to 2 sigma."""
-    centre, sigma = median_mad(values)
+    center, sigma = median_mad(values)
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return centre, sigma
-    return centre, max(sigma, (float(np.quantile(finite, TWO_SIGMA)) - centre) / 2)
+        return center, sigma
+    return center, max(sigma, (float(np.quantile(finite, TWO_SIGMA)) - center) / 2)
 
 
 def level_of(pixels: Stats) -> NDArray[np.float32]:
@@ -169,8 +169,8 @@ def measure_noise(pixels: Stats, setup: Setup, population: Population) -> NDArra
 
 def _own_sigma(pixels: Stats, population: Population) -> NDArray[np.float32]:
     """Noise of one group with shot noise, not below what the quietest good pixels have."""
-    centre, sigma = population.spread["log_noise"]
-    floor = np.exp(centre - NOISE_FLOOR * sigma) if np.isfinite(centre) else 0.0
+    center, sigma = population.spread["log_noise"]
+    floor = np.exp(center - NOISE_FLOOR * sigma) if np.isfinite(center) else 0.0
     found: NDArray[np.float32] = np.maximum(np.sqrt(pixels["white"]), np.float32(floor) * level_of(pixels))
     return found
 
@@ -358,7 +358,7 @@ class Cuts:
 def find_candidates(
     pixels: Stats, scores: Stats, setup: Setup, population: Population, cuts: Cuts
 ) -> NDArray[np.bool_]:
-    """Pixels worth a closer look: those that a search may flag, and sources of charge that leaks into neighbours."""
+    """Pixels worth a closer look: those that a search may flag, and sources of charge that leaks into neighbors."""
     with np.errstate(invalid="ignore"):
         found = (pixels["integrations"] < cuts.min_integrations) | (pixels["saturated_fraction"] > 0)
         found |= pixels["cut_fraction"] >= MOST_CUT

@@ -1,8 +1,8 @@
 """The searches of ``badpix darks`` on the candidates of the whole frame (methods: docs/darks-methods.md).
 
-1. Saturated throughout: saturated in the first usable group, and not just marked as the neighbour of such a pixel.
-2. Charge that leaks into the four side neighbours (inter-pixel capacitance, IPC) is taken off every linear number
-   first; numbers that are quadratic in the signal are vetoed where a neighbour explains them.
+1. Saturated throughout: saturated in the first usable group, and not just marked as the neighbor of such a pixel.
+2. Charge that leaks into the four side neighbors (inter-pixel capacitance, IPC) is taken off every linear number
+   first; numbers that are quadratic in the signal are vetoed where a neighbor explains them.
 3. HOT, WARM: the rate stays high in enough integrations, against the scatter over pixels and the pixel's own.
 4. RC, inverse RC: the ramp bends as a decay bends it, alike in all integrations, and nothing else is wrong with it.
 5. TELEGRAPH: residuals that are correlated or sit on two levels; white noise of any strength has neither.
@@ -51,7 +51,7 @@ PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
 
 
 def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
-    """Signal of a side neighbour over that of a hot pixel, and the number of hot pixels it was measured on.
+    """Signal of a side neighbor over that of a hot pixel, and the number of hot pixels it was measured on.
 
     ``rate`` is the map of the median rate over its surroundings, NaN where not measured (saturated pixels too);
     used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides.
@@ -62,29 +62,29 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
     y, x = y[inside], x[inside]
     box = [rate[y + dy, x + dx] for dy in range(-2, 3) for dx in range(-2, 3)]
     sides = np.array([rate[y + dy, x + dx] for dy, dx in SIDES]).reshape(4, -1)
-    centre = rate[y, x]
+    center = rate[y, x]
     alone = np.array(box).reshape(25, -1)
     with np.errstate(invalid="ignore"):
-        isolated = ((alone > 0.1 * centre).sum(axis=0) == 1) & np.isfinite(alone).all(axis=0)
+        isolated = ((alone > 0.1 * center).sum(axis=0) == 1) & np.isfinite(alone).all(axis=0)
     if isolated.sum() < IPC_PIXELS:
         return float("nan"), int(isolated.sum())
-    ratio = np.median(sides[:, isolated], axis=0) / centre[isolated]
+    ratio = np.median(sides[:, isolated], axis=0) / center[isolated]
     return max(0.0, float(np.median(ratio))), int(isolated.sum())
 
 
 def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
-    """Candidates' values without what leaks in from their side neighbours, in two passes; NaN leaks nothing."""
+    """Candidates' values without what leaks in from their side neighbors, in two passes; NaN leaks nothing."""
     known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    once = known - np.float32(ipc) * places.neighbours(known, SIDES, 0.0).sum(axis=0)
-    leaked = np.float32(ipc) * places.neighbours(once, SIDES, 0.0).sum(axis=0)
+    once = known - np.float32(ipc) * places.neighbors(known, SIDES, 0.0).sum(axis=0)
+    leaked = np.float32(ipc) * places.neighbors(once, SIDES, 0.0).sum(axis=0)
     found: Float = (values - leaked).astype(np.float32)
     return found
 
 
 def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
-    """Residual variance that the four side neighbours leak into each candidate, DN^2."""
+    """Residual variance that the four side neighbors leak into each candidate, DN^2."""
     residual = np.nan_to_num(pixels["whole_residual"], nan=0.0, posinf=0.0)
-    found: Float = np.float32(ipc**2) * places.neighbours(residual, SIDES, 0.0).sum(axis=0)
+    found: Float = np.float32(ipc**2) * places.neighbors(residual, SIDES, 0.0).sum(axis=0)
     return found
 
 
@@ -95,11 +95,11 @@ def find_saturated(pixels: Stats, places: Places, *, fraction: float, level_frac
     """Saturated throughout in at least ``fraction`` of the integrations, by themselves.
 
     Pixels that only the saturation step's growth marked keep their normal level: they stay far below
-    ``level_fraction`` of the brightest saturated neighbour.
+    ``level_fraction`` of the brightest saturated neighbor.
     """
     saturated = pixels["saturated_fraction"] > 0
     level = np.where(saturated, pixels["first_level"], -np.inf)
-    brightest = np.maximum(places.neighbours(level, AROUND, -np.inf).max(axis=0), level)
+    brightest = np.maximum(places.neighbors(level, AROUND, -np.inf).max(axis=0), level)
     enough = pixels["saturated_fraction"] >= fraction
     found: Bool = saturated & enough & (level >= level_fraction * np.maximum(brightest, 0)) & (level > 0)
     return found
@@ -161,25 +161,25 @@ def find_hot(
 
 
 def find_leaked(pixels: Stats, places: Places, *, fraction: float) -> Bool:
-    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbours.
+    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbors.
 
     One number for the charge that leaks to all four sides, and none for the corners, leaves that much.
     """
     rate = np.nan_to_num(pixels["hot_rate"], nan=0.0, posinf=0.0, neginf=0.0)
     with np.errstate(invalid="ignore"):
-        leaked: Bool = pixels["hot_rate"] < fraction * places.neighbours(rate, AROUND, 0.0).max(axis=0)
+        leaked: Bool = pixels["hot_rate"] < fraction * places.neighbors(rate, AROUND, 0.0).max(axis=0)
     return leaked
 
 
 def find_overrun(pixels: Stats, places: Places, *, min_groups: int, fraction: float, late_fraction: float) -> Bool:
-    """Pixels cut short by the growth of a neighbour's saturation flag, not by their own charge.
+    """Pixels cut short by the growth of a neighbor's saturation flag, not by their own charge.
 
-    Their few groups hold what leaked in from that neighbour: below ``fraction`` of its rate. With ``min_groups``
+    Their few groups hold what leaked in from that neighbor: below ``fraction`` of its rate. With ``min_groups``
     groups left their own rate is known better: ``late_fraction``.
     """
     cut = pixels["cut_fraction"] >= 0.5
     rate = np.where(cut & np.isfinite(pixels["hot_rate"]), pixels["hot_rate"], -np.inf)
-    brightest = places.neighbours(rate.astype(np.float32), AROUND, -np.inf).max(axis=0, initial=-np.inf)
+    brightest = places.neighbors(rate.astype(np.float32), AROUND, -np.inf).max(axis=0, initial=-np.inf)
     with np.errstate(invalid="ignore"):
         part = np.where(pixels["groups"] < min_groups, np.float32(fraction), np.float32(late_fraction))
         overrun: Bool = cut & (pixels["hot_rate"] < part * brightest)
@@ -239,7 +239,7 @@ def find_telegraph(
 ) -> tuple[Bool, Bool]:
     """Ramps that two levels explain better than one (:mod:`badpix.darks.telegraph`), or that drop again and again.
 
-    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbour's residuals leak in (by
+    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbor's residuals leak in (by
     a sigma of memory: many integrations see faint ones), or where saturation cuts the ramps short: scores are those
     of whole ramps. In ``bent`` pixels, whose ramps bend without settling, ``bent_threshold`` is enough.
     Where two levels explain the ramps worse than one, steps down are something else. Two columns: found by the

@@ -157,9 +157,9 @@ def median_stack(values: Array) -> Array:
     return median_of(*sort_stack(values))
 
 
-def mad_stack(values: Array, centre: Array) -> Array:
-    """Median absolute deviation from ``centre`` along axis 0, as a standard deviation."""
-    return np.float32(clipping.MAD_TO_SIGMA) * median_stack(np.abs(values - centre))
+def mad_stack(values: Array, center: Array) -> Array:
+    """Median absolute deviation from ``center`` along axis 0, as a standard deviation."""
+    return np.float32(clipping.MAD_TO_SIGMA) * median_stack(np.abs(values - center))
 
 
 # --- over integrations ---------------------------------------------------------------------------------
@@ -312,11 +312,11 @@ def examine_pixels(
     out["whole_residual"] = median_stack(values["residual"])
     out["groups"] = np.median(groups, axis=0).astype(np.float32)
     for name in templates:
-        c, centre = values[name], known[name + "_median"]
-        out[name + "_scatter"] = mad_stack(c, centre)
+        c, center = values[name], known[name + "_median"]
+        out[name + "_scatter"] = mad_stack(c, center)
         out[name + "_clean"] = median_stack(np.where(clean, c, np.float32(np.nan)))
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[name + "_sign"] = ((c * centre) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
+            out[name + "_sign"] = ((c * center) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
     out.update(_explain(values, groups, templates, bends))
     return out
 

@@ -23,13 +23,13 @@ from badpix.numerics import clipping, neighbors, smoothing
 from badpix.numerics.medians import local_median, median_at, median_rows
 
 CELL = 32  # pixels, side of a cell of the coarse illumination
-SHADOW = 0.7  # normalised rate below which a pixel's neighbours are left out of the smoothing, too
+SHADOW = 0.7  # normalized rate below which a pixel's neighbors are left out of the smoothing, too
 UNLIT = 0.15  # of the coarse illumination: wide patches below it are weak themselves or get little light
 SEEN = 5.0  # standard deviations above zero: less light than that tells nothing
 EDGE = 8  # pixels around an area in the dark that belong to its soft edge
 SHARP = 0.9  # share of the pixels touching a dead area that see what those further out see
 MIN_WEIGHT = 0.1  # share of the box that must have weight for its mean to count
-AROUND = np.ones((3, 3), bool)  # a pixel and its eight neighbours
+AROUND = np.ones((3, 3), bool)  # a pixel and its eight neighbors
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
@@ -177,7 +177,7 @@ def _spread(mesh: Float, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _interpolate(mesh: Float, n: int) -> Float:
-    """Columns of a mesh of cells interpolated to ``n`` pixels; constant beyond the centres of the outer cells."""
+    """Columns of a mesh of cells interpolated to ``n`` pixels; constant beyond the centers of the outer cells."""
     cells = mesh.shape[1]
     edges = np.minimum(np.arange(cells + 1) * CELL, n)
     centers = (edges[:-1] + edges[1:] - 1) / 2

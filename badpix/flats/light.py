@@ -67,7 +67,7 @@ def choose_mode(rate: Exposure, p: FlatSettings) -> detectors.Mode:
 
 
 def normalize_light(mean: Float, p: FlatSettings, table_ipc: float, mode: detectors.Mode) -> Light:
-    """The normalised flat without coupled charge.
+    """The normalized flat without coupled charge.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def normalize_light(mean: Float, p: FlatSettings, table_ipc: float, mode: detect
         How the light falls.
     """
     if mode.axis is not None:
-        return _normalised_dispersed(mean, p, table_ipc, mode.axis)
-    norm = normalize.measure_normalised(
+        return _normalized_dispersed(mean, p, table_ipc, mode.axis)
+    norm = normalize.measure_normalized(
         mean,
         method=p.flat_mean_normalization_method,
         smoothing=p.smoothing_type,
@@ -108,7 +108,7 @@ def _judge_areas(mean: Float, norm: NDArray[np.float32], state: judged.State, p:
     return found + [a for a in areas.find_weak_areas(mean) if not any(areas.overlap(a, b) for b in found)]
 
 
-def _normalised_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: int) -> Light:
+def _normalized_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: int) -> Light:
     """The same for light that is dispersed: coupled charge is taken out before the steep light is divided out."""
     light = dispersed.measure_light(mean, axis)
     state = judged.find_state(mean, light, p.min_light)

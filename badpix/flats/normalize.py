@@ -1,11 +1,11 @@
-"""The normalised flat: what each pixel sees, as a fraction of what the pixels around it see.
+"""The normalized flat: what each pixel sees, as a fraction of what the pixels around it see.
 
 1. 2. Samples and their mean (:mod:`badpix.flats.samples`).
 3. Illumination S (:mod:`badpix.flats.illumination`).
 4. N = mean / S, corrected for interpixel capacitance: N' = (N - rho S4(N)) / (1 - 4 rho), with S4 the sum of the
-   side neighbours (missing ones 0, unmeasured ones 1). Without it a dead pixel reads 4 rho of its neighbours.
+   side neighbors (missing ones 0, unmeasured ones 1). Without it a dead pixel reads 4 rho of its neighbors.
 
-The documented variants (one constant around the frame, median smoothing, clipped mean, no normalisation) and a
+The documented variants (one constant around the frame, median smoothing, clipped mean, no normalization) and a
 photutils background mesh are parameters. Sources: jwst_reffiles documentation; project notes on methods, section 4.
 """
 
@@ -20,14 +20,14 @@ from badpix.flats.illumination import measure_coarse, measure_illumination
 from badpix.numerics import clipping, neighbors
 from badpix.numerics import smoothing as numerics_smoothing
 
-BRIGHT = 4.0  # normalised rate of pixels that show the coupling
+BRIGHT = 4.0  # normalized rate of pixels that show the coupling
 FEW = 10  # of them are too few
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
 
 
-# --- the documented and the other normalisations ---------------------------------------------------------
+# --- the documented and the other normalizations ---------------------------------------------------------
 
 
 def measure_padded(mean: Float, width: int) -> NDArray[np.float32]:
@@ -67,7 +67,7 @@ def measure_mesh(mean: Float, width: int) -> NDArray[np.float32]:
     return out
 
 
-def measure_normalised(
+def measure_normalized(
     mean: Float,
     *,
     method: str,
@@ -104,7 +104,7 @@ def measure_normalised(
 
 
 def measure_ipc(norm: Float, expected: float) -> float:
-    """Coupling rho to each side neighbour, from the pixels that respond least.
+    """Coupling rho to each side neighbor, from the pixels that respond least.
 
     An isolated dead pixel reads 4 rho. If at least three isolated pixels lie well below what the detector's
     constant makes of a dead pixel, the coupling is smaller than that constant: their median tells how much.
@@ -112,7 +112,7 @@ def measure_ipc(norm: Float, expected: float) -> float:
     Parameters
     ----------
     norm : ndarray
-        (ny, nx) normalised rate.
+        (ny, nx) normalized rate.
     expected : float
         The detector's constant.
     """
@@ -129,13 +129,13 @@ def measure_ipc(norm: Float, expected: float) -> float:
 def measure_ipc_of_bright(norm: Float) -> float | None:
     """Coupling rho from pixels far brighter than their surroundings (hot ones); None where too few are there.
 
-    Of a charge that stands out, each side neighbour shows rho and the pixel itself 1 - 4 rho. The median over
+    Of a charge that stands out, each side neighbor shows rho and the pixel itself 1 - 4 rho. The median over
     isolated pixels (nothing odd in the ring two pixels away), if its error is below a thousandth.
 
     Parameters
     ----------
     norm : ndarray
-        (ny, nx) normalised rate.
+        (ny, nx) normalized rate.
     """
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero(norm[2:-2, 2:-2] > BRIGHT)
@@ -160,9 +160,9 @@ def measure_pile(norm: Float, *, above: float) -> tuple[int, float]:
     Parameters
     ----------
     norm : ndarray
-        (ny, nx) normalised rate, corrected.
+        (ny, nx) normalized rate, corrected.
     above : float
-        Normalised rate below which pixels are called DEAD.
+        Normalized rate below which pixels are called DEAD.
 
     Returns
     -------
@@ -180,9 +180,9 @@ def measure_pile(norm: Float, *, above: float) -> tuple[int, float]:
 
 
 def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
-    """The normalised rate without the charge that couples in from the side neighbours: (ny, nx).
+    """The normalized rate without the charge that couples in from the side neighbors: (ny, nx).
 
-    Missing neighbours beyond the frame count 0 (reference pixels collect no light), unmeasured ones 1.
+    Missing neighbors beyond the frame count 0 (reference pixels collect no light), unmeasured ones 1.
     """
     if rho == 0:
         return norm.astype(np.float32)
@@ -202,15 +202,15 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
 
 
 def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.float32]:
-    """The normalised rate without coupled charge where the light is steep: N' = (m - rho S4(m)) / (s - rho S4(s)).
+    """The normalized rate without coupled charge where the light is steep: N' = (m - rho S4(m)) / (s - rho S4(s)).
 
     Parameters
     ----------
     mean, light : ndarray
-        (ny, nx) mean rate and what the pixels should see, NaN where not measured: unmeasured neighbours see the
+        (ny, nx) mean rate and what the pixels should see, NaN where not measured: unmeasured neighbors see the
         light, missing ones count 0.
     rho : float
-        Coupling to each side neighbour.
+        Coupling to each side neighbor.
     """
     light = np.nan_to_num(light)
     known = np.where(np.isfinite(mean), mean, light)
@@ -222,7 +222,7 @@ def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.fl
 
 
 def sum_sides(image: Float) -> Float:
-    """Sum of the four side neighbours, those beyond the frame 0: (ny, nx)."""
+    """Sum of the four side neighbors, those beyond the frame 0: (ny, nx)."""
     total = np.zeros_like(image)
     total[1:] += image[:-1]
     total[:-1] += image[1:]

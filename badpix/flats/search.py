@@ -1,21 +1,21 @@
 """DEAD, LOW_QE, OPEN and ADJ_OPEN pixels from flat-field exposures.
 
-1. Mean and normalised flat N' (:mod:`badpix.flats.normalize`, its steps 1 to 4).
+1. Mean and normalized flat N' (:mod:`badpix.flats.normalize`, its steps 1 to 4).
 2. Low pixels: N' < `max_low_qe_norm_signal`.
-3. OPEN: a low pixel whose side neighbours collect its charge. Over those neighbours that exist and are not low
+3. OPEN: a low pixel whose side neighbors collect its charge. Over those neighbors that exist and are not low
    themselves (at least two): their mean excess N' - mu is above `min_open_excess` and above `open_sigma` of its
    error (the spread of good pixels / sqrt(number)); without the highest of them half of that excess must be left,
-   so that one hot neighbour does not make an OPEN pixel. Decided for all low pixels at once, before DEAD. Then
-   the neighbours that touch no other such pixel must be above `min_open_excess` on average: a pixel diagonal to
-   an OPEN one has two bright neighbours for that one's sake.
+   so that one hot neighbor does not make an OPEN pixel. Decided for all low pixels at once, before DEAD. Then
+   the neighbors that touch no other such pixel must be above `min_open_excess` on average: a pixel diagonal to
+   an OPEN one has two bright neighbors for that one's sake.
 4. DEAD: N' < `max_dead_norm_signal` (0.05) and not OPEN.
 5. LOW_QE: low, and neither OPEN nor DEAD.
-6. ADJ_OPEN: the eight neighbours of OPEN pixels that have no type of their own.
+6. ADJ_OPEN: the eight neighbors of OPEN pixels that have no type of their own.
 7. Flux check, if asked for: a DEAD pixel stays DEAD only if the mean of the last four groups of the raw flats is
    below `flux_check`.
 A pixel without a slope in any flat (saturated in every group) is undetermined: it has no type.
 
-The documented rules (`dead_definition: search_type`, `open_test: neighbours`, types that overlap) are the other
+The documented rules (`dead_definition: search_type`, `open_test: neighbors`, types that overlap) are the other
 values of the same parameters. Sources: jwst_reffiles documentation of the official algorithm; project notes on
 methods, section 4.
 """

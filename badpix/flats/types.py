@@ -28,9 +28,9 @@ def find_below(norm: Float, *, limit: float) -> Bool:
 
 
 def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float, NDArray[np.int8]]:
-    """Mean excess of the good side neighbours of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
+    """Mean excess of the good side neighbors of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
 
-    Neighbours that are missing, unmeasured or low are left out. The excess is the smaller one of the mean of all
+    Neighbors that are missing, unmeasured or low are left out. The excess is the smaller one of the mean of all
     of them and twice the mean without the highest: charge of an open pixel goes to all sides.
     """
     y, x = np.nonzero(low)
@@ -49,10 +49,10 @@ def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float
 
 
 def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
-    """Mean excess of the side neighbours that a pixel shares with no other one that may be OPEN: (ny, nx).
+    """Mean excess of the side neighbors that a pixel shares with no other one that may be OPEN: (ny, nx).
 
-    Two of the side neighbours of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
-    are shared, ``excess`` stays; NaN where a pixel is not one of ``brighter``, the low pixels with bright neighbours.
+    Two of the side neighbors of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
+    are shared, ``excess`` stays; NaN where a pixel is not one of ``brighter``, the low pixels with bright neighbors.
     """
     y, x = np.nonzero(brighter)
     touching = neighbors.count_sides(brighter)
@@ -66,7 +66,7 @@ def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *,
 
 
 def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
-    """Lowest side neighbour of some pixels, of those inside the frame: (ny, nx), NaN elsewhere or next to a NaN."""
+    """Lowest side neighbor of some pixels, of those inside the frame: (ny, nx), NaN elsewhere or next to a NaN."""
     y, x = np.nonzero(candidates)
     lowest = np.full(norm.shape, np.nan, np.float32)
     lowest[y, x] = neighbors.sides_at(norm, y, x, np.inf).min(axis=0, initial=np.inf)
@@ -95,9 +95,9 @@ def find_types_documented(is_open: Bool, dead: Bool, candidates: Bool) -> dict[s
 def find_flat_types(
     norm: Float, p: FlatSettings, detector: detectors.Detector, error: Float | None = None
 ) -> Detection:
-    """All four types in a normalised flat, with the rules and images they were decided on.
+    """All four types in a normalized flat, with the rules and images they were decided on.
 
-    ``error``: (ny, nx) standard deviation of the normalised rate of good pixels, where it varies over the frame.
+    ``error``: (ny, nx) standard deviation of the normalized rate of good pixels, where it varies over the frame.
     """
     max_dead, max_low = dead_limit(p, detector), p.max_low_qe_norm_signal
     unit = "DN/s" if p.flat_mean_normalization_method == "none" else "of the surroundings"
@@ -129,10 +129,10 @@ def _find_open(
 ) -> Bool:
     """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
     images, rules = found.evidence.images, found.evidence.rules
-    if p.open_test == "neighbours":
+    if p.open_test == "neighbors":
         images["lowest_side"] = measure_lowest_side(norm, candidates)
         limit = p.max_open_adj_norm_signal
-        rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbours are brighter than this"))
+        rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbors are brighter than this"))
         return find_above(images["lowest_side"], limit=limit)
     center, spread = clipping.median_mad(norm)
     excess, number = measure_open_excess(norm, low, center=center)
@@ -143,7 +143,7 @@ def _find_open(
         uncertain = uncertainty[low]
     limits[low] = np.maximum(p.min_open_excess, p.open_sigma * uncertain)
     images |= {"open_excess": excess, "open_limit": limits}
-    rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbours collect its charge"))
+    rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbors collect its charge"))
     if p.open_sigma * spread / 2 > OPEN_CONTRAST:
         found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
     brighter = low & find_above(excess - limits, limit=0.0)

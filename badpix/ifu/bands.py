@@ -1,7 +1,7 @@
 """The tasks of an IFU search: what one band of rows of all exposures gives.
 
 1. A frame is cut into bands, so that memory does not grow with the number of exposures. A task reads its rows, and
-   the neighbouring ones that its windows reach, and gives back small maps or lists of pixels.
+   the neighboring ones that its windows reach, and gives back small maps or lists of pixels.
 2. Bands are independent and come back in order: the result is the same bytes for any number of workers, and for any
    height.
 3. The noise level is measured on a sample of bands, evenly spread over the frame.

@@ -36,7 +36,7 @@ from badpix.io.exposure import unpacking
 from badpix.io.output import atomic_path, check_directory, check_target
 from badpix.io.tasks import run_in_order
 from badpix.settings.ifu import IfuSettings
-from badpix.settings.param import as_text
+from badpix.settings.values import as_text
 
 log = logging.getLogger(__name__)
 

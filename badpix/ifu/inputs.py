@@ -22,7 +22,7 @@ from badpix.io import cal as io_cal
 from badpix.io.associations import Association, Member, group_id, list_repeated, name_some
 from badpix.io.cal import CalFile
 
-# Exposure types, and the axis across the slices (that of the neighbour differences).
+# Exposure types, and the axis across the slices (that of the neighbor differences).
 ACROSS = {"MIR_MRS": 1, "NRS_IFU": 0}
 
 _ONE_POINTING = 0.05  # arcsec

@@ -7,7 +7,7 @@
    ``kernel_size``) larger than usual, the noise is that much larger.
 
 It is step 2 of :mod:`badpix.ifu.significance`. A :class:`Band` holds all exposures of a band with a frame of NaN, so
-that neighbours of any pixel can be looked up without asking where the frame ends.
+that neighbors of any pixel can be looked up without asking where the frame ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from badpix.numerics.medians import local_median, lower_median_along, median_alo
 from badpix.numerics.neighbors import chunks, offsets
 
 GRID = 3  # the local residual is smooth: its median is taken at every third row and column
-REACH = 4  # pixels by which neighbours of neighbours reach over the edge
+REACH = 4  # pixels by which neighbors of neighbors reach over the edge
 
 # Median of the absolute residual along one axis for unit Gaussian noise: 0.6745 * sqrt(1 + 0.298).
 _RESIDUAL_MEDIAN = 0.7680
-# Difference from the lower median of n exposures and from its 24 neighbours, for unit Gaussian noise (simulated,
+# Difference from the lower median of n exposures and from its 24 neighbors, for unit Gaussian noise (simulated,
 # 5e5 pixels an exposure): its 99.9 % quantile over that of a Gaussian; its median, exact zeros left out.
 _STACKS = (2, 3, 4, 5, 6, 8, 12, 20, 40)
 _TAIL_BETWEEN = (1.285, 1.107, 1.123, 1.076, 1.082, 1.062, 1.052, 1.038, 1.034)
@@ -81,7 +81,7 @@ def measure_common(sci: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def stand_out(difference: NDArray[Any], at: NDArray[Any]) -> NDArray[Any]:
-    """Difference between exposures minus its median over the 24 neighbours."""
+    """Difference between exposures minus its median over the 24 neighbors."""
     around = offsets(5, 5, difference.shape[1])
     flat = difference.reshape(-1)
     out = np.empty(at.size, np.float32)
@@ -108,7 +108,7 @@ def sample_band(
     Parameters
     ----------
     sci, sigma : list of ndarray, shape (ny, nx)
-        One band of all exposures, with neighbouring rows.
+        One band of all exposures, with neighboring rows.
     kernel : (int, int)
         Window of the local median.
     core : slice
@@ -186,7 +186,7 @@ class Band:
 
     def around(self, window: tuple[int, int]) -> NDArray[Any]:
         """Distances in memory of a window (along the dispersion, across it), the pixel itself among them."""
-        return offsets(*(window if self.across == 1 else window[::-1]), self.stride, centre=True)
+        return offsets(*(window if self.across == 1 else window[::-1]), self.stride, center=True)
 
 
 def _grid(shape: tuple[int, int], y: int, x: int) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from badpix.io.associations import Association, product_name
 from badpix.io.figure import make_figure, save_figure
 from badpix.io.flagged_copy import set_text
 
-COLOURS = {
+COLORS = {
     "percentile": "tab:red",
     "persistent": "tab:red",
     "partial": "tab:orange",
@@ -34,7 +34,7 @@ def name(association: Association, detector: str) -> str:
 def write_differences(path: Path, final: str, first: Exposure, exposures: list[Exposure], p: Any) -> None:
     """Write the documented intermediate product of one detector.
 
-    DIFFARR (n, ny, nx): smaller neighbour difference of each exposure; MINARR: smallest over the exposures;
+    DIFFARR (n, ny, nx): smaller neighbor difference of each exposure; MINARR: smallest over the exposures;
     NORMARR: its local median, not below the floor; MINNORM: their ratio. All float32.
 
     Parameters
@@ -93,10 +93,10 @@ def plot_detector(found: Found, path: Path) -> None:
     low, high = np.nanpercentile(sci, [1, 99.5])
     left.imshow(sci, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     for reason, pixels in found.flagged[0].items():
-        if reason in COLOURS and pixels.size:
+        if reason in COLORS and pixels.size:
             y, x = np.unravel_index(pixels, sci.shape)
             label = f"{reason}: {pixels.size}"
-            left.scatter(x, y, s=4, marker="s", linewidths=0, color=COLOURS[reason], label=label)
+            left.scatter(x, y, s=4, marker="s", linewidths=0, color=COLORS[reason], label=label)
     left.set(title=f"{found.detector}, {found.exposures[0].cal.path.name}", xlabel="x (pixels)", ylabel="y (pixels)")
     if left.get_legend_handles_labels()[0]:
         left.legend(loc="upper right")
@@ -123,10 +123,10 @@ def _plot_significance(axes: Any, plan: Plan, statistics: Mapping[str, Any]) -> 
     values = sample_significance(plan)
     edges = np.linspace(-15, 15, 301)
     axes.hist(values.clip(-15, 15), bins=edges, color="0.5", label="sample of all exposures")
-    for key, colour in (("limit_single", "tab:blue"), ("limit_persistent", "tab:red")):
+    for key, color in (("limit_single", "tab:blue"), ("limit_persistent", "tab:red")):
         limit = statistics[key]
-        axes.axvline(limit, color=colour, label=f"{key.replace('_', ': ')} {limit:.2f} (in all: with one sign)")
-        axes.axvline(-limit, color=colour)
+        axes.axvline(limit, color=color, label=f"{key.replace('_', ': ')} {limit:.2f} (in all: with one sign)")
+        axes.axvline(-limit, color=color)
     axes.set(yscale="log", xlabel="eta (sigma), before protection", ylabel="pixels")
     axes.set_title("Test statistic; outermost bins hold everything beyond")
     axes.legend()

@@ -1,6 +1,6 @@
 """Where a source explains what stands out: by what the significance of a pixel is divided.
 
-1. Where the 8 neighbours of a pixel don't fit the noise either, the pixel is probably no defect but structure: the
+1. Where the 8 neighbors of a pixel don't fit the noise either, the pixel is probably no defect but structure: the
    median of their eta (by ``protect``), of the larger of their residuals (by ``protect_structure``), or of their
    differences between exposures.
 2. Where the other exposures have something as significant close by: a line of a dithered source is at the same
@@ -21,7 +21,7 @@ from badpix.ifu.noise import Band, stand_out
 from badpix.numerics.medians import lower_median_along, median_rows
 from badpix.numerics.neighbors import chunks, offsets
 
-# Squares of what the neighbours' medians are for pure noise: eta, larger residual, difference between exposures.
+# Squares of what the neighbors' medians are for pure noise: eta, larger residual, difference between exposures.
 NOISE_ETA, NOISE_LARGER, _NOISE_BETWEEN = 0.44**2, 1.2, 0.67**2
 _NOISE_LINE = 9  # square of the eta up to which other exposures have no line
 
@@ -34,7 +34,7 @@ def _divisor(significance: NDArray[Any], strength: float, noise: float) -> NDArr
 def measure_structure(
     field: NDArray[Any], size: NDArray[Any], at: NDArray[Any], around: NDArray[Any], *, strength: float, noise: float
 ) -> NDArray[Any]:
-    """What significance is divided by where the neighbours don't fit the noise either.
+    """What significance is divided by where the neighbors don't fit the noise either.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ def measure_structure(
     at : ndarray of int, shape (n,)
         The pixels.
     around : ndarray of int
-        Where their neighbours are: :func:`badpix.numerics.neighbors.offsets`.
+        Where their neighbors are: :func:`badpix.numerics.neighbors.offsets`.
     strength : float
         0 protects nothing.
     noise : float
-        Square of what the neighbours' median is for pure noise.
+        Square of what the neighbors' median is for pure noise.
 
     Returns
     -------

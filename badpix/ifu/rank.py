@@ -1,9 +1,9 @@
-"""The documented search for outliers in IFU exposures: a rank cut on neighbour differences. Arrays in, arrays out.
+"""The documented search for outliers in IFU exposures: a rank cut on neighbor differences. Arrays in, arrays out.
 
 The rule of the JWST pipeline, bit for bit, for the exposures of one detector:
 
 1. Pixels with DO_NOT_USE become NaN in SCI.
-2. Differences of each pixel to its two neighbours across the slice (MIRI: along x, NIRSpec: along y), in float64;
+2. Differences of each pixel to its two neighbors across the slice (MIRI: along x, NIRSpec: along y), in float64;
    beyond the frame the value 0 is implied. The smaller absolute difference counts; NaN if both are NaN.
 3. The smallest difference over all exposures, ignoring NaN.
 4. It is divided by its median in ``kernel_size`` (outside the frame: zeros), which is at least a third of the
@@ -29,7 +29,7 @@ BORDER = 4  # pixels at the frame's edge that the percentile leaves out
 
 
 def measure_differences(sci: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The smaller absolute difference of each pixel to its two neighbours along an axis.
+    """The smaller absolute difference of each pixel to its two neighbors along an axis.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def measure_differences(sci: NDArray[Any], axis: int) -> NDArray[Any]:
     Returns
     -------
     ndarray of float64, shape (ny, nx)
-        NaN where both differences are NaN. Neighbours outside the frame count as 0.
+        NaN where both differences are NaN. Neighbors outside the frame count as 0.
     """
     steps = np.abs(np.diff(sci.astype(np.float64), axis=axis, prepend=0, append=0))
     if axis == 1:

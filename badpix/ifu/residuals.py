@@ -1,6 +1,6 @@
-"""The statistic of the significance search: what is left of a pixel beside its neighbours, and what chance leaves.
+"""The statistic of the significance search: what is left of a pixel beside its neighbors, and what chance leaves.
 
-1. *Residual* along an axis: a pixel minus the median of its 4 nearest neighbours there, in units of sigma. Where
+1. *Residual* along an axis: a pixel minus the median of its 4 nearest neighbors there, in units of sigma. Where
    some of the 4 are missing it is scaled to the variance that all of them give.
 2. ``eta`` is the residual nearer to zero if both axes have one sign, else 0.
 3. For independent Gaussian noise the chance of eta > t is the integral of phi(u) Phi((u - t) / 0.546)**2 over u (the
@@ -72,7 +72,7 @@ def measure_residuals(sci: NDArray[Any], sigma: NDArray[Any]) -> Residuals:
 
 
 def measure_axes(sci: NDArray[Any], sigma: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(s - median of 4 neighbours) / sigma along x and along y, scaled to the variance that 4 neighbours give."""
+    """(s - median of 4 neighbors) / sigma along x and along y, scaled to the variance that 4 neighbors give."""
     ny, stride = sci.shape
     out = np.full(sci.shape, np.nan, np.float32), np.full(sci.shape, np.nan, np.float32)
     for start in range(2, ny - 2, _STRIP):  # strips stay in the processor's cache

@@ -3,13 +3,13 @@
 All statistics ignore NaN (pixels that can't be used) and cut their windows at the frame and at gaps, so the
 border is searched like the middle. ``sigma`` below is ERR, or 1.
 
-1. *Residual* of one exposure: each pixel minus the median of its 4 nearest neighbours along x, in units of
+1. *Residual* of one exposure: each pixel minus the median of its 4 nearest neighbors along x, in units of
    sigma, and the same along y. ``eta`` is the one nearer to zero if both have one sign, else 0. A trace along
    the dispersion, or a line across the slice, cancels along one of the axes; a defect stands out along both.
 2. *Noise*: sigma gives the pattern, the data give the size. The level ``c`` is the smallest of three robust
    scatters (along x, along y, between exposures): structure only raises them. Where the smaller residual is locally
    (median over exposures, then in ``kernel_size``) larger than usual, the noise is that much larger.
-3. *Protection*: where the 8 neighbours of a pixel don't fit the noise either, its significance is lowered in
+3. *Protection*: where the 8 neighbors of a pixel don't fit the noise either, its significance is lowered in
    proportion (by ``protect`` for their eta, by ``protect_structure`` for the larger of their residuals).
 4. *Persistent*: in all m exposures that measure the pixel, one sign, each beyond the threshold t(m, m) at which
    Gaussian noise gives ``false_alarm``, and beyond ``min_sigma``. Flagged in all exposures. A source that covers the
@@ -106,7 +106,7 @@ def find_significant(
     reasons : ndarray of uint8, shape (n, ny, nx)
         0: not flagged; else a reason (``PERSISTENT`` ...).
     untestable : ndarray of bool, shape (n, ny, nx)
-        Finite pixels without a valid neighbour along one of the axes.
+        Finite pixels without a valid neighbor along one of the axes.
     noisy : ndarray of bool, shape (ny, nx)
         Pixels whose noise is more than 1.3 times the usual one.
     """

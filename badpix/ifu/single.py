@@ -61,7 +61,7 @@ def measure_differences(band: Band) -> list[NDArray[Any]]:
 def measure_low_differences(band: Band, e: int, at: NDArray[Any]) -> NDArray[Any]:
     """The same for one exposure and its upper median, around some pixels; the rest of the map holds nothing."""
     out = np.full(band.noise.shape, np.nan, np.float32)
-    near = np.unique(at[:, None] + offsets(*_AROUND, band.stride, centre=True))
+    near = np.unique(at[:, None] + offsets(*_AROUND, band.stride, center=True))
     level = [s.reshape(-1)[near] - np.float32(o) for s, o in zip(band.sci, band.offsets, strict=True)]
     reference = -measure_common([-values for values in level])
     size = band.noise.reshape(-1)[near] * np.float32(tail_between(len(level)))

@@ -125,7 +125,7 @@ def collect_cost(summary: Mapping[str, Any], depth: Mapping[str, Any] | None) ->
     Parameters
     ----------
     summary : mapping
-        From :func:`badpix.image.summary.summarise`.
+        From :func:`badpix.image.summary.summarize`.
     depth : mapping, optional
         From :func:`measure_depth`.
     """

@@ -1,15 +1,15 @@
 """The decision: which pixels of an exposure are hit.
 
 Documented rule (:func:`find_documented`): two passes on |SCI - model - background| against a mixture of noise
-and derivative, the second one on the neighbours of the first.
+and derivative, the second one on the neighbors of the first.
 
 Better test (:func:`find_hits`), with r = SCI - sky - model, z = r / st, D = derivative of the model, m = number
 of other groups, S3 = sum of r over 3x3, tilted = D > 1.5 st, steep = D > 3 st:
 
 1. seed: z > snr1, r > scale1 (1 + 1/m) D, and on tilted pixels S3 > conserve * r: a hit only adds charge,
-   another sub-pixel phase of a star moves it from the neighbours to the peak. What the phase may do adds to the
+   another sub-pixel phase of a star moves it from the neighbors to the peak. What the phase may do adds to the
    noise there: z > hypot(snr1, p), p = 0.9 (1 + 1/m) D/st but at most 6;
-2. grow, twice: neighbours of what is flagged with the second pair of limits and the same condition;
+2. grow, twice: neighbors of what is flagged with the second pair of limits and the same condition;
 3. dark: z < -snr_dark, -r > 1.125 (1 + 1/m) D, m >= 2 (with one other exposure a dark pixel is a hit in that
    one);
 4. guard: a flag on a core that carries more than 3 % of a source stands only if |r| is at least protect_sources
@@ -49,7 +49,7 @@ COMPANY = 3  # other flagged pixels in 5x5 that make it a track
 CORE_FRACTION = 0.03
 CORE_SIGMA = 30.0
 TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
-LINE = 4  # pixels to each side of the centre
+LINE = 4  # pixels to each side of the center
 DIRECTIONS = 12
 TRAIL_SAMPLE = 20_000  # flat pixels by which the scatter along a direction is measured
 

@@ -69,7 +69,7 @@ from badpix.image.search import (
     search_exposure,
 )
 from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes
-from badpix.image.summary import summarise
+from badpix.image.summary import summarize
 from badpix.image.weights import find_low_weight, parse_good_bits
 from badpix.io import cal as io_cal
 from badpix.io import flagged_copy
@@ -185,7 +185,7 @@ def _flag(
         else:
             counts = write_all(association, cals, targets, found, shelf, products, output_dir, p, overwrite, executor)
     depth = facts.pop("depth", None)
-    summary = summarise(association, cals, groups, found, counts, facts, p)
+    summary = summarize(association, cals, groups, found, counts, facts, p)
     return targets, summary | {"cost": collect_cost(summary, depth)} if cost else summary
 
 

@@ -22,7 +22,7 @@ from badpix.io.cal import CalFile
 from badpix.io.output import atomic_path
 from badpix.io.tasks import run_in_order
 from badpix.settings.image import ImageSettings
-from badpix.settings.param import as_text
+from badpix.settings.values import as_text
 
 log = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ class Splined:
 
 
 def inner_span(shape: tuple[int, int], bounds: Bounds | None) -> tuple[int, int, int, int]:
-    """First and last pixel (x0, x1, y0, y1) whose centre lies inside the bounding box."""
+    """First and last pixel (x0, x1, y0, y1) whose center lies inside the bounding box."""
     ny, nx = shape
     (xa, xb), (ya, yb) = bounds if bounds is not None else ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
     return (

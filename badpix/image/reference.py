@@ -4,7 +4,7 @@
    lower one where they don't (b - a > agree_sigma * s_d + agree_gradient * D(a): the higher one is a hit in
    another group). s_d is the noise of the difference of two mosaics. Groups that are too shallow
    (``reference_noise``) are not among the others.
-2. Holes of a pixel or two are filled from their 3x3 neighbours, so that interpolation doesn't widen them.
+2. Holes of a pixel or two are filled from their 3x3 neighbors, so that interpolation doesn't widen them.
 3. Blot to the exposure's pixels; m = number of other groups there.
 """
 
@@ -28,7 +28,7 @@ from badpix.numerics.neighbors import gather, locate
 
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
 _PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
-_FILL_NEIGHBOURS = 4  # of 9 that a hole must have to be filled
+_FILL_NEIGHBORS = 4  # of 9 that a hole must have to be filled
 _FILL_SMOOTH = 10.0  # sigma of a pair of mosaics by which these may differ
 
 
@@ -43,7 +43,7 @@ def fill_holes(image: NDArray[Any], *, smooth: float) -> NDArray[Any]:
     """NaN pixels replaced by the mean of their 3x3, twice; in place.
 
     Only where at least 4 of the 9 exist and differ by less than ``smooth``: a hole in the core of a star can't be
-    told from its neighbours.
+    told from its neighbors.
     """
     for _ in range(2):
         ys, xs = locate(np.isnan(image))
@@ -54,7 +54,7 @@ def fill_holes(image: NDArray[Any], *, smooth: float) -> NDArray[Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.nansum(values, axis=0, dtype=float) / number
             spread = np.fmax.reduce(values) - np.fmin.reduce(values)
-        fill = (number >= _FILL_NEIGHBOURS) & (spread < smooth)
+        fill = (number >= _FILL_NEIGHBORS) & (spread < smooth)
         image[ys[fill], xs[fill]] = mean[fill]
     return image
 

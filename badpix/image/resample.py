@@ -44,7 +44,7 @@ def inner_rows(bounds: Bounds | None, ny: int) -> tuple[int, int]:
 def split_rows(bounds: Bounds | None, pixel_map: PixelMap) -> list[tuple[slice, slice]]:
     """Bands of rows to drizzle one after another: what to read, and which of it to add.
 
-    Drizzle takes the corners of a pixel from its neighbours' positions, so a band holds two more rows at its
+    Drizzle takes the corners of a pixel from its neighbors' positions, so a band holds two more rows at its
     edges; the mosaic is then the same in every bit as of the whole image at once. It refuses bands without enough
     positions, so these are of equal height, and an image whose map is no fit (which may have holes) stays whole.
     """
@@ -172,10 +172,10 @@ def fill_for_cubic(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def measure_derivative(image: NDArray[Any]) -> NDArray[Any]:
-    """Largest absolute difference to the 4 neighbours, NaN ignored: 0 where none is finite, NaN on NaN."""
+    """Largest absolute difference to the 4 neighbors, NaN ignored: 0 where none is finite, NaN on NaN."""
     out = np.empty_like(image)
     ny = len(image)
-    for top in range(0, ny, _ROWS):  # blocks with one row of the neighbours stay in cache
+    for top in range(0, ny, _ROWS):  # blocks with one row of the neighbors stay in cache
         first, last = max(0, top - 1), min(ny, top + _ROWS + 1)
         part = image[first:last]
         steepest = np.zeros_like(part)

@@ -58,13 +58,13 @@ def fit_sharpening(
     ys, xs, stamps = ys[whole], xs[whole], stamps[:, whole].astype(float)
     if len(ys) < _MIN_FIT:
         return None
-    centre = stamps.shape[0] // 2
-    columns = np.delete(stamps - stamps[centre], centre, axis=0)
+    center = stamps.shape[0] // 2
+    columns = np.delete(stamps - stamps[center], center, axis=0)
     near = stamps.reshape(size, size, -1)[reach - 1 : reach + 2, reach - 1 : reach + 2].reshape(9, -1)
     floor = float(np.nanmedian(model[::7, ::7]))
-    error = sigma[ys, xs] + 0.15 * np.ptp(near, axis=0) + 0.02 * np.abs(stamps[centre] - floor)
+    error = sigma[ys, xs] + 0.15 * np.ptp(near, axis=0) + 0.02 * np.abs(stamps[center] - floor)
     solution = _robust_solve(columns / error, residual[ys, xs] / error)
-    kernel = np.insert(solution, centre, -solution.sum()).reshape(size, size)
+    kernel = np.insert(solution, center, -solution.sum()).reshape(size, size)
     offsets = np.arange(size) - reach
     shift = float((kernel * offsets).sum()), float((kernel * offsets[:, None]).sum())
     return Sharpening(kernel, len(ys), shift)
@@ -80,23 +80,23 @@ def _robust_solve(columns: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
         matrix[np.diag_indices_from(matrix)] += 1e-6 * np.trace(matrix) / len(matrix)
         solution = np.linalg.solve(matrix, weighted @ target)
         left = target - solution @ columns
-        centre, scale = clipping.median_mad(left)
+        center, scale = clipping.median_mad(left)
         if not scale > 0:
             break
-        scaled = np.abs(left - centre) / scale
+        scaled = np.abs(left - center) / scale
         weight = np.where(scaled < 4, 1 / np.sqrt(1 + (scaled / 2) ** 2), 0)
     return solution
 
 
 def apply_sharpening(model: NDArray[Any], fit: Sharpening, steep: NDArray[Any]) -> NDArray[Any]:
-    """The model plus the kernel's sum on ``steep`` pixels (bool); neighbours that are NaN change nothing."""
+    """The model plus the kernel's sum on ``steep`` pixels (bool); neighbors that are NaN change nothing."""
     out = model.copy()
     ys, xs = locate(steep & np.isfinite(model))
     reach = fit.kernel.shape[0] // 2
-    centre = model[ys, xs]
+    center = model[ys, xs]
     total = np.zeros(len(ys))
     for weight, values in zip(fit.kernel.ravel(), gather(model, ys, xs, reach), strict=True):
-        step = values - centre
+        step = values - center
         step[np.isnan(step)] = 0
         total += weight * step
     out[ys, xs] += total.astype(np.float32)

@@ -18,7 +18,7 @@ SINGLE_SHARE = 0.01  # of the pixels, above which single coverage is a note
 SHIFT_LIMIT = 0.1  # pixel; a larger common shift of the sharpening kernel means a wrong WCS
 
 
-def summarise(
+def summarize(
     association: Association,
     cals: Sequence[CalFile],
     groups: Sequence[str],

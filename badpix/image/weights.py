@@ -101,10 +101,10 @@ def _clipped_mean_of_sorted(values: NDArray[Any], sigma: float, rounds: int) -> 
         n = values.size
         if not n:
             return math.nan
-        centre = (float(values[(n - 1) // 2]) + float(values[n // 2])) / 2
+        center = (float(values[(n - 1) // 2]) + float(values[n // 2])) / 2
         reach = sigma * math.sqrt(_variance(values))
-        low = np.searchsorted(values, values.dtype.type(centre - reach), "left")
-        high = np.searchsorted(values, values.dtype.type(centre + reach), "right")
+        low = np.searchsorted(values, values.dtype.type(center - reach), "left")
+        high = np.searchsorted(values, values.dtype.type(center + reach), "right")
         if low == 0 and high == n:
             break
         values = values[low:high]
@@ -129,9 +129,9 @@ def _clipped_mean_by_tails(values: NDArray[Any], sigma: float, rounds: int) -> f
         at = [below + (count - 1) // 2 - start, below + count // 2 - start]
         if at[0] < 0 or at[1] >= middle.size:
             return None
-        centre = (float(middle[at[0]]) + float(middle[at[1]])) / 2
+        center = (float(middle[at[0]]) + float(middle[at[1]])) / 2
         reach = sigma * math.sqrt(variance)
-        bounds = values.dtype.type(centre - reach), values.dtype.type(centre + reach)
+        bounds = values.dtype.type(center - reach), values.dtype.type(center + reach)
         if not (bounds[0] <= cuts[0] and bounds[1] >= cuts[3]):
             return None
         before = below, above

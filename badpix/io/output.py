@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("badpix")
 _made: list[Path] = []  # folders made for outputs, the innermost first
 BLOCK = 2880  # bytes of an empty primary HDU
-TEMPORARY = ".badpix-"  # prefix of temporary names: hidden, and easy to recognise after a crash
+TEMPORARY = ".badpix-"  # prefix of temporary names: hidden, and easy to recognize after a crash
 
 
 NAME_LIMIT = 255 - len(TEMPORARY) - 13  # bytes of a file name that leave room for the temporary one

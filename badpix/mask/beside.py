@@ -13,10 +13,19 @@ from badpix.mask.file import Mask, evidence_header
 
 # Images that the darks keep of candidates alone.
 CANDIDATES_ONLY = (
-    "dark_residual", "dark_noise_z", "dark_residual_z", "dark_noise_ratio", "dark_residual_ratio",
-    "dark_bright_fraction", "dark_bright_first", "dark_bright_last",
-    "telegraph_likelihood", "telegraph_separation", "telegraph_dwell_low", "telegraph_dwell_high",
-)  # fmt: skip
+    "dark_residual",
+    "dark_noise_z",
+    "dark_residual_z",
+    "dark_noise_ratio",
+    "dark_residual_ratio",
+    "dark_bright_fraction",
+    "dark_bright_first",
+    "dark_bright_last",
+    "telegraph_likelihood",
+    "telegraph_separation",
+    "telegraph_dwell_low",
+    "telegraph_dwell_high",
+)
 NO_EVIDENCE = "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
 
 

@@ -16,9 +16,14 @@ from badpix.io.depths import Alarm, Depth
 
 FALLING = ("DEAD", "LOW_QE")  # searches for which a lower strength is easier to find
 NAMES = {
-    "hot": "HOT", "warm": "WARM", "rc": "RC", "telegraph": "TELEGRAPH", "noisy": "noisy",
-    "low_pedestal": "low pedestal", "intermittent": "intermittent",
-}  # fmt: skip
+    "hot": "HOT",
+    "warm": "WARM",
+    "rc": "RC",
+    "telegraph": "TELEGRAPH",
+    "noisy": "noisy",
+    "low_pedestal": "low pedestal",
+    "intermittent": "intermittent",
+}
 
 
 @dataclass(frozen=True)

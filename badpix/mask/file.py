@@ -1,6 +1,6 @@
 """The MASK reference file: its header, its two extensions, reading and writing.
 
-The layout is that which CRDS certifies and the pipeline's DQ initialisation decodes: no data in the primary HDU,
+The layout is that which CRDS certifies and the pipeline's DQ initialization decodes: no data in the primary HDU,
 ``DQ`` as unsigned 32-bit integers in standard bits, ``DQ_DEF`` from the same flag table, no ASDF. A file is
 written under a temporary name, read back, decoded and checked by :mod:`badpix.mask.rules` before it is renamed into
 place. Equal inputs and parameters give equal bytes: no clock time enters the file (DATE is that of the newest input).

@@ -145,8 +145,13 @@ def _match_values(
             faults.append(error("match-key", f"{pattern} = {text!r}, expected a | after every value"))
     for value in values:
         if value not in legal:
-            faults.append(error("match-key", f"{pattern if pattern in header else key}: {value!r} is no {key} of "
-                                 f"{instrument}{nearest(value, legal)}"))  # fmt: skip
+            faults.append(
+                error(
+                    "match-key",
+                    f"{pattern if pattern in header else key}: {value!r} is no {key} of "
+                    f"{instrument}{nearest(value, legal)}",
+                )
+            )
     return values, faults
 
 
@@ -226,8 +231,10 @@ def _file_name(found: MaskFile) -> Faults:
 def _history(found: MaskFile) -> Faults:
     lines = [str(line) for line in found.header.get("HISTORY", [])]
     if not any(line.strip() for line in lines):
-        yield error("history", "HISTORY is missing; CRDS wants a card, and the topics "
-                     f"description, {', '.join(TOPICS)} are expected")  # fmt: skip
+        yield error(
+            "history",
+            f"HISTORY is missing; CRDS wants a card, and the topics description, {', '.join(TOPICS)} are expected",
+        )
         return
     text = "".join(f"{line}\n" for line in lines).upper()
     missing = [topic for topic in TOPICS if topic not in text]

@@ -59,9 +59,14 @@ class Renewed:
 
 
 def renew(
-    base: Mask, given: Sequence[Mask], covered: Sequence[Bool], new: DQ, frame: Window, layers: Sequence[Layer],
+    base: Mask,
+    given: Sequence[Mask],
+    covered: Sequence[Bool],
+    new: DQ,
+    frame: Window,
+    layers: Sequence[Layer],
     p: MergeSettings,
-) -> Renewed:  # fmt: skip
+) -> Renewed:
     """The older mask, brought up to date.
 
     Parameters
@@ -99,8 +104,9 @@ def renew(
         retyped = (types & ~value) != 0
         faint = np.where(before[name] > 0, (before[name] & FAINT) != 0, tested[name].faint)  # as it was seen first
         can_say = tested[name]._replace(faint=faint)
-        judged = update.judge((old & value) != 0, (new & value) != 0, can_say, by_hand=hand, retyped=retyped,
-                              policy=policy[name])  # fmt: skip
+        judged = update.judge(
+            (old & value) != 0, (new & value) != 0, can_say, by_hand=hand, retyped=retyped, policy=policy[name]
+        )
         states[name], absent[name] = update.wait(
             judged, before[name] & ~FAINT, policy=max(policy[name], 1), faint_updates=p.faint_updates
         )

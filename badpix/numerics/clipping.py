@@ -1,4 +1,4 @@
-"""Numeric kernels shared by the searches: clipped statistics, box averages, neighbours. Pure numpy.
+"""Numeric kernels shared by the searches: clipped statistics, box averages, neighbors. Pure numpy.
 
 Input is float32 or float64, sums run in float64, NaN (and infinity) mean "not measured" and are left out.
 """

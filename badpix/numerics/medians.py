@@ -7,7 +7,7 @@ where nothing is left), each the fastest for its shape:
    (Batcher's odd-even merge sort), cut down to the ranks that are needed; pixels with NaN are put right one by
    one afterwards;
 2. in windows, the windows of a few rows at a time are gathered into rows and sorted;
-3. rows of gathered values (the neighbours of some pixels) are sorted.
+3. rows of gathered values (the neighbors of some pixels) are sorted.
 
 All are exact, in the type of the input.
 """

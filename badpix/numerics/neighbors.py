@@ -1,10 +1,10 @@
-"""Neighbours of chosen pixels, looked up by their places in memory: arrays in, arrays out.
+"""Neighbors of chosen pixels, looked up by their places in memory: arrays in, arrays out.
 
 Most of a frame is ruled out by simple limits; what is left is looked at closely, with the pixels around it. Pixels
 are flat indices, or rows and columns.
 
 1. A frame as it is: :func:`locate` the pixels, then :func:`gather` what surrounds them; NaN beyond the frame.
-2. A frame with a border of NaN as wide as any window: a neighbour is a pixel plus one of the :func:`offsets` of its
+2. A frame with a border of NaN as wide as any window: a neighbor is a pixel plus one of the :func:`offsets` of its
    window, in :func:`chunks` that bound the memory of a gathered table.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 20_000  # pixels whose neighbours are gathered at a time
+_CHUNK = 20_000  # pixels whose neighbors are gathered at a time
 
 
 def locate(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -26,7 +26,7 @@ def locate(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def gather(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any], reach: int) -> NDArray[Any]:
-    """The (2 reach + 1)^2 neighbours of some pixels, [neighbour, pixel]; NaN beyond the frame.
+    """The (2 reach + 1)^2 neighbors of some pixels, [neighbor, pixel]; NaN beyond the frame.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def gather(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any], reach: int) 
     return out
 
 
-def offsets(rows: int, columns: int, stride: int, *, centre: bool = False) -> NDArray[np.intp]:
+def offsets(rows: int, columns: int, stride: int, *, center: bool = False) -> NDArray[np.intp]:
     """Distances in memory from a pixel to the others of a window around it.
 
     Parameters
@@ -67,17 +67,17 @@ def offsets(rows: int, columns: int, stride: int, *, centre: bool = False) -> ND
         Odd size of the window.
     stride : int
         Distance in memory between rows.
-    centre : bool
+    center : bool
         Whether the pixel itself is one of them.
     """
     y, x = np.mgrid[-(rows // 2) : rows // 2 + 1, -(columns // 2) : columns // 2 + 1]
     flat = (y * stride + x).reshape(-1)
-    found: NDArray[np.intp] = flat if centre else flat[flat != 0]
+    found: NDArray[np.intp] = flat if center else flat[flat != 0]
     return found
 
 
 def chunks(size: int) -> list[slice]:
-    """Slices that cut ``size`` pixels into parts whose neighbours fit into the memory together."""
+    """Slices that cut ``size`` pixels into parts whose neighbors fit into the memory together."""
     return [slice(i, i + _CHUNK) for i in range(0, size, _CHUNK)]
 
 
@@ -88,7 +88,7 @@ Float = NDArray[np.float32]
 
 
 def sides_at(image: NDArray[Any], y: NDArray[np.intp], x: NDArray[np.intp], outside: Any) -> NDArray[Any]:
-    """Values of the four side neighbours of some pixels: (4, n), ``outside`` beyond the frame."""
+    """Values of the four side neighbors of some pixels: (4, n), ``outside`` beyond the frame."""
     ny, nx = image.shape
     out = np.full((4, len(y)), outside, image.dtype)
     for k, (dy, dx) in enumerate(((-1, 0), (1, 0), (0, -1), (0, 1))):
@@ -99,7 +99,7 @@ def sides_at(image: NDArray[Any], y: NDArray[np.intp], x: NDArray[np.intp], outs
 
 
 def grow(found: Bool) -> Bool:
-    """A boolean map with the eight neighbours of each True pixel set as well, cut at the frame."""
+    """A boolean map with the eight neighbors of each True pixel set as well, cut at the frame."""
     tall = found.copy()
     tall[1:] |= found[:-1]
     tall[:-1] |= found[1:]
@@ -115,7 +115,7 @@ def clear_of(found: Bool) -> Bool:
 
 
 def count_sides(found: Bool) -> NDArray[np.uint8]:
-    """How many of the four side neighbours of each pixel are True: (ny, nx)."""
+    """How many of the four side neighbors of each pixel are True: (ny, nx)."""
     count = np.zeros(found.shape, np.uint8)
     count[1:] += found[:-1]
     count[:-1] += found[1:]
@@ -131,7 +131,7 @@ class Places:
     index: NDArray[np.intp]
     shape: tuple[int, int]
 
-    def neighbours(
+    def neighbors(
         self, values: NDArray[np.floating[Any]], offsets: tuple[tuple[int, int], ...], missing: float
     ) -> Float:
         """Values of the candidates at ``offsets`` (dy, dx) from each: (len(offsets), n); ``missing`` elsewhere."""

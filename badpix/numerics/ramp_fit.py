@@ -102,8 +102,8 @@ def fit_ramps(
     var_r = noise**2 * np.float32(12 / (n**3 - n) / group_time**2)
     rate = slope / np.float32(group_time)
     var_p = typical / np.float32(gain * group_time * (n - 1))
-    centre = y.mean(axis=0)
-    write_segment(segments, 0, (slice(None), slice(None)), rate, var_p, var_r, centre, (n - 1) / 2, group_time)
+    center = y.mean(axis=0)
+    write_segment(segments, 0, (slice(None), slice(None)), rate, var_p, var_r, center, (n - 1) / 2, group_time)
     any_flag = np.bitwise_or.reduce(flags, axis=0)
     ys, xs = np.nonzero(any_flag & (SATURATED | JUMP_DET))
     pieces = fit_pieces(y[:, ys, xs], flags[:, ys, xs], typical[ys, xs], noise[ys, xs], constants)
@@ -138,16 +138,23 @@ def fit_whole(y: Float, noise: Float, gain: float) -> Float:
 
 
 def write_segment(
-    segments: dict[str, Float], number: int, at: tuple[slice | NDArray[np.intp], ...], rate: Float, var_p: Float,
-    var_r: Float, centre: Float, middle: Float | float, group_time: float,
-) -> None:  # fmt: skip
+    segments: dict[str, Float],
+    number: int,
+    at: tuple[slice | NDArray[np.intp], ...],
+    rate: Float,
+    var_p: Float,
+    var_r: Float,
+    center: Float,
+    middle: Float | float,
+    group_time: float,
+) -> None:
     """Fill one segment of the optional products, in place."""
     where = (number, *at)
     segments["SLOPE"][where] = rate
     segments["SIGSLOPE"][where] = np.sqrt(var_p + var_r)
     segments["VAR_POISSON"][where] = var_p
     segments["VAR_RNOISE"][where] = var_r
-    segments["YINT"][where] = centre - rate * np.float32(group_time) * np.float32(middle)
+    segments["YINT"][where] = center - rate * np.float32(group_time) * np.float32(middle)
     segments["SIGYINT"][where] = np.sqrt(var_p + var_r) * np.float32(group_time) * np.float32(middle)
     segments["WEIGHTS"][where] = 1 / (var_p + var_r) ** 2
 
@@ -172,7 +179,7 @@ def fit_pieces(
         at, member, length = at[length > 1], member[:, length > 1], length[length > 1]
         if not len(at):
             continue
-        rate, centre, middle = fit_segment(y[:, at], member, noise[at], gain, group_time)
+        rate, center, middle = fit_segment(y[:, at], member, noise[at], gain, group_time)
         var_r = (12 * noise[at] ** 2 / (length.astype(float) ** 3 - length) / group_time**2).astype(np.float32)
         var_p = (typical[at] / (gain * group_time * (length - 1))).astype(np.float32)
         weight = 1.0 / var_r
@@ -180,7 +187,7 @@ def fit_pieces(
         inverse_p[at] += gain * group_time * (length - 1)
         store = kept[at] < SEGMENTS
         spot = (kept[at][store], at[store])
-        write_piece(out, spot, rate[store], var_p[store], var_r[store], centre[store], middle[store], group_time)
+        write_piece(out, spot, rate[store], var_p[store], var_r[store], center[store], middle[store], group_time)
         kept[at] += 1
     with np.errstate(invalid="ignore", divide="ignore"):  # nothing to fit: NaN
         rate = np.where(sums[0] > 0, sums[1] / sums[0], np.nan)
@@ -194,13 +201,19 @@ def fit_pieces(
 
 
 def write_piece(
-    out: dict[str, Float], spot: tuple[NDArray[np.intp], NDArray[np.intp]], rate: Float, var_p: Float, var_r: Float,
-    centre: Float, middle: Float, group_time: float,
-) -> None:  # fmt: skip
+    out: dict[str, Float],
+    spot: tuple[NDArray[np.intp], NDArray[np.intp]],
+    rate: Float,
+    var_p: Float,
+    var_r: Float,
+    center: Float,
+    middle: Float,
+    group_time: float,
+) -> None:
     """As :func:`write_segment`, each pixel into its own segment number."""
     out["SLOPE"][spot], out["SIGSLOPE"][spot] = rate, np.sqrt(var_p + var_r)
     out["VAR_POISSON"][spot], out["VAR_RNOISE"][spot] = var_p, var_r
-    out["YINT"][spot] = centre - rate * group_time * middle
+    out["YINT"][spot] = center - rate * group_time * middle
     out["SIGYINT"][spot] = np.sqrt(var_p + var_r) * group_time * middle
     out["WEIGHTS"][spot] = 1 / (var_p + var_r) ** 2
 
@@ -235,9 +248,9 @@ def fit_segment(
     mean_x, mean_y = (weight * x).sum(axis=0) / total, (weight * value).sum(axis=0) / total
     dx = x - mean_x
     slope = (weight * dx * (value - mean_y)).sum(axis=0) / (weight * dx * dx).sum(axis=0)
-    centre = value.sum(axis=0) / length
+    center = value.sum(axis=0) / length
     return (
         (slope / group_time).astype(np.float32),
-        centre.astype(np.float32),
+        center.astype(np.float32),
         middle.astype(np.float32),
     )

@@ -332,9 +332,11 @@ def subtract_offsets(ramp: Any, recipe: Any, sides: bool = True) -> Any:
     scene = make_scene(recipe)
     reference = scene.reference.copy()
     if not sides:
-        slow = np.arange(reference.shape[0])[:, None] if abs(recipe.detector.fastaxis) == 1 else np.arange(
-            reference.shape[1]
-        )[None, :]  # fmt: skip
+        slow = (
+            np.arange(reference.shape[0])[:, None]
+            if abs(recipe.detector.fastaxis) == 1
+            else np.arange(reference.shape[1])[None, :]
+        )
         nslow = slow.size
         reference &= (slow < 4) | (slow >= nslow - 4)
     offsets = offsets_from_border(ramp.data[:, :, reference], reference, scene.amplifier, recipe.detector)

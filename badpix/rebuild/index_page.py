@@ -29,8 +29,12 @@ small { color: #5b6570; }
 """
 
 
-def write_index(records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], target: str | Path,
-                overwrite: bool = False) -> int:  # fmt: skip
+def write_index(
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    target: str | Path,
+    overwrite: bool = False,
+) -> int:
     """Write the page; returns how many detectors it shows.
 
     Parameters
@@ -48,8 +52,10 @@ def write_index(records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str
     names = sorted({str(r["detector"]) for r in rows})
     pairs = list(zip(records, rows, strict=True))
     body = "".join(_line(name, [p for p in pairs if p[1]["detector"] == name], target.parent) for name in names)
-    head = "".join(f"<th>{text}</th>" for text in ("Detector", "State", "Made", "Flagged", "Not to be used", "Trends",
-                                                   "Last run", "Files"))  # fmt: skip
+    head = "".join(
+        f"<th>{text}</th>"
+        for text in ("Detector", "State", "Made", "Flagged", "Not to be used", "Trends", "Last run", "Files")
+    )
     newest = max((str(r["finished"]) for r in rows), default="")
     page = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

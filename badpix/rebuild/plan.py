@@ -28,7 +28,7 @@ from badpix.io import provenance, selection
 from badpix.io.fits import Stamp, stamp_of
 from badpix.outside import find_fault
 from badpix.rebuild.jobs import Job
-from badpix.settings import param
+from badpix.settings import values as settings_values
 from badpix.settings.rebuild import RebuildSettings
 
 log = logging.getLogger(__name__)
@@ -327,7 +327,7 @@ def _contents(inputs: Sequence[Known], stage: str) -> list[tuple[str, str, str]]
 
 def as_text(job: Job, name: str) -> dict[str, str]:
     """Values of a section as they stand in HISTORY."""
-    return {key: param.as_text(value) for key, value in job.values.of(name).items()}
+    return {key: settings_values.as_text(value) for key, value in job.values.of(name).items()}
 
 
 def make_plan(

@@ -286,9 +286,15 @@ SEARCHES = {"flats": _build_flats, "darks": _build_darks, "science": _build_scie
 def _stage_texts(job: Job) -> ReferenceSettings:
     """Texts of the mask of one search: neutral ones, so that a new author or USEAFTER does not repeat a search."""
     return replace(
-        job.values.reference, author=None, descrip=None, history=None, document=None, differences=None, useafter=None,
+        job.values.reference,
+        author=None,
+        descrip=None,
+        history=None,
+        document=None,
+        differences=None,
+        useafter=None,
         pedigree="AUTO",
-    )  # fmt: skip
+    )
 
 
 def merge(job: Job, made: Plan, place: Path) -> Product:

@@ -196,8 +196,11 @@ def _child(job: Job, options: Options, pipe: Connection) -> None:
     library.setLevel(logging.INFO)
     library.addHandler(_ToParent(file, pipe))
     outcome = work(job, options, name)
-    _log(file, f"{outcome.status}: {'; '.join(outcome.reasons) or outcome.mask}; {outcome.seconds} s, exit "
-              f"{outcome.exit_code}")  # fmt: skip
+    _log(
+        file,
+        f"{outcome.status}: {'; '.join(outcome.reasons) or outcome.mask}; {outcome.seconds} s, exit "
+        f"{outcome.exit_code}",
+    )
     with suppress(OSError):
         pipe.send(outcome)
 

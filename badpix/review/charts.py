@@ -1,6 +1,6 @@
 """Small charts as SVG text, for the report: histogram with limits, profile along an axis, ramp.
 
-They print, scale and need no script. Colours come from the page's style sheet by class; every chart has a title for
+They print, scale and need no script. Colors come from the page's style sheet by class; every chart has a title for
 screen readers.
 """
 
@@ -75,9 +75,12 @@ class Axes:
         return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM)
 
     def draw(
-        self, x_label: str, y_label: str, y_ticks: Sequence[tuple[float, str]] | None = None,
+        self,
+        x_label: str,
+        y_label: str,
+        y_ticks: Sequence[tuple[float, str]] | None = None,
         x_ticks: Sequence[tuple[float, str]] | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Axes, ticks and labels; ticks are (place, text)."""
         bottom = self.height - BOTTOM
         parts = [_line(LEFT, bottom, self.width - RIGHT, bottom, "axis"), _line(LEFT, TOP, LEFT, bottom, "axis")]

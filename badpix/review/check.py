@@ -268,8 +268,14 @@ def check_texts(mask: Mask) -> list[Fault]:
         )
     own = takewhile(lambda line: not line.startswith("HISTORY of "), mask.history)
     if any("USEAFTER was not given" in line for line in own):
-        found.append(Fault("warning", "useafter", f"USEAFTER = {mask.header.get('USEAFTER')} is that of the first "
-                           "input, nobody chose it; give --useafter"))  # fmt: skip
+        found.append(
+            Fault(
+                "warning",
+                "useafter",
+                f"USEAFTER = {mask.header.get('USEAFTER')} is that of the first "
+                "input, nobody chose it; give --useafter",
+            )
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The real users of a mask, where they are installed: the pipeline's DQ initialisation and CRDS's certification.
+"""The real users of a mask, where they are installed: the pipeline's DQ initialization and CRDS's certification.
 
 Both run in a process of their own (``python -m badpix.review.clients``), because they read their configuration when
 they are imported and talk a lot. Neither needs a server:

@@ -146,8 +146,14 @@ def compare(old: Mask, new: Mask, region: tuple[slice, slice] | None = None) -> 
     window = _shared(old.window, new.window)
     if region is not None:
         science = science & _inside(region, window)
-    return Comparison(before, after, science, window, count_changes(before, after, science),
-                      count_transitions(before, after, science))  # fmt: skip
+    return Comparison(
+        before,
+        after,
+        science,
+        window,
+        count_changes(before, after, science),
+        count_transitions(before, after, science),
+    )
 
 
 def _shared(a: Window, b: Window) -> Window:

@@ -65,7 +65,7 @@ def _first_input(lines: Sequence[str]) -> int:
 
 def write_delivery(
     path: Path, folder: Path, checked: Checked, limits: CheckSettings, *, against: Path | None, overwrite: bool
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """The folder of a delivery.
 
     Parameters

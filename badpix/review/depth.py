@@ -78,17 +78,27 @@ def describe_json(curves: list[Curve], alarms: list[Alarm]) -> dict[str, Any]:
     return {
         "searches": [
             {
-                "search": c.search, "unit": c.unit, "injected": c.injected, "strength_50": c.half,
-                "strength_90": c.ninety, "levels": list(c.levels), "completeness": list(c.completeness),
+                "search": c.search,
+                "unit": c.unit,
+                "injected": c.injected,
+                "strength_50": c.half,
+                "strength_90": c.ninety,
+                "levels": list(c.levels),
+                "completeness": list(c.completeness),
             }
             for c in curves
         ],
         "false_alarms": [
-            {"search": a.search, "estimate": a.estimate, "pixels": a.pixels, "flagged": a.flagged,
-             **dict(zip(("per_million", "low", "high"), per_million(a), strict=True))}
+            {
+                "search": a.search,
+                "estimate": a.estimate,
+                "pixels": a.pixels,
+                "flagged": a.flagged,
+                **dict(zip(("per_million", "low", "high"), per_million(a), strict=True)),
+            }
             for a in alarms
         ],
-    }  # fmt: skip
+    }
 
 
 def draw_curves(curves: list[Curve], title: str, path: Path) -> Path:

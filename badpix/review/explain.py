@@ -70,13 +70,20 @@ class Explanation:
         ]
         quantities = {k: _number(v) for k, v in self.quantities.items()}
         return {
-            "x": self.x, "y": self.y, "value": self.value, "flags": self.flags, "sentences": self.sentences,
+            "x": self.x,
+            "y": self.y,
+            "value": self.value,
+            "flags": self.flags,
+            "sentences": self.sentences,
             "others": self.others,
-            "searches": searches, "quantities": quantities,
-            "origins": {flag: [{**s._asdict(), "line": line or None} for s, line in found]
-                        for flag, found in self.origins.items()},
+            "searches": searches,
+            "quantities": quantities,
+            "origins": {
+                flag: [{**s._asdict(), "line": line or None} for s, line in found]
+                for flag, found in self.origins.items()
+            },
             "update": {flag: update.WORDS[state] for flag, state in self.updates.items()},
-        }  # fmt: skip
+        }
 
     def _repr_html_(self) -> str:
         others = [] if self.flags else self.others
@@ -144,9 +151,10 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
     if "DO_NOT_USE" in pixel.flags:
         reasons = [f for f in pixel.flags if f not in ("DO_NOT_USE", "REFERENCE_PIXEL")]
         out.append(
-            f"DO_NOT_USE: set because of {', '.join(reasons)}." if reasons
+            f"DO_NOT_USE: set because of {', '.join(reasons)}."
+            if reasons
             else "DO_NOT_USE: set without a flag that says why; by hand, or in a mask that was merged."
-        )  # fmt: skip
+        )
     for search in pixel.searches:
         if search.found and search.flags and not set(search.flags) & set(pixel.flags):
             winner = "; HOT wins over DEAD" if search.name == "DEAD" and "HOT" in pixel.flags else ""
@@ -182,9 +190,11 @@ def _why(mask: Mask, pixel: Explanation, flag: str, known: bool) -> str:
     lists = ", ".join(manual_lists(mask))
     if lists and find_kind(mask) == "flats":
         return start + f"no search found it; it comes from the manual list {lists}."
-    origin = f"the manual list {lists}, or a mask that was merged" if lists else (
-        "a manual list or a mask that was merged"
-    )  # fmt: skip
+    origin = (
+        f"the manual list {lists}, or a mask that was merged"
+        if lists
+        else ("a manual list or a mask that was merged")
+    )
     return start + f"no search found it; it comes from {origin}."
 
 
@@ -200,10 +210,15 @@ def _say_update(pixel: Explanation, flag: str) -> str:
 
 def _say_gone(pixel: Explanation) -> list[str]:
     """Flags that an update took off."""
-    gone = {State.RECOVERED: "recovered: the older mask had it, the new exposures measured a good pixel",
-            State.RETYPED: "taken off: the pixel is of another type now"}  # fmt: skip
-    return [f"{flag}: {gone[state]}." for flag, state in pixel.updates.items()
-            if state in gone and flag not in pixel.flags]  # fmt: skip
+    gone = {
+        State.RECOVERED: "recovered: the older mask had it, the new exposures measured a good pixel",
+        State.RETYPED: "taken off: the pixel is of another type now",
+    }
+    return [
+        f"{flag}: {gone[state]}."
+        for flag, state in pixel.updates.items()
+        if state in gone and flag not in pixel.flags
+    ]
 
 
 def _unknown(pixel: Explanation) -> str:
@@ -228,6 +243,6 @@ def _why_not(pixel: Explanation) -> list[str]:
     return [*out, f"Not measured: {', '.join(blind)}."] if blind else out
 
 
-def summarise(items: Sequence[Explanation], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
+def summarize(items: Sequence[Explanation], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The JSON form of several pixels."""
     return {"pixels": [item.summary() for item in items], **(notes or {})}

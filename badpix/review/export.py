@@ -3,7 +3,7 @@
 * ``list``: lines ``x y flag`` in the form of a manual list, 0-based, full frame. Every flag of every pixel is there
   (DO_NOT_USE and REFERENCE_PIXEL too), so reading the list back gives the same mask. Runs of pixels are written as
   ranges (``3:7``, inclusive), which keeps the reference border at four lines.
-* ``ds9``: one region a pixel, 1-based image coordinates of the mask file, coloured and tagged by type; read back as
+* ``ds9``: one region a pixel, 1-based image coordinates of the mask file, colored and tagged by type; read back as
   a manual list it gives the flags of all science pixels.
 * ``fits``: one image of bytes, 1 = has one of the chosen flags (default DO_NOT_USE).
 * ``csv``: ``x, y, value, flags``, and the evidence of each pixel where there is some; good reference pixels are left
@@ -30,8 +30,8 @@ from badpix.outside import printable
 
 FORMATS = {"list": (".txt", ".dat", ".list"), "ds9": (".reg",), "fits": (".fits", ".fit"), "csv": (".csv",)}
 
-# Colours of the types on a light ground, told apart by colour-blind readers too (after Okabe and Ito, and Tol).
-COLOURS = {
+# Colors of the types on a light ground, told apart by color-blind readers too (after Okabe and Ito, and Tol).
+COLORS = {
     "DEAD": "#000000",
     "HOT": "#D55E00",
     "WARM": "#E69F00",
@@ -180,9 +180,9 @@ def make_regions(mask: Mask, image: NDArray[np.uint32]) -> str:
     for a, b in zip(y, x, strict=True):
         value = int(image[a, b])
         names = dq.names(value & int(hidden)) or dq.names(value)
-        colour = next((COLOURS[n] for n in names if n in COLOURS), "#D55E00")
+        color = next((COLORS[n] for n in names if n in COLORS), "#D55E00")
         tags = " ".join(f"tag={{{n}}}" for n in names)
-        out.append(f"box({b + 1},{a + 1},1,1,0) # color={colour} {tags}")
+        out.append(f"box({b + 1},{a + 1},1,1,0) # color={color} {tags}")
     return "\n".join(out) + "\n"
 
 

@@ -73,13 +73,22 @@ class Lost:
 
     def summary(self) -> dict[str, Any]:
         """The JSON form."""
-        rows = [{"value": _number(v), "error": _number(e), "dq": d, "flags": dq.names(d)}
-                for v, e, d in self.integrations]  # fmt: skip
+        rows = [
+            {"value": _number(v), "error": _number(e), "dq": d, "flags": dq.names(d)} for v, e, d in self.integrations
+        ]
         return {
-            "exposure": str(self.path), "x": self.x, "y": self.y, "full_frame": list(self.full), "unit": self.unit,
-            "integrations": rows, "flags": dq.names(self.value), "sentences": self.sentences,
-            "mask": self.mask_name, "mask_pixel": self.mask.summary() if self.mask else None, "notes": self.notes,
-        }  # fmt: skip
+            "exposure": str(self.path),
+            "x": self.x,
+            "y": self.y,
+            "full_frame": list(self.full),
+            "unit": self.unit,
+            "integrations": rows,
+            "flags": dq.names(self.value),
+            "sentences": self.sentences,
+            "mask": self.mask_name,
+            "mask_pixel": self.mask.summary() if self.mask else None,
+            "notes": self.notes,
+        }
 
 
 def _number(value: float) -> float | None:

@@ -15,7 +15,7 @@ from badpix.io.associations import root_name
 from badpix.review.charts import draw_depth
 from badpix.review.report import read_asset
 from badpix.review.report_parts import Markup, table
-from badpix.settings.param import as_text
+from badpix.settings.values import as_text
 
 LISTED = 300  # sources and transients that are listed
 

@@ -169,8 +169,10 @@ def find_levels(ramp: Ramp) -> tuple[float, float] | None:
     rest = signal - change * groups
     order = np.sort(rest)
     total = float(((rest - rest.mean()) ** 2).sum())
-    inner = [float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
-             for a, b in ((order[:k], order[k:]) for k in range(3, order.size - 2))]  # fmt: skip
+    inner = [
+        float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
+        for a, b in ((order[:k], order[k:]) for k in range(3, order.size - 2))
+    ]
     k = int(np.argmin(inner))
     high = rest > (order[k + 2] + order[k + 3]) / 2
     turns = int(np.count_nonzero(high[1:] != high[:-1]))

@@ -18,7 +18,7 @@ from badpix import __version__, dq
 from badpix.io.evidence import Detection, Evidence
 from badpix.io.figure import make_figure, save_figure
 from badpix.review import histograms
-from badpix.review.export import COLOURS
+from badpix.review.export import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,8 +137,14 @@ def _draw_zoom(
     low, high = _scale(part)
     spread = max(high - low, 1e-6)
     low, high = min([low, *(v - 0.2 * abs(v) for v in limits)]), max([high, *(v + 0.5 * abs(v) for v in limits)])
-    _show(axes, part, (x - 0.5, x + size - 0.5, y - 0.5, y + size - 0.5), (low, max(high, low + 0.1 * spread)),
-          unit or "relative", "cividis")  # fmt: skip
+    _show(
+        axes,
+        part,
+        (x - 0.5, x + size - 0.5, y - 0.5, y + size - 0.5),
+        (low, max(high, low + 0.1 * spread)),
+        unit or "relative",
+        "cividis",
+    )
     rows, columns = np.nonzero(marks)
     box: dict[str, Any] = {"s": 26, "marker": "s", "facecolors": "none", "edgecolors": FLAGGED, "linewidths": 0.9}
     axes.scatter(columns + x, rows + y, **box)
@@ -213,7 +219,7 @@ def draw_flags(image: NDArray[np.uint32], title: str, path: Path, caption: str =
 
 
 def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         depth = 1 if name == "ADJ_OPEN" else 2  # the open pixel lies on its neighbors
         y, x = np.nonzero(image & np.uint32(dq.VALUE[name]))
         if x.size:

@@ -56,8 +56,9 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
     images = evidence.images
     written = [
         plots.draw_histogram(evidence, name, label, folder / f"{name}_histogram.png", caption, image)
-        for name, label in HISTOGRAMS.items() if name in images
-    ]  # fmt: skip
+        for name, label in HISTOGRAMS.items()
+        if name in images
+    ]
     for name, (title, unit) in MAPS.items():
         if name in images:
             flagged = _flagged_by(found, name)

@@ -135,9 +135,14 @@ def show(axes: Axes, image: NDArray[Any], title: str, first_row: int = 0) -> Non
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     ny, nx = image.shape
     shown = axes.imshow(
-        image, origin="lower", cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest",
+        image,
+        origin="lower",
+        cmap="cividis",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        interpolation="nearest",
         extent=(-0.5, nx - 0.5, first_row - 0.5, first_row + ny - 0.5),
-    )  # fmt: skip
+    )
     axes.figure.colorbar(shown, ax=axes, shrink=0.8)
     axes.set_title(title)
     axes.set_xlabel("x (pixels, from 0)")

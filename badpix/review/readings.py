@@ -5,7 +5,7 @@
    and whether the comparison holds. Rules with one ``way`` are joined by *and*, different ways by *or*.
 3. Some images of the darks hold candidates alone (:data:`CANDIDATES_ONLY`): a pixel without a value there that was
    measured otherwise lay below the first cuts of all searches. Others are what is left when charge that leaked in
-   from neighbours is taken off (:data:`CORRECTED`), while their samples are as measured.
+   from neighbors is taken off (:data:`CORRECTED`), while their samples are as measured.
 """
 
 from __future__ import annotations

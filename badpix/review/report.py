@@ -31,7 +31,7 @@ from badpix.io.output import write_text
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
 from badpix.review import check, compare, readings, words
-from badpix.review.export import COLOURS
+from badpix.review.export import COLORS
 from badpix.review.report_depth import depth_block
 from badpix.review.report_parts import (
     amplifier_table,
@@ -58,8 +58,8 @@ SIZE_LIMIT = 5_000_000  # bytes of the page
 EVIDENCE_BUDGET = 1_800_000  # bytes of evidence before base64
 PRIORITY = (
     "DEAD OPEN HOT RC TELEGRAPH LOW_QE OTHER_BAD_PIXEL WARM UNRELIABLE_SLOPE ADJ_OPEN".split()
-)  # which colour a pixel with several flags gets
-OTHER_COLOUR = "#777777"
+)  # which color a pixel with several flags gets
+OTHER_COLOR = "#777777"
 
 
 def write_report(
@@ -125,7 +125,7 @@ def make_page(
         "HEADLINE": headline(mask, checked, previous),
         "FACTS": facts_table(mask),
         "CHECKS": check_list(checked),
-        "COUNTS": count_table(mask, checked, pair, COLOURS),
+        "COUNTS": count_table(mask, checked, pair, COLORS),
         "SEARCHES": search_table(mask, evidence),
         "DEPTH": depth_block(evidence),
         "CHANGES": update_table(mask, evidence) + transitions_table(pair, previous),
@@ -175,7 +175,7 @@ def map_data(mask: Mask, evidence: Evidence | None, pair: compare.Comparison | N
             {
                 "bit": f.bit,
                 "name": f.name,
-                "colour": COLOURS.get(f.name, OTHER_COLOUR),
+                "color": COLORS.get(f.name, OTHER_COLOR),
                 "text": words.lower_first(f.description),
             }
             for f in present
@@ -240,7 +240,7 @@ def _half(values: NDArray[Any]) -> str:
 
 
 def encode_png(index: NDArray[Any]) -> str:
-    """An image of small whole numbers as a PNG data URL: grey up to 255, else high byte in red, low byte in green."""
+    """An image of small whole numbers as a PNG data URL: gray up to 255, else high byte in red, low byte in green."""
     ny, nx = index.shape
     if index.max(initial=0) < 256:
         kind, rows = 0, index.astype(np.uint8).reshape(ny, nx)

@@ -25,10 +25,20 @@ from badpix.review.compare import Comparison
 from badpix.review.pixel_ramps import read_ramps, say_levels
 
 FACTS = {
-    "DETECTOR": "Detector", "INSTRUME": "Instrument", "SUBARRAY": "Subarray", "READPATT": "Readout pattern",
-    "P_READPA": "Readout patterns", "EXP_TYPE": "Exposure type", "P_EXP_TY": "Exposure types", "AUTHOR": "Author",
-    "DESCRIP": "Description", "PEDIGREE": "Pedigree", "USEAFTER": "Use after", "DATE": "Date", "BPVERSN": "Made by",
-}  # fmt: skip
+    "DETECTOR": "Detector",
+    "INSTRUME": "Instrument",
+    "SUBARRAY": "Subarray",
+    "READPATT": "Readout pattern",
+    "P_READPA": "Readout patterns",
+    "EXP_TYPE": "Exposure type",
+    "P_EXP_TY": "Exposure types",
+    "AUTHOR": "Author",
+    "DESCRIP": "Description",
+    "PEDIGREE": "Pedigree",
+    "USEAFTER": "Use after",
+    "DATE": "Date",
+    "BPVERSN": "Made by",
+}
 TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:", "Parameter values and descriptions:", "Note:")
 ODD_SIGMA = 8.0  # how far a row or column stands out before it is named
 MOST = 12  # transitions and odd lines that are shown
@@ -121,7 +131,7 @@ def check_list(checked: Checked) -> str:
 # --- counts ----------------------------------------------------------------------------------------------
 
 
-def count_table(mask: Mask, checked: Checked, pair: Comparison | None, colours: Mapping[str, str]) -> str:
+def count_table(mask: Mask, checked: Checked, pair: Comparison | None, colors: Mapping[str, str]) -> str:
     """Science pixels by flag, how many are unusable; of the previous mask how many stayed, appeared and went."""
     science = ~mask.reference
     inside = mask.image[science]
@@ -131,10 +141,13 @@ def count_table(mask: Mask, checked: Checked, pair: Comparison | None, colours: 
     for row in checked.flags:
         name = row["flag"]
         value = dq.VALUE.get(name, 0xFFFFFFFF)
-        swatch = f'<span class="swatch" style="background:{colours[name]}"></span>' if name in colours else ""
+        swatch = f'<span class="swatch" style="background:{colors[name]}"></span>' if name in colors else ""
         label = "any flag" if name == "any" else name
-        cells: list[Any] = [Markup(f'{swatch}<span data-flag="{name}">{label}</span>'), row["pixels"],
-                            f"{row['percent']:.4f} %"]  # fmt: skip
+        cells: list[Any] = [
+            Markup(f'{swatch}<span data-flag="{name}">{label}</span>'),
+            row["pixels"],
+            f"{row['percent']:.4f} %",
+        ]
         cells.append(int((unusable & ((inside & np.uint32(value)) != 0)).sum()))
         if pair is not None:
             one = changes.get(name)
@@ -182,16 +195,24 @@ def update_table(mask: Mask, evidence: Evidence | None) -> str:
         return ""
     states = {
         name.removeprefix("update_").upper(): np.asarray(image[:, :])
-        for name, image in evidence.images.items() if name.startswith("update_")
-    }  # fmt: skip
+        for name, image in evidence.images.items()
+        if name.startswith("update_")
+    }
     counts = update.count_states(states, ~mask.reference)
     if not counts:
         return ""
     rows = [
-        [name, row["confirmed"], row["new"], row["recovered"], row["retyped"], row["not_testable"],
-         "; ".join(f"{n:,} {why}" for why, n in row["reasons"].items())]
+        [
+            name,
+            row["confirmed"],
+            row["new"],
+            row["recovered"],
+            row["retyped"],
+            row["not_testable"],
+            "; ".join(f"{n:,} {why}" for why, n in row["reasons"].items()),
+        ]
         for name, row in counts.items()
-    ]  # fmt: skip
+    ]
     columns = ["Flag", "Confirmed", "New", "Recovered", "Another type", "Not testable", "Why not"]
     return "<h3>The update</h3>" + table(columns, rows) + _recovered_list(states, mask)
 
@@ -302,9 +323,11 @@ def histogram_figures(mask: Mask, evidence: Evidence | None) -> str:
         some = values[science]
         if len(figures) < CHARTS and np.unique(some[:10_000]).size > 2 and np.isfinite(some).any():
             figures.append(_histogram_figure(evidence, name, values, science))
-    return f'<div class="charts">{"".join(figures)}</div>' if figures else (
-        "<p>The evidence holds no quantity to show.</p>"
-    )  # fmt: skip
+    return (
+        f'<div class="charts">{"".join(figures)}</div>'
+        if figures
+        else ("<p>The evidence holds no quantity to show.</p>")
+    )
 
 
 def _histogram_figure(evidence: Evidence, name: str, values: NDArray[Any], science: NDArray[np.bool_]) -> str:

@@ -162,11 +162,17 @@ def try_values(mask: Mask, evidence: Evidence, name: str, values: Sequence[float
         ninety = curve.ninety * part if curve is not None and curve.ninety is not None and bound.follows else None
         out.append(
             Trial(
-                value, limit, int(now.sum()), int((now & ~found).sum()), int((found & ~now).sum()),
-                int((now & others).sum()), ninety, count_mirrored(images, bound, limit, good),
+                value,
+                limit,
+                int(now.sum()),
+                int((now & ~found).sum()),
+                int((found & ~now).sum()),
+                int((now & others).sum()),
+                ninety,
+                count_mirrored(images, bound, limit, good),
                 part >= bound.held,
             )
-        )  # fmt: skip
+        )
     return out
 
 

@@ -64,9 +64,14 @@ def reason(search: Search, quantities: Mapping[str, float]) -> str:
     return start + (f", {spell(main)} {quantities[main]:.4g}" if main in quantities else "")
 
 
-KINDS = {"flats": "the flats of", "darks": "the darks of", "science": "the science exposures of",
-         "manual": "the manual list", "plain": "the map",
-         "mask": "the mask"}  # fmt: skip
+KINDS = {
+    "flats": "the flats of",
+    "darks": "the darks of",
+    "science": "the science exposures of",
+    "manual": "the manual list",
+    "plain": "the map",
+    "mask": "the mask",
+}
 
 
 def say_origins(sources: Sequence[tuple[Source, int]]) -> str:
@@ -83,8 +88,11 @@ def say_origins(sources: Sequence[tuple[Source, int]]) -> str:
 def count_votes(told: Sequence[Reading], votes: Sequence[Votes]) -> str:
     """In how many integrations the quantities that were told pass their limits."""
     names = {r.rule.quantity for r in told}
-    counts = [f", in {v.passed} of {len(v.values)} integrations" for v in votes
-              if v.passed is not None and v.quantity in names]  # fmt: skip
+    counts = [
+        f", in {v.passed} of {len(v.values)} integrations"
+        for v in votes
+        if v.passed is not None and v.quantity in names
+    ]
     return "".join(counts)
 
 
@@ -192,11 +200,11 @@ def compare(r: Reading, votes: Sequence[Votes] = ()) -> str:
 
 
 def _before_correction(r: Reading, votes: Sequence[Votes]) -> str:
-    """What the integrations showed, where charge that leaked in from neighbours makes a difference."""
+    """What the integrations showed, where charge that leaked in from neighbors makes a difference."""
     measured = next((v.middle for v in votes if v.quantity == r.rule.quantity), math.nan)
     if r.rule.quantity not in CORRECTED or not abs(measured - r.value) > max(abs(r.limit), abs(r.value) / 2):
         return ""
-    return f"; {measured:.4g} before charge that leaked in from its neighbours was taken off"
+    return f"; {measured:.4g} before charge that leaked in from its neighbors was taken off"
 
 
 def _twin(reading: Reading, readings: Sequence[Reading]) -> Reading | None:

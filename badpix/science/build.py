@@ -70,9 +70,15 @@ def build_science(
     """
     with exposures.unpacking() as workdir:
         used, rejected = open_all(
-            files, workdir, science_inputs.NEEDED, science_inputs.check_science, skip_bad, detector, most_left_out,
+            files,
+            workdir,
+            science_inputs.NEEDED,
+            science_inputs.check_science,
+            skip_bad,
+            detector,
+            most_left_out,
             science_inputs.SAME,
-        )  # fmt: skip
+        )
         check_detector(used[0].path, used[0].detector, detector)
         path = claim_output(target, used[0].header, files, overwrite, with_evidence)
         found = science_inputs.gather(used, p, pointing_step=p.pointing_step)

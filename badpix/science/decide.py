@@ -125,7 +125,7 @@ def judge(
     unsteady = table["square"] > most_square
     peak = np.where(table["bright"] > 0, table["height"], table["mean"])
     share = SPREADS if dispersed else ipc / AGREE
-    alone = ~(places.neighbours(np.nan_to_num(peak), SIDES, 0.0).max(axis=0, initial=0) * share > peak)
+    alone = ~(places.neighbors(np.nan_to_num(peak), SIDES, 0.0).max(axis=0, initial=0) * share > peak)
     born &= alone
     switching = find_switching(table, p, least) & unsteady & alone & seen & ~born & ~recovered & ~decaying
     hot = ((steady & ~recovered & ~switching) | (born & (own > AGREE * level))) & seen & ~decaying
@@ -134,13 +134,23 @@ def judge(
     noisy = find_noisy(table, p) & unsteady & seen & ~hot & ~low & ~switching & ~recovered & ~decaying
     structure = find_structures(hot | low | noisy | switching, places, most=p.max_structure_pixels)
     free = ~structure
-    return Verdicts(hot & free, low & free, noisy & free, switching & free, born & hot & free, recovered & free,
-                    decaying, structure, level, sigma)  # fmt: skip
+    return Verdicts(
+        hot & free,
+        low & free,
+        noisy & free,
+        switching & free,
+        born & hot & free,
+        recovered & free,
+        decaying,
+        structure,
+        level,
+        sigma,
+    )
 
 
 def leaked(level: Float, places: Places, ipc: float) -> Float:
     """What the side neighbors leak into candidates."""
-    near = places.neighbours(np.maximum(level, 0), SIDES, 0.0)
+    near = places.neighbors(np.maximum(level, 0), SIDES, 0.0)
     found: Float = np.float32(ipc) * np.nan_to_num(near).sum(axis=0, dtype=np.float32)
     return found
 

@@ -105,16 +105,18 @@ def make_maps(
     """A map of each type."""
     with np.errstate(invalid="ignore"):
         harmful = verdicts.level > p.harm * measured.table["noise"]
-    types = (
-        verdicts.hot & harmful, verdicts.hot & ~harmful, verdicts.low, verdicts.noisy, verdicts.switching
-    )  # fmt: skip
+    types = (verdicts.hot & harmful, verdicts.hot & ~harmful, verdicts.low, verdicts.noisy, verdicts.switching)
     return {name: places.to_map(type_) & ~reference for name, type_ in zip(TYPES, types, strict=True)}
 
 
 def make_evidence(
-    measured: Band, places: Places, verdicts: Verdicts, dates: Sequence[float], wider: float,
+    measured: Band,
+    places: Places,
+    verdicts: Verdicts,
+    dates: Sequence[float],
+    wider: float,
     p: ScienceSettings,
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """Images and rules of the decisions."""
     table, index, shape = measured.table, places.index, places.shape
     day = np.array([d if np.isfinite(d) else np.nan for d in (*dates, np.nan)], np.float32)
@@ -173,9 +175,14 @@ def make_rules(square: float, p: ScienceSettings) -> list[Rule]:
 
 
 def describe(
-    found: ScienceSet, measured: Band, verdicts: Verdicts, dates: Sequence[float], wider: float,
-    reference: NDArray[np.bool_], p: ScienceSettings,
-) -> list[str]:  # fmt: skip
+    found: ScienceSet,
+    measured: Band,
+    verdicts: Verdicts,
+    dates: Sequence[float],
+    wider: float,
+    reference: NDArray[np.bool_],
+    p: ScienceSettings,
+) -> list[str]:
     """What the user should know."""
     few = int(((measured.pointings < p.min_pointings) & ~reference).sum())
     error = float(np.nanmedian(measured.error[::3, ::5])) * wider if np.isfinite(measured.error).any() else np.nan

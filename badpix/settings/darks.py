@@ -39,13 +39,13 @@ class SaturatedSettings(Settings):
     saturated_search_type: Literal["level", "pedestal"] = param(
         "level",
         "Saturated throughout: saturated in the first usable group and at a level of its own (level), or "
-        "saturated in the first group with a pedestal of 0 (pedestal), which also takes the neighbours that the "
+        "saturated in the first group with a pedestal of 0 (pedestal), which also takes the neighbors that the "
         "saturation step's growth marked.",
         documented="pedestal",
     )
     saturated_level_fraction: float = param(
         0.5,
-        "Level of the first usable group over that of the brightest saturated pixel among its 8 neighbours, from "
+        "Level of the first usable group over that of the brightest saturated pixel among its 8 neighbors, from "
         "which on a pixel is saturated itself (equal counts).",
         low=0.0,
         high=1.0,
@@ -100,7 +100,7 @@ class HotSettings(Settings):
     )
     hot_leak_fraction: float = param(
         0.2,
-        "A pixel is HOT only above this part of the IPC (ipc) times the rate of its brightest neighbour: the "
+        "A pixel is HOT only above this part of the IPC (ipc) times the rate of its brightest neighbor: the "
         "correction leaves that much at sides and corners.",
         low=0.0,
         high=1.0,
@@ -339,7 +339,7 @@ class DarkDataSettings(Settings):
     min_groups: int = param(5, "Usable groups below which an integration does not count for a pixel.", low=2)
     ipc: float | None = param(
         None,
-        "Signal of a side neighbour over that of a hot pixel (inter-pixel capacitance); none: measured in the "
+        "Signal of a side neighbor over that of a hot pixel (inter-pixel capacitance); none: measured in the "
         "darks, or the detector's usual value where too few hot pixels are there.",
         low=0.0,
         high=0.2,

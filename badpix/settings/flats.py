@@ -28,11 +28,11 @@ class FlatSearchSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizeSettings(Settings):
-    """Mean and normalisation"""
+    """Mean and normalization"""
 
     flat_mean_sigma_threshold: float = param(
         3.0,
-        "Clipping of the samples of a pixel around their median, and of the normalised image around its own.",
+        "Clipping of the samples of a pixel around their median, and of the normalized image around its own.",
         unit="sigma",
         low=0.1,
         keyword="BPFSIGMA",
@@ -62,7 +62,7 @@ class LightSettings(Settings):
 
     illumination_model: Literal["auto", "imager", "dispersed"] = param(
         "auto",
-        "How the light of the flats is modelled: smooth in all directions (imager), along the dispersion in slices, "
+        "How the light of the flats is modeled: smooth in all directions (imager), along the dispersion in slices, "
         "slits or traces (dispersed), or as detector, EXP_TYPE, FILTER, PUPIL and GRATING tell (auto).",
         keyword="BPFILLUM",
         documented="imager",
@@ -130,18 +130,18 @@ class FlatLimitSettings(Settings):
     max_dead_norm_signal: float | None = param(
         None,
         "DEAD below this (absolute_rate), and the lower limit of LOW_QE; none means 0.05, or the detector's "
-        "limit in DN/s where nothing is normalised.",
-        unit="normalised rate",
+        "limit in DN/s where nothing is normalized.",
+        unit="normalized rate",
         low=0.0,
         keyword="BPFMXDED",
     )
     max_low_qe_norm_signal: float = param(
-        0.5, "LOW_QE or OPEN below this.", unit="normalised rate", low=0.0, keyword="BPFMXLQE"
+        0.5, "LOW_QE or OPEN below this.", unit="normalized rate", low=0.0, keyword="BPFMXLQE"
     )
     max_open_adj_norm_signal: float = param(
         1.05,
-        "OPEN if all side neighbours lie above this (open_test neighbours).",
-        unit="normalised rate",
+        "OPEN if all side neighbors lie above this (open_test neighbors).",
+        unit="normalized rate",
         low=0.0,
         keyword="BPFMXOAD",
     )
@@ -209,9 +209,9 @@ class FlatCorrectionSettings(Settings):
         keyword="BPFLAMP",
         documented="none",
     )
-    smoothing_edges: Literal["renormalised", "padded"] = param(
-        "renormalised",
-        "Average over the pixels that exist (renormalised), or pad the image with its median (padded), which "
+    smoothing_edges: Literal["renormalized", "padded"] = param(
+        "renormalized",
+        "Average over the pixels that exist (renormalized), or pad the image with its median (padded), which "
         "calls pixels along the border dead where the lamp has a gradient.",
         keyword="BPFEDGE",
         documented="padded",
@@ -229,29 +229,29 @@ class FlatCorrectionSettings(Settings):
     )
     ipc_correction: Literal["auto", "given", "none"] = param(
         "auto",
-        "Take out the charge that couples in from neighbours: as measured in the flats, else the detector's "
+        "Take out the charge that couples in from neighbors: as measured in the flats, else the detector's "
         "constant (auto); a given coupling (given); not at all (none).",
         keyword="BPFIPC",
         documented="none",
     )
     ipc_coupling: float | None = param(
         None,
-        "Share of a pixel's signal seen in each side neighbour (ipc_correction given).",
+        "Share of a pixel's signal seen in each side neighbor (ipc_correction given).",
         low=0.0,
         high=0.1,
         keyword="BPFIPCV",
     )
-    open_test: Literal["excess", "neighbours"] = param(
+    open_test: Literal["excess", "neighbors"] = param(
         "excess",
-        "OPEN by the mean excess of the good side neighbours (excess), or by all of them above "
-        "max_open_adj_norm_signal (neighbours).",
+        "OPEN by the mean excess of the good side neighbors (excess), or by all of them above "
+        "max_open_adj_norm_signal (neighbors).",
         keyword="BPFOPNTS",
-        documented="neighbours",
+        documented="neighbors",
     )
     min_open_excess: float = param(
         0.035,
-        "OPEN above this mean excess of the side neighbours.",
-        unit="normalised rate",
+        "OPEN above this mean excess of the side neighbors.",
+        unit="normalized rate",
         low=0.0,
         keyword="BPFOPNEX",
     )

@@ -36,7 +36,7 @@ class RankSettings(Settings):
         high=100,
     )
     ifu_second_check: bool = param(
-        False, "Also flag pixels whose neighbour differences are NaN in all exposures (gaps between slices)."
+        False, "Also flag pixels whose neighbor differences are NaN in all exposures (gaps between slices)."
     )
 
 
@@ -82,7 +82,7 @@ class SignificanceSettings(Settings):
     )
     grow_sigma: float = param(
         3.0,
-        "Tracks grow from a single bad pixel into neighbours that are too high by more than this beside other "
+        "Tracks grow from a single bad pixel into neighbors that are too high by more than this beside other "
         "exposures, and beside what sources could give.",
         unit="sigma",
         low=0,
@@ -91,13 +91,13 @@ class SignificanceSettings(Settings):
     grow_steps: int = param(4, "How far tracks grow; 0: not at all.", unit="pixels", low=0, high=32)
     protect: float = param(
         1.0,
-        "Strength with which significance is lowered where the neighbours don't fit the noise either.",
+        "Strength with which significance is lowered where the neighbors don't fit the noise either.",
         low=0,
         high=10,
     )
     protect_structure: float | None = param(
         None,
-        "The same for neighbours on edges, lines and sources; none: 0.3, or 0.6 where a detector has one "
+        "The same for neighbors on edges, lines and sources; none: 0.3, or 0.6 where a detector has one "
         "pointing only (no dither) or one exposure.",
         low=0,
         high=10,

@@ -16,7 +16,7 @@ class RuleSettings(Settings):
 
     snr: tuple[float, float] = param(
         (5.0, 4.0),
-        "Noise limits of the first pass and of the pass on neighbours, exceeded strictly; the better test "
+        "Noise limits of the first pass and of the pass on neighbors, exceeded strictly; the better test "
         "multiplies them with snr_factor.",
         unit="sigma",
         low=0.0,

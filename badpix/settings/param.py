@@ -15,7 +15,6 @@ describes); they differ in values only. Precedence: declared default < YAML < ex
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
@@ -26,6 +25,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from badpix.errors import UsageError, nearest
+from badpix.settings.values import convert
 
 SETS = ("default", "documented")
 _SAME: Any = object()
@@ -136,8 +136,16 @@ def param(
     documented: Any = _SAME,
 ) -> Any:
     """Declare a parameter: the right side of a field of a :class:`Settings` class. See :class:`Param`."""
-    about = {"default": default, "help": help, "unit": unit, "choices": tuple(choices), "low": low, "high": high,
-             "keyword": keyword, "documented": documented}  # fmt: skip
+    about = {
+        "default": default,
+        "help": help,
+        "unit": unit,
+        "choices": tuple(choices),
+        "low": low,
+        "high": high,
+        "keyword": keyword,
+        "documented": documented,
+    }
     if isinstance(default, list | dict):
         return field(default_factory=partial(deepcopy, default), metadata=about)
     return field(default=default, metadata=about)
@@ -289,7 +297,10 @@ def check_value(param: Param, value: Any, where: str) -> Any:
         if param.optional:
             return None
         raise _wrong(param, value, where)
-    out = _convert(param, value, where)
+    try:
+        out = convert(value, param.kind, param.choices)
+    except (TypeError, ValueError):
+        raise _wrong(param, value, where) from None
     if isinstance(out, list):
         same = {c.lower(): c for c in param.choices}
         out = [same.get(word.lower(), word) for word in out]
@@ -320,122 +331,3 @@ def unit_after(param: Param) -> str:
 def _wrong(param: Param, value: Any, where: str) -> UsageError:
     either = " or none" if param.optional else ""
     return UsageError(f"{where}: found {value!r}, expected {KINDS[param.kind]}{either}")
-
-
-def _convert(param: Param, value: Any, where: str) -> Any:
-    kind = param.kind
-    try:
-        if kind == "bool":
-            return _bool(value)
-        if kind in ("float", "int"):
-            return _number(value, kind)
-        if kind in ("str", "choice", "path"):
-            return _text(param, value)
-        if kind in ("list", "paths"):
-            return _words(value)
-        if kind in ("pair_float", "pair_int"):
-            parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
-            first, second = (_number(v, kind.removeprefix("pair_")) for v in parts)
-            return (first, second)
-        if kind == "mapping":
-            return {str(k).lower(): _words(v) for k, v in _mapping(value).items()}
-        if kind == "numbers":
-            return {str(k).upper(): float(_number(v, "float")) for k, v in _mapping(value).items()}
-        if kind == "settings":
-            return {str(k): dict(v) for k, v in _settings(value).items()}
-    except (TypeError, ValueError):
-        raise _wrong(param, value, where) from None
-    raise AssertionError(f"{param.name}: unknown kind {kind!r}")
-
-
-def _bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    raise ValueError
-
-
-def _number(value: Any, kind: str) -> float | int:
-    if isinstance(value, bool):
-        raise TypeError
-    number = float(value)
-    if kind == "float":
-        return number
-    if not number.is_integer():  # nor are NaN and infinity
-        raise ValueError
-    return int(number)
-
-
-def _text(param: Param, value: Any) -> str:
-    if isinstance(value, bool):  # YAML reads a bare `off` or `no` as false
-        value = {False: "off" if "off" in param.choices else "no", True: "on"}[value]
-    if hasattr(value, "isoformat"):  # YAML reads a bare date as one
-        return str(value.isoformat())
-    if not isinstance(value, str | os.PathLike | int | float):
-        raise TypeError
-    text = str(value)
-    same = {c.lower(): c for c in param.choices}
-    return same.get(text.lower(), text)
-
-
-def _words(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return value.replace(",", " ").split()
-    if isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
-        return list(value)
-    raise TypeError
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """A mapping, or its form on the command line: ``hot:HOT rc:RC,TELEGRAPH``."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, str):
-        return dict(part.split(":") for part in value.split())
-    raise TypeError
-
-
-def _settings(value: Any) -> Mapping[str, Any]:
-    """A mapping of mappings, or its form on the command line: ``jump.rejection_threshold=5 refpix.side_gain=0.9``."""
-    if isinstance(value, Mapping):
-        return {k: v or {} for k, v in value.items()}
-    if not isinstance(value, str):
-        raise TypeError
-    import yaml
-
-    out: dict[str, dict[str, Any]] = {}
-    for part in value.split():
-        name, text = part.split("=", 1)
-        group, key = name.split(".", 1)
-        try:
-            out.setdefault(group, {})[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError from None
-    return out
-
-
-# --- as text ---------------------------------------------------------------------------------------------
-
-
-def as_text(value: Any) -> str:
-    """A value in the form of HISTORY, tables and keywords."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return " ".join(_entry(k, v) for k, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(str(v) for v in value) or "none"
-    if isinstance(value, tuple):
-        return " ".join(str(v) for v in value)
-    return str(value)
-
-
-def _entry(key: str, value: Any) -> str:
-    """One entry of a mapping, in the form that the command line takes."""
-    if isinstance(value, Mapping):
-        return " ".join(f"{key}.{k}={as_text(v)}" for k, v in value.items())
-    return f"{key}:{','.join(value) if isinstance(value, list) else format(value, 'g')}"

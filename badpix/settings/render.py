@@ -7,7 +7,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from badpix.settings.param import Param, Settings, as_text, unit_after
+from badpix.settings.param import Param, Settings, unit_after
+from badpix.settings.values import as_text
 
 WIDTH = 100  # of comments in YAML
 WITH_OUTPUT = ("flats", "darks", "merge")  # sections of commands whose output the file may name

@@ -25,16 +25,39 @@ Bool = NDArray[np.bool_]
 
 # Name of the injected type -> its DQ flag.
 FLAG_OF = {
-    "DEAD": "DEAD", "LOW_QE": "LOW_QE", "OPEN": "OPEN", "HOT": "HOT", "SATURATED": "HOT", "WARM": "WARM",
-    "RC": "RC", "IRC": "RC", "TELEGRAPH": "TELEGRAPH", "NOISY": "UNRELIABLE_SLOPE",
-    "LOW_PEDESTAL": "OTHER_BAD_PIXEL", "ADJ_OPEN": "ADJ_OPEN",
-    "STEADY": "HOT", "BORN": "HOT", "SWITCHING": "UNRELIABLE_SLOPE",
-}  # fmt: skip
+    "DEAD": "DEAD",
+    "LOW_QE": "LOW_QE",
+    "OPEN": "OPEN",
+    "HOT": "HOT",
+    "SATURATED": "HOT",
+    "WARM": "WARM",
+    "RC": "RC",
+    "IRC": "RC",
+    "TELEGRAPH": "TELEGRAPH",
+    "NOISY": "UNRELIABLE_SLOPE",
+    "LOW_PEDESTAL": "OTHER_BAD_PIXEL",
+    "ADJ_OPEN": "ADJ_OPEN",
+    "STEADY": "HOT",
+    "BORN": "HOT",
+    "SWITCHING": "UNRELIABLE_SLOPE",
+}
 UNIT_OF = {
-    "DEAD": "response", "LOW_QE": "response", "OPEN": "response", "HOT": "e/s", "SATURATED": "", "WARM": "e/s",
-    "RC": "DN", "IRC": "DN", "TELEGRAPH": "DN", "NOISY": "x own noise", "LOW_PEDESTAL": "DN", "ADJ_OPEN": "",
-    "STEADY": "DN/s", "BORN": "DN/s", "SWITCHING": "DN/s",
-}  # fmt: skip
+    "DEAD": "response",
+    "LOW_QE": "response",
+    "OPEN": "response",
+    "HOT": "e/s",
+    "SATURATED": "",
+    "WARM": "e/s",
+    "RC": "DN",
+    "IRC": "DN",
+    "TELEGRAPH": "DN",
+    "NOISY": "x own noise",
+    "LOW_PEDESTAL": "DN",
+    "ADJ_OPEN": "",
+    "STEADY": "DN/s",
+    "BORN": "DN/s",
+    "SWITCHING": "DN/s",
+}
 LEVELS: dict[str, tuple[float, ...]] = {
     "DEAD": (0.0, 0.01),
     "LOW_QE": (0.12, 0.25, 0.42),
@@ -57,7 +80,7 @@ DEFECT = np.dtype(
         ("extra2", "f4"),
     ]
 )
-"""One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbours collect; RC, IRC: time
+"""One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbors collect; RC, IRC: time
 constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups; NOISY: the pixel's true
 noise over the median of the detector."""
 NOISY_LIMIT = 1.75  # times the detector's median noise: noisy by nature
@@ -254,7 +277,7 @@ def _cluster(wanted: Wanted, count: int, reference: Bool, taken: Bool, rng: np.r
 def measure_truth(defects: Defects, reference: Bool) -> NDArray[np.uint32]:
     """The DQ image of the truth, standard bits, uint32 (ny, nx).
 
-    ADJ_OPEN is on the 8 neighbours of every OPEN pixel that are science pixels and neither OPEN, DEAD nor LOW_QE.
+    ADJ_OPEN is on the 8 neighbors of every OPEN pixel that are science pixels and neither OPEN, DEAD nor LOW_QE.
     """
     truth = np.where(reference, np.uint32(dq.VALUE["REFERENCE_PIXEL"]), np.uint32(0))
     for d in defects.rows:

@@ -91,9 +91,18 @@ def make_scene(recipe: Recipe) -> Scene:
     bias = superbias + np.float32(1.0) * noise()
     dark[reference] = response[reference] = 0
     scene = Scene(
-        recipe, reference, amplifier_map(recipe.detector, recipe.window), bias, superbias, read_noise,
-        read_noise, dark, response, full_well, Defects.none(),
-    )  # fmt: skip
+        recipe,
+        reference,
+        amplifier_map(recipe.detector, recipe.window),
+        bias,
+        superbias,
+        read_noise,
+        read_noise,
+        dark,
+        response,
+        full_well,
+        Defects.none(),
+    )
     placed = place_defects(recipe, reference, stream(recipe.seed, PLACES))
     natural = find_natural_defects(scene, placed)
     return replace(apply_defects(scene, placed), defects=note_true_noise(placed.joined(natural), scene))
@@ -160,10 +169,10 @@ def apply_defects(scene: Scene, defects: Defects) -> Scene:
 
 
 def spread_open_charge(response: Float, light: Float, defects: Defects) -> None:
-    """Give the charge that OPEN pixels lose to their neighbours, in place.
+    """Give the charge that OPEN pixels lose to their neighbors, in place.
 
-    Of the lost charge a part (the table's ``extra1``) is collected: 20 % of it by each side neighbour, 5 % by each
-    corner; a neighbour that is itself insensitive collects in proportion to its own response.
+    Of the lost charge a part (the table's ``extra1``) is collected: 20 % of it by each side neighbor, 5 % by each
+    corner; a neighbor that is itself insensitive collects in proportion to its own response.
     """
     own = np.divide(response, light, out=np.zeros_like(response), where=light > 0)
     ny, nx = response.shape
@@ -291,7 +300,7 @@ def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, la
     charge, noise = make_charge(scene, exposure, integration, low, high, first, last)
     rows = slice(first - low, first - low + last - first)
     out = noise
-    out += mix_neighbours(charge, physics.ipc)[:, rows] / np.float32(physics.gain)
+    out += mix_neighbors(charge, physics.ipc)[:, rows] / np.float32(physics.gain)
     out += scene.bias[first:last]
     out += measure_drift(scene, exposure.drift[integration], first, last)
     if physics.start_drift:
@@ -372,8 +381,8 @@ def make_switching(ngroups: int, dwell_low: float, dwell_high: float, rng: np.ra
     return out
 
 
-def mix_neighbours(charge: Float, ipc: float) -> Float:
-    """Inter-pixel capacitance: each pixel shows ``ipc`` of each side neighbour, and as much less of its own."""
+def mix_neighbors(charge: Float, ipc: float) -> Float:
+    """Inter-pixel capacitance: each pixel shows ``ipc`` of each side neighbor, and as much less of its own."""
     out = charge * np.float32(1 - 4 * ipc)
     part = np.float32(ipc)
     lent = charge * part

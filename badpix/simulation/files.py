@@ -36,8 +36,12 @@ BAND_BYTES = 8_000_000  # of one float32 ramp array of a band
 
 # A legal SUBARRAY for frames that no real subarray has the size of.
 SUBARRAY_OF_SCALED = {
-    "NIRCAM": "SUB640", "NIRISS": "SUB256", "FGS": "SUB128DIAG", "NIRSPEC": "SUB2048", "MIRI": "SUB256",
-}  # fmt: skip
+    "NIRCAM": "SUB640",
+    "NIRISS": "SUB256",
+    "FGS": "SUB128DIAG",
+    "NIRSPEC": "SUB2048",
+    "MIRI": "SUB256",
+}
 
 
 def make_recipe(p: SimulateSettings) -> Recipe:
@@ -66,12 +70,20 @@ def make_recipe(p: SimulateSettings) -> Recipe:
     if readout not in READOUT:
         raise UsageError(f"readout {readout!r} is unknown; known are {', '.join(READOUT)}")
     return Recipe(
-        detector=detector, window=window, seed=p.seed, nints=p.integrations, flat_groups=p.flat_groups,
-        dark_groups=p.dark_groups, readout=readout, defects_per_level=p.defects_per_level,
-        flat_level=p.flat_level, cosmic_rays=p.cosmic_rays,
-        snowballs=p.snowballs, defect_map=read_map(p.map),
+        detector=detector,
+        window=window,
+        seed=p.seed,
+        nints=p.integrations,
+        flat_groups=p.flat_groups,
+        dark_groups=p.dark_groups,
+        readout=readout,
+        defects_per_level=p.defects_per_level,
+        flat_level=p.flat_level,
+        cosmic_rays=p.cosmic_rays,
+        snowballs=p.snowballs,
+        defect_map=read_map(p.map),
         subarray=p.subarray or default_subarray(detector, window),
-    )  # fmt: skip
+    )
 
 
 def default_subarray(detector: detectors.Detector, window: detectors.Window) -> str:
@@ -241,9 +253,12 @@ def planes_of(product: str, one: Reduced, border: NDArray[np.uint32]) -> dict[st
         return {**one.fit.segments, "PEDESTAL": one.fit.pedestal}
     fit = one.fit
     return {
-        "SCI": fit.rate, "ERR": np.sqrt(fit.var_poisson + fit.var_rnoise), "DQ": fit.dq | border,
-        "VAR_POISSON": fit.var_poisson, "VAR_RNOISE": fit.var_rnoise,
-    }  # fmt: skip
+        "SCI": fit.rate,
+        "ERR": np.sqrt(fit.var_poisson + fit.var_rnoise),
+        "DQ": fit.dq | border,
+        "VAR_POISSON": fit.var_poisson,
+        "VAR_RNOISE": fit.var_rnoise,
+    }
 
 
 def combine_integrations(band: Sequence[Reduced], border: NDArray[np.uint32]) -> dict[str, NDArray[Any]]:
@@ -261,9 +276,12 @@ def combine_integrations(band: Sequence[Reduced], border: NDArray[np.uint32]) ->
     flags = np.bitwise_or.reduce([one.fit.dq & ~np.uint32(1) for one in band])
     flags |= np.bitwise_and.reduce([one.fit.dq for one in band]) | border
     return {
-        "SCI": mean.astype(np.float32), "ERR": np.sqrt(var_p + var_r), "DQ": flags,
-        "VAR_POISSON": var_p, "VAR_RNOISE": var_r,
-    }  # fmt: skip
+        "SCI": mean.astype(np.float32),
+        "ERR": np.sqrt(var_p + var_r),
+        "DQ": flags,
+        "VAR_POISSON": var_p,
+        "VAR_RNOISE": var_r,
+    }
 
 
 def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
@@ -276,19 +294,31 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
     truth = measure_truth(scene.defects, scene.reference)
     primary = fits.PrimaryHDU()
     for keyword, value in {
-        "TELESCOP": "JWST", "INSTRUME": recipe.detector.instrument, "DETECTOR": recipe.detector.name,
-        "SUBARRAY": recipe.subarray, "SUBSTRT1": recipe.window.xstart, "SUBSTRT2": recipe.window.ystart,
-        "SUBSIZE1": recipe.window.xsize, "SUBSIZE2": recipe.window.ysize, "SEED": recipe.seed,
-        "FILENAME": path.name, "CONTENT": "Truth of simulated exposures", "GAIN": recipe.physics.gain,
+        "TELESCOP": "JWST",
+        "INSTRUME": recipe.detector.instrument,
+        "DETECTOR": recipe.detector.name,
+        "SUBARRAY": recipe.subarray,
+        "SUBSTRT1": recipe.window.xstart,
+        "SUBSTRT2": recipe.window.ystart,
+        "SUBSIZE1": recipe.window.xsize,
+        "SUBSIZE2": recipe.window.ysize,
+        "SEED": recipe.seed,
+        "FILENAME": path.name,
+        "CONTENT": "Truth of simulated exposures",
+        "GAIN": recipe.physics.gain,
         "IPC": recipe.physics.ipc,
-    }.items():  # fmt: skip
+    }.items():
         primary.header[keyword] = value
     images = {"READ_NOISE": scene.read_noise, "DARK": scene.dark, "RESPONSE": scene.response}
-    hdus = fits.HDUList([
-        primary, fits.ImageHDU(truth, name="DQ"), defect_table(scene.defects.rows),
-        fits.ImageHDU((truth == 0).astype(np.uint8), name="GOOD"),
-        *(fits.ImageHDU(image.astype(np.float32), name=name) for name, image in images.items()),
-    ])  # fmt: skip
+    hdus = fits.HDUList(
+        [
+            primary,
+            fits.ImageHDU(truth, name="DQ"),
+            defect_table(scene.defects.rows),
+            fits.ImageHDU((truth == 0).astype(np.uint8), name="GOOD"),
+            *(fits.ImageHDU(image.astype(np.float32), name=name) for name, image in images.items()),
+        ]
+    )
     with atomic_path(path, overwrite) as temporary:
         write_hdus(temporary, hdus)
 

@@ -33,7 +33,7 @@ OPTICS = {
     "FGS": {},
     "NIRSPEC": {"FILTER": "OPAQUE", "GRATING": "MIRROR", "LAMP": "NO_LAMP"},
     "MIRI": {"FILTER": "F560W"},
-}  # fmt: skip
+}
 
 
 def layout_of(product: str, recipe: Recipe, kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -54,9 +54,12 @@ def layout_of(product: str, recipe: Recipe, kind: str) -> dict[str, tuple[str, t
 
 
 MODEL_OF = {
-    "uncal": "Level1bModel", "rate": "ImageModel", "rateints": "CubeModel", "jump": "RampModel",
+    "uncal": "Level1bModel",
+    "rate": "ImageModel",
+    "rateints": "CubeModel",
+    "jump": "RampModel",
     "fitopt": "RampFitOutputModel",
-}  # fmt: skip
+}
 
 
 def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits.Header:
@@ -67,22 +70,53 @@ def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits
     ngroups = recipe.groups(kind)
     day = f"2026-{1 if kind == 'flat' else 2:02d}-{1 + (number - 1) % 28:02d}"
     cards = {
-        "TELESCOP": "JWST", "DATAMODL": MODEL_OF[product], "FILENAME": "", "ORIGIN": "BADPIX",
-        "DATE": f"{day}T01:00:00.000", "SDP_VER": f"badpix {__version__} simulation, seed {recipe.seed}",
-        "INSTRUME": instrument, "DETECTOR": detector.name, "EXP_TYPE": EXP_TYPES[family][kind == "dark"],
-        **optics(recipe), "PROGRAM": f"09{recipe.seed % 1000:03d}", "OBSERVTN": "001" if kind == "flat" else "002",
-        "VISIT": "001", "VISITGRP": "02", "SEQ_ID": "1", "ACT_ID": "01", "EXPOSURE": str(number),
+        "TELESCOP": "JWST",
+        "DATAMODL": MODEL_OF[product],
+        "FILENAME": "",
+        "ORIGIN": "BADPIX",
+        "DATE": f"{day}T01:00:00.000",
+        "SDP_VER": f"badpix {__version__} simulation, seed {recipe.seed}",
+        "INSTRUME": instrument,
+        "DETECTOR": detector.name,
+        "EXP_TYPE": EXP_TYPES[family][kind == "dark"],
+        **optics(recipe),
+        "PROGRAM": f"09{recipe.seed % 1000:03d}",
+        "OBSERVTN": "001" if kind == "flat" else "002",
+        "VISIT": "001",
+        "VISITGRP": "02",
+        "SEQ_ID": "1",
+        "ACT_ID": "01",
+        "EXPOSURE": str(number),
         "VISIT_ID": f"09{recipe.seed % 1000:03d}{'001' if kind == 'flat' else '002'}001",
-        "DATE-OBS": day, "TIME-OBS": "00:00:00.000", "DATE-BEG": f"{day}T00:00:00.000",
-        "READPATT": recipe.readout, "NINTS": recipe.nints, "NGROUPS": ngroups, "NFRAMES": averaged,
-        "GROUPGAP": skipped, "FRMDIVSR": averaged, "DRPFRMS1": 0, "TFRAME": recipe.frame_time,
-        "TGROUP": recipe.group_time, "EFFINTTM": round(recipe.group_time * ngroups, 5),
-        "EFFEXPTM": round(recipe.group_time * ngroups * recipe.nints, 5), "NRSTSTRT": 1, "NRESETS": 1,
-        "INTSTART": 1, "INTEND": recipe.nints, "ZEROFRAM": False, "GAINFACT": 1.0,
-        "SUBARRAY": recipe.subarray, "SUBSTRT1": window.xstart, "SUBSTRT2": window.ystart,
-        "SUBSIZE1": window.xsize, "SUBSIZE2": window.ysize, "FASTAXIS": detector.fastaxis,
-        "SLOWAXIS": detector.slowaxis, "NOUTPUTS": 4,
-    }  # fmt: skip
+        "DATE-OBS": day,
+        "TIME-OBS": "00:00:00.000",
+        "DATE-BEG": f"{day}T00:00:00.000",
+        "READPATT": recipe.readout,
+        "NINTS": recipe.nints,
+        "NGROUPS": ngroups,
+        "NFRAMES": averaged,
+        "GROUPGAP": skipped,
+        "FRMDIVSR": averaged,
+        "DRPFRMS1": 0,
+        "TFRAME": recipe.frame_time,
+        "TGROUP": recipe.group_time,
+        "EFFINTTM": round(recipe.group_time * ngroups, 5),
+        "EFFEXPTM": round(recipe.group_time * ngroups * recipe.nints, 5),
+        "NRSTSTRT": 1,
+        "NRESETS": 1,
+        "INTSTART": 1,
+        "INTEND": recipe.nints,
+        "ZEROFRAM": False,
+        "GAINFACT": 1.0,
+        "SUBARRAY": recipe.subarray,
+        "SUBSTRT1": window.xstart,
+        "SUBSTRT2": window.ystart,
+        "SUBSIZE1": window.xsize,
+        "SUBSIZE2": window.ysize,
+        "FASTAXIS": detector.fastaxis,
+        "SLOWAXIS": detector.slowaxis,
+        "NOUTPUTS": 4,
+    }
     cards.update(dict.fromkeys(steps_done(instrument, product), "COMPLETE"))
     header = fits.Header()
     for keyword, value in cards.items():
@@ -98,9 +132,11 @@ def optics(recipe: Recipe) -> dict[str, str]:
     if detector.instrument == "NIRCAM":
         long_wave = detector.name.endswith("LONG")
         return {
-            "FILTER": "F444W" if long_wave else "F200W", "PUPIL": "CLEAR", "MODULE": detector.name[3],
+            "FILTER": "F444W" if long_wave else "F200W",
+            "PUPIL": "CLEAR",
+            "MODULE": detector.name[3],
             "CHANNEL": "LONG" if long_wave else "SHORT",
-        }  # fmt: skip
+        }
     return OPTICS[detector.instrument]
 
 

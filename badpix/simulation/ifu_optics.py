@@ -25,7 +25,7 @@ class Detector:
     shape: tuple[int, int]  # (dispersion, spatial)
     channels: tuple[int, ...]  # slices of each channel
     gap: float  # pixels between slices
-    bend: float  # pixels by which traces curve towards the ends
+    bend: float  # pixels by which traces curve toward the ends
     transposed: bool  # whether the dispersion runs along x
     lit: float = 1.0  # share of the dispersion axis that gets light
     band: Mapping[str, str] | None = None
@@ -75,7 +75,7 @@ def make_optics(det: Detector, shape: tuple[int, int], slices: bool) -> Optics:
     position = x - shift
     strip = np.zeros(shape, "i2")
     along = np.full(shape, np.nan, "f4")
-    edge = np.zeros(shape, "f4")  # throughput, falling towards the edges of a slice
+    edge = np.zeros(shape, "f4")  # throughput, falling toward the edges of a slice
     width, first = nx / len(det.channels), 0
     for channel, count in enumerate(det.channels):
         count = max(1, round(count * nx / det.shape[1]))

@@ -88,8 +88,8 @@ def make_scene(rng: np.random.Generator, sky: Sky, optics: Optics) -> Scene:
 def _lines(rng: np.random.Generator, grid: NDArray[Any], ny: int, count: int, strength: float) -> NDArray[Any]:
     out = np.zeros_like(grid)
     for _ in range(count):
-        centre, width = rng.uniform(0, ny), rng.uniform(0.9, 1.6)
-        out += strength * rng.exponential(0.5) * np.exp(-0.5 * ((grid - centre) / width) ** 2)
+        center, width = rng.uniform(0, ny), rng.uniform(0.9, 1.6)
+        out += strength * rng.exponential(0.5) * np.exp(-0.5 * ((grid - center) / width) ** 2)
     return out
 
 

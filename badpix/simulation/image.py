@@ -204,7 +204,7 @@ def cosmic_rays(rng: np.random.Generator, setup: Setup) -> NDArray[Any]:
         keep = (x < nx - 0.5) & (y < ny - 0.5) & (x > -0.5) & (y > -0.5)
         weights = rng.gamma(4.0, 0.25, keep.sum()) * charge
         np.add.at(out, (np.round(y[keep]).astype(int), np.round(x[keep]).astype(int)), weights)
-    shared = 0.006  # capacitive coupling to each neighbour
+    shared = 0.006  # capacitive coupling to each neighbor
     spread = out * (1 - 4 * shared)
     spread[1:] += shared * out[:-1]
     spread[:-1] += shared * out[1:]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Scene(NamedTuple):
-    """Sources in the target's tangent plane: offsets in arcsec (east, north), peak-normalised fluxes."""
+    """Sources in the target's tangent plane: offsets in arcsec (east, north), peak-normalized fluxes."""
 
     stars: NDArray[Any]  # [n, 3]: east, north, total flux (MJy/sr pixel)
     galaxies: NDArray[Any]  # [n, 6]: east, north, total flux, size (arcsec), axis ratio, position angle (rad)
@@ -74,7 +74,7 @@ def make_psf(setup: Setup) -> NDArray[Any]:
         s = setup.fwhm / 2.3548
         psf = sum(w / (k * s) ** 2 * np.exp(-r2 / (2 * (k * s) ** 2)) for w, k in ((0.8, 1), (0.15, 2.5), (0.05, 6)))
     box = np.ones(OVERSAMPLE + 1)
-    box[[0, -1]] = 0.5  # the pixel's edges: trapezium rule, symmetric about its centre
+    box[[0, -1]] = 0.5  # the pixel's edges: trapezium rule, symmetric about its center
     for axis in (0, 1):
         psf = np.apply_along_axis(np.convolve, axis, psf, box, mode="same")
     out: NDArray[Any] = psf / psf.sum() * OVERSAMPLE**2
@@ -158,7 +158,7 @@ def _add_star(image: NDArray[Any], x: float, y: float, flux: float, smooth: NDAr
 
 
 def _add_galaxy(image: NDArray[Any], x: float, y: float, row: NDArray[Any], roll: float, setup: Setup) -> None:
-    """An elliptical profile as a sum of Gaussians (a steep centre, long wings), widened by the PSF."""
+    """An elliptical profile as a sum of Gaussians (a steep center, long wings), widened by the PSF."""
     _, _, flux, size, ratio, angle = row
     ny, nx = image.shape
     re = size / setup.scale

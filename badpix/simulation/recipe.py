@@ -20,7 +20,7 @@ class Physics:
     gain: float  # e/DN
     read_noise: float  # DN, one frame
     dark: float  # e/s, typical pixel
-    ipc: float  # part of a pixel's charge seen by each of the 4 side neighbours
+    ipc: float  # part of a pixel's charge seen by each of the 4 side neighbors
     full_well: float  # e
     bias: float  # DN
     bias_spread: float  # DN, from pixel to pixel; in the superbias where there is one
@@ -47,14 +47,31 @@ PHYSICS = {
 
 # Frames averaged in a group and frames skipped between groups.
 READOUT = {
-    "RAPID": (1, 0), "BRIGHT1": (1, 1), "BRIGHT2": (2, 0), "SHALLOW2": (2, 3), "SHALLOW4": (4, 1),
-    "MEDIUM2": (2, 8), "MEDIUM8": (8, 2), "DEEP2": (2, 18), "DEEP8": (8, 12),
-    "NIS": (4, 0), "NISRAPID": (1, 0), "FGS": (2, 0), "FGSRAPID": (1, 0), "NRS": (4, 0), "NRSRAPID": (1, 0),
-    "FASTR1": (1, 0), "SLOWR1": (1, 0),
-}  # fmt: skip
+    "RAPID": (1, 0),
+    "BRIGHT1": (1, 1),
+    "BRIGHT2": (2, 0),
+    "SHALLOW2": (2, 3),
+    "SHALLOW4": (4, 1),
+    "MEDIUM2": (2, 8),
+    "MEDIUM8": (8, 2),
+    "DEEP2": (2, 18),
+    "DEEP8": (8, 12),
+    "NIS": (4, 0),
+    "NISRAPID": (1, 0),
+    "FGS": (2, 0),
+    "FGSRAPID": (1, 0),
+    "NRS": (4, 0),
+    "NRSRAPID": (1, 0),
+    "FASTR1": (1, 0),
+    "SLOWR1": (1, 0),
+}
 DEFAULT_READOUT = {
-    "NIRCAM": "RAPID", "NIRISS": "NISRAPID", "FGS": "FGSRAPID", "NIRSPEC": "NRSRAPID", "MIRI": "FASTR1",
-}  # fmt: skip
+    "NIRCAM": "RAPID",
+    "NIRISS": "NISRAPID",
+    "FGS": "FGSRAPID",
+    "NIRSPEC": "NRSRAPID",
+    "MIRI": "FASTR1",
+}
 
 
 @dataclass(frozen=True)

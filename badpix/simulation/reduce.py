@@ -1,9 +1,9 @@
 """A quick reduction of simulated ramps, in the steps and with the products of the pipeline's first stage.
 
-1. Saturation: groups at or above the pixel's limit, and the same groups of the 8 neighbours, are SATURATED.
+1. Saturation: groups at or above the pixel's limit, and the same groups of the 8 neighbors, are SATURATED.
 2. Superbias and reference pixels: offsets of each amplifier and group from the reference rows, the rest of the
    1/f noise from the reference columns, smoothed; MIRI: the change of each output since its first group.
-3. Jumps: two-point differences against their median, 4 sigma; strong ones flag the 4 neighbours as well.
+3. Jumps: two-point differences against their median, 4 sigma; strong ones flag the 4 neighbors as well.
 4. Slopes: :mod:`badpix.numerics.ramp_fit`.
 
 It stands in for the real steps where speed matters (demo, tests); ``docs/simulation.md`` says how well it agrees.
@@ -25,8 +25,8 @@ from badpix.simulation.recipe import Recipe
 Float = NDArray[np.float32]
 
 JUMP_SIGMA = 4.0
-NEIGHBOUR_SIGMA = (10.0, 1000.0)  # jumps between these flag the 4 side neighbours
-HALO = 2  # rows that saturation's growth and jump neighbours reach beyond a band
+NEIGHBOR_SIGMA = (10.0, 1000.0)  # jumps between these flag the 4 side neighbors
+HALO = 2  # rows that saturation's growth and jump neighbors reach beyond a band
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def flag_groups(scene: Scene, raw: NDArray[np.uint16], use: slice, low: int, hig
 
 
 def mark_saturated(groupdq: NDArray[np.uint8], raw: NDArray[np.uint16], limit: Float) -> None:
-    """Flag groups at or above the limit and their 8 neighbours, in place."""
+    """Flag groups at or above the limit and their 8 neighbors, in place."""
     whole = np.ceil(np.clip(limit, 0, 65535)).astype(np.uint16)
     g, y, x = np.nonzero(raw >= whole)
     ny, nx = raw.shape[1:]
@@ -162,7 +162,7 @@ def mark_saturated(groupdq: NDArray[np.uint8], raw: NDArray[np.uint16], limit: F
 
 
 def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: Float, gain: float) -> None:
-    """Flag jumps, in place: differences off their median by more than 4 sigma, and strong jumps' side neighbours.
+    """Flag jumps, in place: differences off their median by more than 4 sigma, and strong jumps' side neighbors.
 
     Parameters
     ----------
@@ -187,15 +187,15 @@ def mark_jumps(groupdq: NDArray[np.uint8], ramp: Float, noise: Float, gain: floa
     size = ratio[step, pixel]
     integration, group = step // between, step % between + 1
     groupdq[integration, group, y[pixel], x[pixel]] |= JUMP_DET
-    strong = (size > NEIGHBOUR_SIGMA[0]) & (size < NEIGHBOUR_SIGMA[1])
-    mark_side_neighbours(groupdq, integration[strong], group[strong], y[pixel[strong]], x[pixel[strong]])
+    strong = (size > NEIGHBOR_SIGMA[0]) & (size < NEIGHBOR_SIGMA[1])
+    mark_side_neighbors(groupdq, integration[strong], group[strong], y[pixel[strong]], x[pixel[strong]])
 
 
 Index = NDArray[np.intp]
 
 
-def mark_side_neighbours(groupdq: NDArray[np.uint8], integration: Index, group: Index, y: Index, x: Index) -> None:
-    """Flag the 4 side neighbours of jumps, in place, where they are not saturated."""
+def mark_side_neighbors(groupdq: NDArray[np.uint8], integration: Index, group: Index, y: Index, x: Index) -> None:
+    """Flag the 4 side neighbors of jumps, in place, where they are not saturated."""
     ny, nx = groupdq.shape[2:]
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)

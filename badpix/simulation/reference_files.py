@@ -83,15 +83,25 @@ def write_reference(
     recipe = scene.recipe
     primary = fits.PrimaryHDU()
     for keyword, value in {
-        "TELESCOP": "JWST", "REFTYPE": reftype.upper(), "DATAMODL": MODEL_OF[reftype],
-        "INSTRUME": recipe.detector.instrument, "DETECTOR": recipe.detector.name,
+        "TELESCOP": "JWST",
+        "REFTYPE": reftype.upper(),
+        "DATAMODL": MODEL_OF[reftype],
+        "INSTRUME": recipe.detector.instrument,
+        "DETECTOR": recipe.detector.name,
         "SUBARRAY": "GENERIC" if recipe.window == detectors.get(recipe.detector.name).full else recipe.subarray,
-        "SUBSTRT1": recipe.window.xstart, "SUBSTRT2": recipe.window.ystart, "SUBSIZE1": recipe.window.xsize,
-        "SUBSIZE2": recipe.window.ysize, "FASTAXIS": recipe.detector.fastaxis,
-        "SLOWAXIS": recipe.detector.slowaxis, "READPATT": recipe.readout, "PEDIGREE": "SIMULATION",
-        "AUTHOR": "badpix", "DESCRIP": f"{reftype} of a simulated detector", "USEAFTER": "2020-01-01T00:00:00",
+        "SUBSTRT1": recipe.window.xstart,
+        "SUBSTRT2": recipe.window.ystart,
+        "SUBSIZE1": recipe.window.xsize,
+        "SUBSIZE2": recipe.window.ysize,
+        "FASTAXIS": recipe.detector.fastaxis,
+        "SLOWAXIS": recipe.detector.slowaxis,
+        "READPATT": recipe.readout,
+        "PEDIGREE": "SIMULATION",
+        "AUTHOR": "badpix",
+        "DESCRIP": f"{reftype} of a simulated detector",
+        "USEAFTER": "2020-01-01T00:00:00",
         "FILENAME": path.name,
-    }.items():  # fmt: skip
+    }.items():
         primary.header[keyword] = value
     if "SCI" in images:
         primary.header["BUNIT"] = "electrons/DN" if reftype == "gain" else "DN"

@@ -87,8 +87,9 @@ def simulate(directory: str | Path, p: ScienceProgramSettings, *, overwrite: boo
             light = paint(program, sky, shape, offset, fixed["fringes"]) + program.sky[visit]
             image = add_defects(light * fixed["flat"], rows, index / number, rng)
             name = f"jw0999{visit + 1}001001_{index + 1:05d}_{program.detector.lower()}_rate.fits"
-            write_exposure(folder / name, image, program, rng, fixed, visit if p.dithered else 0, index, offset,
-                           overwrite)  # fmt: skip
+            write_exposure(
+                folder / name, image, program, rng, fixed, visit if p.dithered else 0, index, offset, overwrite
+            )
             paths.append(folder / name)
     truth = folder / "truth.fits"
     write_truth(truth, rows, shape, program, overwrite)
@@ -136,9 +137,16 @@ def add_defects(light: NDArray[np.float64], rows: Rows, when: float, rng: np.ran
 
 
 def write_exposure(
-    path: Path, image: NDArray[np.float64], program: Program, rng: np.random.Generator, fixed: dict[str, Any],
-    visit: int, index: int, offset: NDArray[np.float64], overwrite: bool,
-) -> None:  # fmt: skip
+    path: Path,
+    image: NDArray[np.float64],
+    program: Program,
+    rng: np.random.Generator,
+    fixed: dict[str, Any],
+    visit: int,
+    index: int,
+    offset: NDArray[np.float64],
+    overwrite: bool,
+) -> None:
     """One rate file: leak to the sides, noise, stripes, particles, flags."""
     detector = detectors.get(program.detector)
     padded = np.pad(image, 1, mode="edge")
@@ -156,13 +164,21 @@ def write_exposure(
     seen[fixed["known"]] = np.nan
     sci = fits.ImageHDU(seen.astype(np.float32), name="SCI")
     sci.header.update(
-        {"BUNIT": "DN/s", "RA_REF": 80.0 + 3 * visit + offset[1] * SCALE / 3600, "DEC_REF": offset[0] * SCALE / 3600,
-         "ROLL_REF": 0.0}
-    )  # fmt: skip
-    hdus = fits.HDUList([
-        primary_hdu(path, program, image.shape, visit, index), sci,
-        fits.ImageHDU(noise.astype(np.float32), name="ERR"), fits.ImageHDU(flags, name="DQ"),
-    ])  # fmt: skip
+        {
+            "BUNIT": "DN/s",
+            "RA_REF": 80.0 + 3 * visit + offset[1] * SCALE / 3600,
+            "DEC_REF": offset[0] * SCALE / 3600,
+            "ROLL_REF": 0.0,
+        }
+    )
+    hdus = fits.HDUList(
+        [
+            primary_hdu(path, program, image.shape, visit, index),
+            sci,
+            fits.ImageHDU(noise.astype(np.float32), name="ERR"),
+            fits.ImageHDU(flags, name="DQ"),
+        ]
+    )
     with output.atomic_path(path, overwrite) as temporary:
         output.write_hdus(temporary, hdus)
 
@@ -173,14 +189,27 @@ def primary_hdu(path: Path, program: Program, shape: tuple[int, ...], visit: int
     primary = fits.PrimaryHDU()
     primary.header.update(
         {
-            "TELESCOP": "JWST", "FILENAME": path.name, "INSTRUME": detector.instrument, "DETECTOR": detector.name,
-            "SUBARRAY": SUBARRAY_OF_SCALED[detector.instrument], "READPATT": "SIMULATED", "SUBSTRT1": 201,
-            "SUBSTRT2": 201, "SUBSIZE1": shape[1], "SUBSIZE2": shape[0], "FASTAXIS": detector.fastaxis,
-            "SLOWAXIS": detector.slowaxis, "EXP_TYPE": program.exp_type, "S_RAMP": "COMPLETE",
-            "VISIT_ID": f"0999{visit + 1}001001", "EXPSTART": FIRST_DAY + DAYS * visit + index / 40,
-            "DATE-OBS": f"2024-01-{1 + int(DAYS * visit) % 28:02d}", "TIME-OBS": "00:00:00", **program.optics,
+            "TELESCOP": "JWST",
+            "FILENAME": path.name,
+            "INSTRUME": detector.instrument,
+            "DETECTOR": detector.name,
+            "SUBARRAY": SUBARRAY_OF_SCALED[detector.instrument],
+            "READPATT": "SIMULATED",
+            "SUBSTRT1": 201,
+            "SUBSTRT2": 201,
+            "SUBSIZE1": shape[1],
+            "SUBSIZE2": shape[0],
+            "FASTAXIS": detector.fastaxis,
+            "SLOWAXIS": detector.slowaxis,
+            "EXP_TYPE": program.exp_type,
+            "S_RAMP": "COMPLETE",
+            "VISIT_ID": f"0999{visit + 1}001001",
+            "EXPSTART": FIRST_DAY + DAYS * visit + index / 40,
+            "DATE-OBS": f"2024-01-{1 + int(DAYS * visit) % 28:02d}",
+            "TIME-OBS": "00:00:00",
+            **program.optics,
         }
-    )  # fmt: skip
+    )
     return primary
 
 

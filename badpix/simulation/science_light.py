@@ -66,21 +66,100 @@ class Program:
 
 
 PROGRAMS = {
-    "deep": Program("NRCB1", "NRC_IMAGE", {"FILTER": "F200W", "PUPIL": "CLEAR"}, "field", 3, 10, 10, 0.015, 1800.0,
-                    (0.12, 0.16, 0.21), stars=0.4, galaxies=4.0),
-    "crowded": Program("NRCB1", "NRC_IMAGE", {"FILTER": "F150W", "PUPIL": "CLEAR"}, "field", 3, 8, 8, 0.03, 600.0,
-                       (0.2, 0.25, 0.4), fwhm=1.6, stars=25.0),
-    "nebula": Program("NRCBLONG", "NRC_IMAGE", {"FILTER": "F444W", "PUPIL": "CLEAR"}, "nebula", 3, 8, 8, 0.03, 600.0,
-                      (0.3, 0.5, 0.7), fwhm=2.3, stars=2.0),
-    "miri": Program("MIRIMAGE", "MIR_IMAGE", {"FILTER": "F770W"}, "field", 3, 10, 10, 0.15, 500.0, (16.0, 19.0, 24.0),
-                    fwhm=2.5, stars=1.0, galaxies=1.0),
-    "mrs": Program("MIRIFUSHORT", "MIR_MRS", {"CHANNEL": "12", "BAND": "SHORT"}, "slices_y", 4, 4, 4, 0.03, 300.0,
-                   (0.5, 0.8, 1.5, 0.3)),
-    "ifu": Program("NRS1", "NRS_IFU", {"GRATING": "G395H", "FILTER": "F290LP"}, "slices_x", 4, 4, 4, 0.006, 1500.0,
-                   (0.01, 0.03, 0.06, 0.02)),
-    "mos": Program("NRS1", "NRS_MSASPEC", {"GRATING": "G235M", "FILTER": "F170LP"}, "traces", 4, 6, 3, 0.005, 1500.0,
-                   (0.02, 0.04, 0.06, 0.03)),
-}  # fmt: skip
+    "deep": Program(
+        "NRCB1",
+        "NRC_IMAGE",
+        {"FILTER": "F200W", "PUPIL": "CLEAR"},
+        "field",
+        3,
+        10,
+        10,
+        0.015,
+        1800.0,
+        (0.12, 0.16, 0.21),
+        stars=0.4,
+        galaxies=4.0,
+    ),
+    "crowded": Program(
+        "NRCB1",
+        "NRC_IMAGE",
+        {"FILTER": "F150W", "PUPIL": "CLEAR"},
+        "field",
+        3,
+        8,
+        8,
+        0.03,
+        600.0,
+        (0.2, 0.25, 0.4),
+        fwhm=1.6,
+        stars=25.0,
+    ),
+    "nebula": Program(
+        "NRCBLONG",
+        "NRC_IMAGE",
+        {"FILTER": "F444W", "PUPIL": "CLEAR"},
+        "nebula",
+        3,
+        8,
+        8,
+        0.03,
+        600.0,
+        (0.3, 0.5, 0.7),
+        fwhm=2.3,
+        stars=2.0,
+    ),
+    "miri": Program(
+        "MIRIMAGE",
+        "MIR_IMAGE",
+        {"FILTER": "F770W"},
+        "field",
+        3,
+        10,
+        10,
+        0.15,
+        500.0,
+        (16.0, 19.0, 24.0),
+        fwhm=2.5,
+        stars=1.0,
+        galaxies=1.0,
+    ),
+    "mrs": Program(
+        "MIRIFUSHORT",
+        "MIR_MRS",
+        {"CHANNEL": "12", "BAND": "SHORT"},
+        "slices_y",
+        4,
+        4,
+        4,
+        0.03,
+        300.0,
+        (0.5, 0.8, 1.5, 0.3),
+    ),
+    "ifu": Program(
+        "NRS1",
+        "NRS_IFU",
+        {"GRATING": "G395H", "FILTER": "F290LP"},
+        "slices_x",
+        4,
+        4,
+        4,
+        0.006,
+        1500.0,
+        (0.01, 0.03, 0.06, 0.02),
+    ),
+    "mos": Program(
+        "NRS1",
+        "NRS_MSASPEC",
+        {"GRATING": "G235M", "FILTER": "F170LP"},
+        "traces",
+        4,
+        6,
+        3,
+        0.005,
+        1500.0,
+        (0.02, 0.04, 0.06, 0.03),
+    ),
+}
 
 
 def make_sky(rng: np.random.Generator, program: Program, shape: tuple[int, int]) -> dict[str, Any]:
@@ -150,8 +229,9 @@ def paint_sources(program: Program, sky: dict[str, Any], shape: tuple[int, int],
     out = np.zeros(shape)
     fine = np.array([-1, 0, 1]) / 3
     sigma = program.fwhm / 2.3548
-    for y, x, flux, width in zip(sky["y"] - shape[0] - offset[0], sky["x"] - shape[1] - offset[1], sky["flux"],
-                                 sky["width"], strict=True):  # fmt: skip
+    for y, x, flux, width in zip(
+        sky["y"] - shape[0] - offset[0], sky["x"] - shape[1] - offset[1], sky["flux"], sky["width"], strict=True
+    ):
         for share, times in WINGS:
             s = np.hypot(sigma * times, width)
             reach = int(REACH * s) + 1

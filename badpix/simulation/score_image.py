@@ -4,7 +4,7 @@ A pixel is *touched* where hits, halos and changing stars added more than 0.1 si
 pixels that nothing touched. Recall counts usable pixels by what was added to them; ``covered`` means seen by
 another group, ``single`` by none. A pixel is on a source where the scene without noise lies 5 sigma above its
 median, on blank sky where that is so in none of its 7x7, and steep where the scene changes by more than 10 sigma to
-a neighbour. A source-exposure is damaged where false flags take more than 1 % of the scene's flux in the 5x5 pixels
+a neighbor. A source-exposure is damaged where false flags take more than 1 % of the scene's flux in the 5x5 pixels
 around a peak of at least 100 sigma. A transient is listed where the search names its place within 2 pixels
 (:func:`score_events`)."""
 
@@ -47,7 +47,7 @@ SHARES = (
 
 
 def score_exposure(cal: Path, flagged: Path, truth: Path) -> dict[str, float]:
-    """Counts of one exposure, to be added up by :func:`summarise`."""
+    """Counts of one exposure, to be added up by :func:`summarize`."""
     before, after, known = (io_cal.read_layout(p) for p in (cal, flagged, truth))
     usable = (io_cal.read_rows(before, "DQ") & DO_NOT_USE) == 0
     outlier = (io_cal.read_rows(after, "DQ") & (FLAGGED & ~DO_NOT_USE)) != 0
@@ -99,7 +99,7 @@ def _damage(scene: NDArray[Any], sigma: NDArray[Any], false: NDArray[Any]) -> di
     return {"sources": real.sum(), "damaged": (lost > DAMAGE).sum(), "lost": lost.sum()}
 
 
-def summarise(counts: Iterable[dict[str, float]]) -> dict[str, float]:
+def summarize(counts: Iterable[dict[str, float]]) -> dict[str, float]:
     """Shares and rates over all exposures: recall from 0 to 1, false flags a million pixels."""
     rows = list(counts)
     total = {k: sum(row[k] for row in rows) for k in rows[0]}
@@ -128,7 +128,7 @@ def score_run(cal_dir: Path, crf_dir: Path) -> dict[str, float]:
             rows.append(score_exposure(cal, outputs[0], Path(cal_dir) / "truth" / f"{root}_truth.fits"))
     if not rows:
         raise FileNotFoundError(f"{crf_dir}: no _crf files of the exposures in {cal_dir}")
-    return summarise(rows)
+    return summarize(rows)
 
 
 def score_events(cal_dir: Path, rows: Sequence[dict[str, Any]], setup: Setup) -> dict[str, int]:

@@ -141,7 +141,7 @@ def flag_bits(names: Iterable[str]) -> int:
 
 
 def grow(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A map with the 8 neighbours of every True pixel."""
+    """A map with the 8 neighbors of every True pixel."""
     wide = bad.copy()
     wide[1:] |= bad[:-1]
     wide[:-1] |= bad[1:]
@@ -180,9 +180,9 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     if not trials:
         return 0.0, 1.0
     share, weight = successes / trials, z * z / trials
-    centre = (share + weight / 2) / (1 + weight)
+    center = (share + weight / 2) / (1 + weight)
     half = z * np.sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
 def clopper_pearson(successes: int, trials: int, outside: float = 0.05) -> tuple[float, float]:
@@ -198,21 +198,34 @@ def found_row(r: Found) -> dict[str, Any]:
     """Numbers of one row of the completeness table; fractions with their intervals, None without defects."""
     share = r.found / r.injected if r.injected else None
     return {
-        "type": r.type, "level": r.level, "unit": r.unit, "setting": r.setting, "injected": r.injected,
-        "found": r.found, "flagged": r.flagged, "completeness": share, "interval": wilson(r.found, r.injected),
-    }  # fmt: skip
+        "type": r.type,
+        "level": r.level,
+        "unit": r.unit,
+        "setting": r.setting,
+        "injected": r.injected,
+        "found": r.found,
+        "flagged": r.flagged,
+        "completeness": share,
+        "interval": wilson(r.found, r.injected),
+    }
 
 
 def claimed_row(r: Claimed) -> dict[str, Any]:
     """Numbers of one row of the purity table; purity None where nothing was flagged."""
     low, high = clopper_pearson(r.false, r.good) if r.good else (0.0, 1.0)
     return {
-        "flag": r.flag, "set": r.set, "right": r.right, "other_defect": r.other, "false": r.false,
-        "false_beside_defect": r.near, "purity": r.right / r.set if r.set else None,
-        "purity_interval": wilson(r.right, r.set), "good": r.good,
+        "flag": r.flag,
+        "set": r.set,
+        "right": r.right,
+        "other_defect": r.other,
+        "false": r.false,
+        "false_beside_defect": r.near,
+        "purity": r.right / r.set if r.set else None,
+        "purity_interval": wilson(r.right, r.set),
+        "good": r.good,
         "false_per_million": 1e6 * r.false / r.good if r.good else None,
         "false_per_million_interval": (1e6 * low, 1e6 * high),
-    }  # fmt: skip
+    }
 
 
 def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all") -> Mapping[str, Any]:

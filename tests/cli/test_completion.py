@@ -26,31 +26,59 @@ def offered(group, *words):
     return [(item.type, item.value) for item in made]
 
 
-@pytest.mark.parametrize("words", [
-    ("flats", "n"), ("darks", "n"), ("merge", "n"), ("update", "n"), ("update", "old.fits", "--flats", "n"),
-    ("explain", "n"), ("compare", "n"), ("report", "m.fits", "--against", "n"), ("check", "n"), ("rebuild", "n"),
-    ("flats", "-o", "n"), ("flats", "-p", "n"), ("flats", "--manual", "n"), ("prepare", "n"), ("score", "n"),
-    ("deliver", "n"), ("export", "n"), ("ramps", "n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("flats", "n"),
+        ("darks", "n"),
+        ("merge", "n"),
+        ("update", "n"),
+        ("update", "old.fits", "--flats", "n"),
+        ("explain", "n"),
+        ("compare", "n"),
+        ("report", "m.fits", "--against", "n"),
+        ("check", "n"),
+        ("rebuild", "n"),
+        ("flats", "-o", "n"),
+        ("flats", "-p", "n"),
+        ("flats", "--manual", "n"),
+        ("prepare", "n"),
+        ("score", "n"),
+        ("deliver", "n"),
+        ("export", "n"),
+        ("ramps", "n"),
+    ],
+)
 def test_files_where_files_are_meant(words):
     assert offered(badpix, *words) == [("file", "n")]
 
 
-@pytest.mark.parametrize("words", [("simulate", "n"), ("history", "n"), ("prepare", "--output-dir", "n"),
-                                   ("flats", "--plot", "n"), ("deliver", "m.fits", "--output-dir", "n")])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("simulate", "n"),
+        ("history", "n"),
+        ("prepare", "--output-dir", "n"),
+        ("flats", "--plot", "n"),
+        ("deliver", "m.fits", "--output-dir", "n"),
+    ],
+)
 def test_folders_where_folders_are_meant(words):
     assert offered(badpix, *words)[0][0] in ("dir", "file")
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (("explain", "m.fits", "--flag", "te"), ["TELEGRAPH"]),
-    (("export", "m.fits", "-o", "x.txt", "--flag", "HO"), ["HOT"]),
-    (("simulate", "sim", "--detector", "nrcb"), ["NRCB1", "NRCB2", "NRCB3", "NRCB4", "NRCBLONG"]),
-    (("rebuild", "a.yml", "--only", "MIRIM"), ["MIRIMAGE"]),
-    (("params", "da"), ["darks"]),
-    (("merge", "a.fits", "--prefer", "n"), ["newest"]),
-    (("upd",), ["update"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("explain", "m.fits", "--flag", "te"), ["TELEGRAPH"]),
+        (("export", "m.fits", "-o", "x.txt", "--flag", "HO"), ["HOT"]),
+        (("simulate", "sim", "--detector", "nrcb"), ["NRCB1", "NRCB2", "NRCB3", "NRCB4", "NRCBLONG"]),
+        (("rebuild", "a.yml", "--only", "MIRIM"), ["MIRIMAGE"]),
+        (("params", "da"), ["darks"]),
+        (("merge", "a.fits", "--prefer", "n"), ["newest"]),
+        (("upd",), ["update"]),
+    ],
+)
 def test_words_where_words_are_meant(words, expected):
     assert [value for _, value in offered(badpix, *words)] == expected
 
@@ -60,11 +88,14 @@ def test_the_other_program_too():
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
-@pytest.mark.parametrize(("typed", "shown"), [
-    ("badpix flats n/fl", "n/flat_a_rate.fits"),
-    ("badpix explain m.fits --flag TEL", "TELEGRAPH"),
-    ("badpix params refe", "reference"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("badpix flats n/fl", "n/flat_a_rate.fits"),
+        ("badpix explain m.fits --flag TEL", "TELEGRAPH"),
+        ("badpix params refe", "reference"),
+    ],
+)
 def test_in_a_real_bash(tmp_path, typed, shown):
     """A terminal, a bash, the line that the README gives, and the tab key."""
     (tmp_path / "n").mkdir()
@@ -76,8 +107,15 @@ def test_in_a_real_bash(tmp_path, typed, shown):
     paths = f"{program.parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": paths, "TERM": "dumb", "PS1": "", "HISTFILE": ""}
     parent, child = pty.openpty()
-    process = subprocess.Popen([BASH, "--norc", "--noprofile", "-i"], stdin=child, stdout=child, stderr=child,
-                               cwd=tmp_path, env=environment, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [BASH, "--norc", "--noprofile", "-i"],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+    )
     os.close(child)
     try:
         os.write(parent, b'eval "$(_BADPIX_COMPLETE=bash_source badpix)"; echo READY$((1+1))\n')

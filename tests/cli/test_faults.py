@@ -48,9 +48,14 @@ def folder(tmp_path):
 def start(folder, *args, program=RUN, **options):
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "BADPIX_CACHE": "off"}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *map(str, args)], cwd=folder / "cwd",
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *map(str, args)],
+        cwd=folder / "cwd",
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def end(process):

@@ -207,8 +207,12 @@ def test_a_folder_that_was_made_for_a_run_that_fails_goes_again(tmp_path):
     ],
 )
 def test_errors_have_one_style(words, told):
-    done = subprocess.run([sys.executable, "-c", "from badpix.cli.main import badpix; badpix()", *words],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith(told)
     assert "Usage:" not in done.stderr

@@ -130,9 +130,11 @@ def test_equal_bytes_for_any_order_workers_memory_and_form(folder, tmp_path):
     """Only the names of the files in the HISTORY tell how they were packed."""
     (tmp_path / "l.txt").write_text("\n".join(f"in/{p.name}" for p in sorted(folder.iterdir(), reverse=True)))
     calls = {
-        "a": [folder], "b": [f"@{tmp_path}/l.txt"], "c": [f"{folder}/*.fits", "--workers", "2"],
+        "a": [folder],
+        "b": [f"@{tmp_path}/l.txt"],
+        "c": [f"{folder}/*.fits", "--workers", "2"],
         "d": [folder, "--max-memory", "160M"],
-    }  # fmt: skip
+    }
     for name, args in calls.items():
         (tmp_path / name).mkdir()
         run("flats", *args, "-o", tmp_path / name / "m.fits", "--evidence")
@@ -189,9 +191,10 @@ def test_flux_check_finds_its_raw_flats(folder, tmp_path):
     for k in range(1, 5):
         write_uncal(folder / f"exposure{k:02d}_uncal.fits", ramps, window=CORNER, number=k)
     calls = {
-        "beside": [], "named": ["--uncal", f"{folder}/*_uncal.fits"],
+        "beside": [],
+        "named": ["--uncal", f"{folder}/*_uncal.fits"],
         "parameter": ["--dead-flux-check-files", f"{folder}/*_uncal.fits"],
-    }  # fmt: skip
+    }
     for name, more in calls.items():
         run("flats", f"{folder}/*_rate.fits", "--run-dead-flux-check", *more, "-o", tmp_path / f"{name}.fits")
         assert not (mask_file.read_mask(tmp_path / f"{name}.fits").image & V["DEAD"]).any()
@@ -288,10 +291,37 @@ def broken_calls(folder, tmp_path):
 
 
 BROKEN = [
-    "nothing", "no output", "unknown option", "missing", "no match", "twice", "mixed", "all NaN", "size", "kind",
-    "flag", "no list", "value", "type", "choice", "YAML", "no YAML", "detector", "no detector", "text", "long",
-    "field", "attribute", "folder", "memory", "coupling", "input", "no masks", "no mask", "no FITS",
-]  # fmt: skip
+    "nothing",
+    "no output",
+    "unknown option",
+    "missing",
+    "no match",
+    "twice",
+    "mixed",
+    "all NaN",
+    "size",
+    "kind",
+    "flag",
+    "no list",
+    "value",
+    "type",
+    "choice",
+    "YAML",
+    "no YAML",
+    "detector",
+    "no detector",
+    "text",
+    "long",
+    "field",
+    "attribute",
+    "folder",
+    "memory",
+    "coupling",
+    "input",
+    "no masks",
+    "no mask",
+    "no FITS",
+]
 
 
 @pytest.mark.parametrize("name", BROKEN)

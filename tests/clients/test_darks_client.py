@@ -21,8 +21,13 @@ pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.filterwarnings(
 PRODUCTS = ("rate", "rateints", "jump", "fitopt")
 CLEAR = {"HOT": 3.0, "SATURATED": 0.0, "RC": 800.0, "IRC": 300.0, "TELEGRAPH": 100.0, "NOISY": 6.0}
 FLAGS = {
-    "HOT": "HOT", "SATURATED": "HOT", "RC": "RC", "IRC": "RC", "TELEGRAPH": "TELEGRAPH", "NOISY": "UNRELIABLE_SLOPE",
-}  # fmt: skip
+    "HOT": "HOT",
+    "SATURATED": "HOT",
+    "RC": "RC",
+    "IRC": "RC",
+    "TELEGRAPH": "TELEGRAPH",
+    "NOISY": "UNRELIABLE_SLOPE",
+}
 WINDOW = {"window": [128, 128], "subarray": "SUB160", "darks": 5, "dark_groups": 24}
 SETS = {
     "nircam": {"detector": "NRCALONG", "size": [128, 128]},
@@ -84,7 +89,7 @@ def test_darks_of_the_real_pipeline_make_a_mask_that_it_takes(tmp_path, ask, nam
     rate = fits.getdata(product["rate"], "SCI")
     unusable = (image & 1) != 0
     assert np.isnan(rate[unusable]).all()
-    assert np.isfinite(rate[good & (image == 0)]).mean() > 0.99  # neighbours of saturated pixels have no rate
+    assert np.isfinite(rate[good & (image == 0)]).mean() > 0.99  # neighbors of saturated pixels have no rate
 
 
 def test_saturated_pixels_are_hot_and_never_dead_after_the_merge(tmp_path):

@@ -26,8 +26,18 @@ def test_a_delivery_that_both_clients_accept(tmp_path):
     places = rng.choice(900 * 900, 3000, replace=False)
     flags = [(int(60 + p % 900), int(60 + p // 900), "HOT+DO_NOT_USE") for p in places]
     part = make_mask(tmp_path / "part.fits", flags=flags)
-    texts = ["--author", "A. Name", "--descrip", "MIRI cycle 5", "--useafter", "2026-01-01",
-             "--differences", "hot pixels of 2025", "--pedigree", "GROUND"]  # fmt: skip
+    texts = [
+        "--author",
+        "A. Name",
+        "--descrip",
+        "MIRI cycle 5",
+        "--useafter",
+        "2026-01-01",
+        "--differences",
+        "hot pixels of 2025",
+        "--pedigree",
+        "GROUND",
+    ]
     done = CliRunner().invoke(badpix, ["merge", str(part), "-o", str(tmp_path / "new.fits"), *texts])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(badpix, ["deliver", str(tmp_path / "new.fits"), "--output-dir", str(tmp_path / "send")])

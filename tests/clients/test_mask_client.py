@@ -1,4 +1,4 @@
-"""The real users of our masks: stdatamodels, the pipeline's DQ initialisation, CRDS; real products as our input."""
+"""The real users of our masks: stdatamodels, the pipeline's DQ initialization, CRDS; real products as our input."""
 
 from __future__ import annotations
 
@@ -77,9 +77,14 @@ def test_the_data_model_opens_and_decodes(tmp_path, detector):
 
 @pytest.mark.parametrize(
     ("detector", "window", "subarray"),
-    [("NRCA1", None, None), ("NRS1", Window(1, 1, 2048, 3200), None), ("GUIDER2", None, None),
-     ("MIRIMAGE", SUB64, "SUB64"), ("NRCB1", SUB160, "SUB160")],
-)  # fmt: skip
+    [
+        ("NRCA1", None, None),
+        ("NRS1", Window(1, 1, 2048, 3200), None),
+        ("GUIDER2", None, None),
+        ("MIRIMAGE", SUB64, "SUB64"),
+        ("NRCB1", SUB160, "SUB160"),
+    ],
+)
 def test_dq_init_and_certify_take_it(tmp_path, ask, detector, window, subarray):
     path, _ = write(tmp_path / "mask.fits", detector, window, subarray)
     answer = ask("dq_init", path)
@@ -119,9 +124,13 @@ def make_ramp(detector, window, name):
 
 @pytest.mark.parametrize(
     ("detector", "window", "name"),
-    [("MIRIMAGE", Window(1, 1, 1032, 1024), "FULL"), ("MIRIMAGE", Window(480, 500, 128, 64), "SUB128"),
-     ("MIRIMAGE", SUB64, "SUB64"), ("NRCB1", Window(945, 965, 160, 160), "SUB160")],
-)  # fmt: skip
+    [
+        ("MIRIMAGE", Window(1, 1, 1032, 1024), "FULL"),
+        ("MIRIMAGE", Window(480, 500, 128, 64), "SUB128"),
+        ("MIRIMAGE", SUB64, "SUB64"),
+        ("NRCB1", Window(945, 965, 160, 160), "SUB160"),
+    ],
+)
 def test_a_generic_mask_serves_full_frames_and_windows(tmp_path, detector, window, name):
     path, image = write(tmp_path / "mask.fits", detector)
     y, x = window.ystart - 1, window.xstart - 1

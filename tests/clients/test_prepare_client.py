@@ -34,9 +34,15 @@ PRODUCTS = ["rate", "rateints", "jump", "fitopt"]
 
 def make(folder, **values):
     values = {
-        "size": [64, 64], "flats": 1, "darks": 1, "dark_groups": 12, "flat_groups": 6,
-        "flat_products": ["uncal"], "dark_products": ["uncal"], **values,
-    }  # fmt: skip
+        "size": [64, 64],
+        "flats": 1,
+        "darks": 1,
+        "dark_groups": 12,
+        "flat_groups": 6,
+        "flat_products": ["uncal"],
+        "dark_products": ["uncal"],
+        **values,
+    }
     p = SimulateSettings.from_values(values, "test")
     return make_recipe(p), simulate(folder, p)
 
@@ -73,8 +79,11 @@ def test_the_pipeline_gives_what_its_steps_give_one_by_one(tmp_path, here, detec
     references = write_reference_files(tmp_path / "references", make_scene(recipe))
     theirs = reduce_exposure(uncal, references, recipe, PRODUCTS)
     for name, extensions in {
-        "rate": ("SCI", "ERR", "DQ"), "rateints": ("SCI", "DQ"), "jump": ("SCI", "GROUPDQ"), "fitopt": ("PEDESTAL",),
-    }.items():  # fmt: skip
+        "rate": ("SCI", "ERR", "DQ"),
+        "rateints": ("SCI", "DQ"),
+        "jump": ("SCI", "GROUPDQ"),
+        "fitopt": ("PEDESTAL",),
+    }.items():
         ours = tmp_path / "out" / theirs[name].name
         for extension in extensions:
             expected = fits.getdata(theirs[name], extension)

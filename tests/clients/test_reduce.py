@@ -21,9 +21,12 @@ pytest.importorskip("jwst", reason="jwst is not installed")
 
 PRODUCTS = ["uncal", "rate", "rateints", "jump", "fitopt"]
 MODELS = {
-    "uncal": "Level1bModel", "rate": "ImageModel", "rateints": "CubeModel", "jump": "RampModel",
+    "uncal": "Level1bModel",
+    "rate": "ImageModel",
+    "rateints": "CubeModel",
+    "jump": "RampModel",
     "fitopt": "RampFitOutputModel",
-}  # fmt: skip
+}
 
 
 def make(folder, **values):

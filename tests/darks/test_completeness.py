@@ -24,8 +24,26 @@ READOUT = Readout((0, 20), 2.0, 10.0, 1.0, np.full(50, 5.0, np.float32))
 def darks(tmp_path_factory):
     """Six small darks."""
     folder = tmp_path_factory.mktemp("darks")
-    done = CliRunner().invoke(badpix, ["simulate", str(folder), "--detector", "NRCB1", "--size", "128 128",
-        "--darks", "6", "--flats", "1", "--dark-groups", "12", "--seed", "11", "-q"])  # fmt: skip
+    done = CliRunner().invoke(
+        badpix,
+        [
+            "simulate",
+            str(folder),
+            "--detector",
+            "NRCB1",
+            "--size",
+            "128 128",
+            "--darks",
+            "6",
+            "--flats",
+            "1",
+            "--dark-groups",
+            "12",
+            "--seed",
+            "11",
+            "-q",
+        ],
+    )
     assert done.exit_code == 0, done.output
     return folder
 

@@ -30,10 +30,13 @@ def plain(y):
     white = np.sum((kept - kept.mean()) ** 2) / (2 * len(step) * (1 - ramps.largest_share(len(step))))
     lagged = sum(w * np.sum(r[k:] * r[:-k]) for k, w in enumerate(ramps.MEMORY, 1))
     return {
-        "slope": slope, "residual": np.sum(r**2) / (len(y) - 2), "white": white,
-        "flatness": np.abs(r).mean() / np.sqrt(np.mean(r**2)), "memory": lagged / np.sum(r**2),
+        "slope": slope,
+        "residual": np.sum(r**2) / (len(y) - 2),
+        "white": white,
+        "flatness": np.abs(r).mean() / np.sqrt(np.mean(r**2)),
+        "memory": lagged / np.sum(r**2),
         "drop": np.diff(y).min(),
-    }  # fmt: skip
+    }
 
 
 def make(groups=20, seed=0, level=0.0):

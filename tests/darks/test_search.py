@@ -387,9 +387,15 @@ def test_a_bias_map_shows_low_pedestals_under_a_bias_that_scatters(tmp_path):
     for k in range(1, 7):
         ramps, flags, pedestal = make_ramps(k, defects={"low_pedestal": DEFECTS["low_pedestal"]})
         path = write_dark(
-            tmp_path, k, ramps + bias, flags, pedestal + bias, detector="MIRIMAGE",
-            window=CORNER._replace(xstart=101), subarray="SUB64",
-        )  # fmt: skip
+            tmp_path,
+            k,
+            ramps + bias,
+            flags,
+            pedestal + bias,
+            detector="MIRIMAGE",
+            window=CORNER._replace(xstart=101),
+            subarray="SUB64",
+        )
         with fits.open(path.with_name(path.name.replace("rateints", "jump")), mode="update") as hdus:
             hdus[0].header["S_SUPERB"] = "SKIPPED"
         files.append(path)

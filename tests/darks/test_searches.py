@@ -1,4 +1,4 @@
-"""The searches on tables of candidates: neighbours, IPC, saturation, drops."""
+"""The searches on tables of candidates: neighbors, IPC, saturation, drops."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def places(*points):
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 10)), max_size=40))
-def test_neighbours_in_the_table_are_those_in_the_image(points):
+def test_neighbors_in_the_table_are_those_in_the_image(points):
     table = places(*points)
     image = np.full(SHAPE, -1.0, np.float32)
     image.flat[table.index] = np.arange(len(table.index))
     padded = np.pad(image, 1, constant_values=-1)
-    found = table.neighbours(np.arange(len(table.index), dtype=np.float32), neighbors.AROUND, -1.0)
+    found = table.neighbors(np.arange(len(table.index), dtype=np.float32), neighbors.AROUND, -1.0)
     y, x = np.divmod(table.index, SHAPE[1])
     for k, (dy, dx) in enumerate(neighbors.AROUND):
         np.testing.assert_array_equal(found[k], padded[y + 1 + dy, x + 1 + dx])
@@ -41,9 +41,9 @@ def test_leaked_charge_is_taken_off():
     table = places((4, 5), (3, 5), (5, 5), (4, 4), (4, 6))
     found = searches.correct_ipc(blurred.flat[table.index].astype(np.float32), table, ipc / (1 - 4 * ipc))
     y, x = np.divmod(table.index, SHAPE[1])
-    centre = (y == 4) & (x == 5)
-    assert np.all(np.abs(found[~centre]) < 1)
-    assert found[centre] == pytest.approx(9600, rel=2e-3)
+    center = (y == 4) & (x == 5)
+    assert np.all(np.abs(found[~center]) < 1)
+    assert found[center] == pytest.approx(9600, rel=2e-3)
 
 
 def test_ipc_is_measured_on_isolated_hot_pixels_alone():
@@ -83,9 +83,14 @@ def test_saturated_fraction_counts_when_equal(fraction, want):
 
 def hot_pixels(**changes):
     rows = {
-        "hot_rate": 1.0, "white": 25.0, "rate_scatter": 0.01, "late": 1.0, "slope": 1.0, "cut_fraction": 0.0,
+        "hot_rate": 1.0,
+        "white": 25.0,
+        "rate_scatter": 0.01,
+        "late": 1.0,
+        "slope": 1.0,
+        "cut_fraction": 0.0,
         **changes,
-    }  # fmt: skip
+    }
     return {k: np.array([v], np.float32) for k, v in rows.items()}
 
 
@@ -132,9 +137,15 @@ def switching(bent=False, **changes):
     spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
     population = Population(spread=spread, two_levels=5.0)
     score, otherwise = searches.find_telegraph(
-        table, table, Setup(30, 10.0, 6, (), 6), population, np.array([changes.get("leaked", 0.0)], np.float32),
-        np.array([bent]), bent_threshold=3.5, min_drops=2,
-    )  # fmt: skip
+        table,
+        table,
+        Setup(30, 10.0, 6, (), 6),
+        population,
+        np.array([changes.get("leaked", 0.0)], np.float32),
+        np.array([bent]),
+        bent_threshold=3.5,
+        min_drops=2,
+    )
     return bool(score[0]), bool(otherwise[0])
 
 
@@ -163,16 +174,37 @@ def test_switching_is_not_claimed_where_something_else_explains_it(reason):
 def settling(**changes):
     """One candidate that bends by 40 sigma: whether it settles, and whether it bends at all."""
     rows = {
-        "c": 200.0, "c_median": 200.0, "c_z": 40.0, "c_median_z": 30.0, "c_sign": 1.0, "c_scatter": 40.0,
-        "c_clean": 190.0, "slope": 1.0, "cut_fraction": 0.0, "share": 0.9, "rest": 20.0, "white": 25.0,
-        "shot": 0.1, **changes,
-    }  # fmt: skip
+        "c": 200.0,
+        "c_median": 200.0,
+        "c_z": 40.0,
+        "c_median_z": 30.0,
+        "c_sign": 1.0,
+        "c_scatter": 40.0,
+        "c_clean": 190.0,
+        "slope": 1.0,
+        "cut_fraction": 0.0,
+        "share": 0.9,
+        "rest": 20.0,
+        "white": 25.0,
+        "shot": 0.1,
+        **changes,
+    }
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     population = Population(spread={"log_noise": (np.log(5.0), 0.1)})
     found = searches.find_rc(
-        table, table, Setup(30, 10.0, 6, ("c",), 6), population, sigma=5.5, median_sigma=4.0, sign_fraction=0.75,
-        scatter=0.5, linear_fraction=0.1, explained=0.8, rest=2.5, own_rest=1.2,
-    )  # fmt: skip
+        table,
+        table,
+        Setup(30, 10.0, 6, ("c",), 6),
+        population,
+        sigma=5.5,
+        median_sigma=4.0,
+        sign_fraction=0.75,
+        scatter=0.5,
+        linear_fraction=0.1,
+        explained=0.8,
+        rest=2.5,
+        own_rest=1.2,
+    )
     return tuple(bool(f[0]) for f in found)
 
 
@@ -198,7 +230,7 @@ def test_residuals_leak_with_the_hits_in_them():
     np.testing.assert_allclose(leaked, [100, 0.0025])
 
 
-def test_neighbours_of_a_pixel_that_saturates_early_are_not_hot():
+def test_neighbors_of_a_pixel_that_saturates_early_are_not_hot():
     places = neighbors.Places(np.array([44, 45, 46, 54, 77]), (10, 10))
     pixels = {
         "cut_fraction": np.array([1, 1, 1, 1, 1], np.float32),
@@ -305,8 +337,14 @@ def test_shot_noise_asks_for_more_of_two_levels():
     setup = Setup(60, 10.0, 5, ("c",), 5)
     population = Population(two_levels=5.0, spread={"log_noise": (np.log(5.0), 0.1), "correlation": (0.0, 0.5)})
     nothing, one = np.zeros(1, np.float32), np.ones(1, np.float32)
-    pixels = {"drops": nothing, "deepest": nothing, "jump_fraction": nothing, "cut_fraction": nothing,
-              "residual": 25 * one, "likelihood": 8 * one}  # fmt: skip
+    pixels = {
+        "drops": nothing,
+        "deepest": nothing,
+        "jump_fraction": nothing,
+        "cut_fraction": nothing,
+        "residual": 25 * one,
+        "likelihood": 8 * one,
+    }
     half = 0.5 * 25 / (60 * scores.SHOT_SLOPE)  # shot noise that moves the ramp half as much as read noise does
     for shot, want in ((0.0, True), (half, False)):
         table = {"shot": shot * one, "telegraph": nothing}

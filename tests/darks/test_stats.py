@@ -49,17 +49,33 @@ def test_long_stacks_are_sorted_like_short_ones():
 def make_tile(n=6, pixels=50, seed=0, scatter=0.01, **values):
     rng = np.random.default_rng(seed)
     rows = {
-        "slope": 0.0, "late": 0.0, "contrast_0": 0.0, "residual": 25.0, "white": 25.0, "flatness": 0.8,
-        "memory": -0.1, "drop": -15.0, "calm": 25.0, "rate": 0.0, "pedestal": 0.0,
-    }  # fmt: skip
+        "slope": 0.0,
+        "late": 0.0,
+        "contrast_0": 0.0,
+        "residual": 25.0,
+        "white": 25.0,
+        "flatness": 0.8,
+        "memory": -0.1,
+        "drop": -15.0,
+        "calm": 25.0,
+        "rate": 0.0,
+        "pedestal": 0.0,
+    }
     made = {k: (v + scatter * rng.normal(size=(n, pixels))).astype(np.float32) for k, v in rows.items()}
     for name, change in values.items():
         made[name][:, 0] = change
     return stats.Integrations(
-        made.pop("rate"), made.pop("pedestal"), made, np.arange(n), np.full((n, pixels), 20, np.uint16),
-        np.zeros((n, pixels), np.uint16), np.zeros((n, pixels), bool), np.zeros(pixels, np.float32),
-        np.full(pixels, np.nan, np.float32), np.zeros(pixels, bool),
-    )  # fmt: skip
+        made.pop("rate"),
+        made.pop("pedestal"),
+        made,
+        np.arange(n),
+        np.full((n, pixels), 20, np.uint16),
+        np.zeros((n, pixels), np.uint16),
+        np.zeros((n, pixels), bool),
+        np.zeros(pixels, np.float32),
+        np.full(pixels, np.nan, np.float32),
+        np.zeros(pixels, bool),
+    )
 
 
 OPTIONS = {"groups": 1000, "min_groups": 5, "hot_fraction": 0.5, "drop_sigma": 4.5, "templates": ("contrast_0",)}

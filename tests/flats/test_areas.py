@@ -107,8 +107,12 @@ def test_areas_in_the_coordinates_of_the_frame(tmp_path):
     rates = [open_exposure(p) for p in write_rates(tmp_path, stack, window=detectors.Window(1001, 901, 160, 128))]
     found = search.search(rates, FlatSettings())
     assert found.areas[0] | {"depth": 1.0} == {
-        "kind": "mask", "x": (1050, 1089), "y": (930, 969), "pixels": 1600, "depth": 1.0,
-    }  # fmt: skip
+        "kind": "mask",
+        "x": (1050, 1089),
+        "y": (930, 969),
+        "pixels": 1600,
+        "depth": 1.0,
+    }
     assert any(
         "area of 1,600 pixels (a step of light) at x 1050 to 1089, y 930 to 969" in note for note in found.notes
     )

@@ -1,4 +1,4 @@
-"""The normalised flat: clipped mean, illumination that defects do not pull, coupling between pixels."""
+"""The normalized flat: clipped mean, illumination that defects do not pull, coupling between pixels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from badpix.flats import normalize
 from badpix.flats import samples as flat_samples
 from badpix.flats.illumination import find_dark_areas, measure_coarse, measure_illumination
 from badpix.flats.light import normalize_light
-from badpix.flats.normalize import correct_ipc, measure_ipc, measure_ipc_of_bright, measure_normalised
+from badpix.flats.normalize import correct_ipc, measure_ipc, measure_ipc_of_bright, measure_normalized
 from badpix.io.exposure import open_exposure
 from badpix.settings.flats import FlatSettings
 
 DEFAULT = {
-    "method": "smoothed", "smoothing": "Box2D", "width": 15, "edges": "renormalised", "sigma": 3.0, "mask_sigma": 4.0,
+    "method": "smoothed",
+    "smoothing": "Box2D",
+    "width": 15,
+    "edges": "renormalized",
+    "sigma": 3.0,
+    "mask_sigma": 4.0,
     "iterations": 4,
-}  # fmt: skip
+}
 
 
 def samples_of(folder, stack, scaling="median", **options):
@@ -132,8 +137,8 @@ def lamp(shape=(200, 240), slope=0.12, noise=0.01):
 def test_constant_flats_stay_constant():
     image = np.full((50, 60), 7.0, np.float32)
     for options in ({}, {"edges": "padded"}, {"smoothing": "Median"}, {"method": "mean"}, {"iterations": 0}):
-        np.testing.assert_allclose(measure_normalised(image, **{**DEFAULT, **options}), 1, rtol=1e-6)
-    np.testing.assert_array_equal(measure_normalised(image, **{**DEFAULT, "method": "none"}), image)
+        np.testing.assert_allclose(measure_normalized(image, **{**DEFAULT, **options}), 1, rtol=1e-6)
+    np.testing.assert_array_equal(measure_normalized(image, **{**DEFAULT, "method": "none"}), image)
 
 
 def test_a_lamp_gradient_leaves_no_border():
@@ -142,12 +147,12 @@ def test_a_lamp_gradient_leaves_no_border():
     border = np.ones(image.shape, bool)
     border[7:-7, 7:-7] = False
     spread = {}
-    for edges in ("renormalised", "padded"):
-        norm = measure_normalised(image, **{**DEFAULT, "edges": edges})
+    for edges in ("renormalized", "padded"):
+        norm = measure_normalized(image, **{**DEFAULT, "edges": edges})
         smooth = ndimage.uniform_filter(norm, 5)
         spread[edges] = np.abs(smooth[border] - 1).max()
-    assert spread["renormalised"] < 0.025
-    assert spread["padded"] > 2 * spread["renormalised"]
+    assert spread["renormalized"] < 0.025
+    assert spread["padded"] > 2 * spread["renormalized"]
 
 
 def test_padded_smoothing_equals_astropy():
@@ -161,25 +166,25 @@ def test_padded_smoothing_equals_astropy():
 def test_median_smoothing_equals_scipy():
     image = lamp(noise=0.05)
     wanted = image / ndimage.median_filter(image, 7, mode="reflect")
-    for edges in ("padded", "renormalised"):
-        found = measure_normalised(image, **{**DEFAULT, "smoothing": "Median", "width": 7, "edges": edges})
+    for edges in ("padded", "renormalized"):
+        found = measure_normalized(image, **{**DEFAULT, "smoothing": "Median", "width": 7, "edges": edges})
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_median_smoothing_with_unmeasured_pixels():
     image = lamp()
     image[50:53, 60:62] = np.nan
-    norm = measure_normalised(image, **{**DEFAULT, "smoothing": "Median"})
+    norm = measure_normalized(image, **{**DEFAULT, "smoothing": "Median"})
     assert np.isnan(norm[50:53, 60:62]).all()
     assert np.isfinite(norm).sum() == norm.size - 6
     assert np.nanmax(np.abs(norm - 1)) < 0.07
 
 
-def test_mean_normalisation_is_the_clipped_mean():
+def test_mean_normalization_is_the_clipped_mean():
     image = np.random.default_rng(1).normal(50, 1, (60, 70)).astype(np.float32)
     image[3, 4] = 1e5
     kept = sigma_clip(image.astype(np.float64), sigma=3, maxiters=5, masked=False)
-    found = measure_normalised(image, **{**DEFAULT, "method": "mean"})
+    found = measure_normalized(image, **{**DEFAULT, "method": "mean"})
     np.testing.assert_allclose(found, image / np.nanmean(kept), rtol=1e-6)
 
 
@@ -188,7 +193,7 @@ def test_background_mesh_follows_the_lamp(width):
     image = lamp()
     image[80:90, 90:100] = 0
     image[10, 10] = np.nan
-    norm = measure_normalised(image, **{**DEFAULT, "method": "mesh", "width": width})
+    norm = measure_normalized(image, **{**DEFAULT, "method": "mesh", "width": width})
     assert np.isnan(norm[10, 10])
     good = np.isfinite(norm) & (image > 0)
     assert np.abs(norm[good] - 1).max() < 0.1
@@ -198,7 +203,7 @@ def test_background_mesh_follows_the_lamp(width):
 def test_even_widths_are_raised_by_one():
     image = lamp()
     np.testing.assert_array_equal(
-        measure_normalised(image, **{**DEFAULT, "width": 14}), measure_normalised(image, **DEFAULT)
+        measure_normalized(image, **{**DEFAULT, "width": 14}), measure_normalized(image, **DEFAULT)
     )
 
 
@@ -221,7 +226,7 @@ def test_bright_defects_do_not_pull_the_illumination():
 def test_unmeasured_stretches_have_an_illumination_but_no_rate():
     image = lamp()
     image[:, 100:160] = np.nan
-    norm = measure_normalised(image, **DEFAULT)
+    norm = measure_normalized(image, **DEFAULT)
     assert np.isnan(norm[:, 100:160]).all()
     assert np.abs(norm[:, :100] - 1).max() < 0.07
     assert np.isfinite(measure_coarse(image)).all()
@@ -231,7 +236,7 @@ def test_unmeasured_stretches_have_an_illumination_but_no_rate():
 def test_frames_of_any_size(shape):
     image = np.full(shape, 9.0, np.float32)
     np.testing.assert_allclose(measure_coarse(image), 9)
-    np.testing.assert_allclose(measure_normalised(image, **DEFAULT), 1)
+    np.testing.assert_allclose(measure_normalized(image, **DEFAULT), 1)
 
 
 def test_inputs_are_not_modified():
@@ -239,10 +244,10 @@ def test_inputs_are_not_modified():
     image[5, 6], image[8:12, 9:13] = np.nan, 0
     before = image.copy()
     for options in ({}, {"edges": "padded"}, {"smoothing": "Median"}, {"method": "mean"}, {"method": "none"}):
-        norm = measure_normalised(image, **{**DEFAULT, **options})
+        norm = measure_normalized(image, **{**DEFAULT, **options})
         correct_ipc(norm, 0.01)
         np.testing.assert_array_equal(image, before)
-    norm = measure_normalised(image, **{**DEFAULT, "method": "none"})
+    norm = measure_normalized(image, **{**DEFAULT, "method": "none"})
     norm[:] = 0
     np.testing.assert_array_equal(image, before)
 
@@ -262,7 +267,7 @@ def test_dead_pixels_are_dead_again(alpha):
     assert np.abs(back[10, 10]) < 0.003
 
 
-def test_unmeasured_neighbours_count_as_one():
+def test_unmeasured_neighbors_count_as_one():
     norm = np.ones((9, 9), np.float32)
     norm[4, 4] = np.nan
     back = correct_ipc(norm, 0.01)
@@ -311,7 +316,7 @@ def dark_area(blur):
 
 def test_a_large_dead_area_is_dead():
     image, area = dark_area(0)
-    norm = measure_normalised(image, **DEFAULT)
+    norm = measure_normalized(image, **DEFAULT)
     np.testing.assert_array_equal(norm < 0.05, area)
     weak, level = find_dark_areas(image, lamp(image.shape))
     np.testing.assert_array_equal(weak, area)
@@ -320,7 +325,7 @@ def test_a_large_dead_area_is_dead():
 
 def test_a_large_weak_area_is_low_qe():
     image, area = dark_area(0)
-    norm = measure_normalised(image + np.where(area, 0.1 * lamp(image.shape), 0).astype(np.float32), **DEFAULT)
+    norm = measure_normalized(image + np.where(area, 0.1 * lamp(image.shape), 0).astype(np.float32), **DEFAULT)
     np.testing.assert_array_equal((norm < 0.5) & (norm > 0.05), area)
 
 
@@ -341,7 +346,7 @@ def test_a_dim_area_is_searched():
     image = ndimage.gaussian_filter(image, 3)
     image += np.random.default_rng(5).normal(0, 0.02, image.shape).astype(np.float32)
     image[200, 400] = 0
-    norm = measure_normalised(image, **DEFAULT)
+    norm = measure_normalized(image, **DEFAULT)
     assert sorted(zip(*np.nonzero((norm < 0.5)[80:360, 320:600]), strict=True)) == [(120, 80)]
 
 

@@ -20,11 +20,22 @@ def open_flats(paths, tmp_path, skip_bad=False):
     return open_all(paths, tmp_path, ["SCI", "DQ"], check_flat, skip_bad)
 
 
-@pytest.mark.parametrize(("exp_type", "kind", "fits_it"), [
-    ("NRC_FLAT", "flat", True), ("NRC_LED", "flat", True), ("NIS_LAMP", "flat", True), ("NRC_DARK", "flat", False),
-    ("MIR_DARKMRS", "flat", False), ("MIR_FLATMRS", "dark", False), ("NRS_LAMP", "dark", False), ("", "flat", True),
-    ("NRC_DARK", "dark", True), ("NRC_IMAGE", "flat", True), ("FGS_INTFLAT", "dark", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("exp_type", "kind", "fits_it"),
+    [
+        ("NRC_FLAT", "flat", True),
+        ("NRC_LED", "flat", True),
+        ("NIS_LAMP", "flat", True),
+        ("NRC_DARK", "flat", False),
+        ("MIR_DARKMRS", "flat", False),
+        ("MIR_FLATMRS", "dark", False),
+        ("NRS_LAMP", "dark", False),
+        ("", "flat", True),
+        ("NRC_DARK", "dark", True),
+        ("NRC_IMAGE", "flat", True),
+        ("FGS_INTFLAT", "dark", False),
+    ],
+)
 def test_kinds(tmp_path, exp_type, kind, fits_it):
     rate = open_exposure(write_rate(tmp_path / "a_rate.fits", make_flats(1)[0], EXP_TYPE=exp_type or None))
     if fits_it:
@@ -94,8 +105,10 @@ def test_saturated_pixels_with_slope_0_are_not_measured(tmp_path):
 
 def test_weights_follow_the_light(tmp_path):
     stack = make_flats(3)
-    paths = [write_rate(tmp_path / f"{k}_rate.fits", image, NGROUPS=n, TGROUP=2.0)
-             for k, (image, n) in enumerate(zip(stack, (10, 40, 10), strict=True))]  # fmt: skip
+    paths = [
+        write_rate(tmp_path / f"{k}_rate.fits", image, NGROUPS=n, TGROUP=2.0)
+        for k, (image, n) in enumerate(zip(stack, (10, 40, 10), strict=True))
+    ]
     found = samples.measure_samples([open_exposure(p) for p in paths], np.ones((80, 96), bool), "median")
     np.testing.assert_allclose([s.weight for s in found], [0.25, 1, 0.25], rtol=0.01)
     equal = samples.measure_samples([open_exposure(p) for p in paths[::2]], np.ones((80, 96), bool), "median")

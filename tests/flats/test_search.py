@@ -52,7 +52,7 @@ def no_truth(shape=(128, 160)):
 
 
 def mark_open(truth, y, x):
-    """An OPEN pixel and its neighbours; ADJ_OPEN only where nothing else is."""
+    """An OPEN pixel and its neighbors; ADJ_OPEN only where nothing else is."""
     truth["OPEN"][y, x] = True
     near = np.zeros(truth["OPEN"].shape, bool)
     near[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = True
@@ -85,7 +85,7 @@ def documented_stack(seed):
         y, x = rng.integers(0, 128), rng.integers(0, 160)
         stack[:, y, x] *= rng.uniform(0, 0.6)
     stack[:, 20:24, 30:33] = np.nan
-    put_open(stack, 22, 33, 0.2)  # its neighbour was not measured
+    put_open(stack, 22, 33, 0.2)  # its neighbor was not measured
     stack[2, rng.random((128, 160)) < 0.01] *= 30
     stack[3, rng.random((128, 160)) < 0.01] = np.nan
     return stack
@@ -126,7 +126,7 @@ def test_documented_absolute_rate(tmp_path):
     ("detector", "limit"), [("NRCA1", 25), ("NRCA3", 30), ("NRCALONG", 40), ("NRCBLONG", 50), ("NIS", 0.05)]
 )
 def test_dead_limit_of_each_detector(tmp_path, detector, limit):
-    """Where nothing is normalised each detector has its own limit; a peer always takes the first of the list."""
+    """Where nothing is normalized each detector has its own limit; a peer always takes the first of the list."""
     stack = make_flats(3, (128, 160), level=1000)
     stack[:, 7, 7], stack[:, 9, 9] = 0.98 * limit, 1.02 * limit
     values = {
@@ -143,13 +143,17 @@ def test_dead_limit_of_each_detector(tmp_path, detector, limit):
 @pytest.mark.parametrize("method", ["smoothed", "mean", "mesh", "none"])
 @pytest.mark.parametrize("smoothing", ["Box2D", "Median"])
 @pytest.mark.parametrize("parameter_set", param.SETS)
-def test_every_normalisation_finds_dead_pixels(tmp_path, method, smoothing, parameter_set):
+def test_every_normalization_finds_dead_pixels(tmp_path, method, smoothing, parameter_set):
     stack = make_flats(4, (128, 160), level=10)
     stack[:, 30, 40] = 0.0
     found = search(
-        tmp_path, stack, parameter_set, flat_mean_normalization_method=method, smoothing_type=smoothing,
+        tmp_path,
+        stack,
+        parameter_set,
+        flat_mean_normalization_method=method,
+        smoothing_type=smoothing,
         max_dead_norm_signal=0.05,
-    )  # fmt: skip
+    )
     assert found.maps["DEAD"][30, 40]
     assert found.maps["DEAD"].sum() == 1
 
@@ -202,7 +206,7 @@ def test_touching_open_pixels_stay_open(tmp_path, start, step, level):
 @pytest.mark.parametrize("step", [(1, 1), (1, -1), (-1, 1)])
 @pytest.mark.parametrize(("level", "name"), [(0.3, "LOW_QE"), (0.0, "DEAD")])
 def test_pixels_diagonal_to_an_open_one_are_not_open(tmp_path, step, level, name):
-    """Two of their neighbours are bright for the open pixel's sake; also where several stand around it."""
+    """Two of their neighbors are bright for the open pixel's sake; also where several stand around it."""
     stack, truth = make_flats(5, (128, 160)), no_truth()
     for y, x in ((50, 50), (80, 90)):
         put_open(stack, y, x, 0.2, gain=0.4)
@@ -235,7 +239,7 @@ def test_open_beside_dead(tmp_path):
 
 
 @pytest.mark.parametrize("hot", [1.3, 10, 1000])
-def test_a_hot_neighbour_does_not_make_a_dead_pixel_open(tmp_path, hot):
+def test_a_hot_neighbor_does_not_make_a_dead_pixel_open(tmp_path, hot):
     stack, truth = make_flats(5, (128, 160)), no_truth()
     stack[:, 50, 50] = 0
     stack[:, 50, 51] *= hot

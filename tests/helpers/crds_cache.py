@@ -48,9 +48,19 @@ def write_mapping(path: Path, about: Mapping[str, object], selector: str) -> Non
 def set_context(cache: Path, context: str) -> None:
     """Say which context is the operational one."""
     info = {
-        "observatory": "jwst", "operational_context": context, "edit_context": context, "bad_files_list": [],
-        "bad_files": "", "crds_version": {"str": "14.0.3"}, "force_remote_mode": False, "last_synced": "2026-01-01",
-        "status": "cache", "connected": False, "context_history": [], "mapping_url": {}, "reference_url": {},
+        "observatory": "jwst",
+        "operational_context": context,
+        "edit_context": context,
+        "bad_files_list": [],
+        "bad_files": "",
+        "crds_version": {"str": "14.0.3"},
+        "force_remote_mode": False,
+        "last_synced": "2026-01-01",
+        "status": "cache",
+        "connected": False,
+        "context_history": [],
+        "mapping_url": {},
+        "reference_url": {},
         "monitor_reprocessing": {},
-    }  # fmt: skip
+    }
     (cache / "config" / "jwst" / "server_config").write_text(pprint.pformat(info))

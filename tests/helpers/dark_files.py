@@ -80,9 +80,14 @@ def _low_pedestal(ramps, flags, reset, y, x, rng):
 
 
 _ADD = {
-    "hot": _hot, "saturated": _saturated, "rc": _rc, "inverse_rc": _inverse_rc, "telegraph": _telegraph,
-    "noisy": _noisy, "low_pedestal": _low_pedestal,
-}  # fmt: skip
+    "hot": _hot,
+    "saturated": _saturated,
+    "rc": _rc,
+    "inverse_rc": _inverse_rc,
+    "telegraph": _telegraph,
+    "noisy": _noisy,
+    "low_pedestal": _low_pedestal,
+}
 
 
 def fit_rates(ramps, flags):
@@ -102,9 +107,17 @@ def write_dark(
     folder.mkdir(exist_ok=True, parents=True)
     window = window._replace(xsize=ramps.shape[-1], ysize=ramps.shape[-2])
     header = make_header(
-        detector, window, number=number, NINTS=len(ramps), NGROUPS=ramps.shape[1], TGROUP=TGROUP,
-        S_JUMP="COMPLETE", S_SUPERB="COMPLETE", EXP_TYPE="NRC_DARK", **keywords,
-    )  # fmt: skip
+        detector,
+        window,
+        number=number,
+        NINTS=len(ramps),
+        NGROUPS=ramps.shape[1],
+        TGROUP=TGROUP,
+        S_JUMP="COMPLETE",
+        S_SUPERB="COMPLETE",
+        EXP_TYPE="NRC_DARK",
+        **keywords,
+    )
     root = folder / f"dark{number:02d}"
     rate, poisson = fit_rates(ramps, flags)
     if suffix == "rate":

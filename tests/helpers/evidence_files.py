@@ -6,10 +6,15 @@ from astropy.io import fits
 from badpix.io.evidence import Evidence, Rule, Samples
 
 FLAGS = [
-    (20, 10, "HOT+DO_NOT_USE"), (21, 10, "HOT+DO_NOT_USE"), (22, 10, "LOW_QE"), (23, 10, "RC+DO_NOT_USE"),
-    (24, 10, "OPEN+DO_NOT_USE"), (25, 10, "DO_NOT_USE"), (0, 5, "BAD_REF_PIXEL+DO_NOT_USE"),
+    (20, 10, "HOT+DO_NOT_USE"),
+    (21, 10, "HOT+DO_NOT_USE"),
+    (22, 10, "LOW_QE"),
+    (23, 10, "RC+DO_NOT_USE"),
+    (24, 10, "OPEN+DO_NOT_USE"),
+    (25, 10, "DO_NOT_USE"),
+    (0, 5, "BAD_REF_PIXEL+DO_NOT_USE"),
     (26, 10, "HOT+DO_NOT_USE"),
-]  # fmt: skip  # fmt: skip
+]
 
 
 def make_evidence(shape=(64, 72)):
@@ -26,7 +31,7 @@ def make_evidence(shape=(64, 72)):
         Rule("hot", "dark_rate", ">", 1.0, "DN/s", "too bright"),
         Rule("LOW_QE", "response", "<", 0.5, "of the surroundings", "too faint"),
         Rule("OPEN", "response", "<", 0.5, "of the surroundings", "too faint"),
-        Rule("OPEN", "excess", ">", "excess_limit", "", "neighbours too bright"),
+        Rule("OPEN", "excess", ">", "excess_limit", "", "neighbors too bright"),
         Rule("rc", "shape_score", ">", 5.0, "sigma", "bent", 1),
         Rule("rc", "pedestal", ">", 100.0, "DN", "high pedestal", 2),
         Rule("DEAD", "response", "<", 0.05, "", "no response"),
@@ -35,8 +40,14 @@ def make_evidence(shape=(64, 72)):
     maps["dead"] = np.zeros(shape, bool)
     maps["dead"][10, 20] = True  # hot wins
     maps["hot"][10, 26] = False  # flagged by hand
-    images = {"dark_rate": rate, "response": response, "excess": excess, "excess_limit": limit,
-              "shape_score": shape_score, "pedestal": pedestal}  # fmt: skip
+    images = {
+        "dark_rate": rate,
+        "response": response,
+        "excess": excess,
+        "excess_limit": limit,
+        "shape_score": shape_score,
+        "pedestal": pedestal,
+    }
     images |= {f"is_{name}": found.astype(np.uint8) for name, found in maps.items()}
     x, y = np.array([20, 21], np.int32), np.array([10, 10], np.int32)
     samples = Samples(x, y, np.array([[5, 4, 0.5, 6], [50, 51, 52, 53]], np.float32))
@@ -50,8 +61,18 @@ def write_jump(path, nints=2, ngroups=8):
     flags = np.zeros(signal.shape, np.uint8)
     flags[:, 4, 10, 21], flags[:, 7, 10, 21] = 4, 2
     signal[:, 7, 10, 21] = 999
-    header = fits.Header({"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "SUBARRAY": "SUB64", "SUBSTRT1": 1,
-                          "SUBSTRT2": 779, "SUBSIZE1": 72, "SUBSIZE2": 64, "TGROUP": 2.0})  # fmt: skip
+    header = fits.Header(
+        {
+            "INSTRUME": "MIRI",
+            "DETECTOR": "MIRIMAGE",
+            "SUBARRAY": "SUB64",
+            "SUBSTRT1": 1,
+            "SUBSTRT2": 779,
+            "SUBSIZE1": 72,
+            "SUBSIZE2": 64,
+            "TGROUP": 2.0,
+        }
+    )
     hdus = [fits.PrimaryHDU(header=header), fits.ImageHDU(signal, name="SCI"), fits.ImageHDU(flags, name="GROUPDQ")]
     fits.HDUList(hdus).writeto(path)
     return path

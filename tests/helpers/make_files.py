@@ -19,13 +19,25 @@ def make_header(detector="NRCB1", window=INTERIOR, subarray="SUB160", number=1, 
     """Primary header of an exposure; a keyword of None is left out."""
     facts = detectors.get(detector)
     rows = {
-        "TELESCOP": "JWST", "INSTRUME": facts.instrument, "DETECTOR": facts.name, "SUBARRAY": subarray,
-        "SUBSTRT1": window.xstart, "SUBSTRT2": window.ystart, "SUBSIZE1": window.xsize,
+        "TELESCOP": "JWST",
+        "INSTRUME": facts.instrument,
+        "DETECTOR": facts.name,
+        "SUBARRAY": subarray,
+        "SUBSTRT1": window.xstart,
+        "SUBSTRT2": window.ystart,
+        "SUBSIZE1": window.xsize,
         "SUBSIZE2": 2048 if window.ysize == detectors.IRS2_ROWS else window.ysize,
-        "FASTAXIS": facts.fastaxis, "SLOWAXIS": facts.slowaxis, "READPATT": "RAPID", "NINTS": 1, "NGROUPS": 10,
-        "DATE-OBS": f"2026-01-{number:02d}", "TIME-OBS": "01:02:03.456", "DATE": "2026-02-01T00:00:00",
-        "S_RAMP": s_ramp, **keywords,
-    }  # fmt: skip
+        "FASTAXIS": facts.fastaxis,
+        "SLOWAXIS": facts.slowaxis,
+        "READPATT": "RAPID",
+        "NINTS": 1,
+        "NGROUPS": 10,
+        "DATE-OBS": f"2026-01-{number:02d}",
+        "TIME-OBS": "01:02:03.456",
+        "DATE": "2026-02-01T00:00:00",
+        "S_RAMP": s_ramp,
+        **keywords,
+    }
     header = fits.Header()
     for key, value in rows.items():
         if value is not None:
@@ -109,7 +121,7 @@ def make_flats(n=5, shape=(80, 96), seed=1, noise=0.01, spread=0.01, gradient=0.
 
 
 def put_open(stack, y, x, level, gain=0.12, shared=0.05):
-    """Make a pixel OPEN in every image: what it loses goes to its neighbours, if they respond. In place."""
+    """Make a pixel OPEN in every image: what it loses goes to its neighbors, if they respond. In place."""
     ny, nx = stack.shape[1:]
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
@@ -124,7 +136,7 @@ def list_folder(folder):
 
 
 def couple(image, alpha):
-    """Each pixel gives ``alpha`` of its charge to each side neighbour; what crosses the frame is lost."""
+    """Each pixel gives ``alpha`` of its charge to each side neighbor; what crosses the frame is lost."""
     out = image * (1 - 4 * alpha)
     for axis in (0, 1):
         for step in (1, -1):

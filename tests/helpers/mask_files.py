@@ -33,12 +33,25 @@ def make_header(detector="MIRIMAGE", window=None, name="mask.fits", **keywords):
     window = window or facts.full
     header = fits.Header()
     rows = {
-        "TELESCOP": "JWST", "REFTYPE": "MASK", "INSTRUME": facts.instrument, "DETECTOR": facts.name,
-        "SUBARRAY": "GENERIC", "SUBSTRT1": window.xstart, "SUBSTRT2": window.ystart, "SUBSIZE1": window.xsize,
-        "SUBSIZE2": min(window.ysize, 2048), "FASTAXIS": facts.fastaxis, "SLOWAXIS": facts.slowaxis,
-        "DATAMODL": "MaskModel", "AUTHOR": "tests", "DESCRIP": "a mask for tests", "PEDIGREE": "GROUND",
-        "USEAFTER": "2026-01-01T00:00:00", "DATE": "2026-01-02T00:00:00", "FILENAME": name,
-    }  # fmt: skip
+        "TELESCOP": "JWST",
+        "REFTYPE": "MASK",
+        "INSTRUME": facts.instrument,
+        "DETECTOR": facts.name,
+        "SUBARRAY": "GENERIC",
+        "SUBSTRT1": window.xstart,
+        "SUBSTRT2": window.ystart,
+        "SUBSIZE1": window.xsize,
+        "SUBSIZE2": min(window.ysize, 2048),
+        "FASTAXIS": facts.fastaxis,
+        "SLOWAXIS": facts.slowaxis,
+        "DATAMODL": "MaskModel",
+        "AUTHOR": "tests",
+        "DESCRIP": "a mask for tests",
+        "PEDIGREE": "GROUND",
+        "USEAFTER": "2026-01-01T00:00:00",
+        "DATE": "2026-01-02T00:00:00",
+        "FILENAME": name,
+    }
     if facts.instrument == "NIRSPEC":
         rows["P_READPA"] = "NRSIRS2|NRSIRS2RAPID|" if window.ysize == 3200 else "NRS|NRSRAPID|"
     if facts.instrument == "FGS":

@@ -28,13 +28,27 @@ def write_exposure(path: Path, image, noise, *, visit, number, offset, dq=None, 
     primary = fits.PrimaryHDU()
     primary.header.update(
         {
-            "TELESCOP": "JWST", "INSTRUME": instrument, "DETECTOR": detector, "SUBARRAY": "SUB320A335R",
-            "READPATT": "MEDIUM8", "SUBSTRT1": 101, "SUBSTRT2": 101, "SUBSIZE1": image.shape[1],
-            "SUBSIZE2": image.shape[0], "FASTAXIS": 1, "SLOWAXIS": -2, "EXP_TYPE": "NRC_IMAGE", "FILTER": "F200W",
-            "PUPIL": "CLEAR", "S_RAMP": "COMPLETE", "VISIT_ID": f"01234{visit:03d}001",
-            "EXPSTART": 60000.0 + 10 * visit + number / 50, "DATE-OBS": f"2023-02-{1 + visit:02d}",
-        } | header
-    )  # fmt: skip
+            "TELESCOP": "JWST",
+            "INSTRUME": instrument,
+            "DETECTOR": detector,
+            "SUBARRAY": "SUB320A335R",
+            "READPATT": "MEDIUM8",
+            "SUBSTRT1": 101,
+            "SUBSTRT2": 101,
+            "SUBSIZE1": image.shape[1],
+            "SUBSIZE2": image.shape[0],
+            "FASTAXIS": 1,
+            "SLOWAXIS": -2,
+            "EXP_TYPE": "NRC_IMAGE",
+            "FILTER": "F200W",
+            "PUPIL": "CLEAR",
+            "S_RAMP": "COMPLETE",
+            "VISIT_ID": f"01234{visit:03d}001",
+            "EXPSTART": 60000.0 + 10 * visit + number / 50,
+            "DATE-OBS": f"2023-02-{1 + visit:02d}",
+        }
+        | header
+    )
     sci = fits.ImageHDU(image.astype(np.float32), name="SCI")
     sci.header.update({"BUNIT": "DN/s", "RA_REF": 50.0 + visit + offset[1] / 3600, "DEC_REF": offset[0] / 3600})
     err = np.broadcast_to(noise, image.shape).astype(np.float32)

@@ -118,10 +118,17 @@ def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeyp
     plan = found.plan
     sci, sigma = ifu_bands._read_band(plan, 0, SIZE[0] if which == "mrs" else SIZE[1])
     whole, untestable, _ = ifu_significance.find_significant(
-        sci, sigma, level=plan.level, thresholds=plan.thresholds, hit_limit=plan.hit_limit,
-        kernel_size=plan.kernel, window=plan.window, noise=plan.noise,
-        across=ifu_inputs.axis_across(group), **plan.options
-    )  # fmt: skip
+        sci,
+        sigma,
+        level=plan.level,
+        thresholds=plan.thresholds,
+        hit_limit=plan.hit_limit,
+        kernel_size=plan.kernel,
+        window=plan.window,
+        noise=plan.noise,
+        across=ifu_inputs.axis_across(group),
+        **plan.options,
+    )
     assert np.count_nonzero(whole) > 50
     for i in range(len(group)):
         for k, reason in enumerate(ifu_significance.REASONS, start=1):
@@ -158,8 +165,9 @@ def test_executors_give_the_same_bytes(mrs, tmp_path):
 
 
 def test_significance_search_finds_what_was_injected(tmp_path):
-    defects = Defects(in_all=0.004, in_some=0.002, cosmic_rays=0, known=0.003, range_all=(30, 60),
-                      range_some=(30, 60), negative=0)  # fmt: skip
+    defects = Defects(
+        in_all=0.004, in_some=0.002, cosmic_rays=0, known=0.003, range_all=(30, 60), range_some=(30, 60), negative=0
+    )
     association = _simulate(tmp_path / "sim", ["MIRIFUSHORT"], 4, sky=FLAT, slices=False, defects=defects)
     result = _call("ifu", association, "--output-dir", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
@@ -591,8 +599,22 @@ def test_simulation_is_reproducible_and_has_its_truth(tmp_path):
     quiet = replace(Defects(), in_all=0, in_some=0, cosmic_rays=0, known=0)
     clean = simulate("MIRIFULONG", 1, 5, shape=(60, 70), defects=quiet)[0]
     assert not clean.amplitude.any()
-    result = _call("simulate-ifu", tmp_path / "s", "--size", "60 70", "--detector", "nrs1", "--exposures", "2",
-                   "--strength", "5 9", "--no-dither", "--scene", "bright", "-q")  # fmt: skip
+    result = _call(
+        "simulate-ifu",
+        tmp_path / "s",
+        "--size",
+        "60 70",
+        "--detector",
+        "nrs1",
+        "--exposures",
+        "2",
+        "--strength",
+        "5 9",
+        "--no-dither",
+        "--scene",
+        "bright",
+        "-q",
+    )
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "s").glob("*_cal.fits"))) == len(list((tmp_path / "s/truth").iterdir())) == 2
     shapes = set()

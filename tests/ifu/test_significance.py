@@ -51,12 +51,36 @@ def _search(sci, false_alarm=1e-5, sigma=None, **options):
 @pytest.mark.parametrize(
     ("false_alarm", "expected"),
     [
-        (1e-5, {(1, 1): 4.51, (2, 2): 2.80, (2, 3): 2.98, (3, 3): 2.01, (3, 4): 2.20, (4, 4): 1.52, (4, 6): 1.85,
-                (5, 6): 1.38, (6, 6): 0.92}),
-        (3e-6, {(1, 1): 4.79, (2, 2): 3.00, (2, 3): 3.18, (3, 3): 2.18, (3, 4): 2.37, (4, 4): 1.68, (4, 6): 1.99,
-                (5, 6): 1.51, (6, 6): 1.05}),
+        (
+            1e-5,
+            {
+                (1, 1): 4.51,
+                (2, 2): 2.80,
+                (2, 3): 2.98,
+                (3, 3): 2.01,
+                (3, 4): 2.20,
+                (4, 4): 1.52,
+                (4, 6): 1.85,
+                (5, 6): 1.38,
+                (6, 6): 0.92,
+            },
+        ),
+        (
+            3e-6,
+            {
+                (1, 1): 4.79,
+                (2, 2): 3.00,
+                (2, 3): 3.18,
+                (3, 3): 2.18,
+                (3, 4): 2.37,
+                (4, 4): 1.68,
+                (4, 6): 1.99,
+                (5, 6): 1.51,
+                (6, 6): 1.05,
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_thresholds(false_alarm, expected):
     found = solve_thresholds(6, false_alarm)
     assert {k: round(float(found[k]), 2) for k in expected} == pytest.approx(expected, abs=0.011)
@@ -76,7 +100,7 @@ def test_chance_of_eta_on_noise(limit, expected):
     eta = eta[np.isfinite(eta)]
     for sign in (1, -1):
         found = np.mean(sign * eta > limit)
-        # neighbouring values of eta are correlated: a generous 8 standard deviations
+        # neighboring values of eta are correlated: a generous 8 standard deviations
         assert found == pytest.approx(expected, abs=8 * np.sqrt(expected / eta.size) + 0.01 * expected)
     assert _chance(np.arange(0, 4, 0.02))[50 * limit] == pytest.approx(expected, rel=0.01)
 
@@ -253,7 +277,7 @@ def test_gaps_and_what_cannot_be_tested():
     for s in sci:
         s[:, 30:40] = np.nan
         s[50:60, 40:52] = np.nan
-        s[55, 46] = 20.0  # alone: no neighbour along either axis
+        s[55, 46] = 20.0  # alone: no neighbor along either axis
         s[10, 29] += 60  # at the edge of a gap
         s[11, 40] += 60
     found, untestable, _ = _search(sci)

@@ -62,8 +62,10 @@ def test_beside_by_hand():
     for k, rise, across, inner in zip(at, found.rise, found.across, found.inner, strict=True):
         y, x = divmod(int(k), 56)
         near = [c for c in range(x - 3, x + 4) if c != x]
-        level = {c: np.nanmedian(column) if not np.isnan(column := sci[[y - 2, y - 1, y + 1, y + 2], c]).all()
-                 else np.nan for c in (*near, x)}  # fmt: skip
+        level = {
+            c: np.nanmedian(column) if not np.isnan(column := sci[[y - 2, y - 1, y + 1, y + 2], c]).all() else np.nan
+            for c in (*near, x)
+        }
         light = np.nanmedian([level[c] for c in near])
         rises = {c: sci[y, c] - level[c] for c in level}
         expected = np.nanmedian([rises[c] for c in near])

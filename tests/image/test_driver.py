@@ -144,7 +144,7 @@ def test_holes_are_filled_on_smooth_sky_and_left_in_cores():
     found = fill_holes(image.copy(), smooth=5.0)
     assert found[4, 3] == 2
     assert np.isnan(found[4, 9])
-    assert np.isnan(found[0, 0])  # three neighbours only
+    assert np.isnan(found[0, 0])  # three neighbors only
 
 
 def test_sharpening_learns_the_blur_and_conserves_flux():
@@ -218,9 +218,14 @@ def test_documented_rule_in_bands_is_the_plain_one():
 
 
 LIMITS = {
-    "snr": (4.5, 3.0), "scale": (0.6, 0.4), "snr_dark": 6.0, "conserve": 0.8,
-    "protect_sources": 0.9, "stand_out": 2.5, "trail_snr": 8.0,
-}  # fmt: skip
+    "snr": (4.5, 3.0),
+    "scale": (0.6, 0.4),
+    "snr_dark": 6.0,
+    "conserve": 0.8,
+    "protect_sources": 0.9,
+    "stand_out": 2.5,
+    "trail_snr": 8.0,
+}
 
 
 def hits(residual, model=None, cover=3, saturated=False, **changes):
@@ -233,7 +238,7 @@ def hits(residual, model=None, cover=3, saturated=False, **changes):
     return image_test.find_hits(residual, model, one, one, cover, saturated, **{**LIMITS, **changes})
 
 
-def test_hits_with_their_neighbours_on_flat_sky_edges_included():
+def test_hits_with_their_neighbors_on_flat_sky_edges_included():
     residual = np.zeros((20, 24))
     for y, x in ((0, 0), (19, 23), (10, 0), (10, 12)):
         residual[y, x] = 9
@@ -585,7 +590,7 @@ BROKEN = {
     "nan": (lambda h: h["SCI"].data.fill(np.nan), "no usable pixel"),
     "unusable": (lambda h: np.bitwise_or(h["DQ"].data, 1, out=h["DQ"].data), "no usable pixel"),
     "asdf": (lambda h: h["ASDF"].data["ASDF_METADATA"].__setitem__((0, slice(0, 5)), 0), "ASDF"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", list(BROKEN))
@@ -794,8 +799,11 @@ def test_an_interrupted_run_leaves_nothing_behind(four, tmp_path, stage, sign, w
     call = ["image", str(four), "--output-dir", str(out), "--workers", workers]
     run = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, stage, str(int(sign)), *call],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)), capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 128 + sign, run.stderr
     assert not out.exists() or sorted(out.iterdir()) == [], "all outputs, or none"
 

@@ -140,8 +140,10 @@ def test_transients_are_listed_with_place_and_flux_and_kept_on_request(scene, tm
     written, summary, notes = run(scene, tmp_path / "out")
     rows = summary["transients"]
     assert sorted((row["kind"], len(row["detections"])) for row in rows) == [
-        ("moving", 4), ("transient", 1), ("transient", 2),
-    ]  # fmt: skip
+        ("moving", 4),
+        ("transient", 1),
+        ("transient", 2),
+    ]
     for which, number, x, y, image in scene[2]:
         name = scene[1][number].name
         match = [
@@ -187,11 +189,13 @@ def test_the_command_lists_them(scene, tmp_path):
     ("text", "expected"),
     [
         ("ra dec\n10.5 -3.25\n", [[10.5, -3.25, np.nan]]),
-        ("icrs; circle(10.5,-3.25,2\")\n", [[10.5, -3.25, 2]]),
-        ("fk5\npoint(0:42:00,-3:15:00) # point=x\ncircle(10:00:00, +1:30:00, 0.1')\n",
-         [[10.5, -3.25, np.nan], [150, 1.5, 6]]),
+        ('icrs; circle(10.5,-3.25,2")\n', [[10.5, -3.25, 2]]),
+        (
+            "fk5\npoint(0:42:00,-3:15:00) # point=x\ncircle(10:00:00, +1:30:00, 0.1')\n",
+            [[10.5, -3.25, np.nan], [150, 1.5, 6]],
+        ),
     ],
-)  # fmt: skip
+)
 def test_places_are_read_from_tables_and_regions(tmp_path, text, expected):
     path = tmp_path / "places.txt"
     path.write_text(text)

@@ -121,9 +121,16 @@ def test_output_names(name, asn_id, expected):
 
 
 def test_files_of_one_detector_and_group_are_said():
-    keys = [(Path(f"{n}_cal.fits"), d, g) for n, d, g in (
-        ("a", "NRCA1", "g1"), ("b", "NRCA2", "g1"), ("c", "NRCA1", "g1"), ("d", "NRCA1", "g2"), ("e", "NRCA1", "g1"),
-    )]  # fmt: skip
+    keys = [
+        (Path(f"{n}_cal.fits"), d, g)
+        for n, d, g in (
+            ("a", "NRCA1", "g1"),
+            ("b", "NRCA2", "g1"),
+            ("c", "NRCA1", "g1"),
+            ("d", "NRCA1", "g2"),
+            ("e", "NRCA1", "g1"),
+        )
+    ]
     (found,) = asn.list_repeated(keys)
     assert found.startswith("a_cal.fits, c_cal.fits and 1 more: one NRCA1 and one group, g1")
     assert "ACT_ID, EXPOSURE are equal" in found

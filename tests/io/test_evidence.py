@@ -19,9 +19,12 @@ def example():
     image = rng.normal(size=(40, 50)).astype(np.float32)
     image[3, 4], image[5, 6] = np.nan, np.inf
     images = {
-        "flat_norm": image, "flat_samples": rng.integers(0, 9, (40, 50)).astype(np.int16),
-        "is_dead": image < -1, "doubles": image.astype(np.float64), "limit_map": np.full((40, 50), 0.5, np.float32),
-    }  # fmt: skip
+        "flat_norm": image,
+        "flat_samples": rng.integers(0, 9, (40, 50)).astype(np.int16),
+        "is_dead": image < -1,
+        "doubles": image.astype(np.float64),
+        "limit_map": np.full((40, 50), 0.5, np.float32),
+    }
     rules = [
         Rule("DEAD", "flat_norm", "<", -1.0, "of the surroundings", "responds to less than this"),
         Rule("OPEN", "flat_norm", ">=", "limit_map", "", "a limit that varies", 2),
@@ -125,9 +128,13 @@ def test_images_are_given_up_as_they_are_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("mask", "beside"),
-    [("a/m.fits", "a/m_evidence.fits"), ("m.fits.gz", "m_evidence.fits"), ("m.1.fits", "m.1_evidence.fits"),
-     ("mask", "mask_evidence.fits")],
-)  # fmt: skip
+    [
+        ("a/m.fits", "a/m_evidence.fits"),
+        ("m.fits.gz", "m_evidence.fits"),
+        ("m.1.fits", "m.1_evidence.fits"),
+        ("mask", "mask_evidence.fits"),
+    ],
+)
 def test_place(mask, beside):
     assert str(path_beside(mask)) == beside
 

@@ -107,9 +107,14 @@ def test_unpacking_looks_at_the_free_space(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "data", "kind"),
-    [("a_rate", IMAGE, "rate"), ("a_rateints", IMAGE[None], "rateints"), ("a_jump", IMAGE[None, None], "jump"),
-     ("a_uncal", RAMPS, "uncal"), ("a_uncal", RAMPS[0], "uncal")],
-)  # fmt: skip
+    [
+        ("a_rate", IMAGE, "rate"),
+        ("a_rateints", IMAGE[None], "rateints"),
+        ("a_jump", IMAGE[None, None], "jump"),
+        ("a_uncal", RAMPS, "uncal"),
+        ("a_uncal", RAMPS[0], "uncal"),
+    ],
+)
 def test_kinds(tmp_path, name, data, kind):
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI")]).writeto(tmp_path / "f.fits")
     assert open_exposure(tmp_path / "f.fits").kind == kind

@@ -25,9 +25,16 @@ def image(**more):
 
 def table(**more):
     usual = {
-        "XTENSION": "'BINTABLE'", "BITPIX": "8", "NAXIS": "2", "NAXIS1": "8", "NAXIS2": "48", "PCOUNT": "900",
-        "GCOUNT": "1", "TFIELDS": "1", "TFORM1": "'1PB(20) '",
-    }  # fmt: skip
+        "XTENSION": "'BINTABLE'",
+        "BITPIX": "8",
+        "NAXIS": "2",
+        "NAXIS1": "8",
+        "NAXIS2": "48",
+        "PCOUNT": "900",
+        "GCOUNT": "1",
+        "TFIELDS": "1",
+        "TFORM1": "'1PB(20) '",
+    }
     return cards(**(usual | more))
 
 

@@ -247,9 +247,10 @@ def test_lines_that_are_wrong(tmp_path, line, words):
 def test_counting_from_one(tmp_path):
     rows = listed(tmp_path, "1 1 DEAD\n8 6 HOT\n2:3 4 RC\n", one_based=True)
     assert [row._replace(line=0) for row in rows] == [
-        ManualRow(slice(0, 1), slice(0, 1), "DEAD"), ManualRow(slice(5, 6), slice(7, 8), "HOT"),
+        ManualRow(slice(0, 1), slice(0, 1), "DEAD"),
+        ManualRow(slice(5, 6), slice(7, 8), "HOT"),
         ManualRow(slice(3, 4), slice(1, 3), "RC"),
-    ]  # fmt: skip
+    ]
     for line in ("0 1 DEAD", "9 1 DEAD"):
         with pytest.raises(UsageError, match="lies outside 1 to 8"):
             listed(tmp_path, line, one_based=True)

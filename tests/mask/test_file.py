@@ -59,12 +59,24 @@ def test_full_frames_of_all_detectors_keep_all_rules(tmp_path, detector):
         facts = detectors.get(detector)
         assert [hdu.name for hdu in hdus] == ["PRIMARY", "DQ", "DQ_DEF"]
         wanted = {
-            "TELESCOP": "JWST", "REFTYPE": "MASK", "INSTRUME": facts.instrument, "DETECTOR": detector,
-            "SUBARRAY": "GENERIC", "SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": facts.shape[1],
-            "SUBSIZE2": facts.shape[0], "FASTAXIS": facts.fastaxis, "SLOWAXIS": facts.slowaxis,
-            "DATAMODL": "MaskModel", "AUTHOR": "badpix", "PEDIGREE": "INFLIGHT 2026-01-03 2026-01-03",
-            "USEAFTER": "2026-01-03T04:05:06", "FILENAME": "mask.fits", "DATE": "2026-02-03T00:00:00",
-        }  # fmt: skip
+            "TELESCOP": "JWST",
+            "REFTYPE": "MASK",
+            "INSTRUME": facts.instrument,
+            "DETECTOR": detector,
+            "SUBARRAY": "GENERIC",
+            "SUBSTRT1": 1,
+            "SUBSTRT2": 1,
+            "SUBSIZE1": facts.shape[1],
+            "SUBSIZE2": facts.shape[0],
+            "FASTAXIS": facts.fastaxis,
+            "SLOWAXIS": facts.slowaxis,
+            "DATAMODL": "MaskModel",
+            "AUTHOR": "badpix",
+            "PEDIGREE": "INFLIGHT 2026-01-03 2026-01-03",
+            "USEAFTER": "2026-01-03T04:05:06",
+            "FILENAME": "mask.fits",
+            "DATE": "2026-02-03T00:00:00",
+        }
         assert {key: h.get(key) for key in wanted} == wanted
         assert h["DESCRIP"]
         assert len(h["DESCRIP"]) <= 65
@@ -151,10 +163,20 @@ def test_history_has_its_topics_and_every_parameter():
     header = header_of(about=about, history="one\ntwo", document="JWST-STScI-001", differences="more pixels")
     whole = " ".join(" ".join(header["HISTORY"]).split())
     for words in (
-        "What it is.", "DOCUMENT: JWST-STScI-001", "SOFTWARE: badpix ", "DATA USED:", "a_rate.fits",
-        "sha256 " + "0" * 64, "rejected: b.fits: is broken", "DIFFERENCES: more pixels", "one", "two", "Note: a note",
-        "old", "x" * 40,
-    ):  # fmt: skip
+        "What it is.",
+        "DOCUMENT: JWST-STScI-001",
+        "SOFTWARE: badpix ",
+        "DATA USED:",
+        "a_rate.fits",
+        "sha256 " + "0" * 64,
+        "rejected: b.fits: is broken",
+        "DIFFERENCES: more pixels",
+        "one",
+        "two",
+        "Note: a note",
+        "old",
+        "x" * 40,
+    ):
         assert words in whole
     for p in flats.params():
         assert f"flats.{p.name} = " in whole
@@ -199,22 +221,36 @@ def test_wrong_useafter(text):
 @pytest.mark.parametrize(
     ("given_text", "result"),
     [
-        ("GROUND", "GROUND"), ("dummy", "DUMMY"), ("Simulation", "SIMULATION"), ("MODEL", "MODEL"), ("auto", "AUTO"),
-        ("INFLIGHT", "INFLIGHT"), ("inflight 2026-01-01  2026-01-02", "INFLIGHT 2026-01-01 2026-01-02"),
+        ("GROUND", "GROUND"),
+        ("dummy", "DUMMY"),
+        ("Simulation", "SIMULATION"),
+        ("MODEL", "MODEL"),
+        ("auto", "AUTO"),
+        ("INFLIGHT", "INFLIGHT"),
+        ("inflight 2026-01-01  2026-01-02", "INFLIGHT 2026-01-01 2026-01-02"),
         ("INFLIGHT 2026-01-01 2026-01-01", "INFLIGHT 2026-01-01 2026-01-01"),
         ("MODEL 2026-01-01 2026-01-02", "MODEL 2026-01-01 2026-01-02"),
     ],
-)  # fmt: skip
+)
 def test_pedigree(given_text, result):
     assert check_pedigree(given_text) == result
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "FLIGHT", "INFLIGHT 2026-01-02 2026-01-01", "INFLIGHT 2026-01-01", "INFLIGHT 01/01/2026 02/01/2026",
-     "GROUND 2026-01-01 2026-01-02", "INFLIGHT 2026-01-01T00:00:00 2026-01-02", "INFLIGHT 20260101 20260102",
-     "INFLIGHT 2026-02-30 2026-03-01", "INFLIGHT 2026-W01-1 2026-W02-1"],
-)  # fmt: skip
+    [
+        "",
+        "FLIGHT",
+        "INFLIGHT 2026-01-02 2026-01-01",
+        "INFLIGHT 2026-01-01",
+        "INFLIGHT 01/01/2026 02/01/2026",
+        "GROUND 2026-01-01 2026-01-02",
+        "INFLIGHT 2026-01-01T00:00:00 2026-01-02",
+        "INFLIGHT 20260101 20260102",
+        "INFLIGHT 2026-02-30 2026-03-01",
+        "INFLIGHT 2026-W01-1 2026-W02-1",
+    ],
+)
 def test_wrong_pedigree(text):
     with pytest.raises(UsageError, match=r"reference\.pedigree: found .* expected GROUND, DUMMY"):
         check_pedigree(text)
@@ -381,10 +417,14 @@ def test_packed_masks_are_decoded(tmp_path):
         (lambda h: h.__setitem__(1, fits.ImageHDU(np.zeros((64, 72), "f4"), name="DQ")), "DQ is >f4"),
         (lambda h: h.__setitem__(1, fits.ImageHDU(name="DQ")), "expected a 2-D image"),
         (lambda h: h.__setitem__(2, make_table([dq.BY_NAME["RC"]])), "are set in DQ, but have no row"),
-        (lambda h: h.__setitem__(2, fits.BinTableHDU.from_columns([fits.Column("X", "J", array=[1])], name="DQ_DEF")),
-         "not readable"),
+        (
+            lambda h: h.__setitem__(
+                2, fits.BinTableHDU.from_columns([fits.Column("X", "J", array=[1])], name="DQ_DEF")
+            ),
+            "not readable",
+        ),
     ],
-)  # fmt: skip
+)
 def test_masks_that_can_not_be_used(tmp_path, change, words):
     hdus = make_hdus("MIRIMAGE", SUB64, [(9, 9, "HOT")])
     change(hdus)

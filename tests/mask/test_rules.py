@@ -303,11 +303,30 @@ def test_a_broken_mask_is_refused_with_the_right_message(tmp_path, fault):
 
 # Faults that can't be made without breaking something else on the way; all others must be reported alone.
 TOGETHER = {
-    "no DQ", "no DQ_DEF", "start outside", "DQ_DEF no table", "columns reordered", "column missing", "float DQ",
-    "signed DQ", "16-bit DQ", "3-D DQ", "compressed DQ", "GOOD row", "VALUE not 2**BIT",
-    "name twice", "bit twice", "instrument", "detector of another", "detector", "retired name", "signed VALUE",
-    "type", "no history", "INFLIGHT alone",
-}  # fmt: skip
+    "no DQ",
+    "no DQ_DEF",
+    "start outside",
+    "DQ_DEF no table",
+    "columns reordered",
+    "column missing",
+    "float DQ",
+    "signed DQ",
+    "16-bit DQ",
+    "3-D DQ",
+    "compressed DQ",
+    "GOOD row",
+    "VALUE not 2**BIT",
+    "name twice",
+    "bit twice",
+    "instrument",
+    "detector of another",
+    "detector",
+    "retired name",
+    "signed VALUE",
+    "type",
+    "no history",
+    "INFLIGHT alone",
+}
 
 
 @pytest.mark.parametrize("fault", sorted(set(BROKEN) - TOGETHER))

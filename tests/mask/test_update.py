@@ -154,8 +154,11 @@ def old(tmp_path):
 
 def states_of(path):
     with evidence.opened(evidence.path_beside(path)) as (found, _):
-        return {n.removeprefix("update_").upper(): np.asarray(i[:, :]) for n, i in found.images.items()
-                if n.startswith("update_")}  # fmt: skip
+        return {
+            n.removeprefix("update_").upper(): np.asarray(i[:, :])
+            for n, i in found.images.items()
+            if n.startswith("update_")
+        }
 
 
 def test_new_where_measured_old_where_not(tmp_path, old):
@@ -168,14 +171,25 @@ def test_new_where_measured_old_where_not(tmp_path, old):
     science = ~mask_file.read_mask(tmp_path / "new.fits").reference
     assert np.array_equal(image[science], truth[science])
     state = states_of(tmp_path / "new.fits")
-    expected = {(10, 10): State.CONFIRMED, (10, 20): State.RECOVERED, (10, 30): State.UNDETERMINED,
-                (10, 40): State.TOO_FAINT, (40, 40): State.NEW, (30, 60): State.BY_HAND}  # fmt: skip
+    expected = {
+        (10, 10): State.CONFIRMED,
+        (10, 20): State.RECOVERED,
+        (10, 30): State.UNDETERMINED,
+        (10, 40): State.TOO_FAINT,
+        (40, 40): State.NEW,
+        (30, 60): State.BY_HAND,
+    }
     assert {(int(y), int(x)): State(int(state["HOT"][y, x])) for y, x in np.argwhere(state["HOT"])} == expected
     assert state["RC"][20, 50] == State.NOT_SEARCHED
     told = json.loads(done.stdout)["update"]
     assert told["flags"]["HOT"] | {"reasons": 0} == {
-        "confirmed": 1, "new": 1, "recovered": 1, "retyped": 0, "not_testable": 3, "reasons": 0
-    }  # fmt: skip
+        "confirmed": 1,
+        "new": 1,
+        "recovered": 1,
+        "retyped": 0,
+        "not_testable": 3,
+        "reasons": 0,
+    }
     listed = {(r["x"], r["y"] - SUB64.ystart + 1, r["state"]) for r in told["pixels"] if r["flag"] == "HOT"}
     assert (20, 10, "recovered") in listed
     assert (40, 40, "new") in listed
@@ -208,8 +222,10 @@ def test_origins_go_through_merge_and_update(tmp_path, old):
     mask = mask_file.read_mask(tmp_path / "new.fits")
     with readings.open_evidence(mask) as (found, note):
         assert note == ""
-        told = {(y, x): explain.explain(mask, found, x, y + SUB64.ystart - 1) for y, x in
-                [(10, 10), (10, 30), (30, 60), (20, 50), (40, 40), (10, 20)]}  # fmt: skip
+        told = {
+            (y, x): explain.explain(mask, found, x, y + SUB64.ystart - 1)
+            for y, x in [(10, 10), (10, 30), (30, 60), (20, 50), (40, 40), (10, 20)]
+        }
     names = {k: [(s.kind, s.name, s.via, line) for s, line in e.origins.get("HOT", [])] for k, e in told.items()}
     assert names[10, 10] == [("darks", "darks.fits", "", 0)]
     assert names[10, 30] == [("darks", "darks_2025.fits", "old.fits", 0)]

@@ -29,9 +29,15 @@ from badpix.simulation.files import simulate
 def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sim")
     values = {
-        "size": "32 32", "flats": 1, "darks": 2, "dark_groups": 5, "flat_groups": 5, "defects_per_level": 0,
-        "flat_products": ["uncal", "rate"], "dark_products": ["uncal"],
-    }  # fmt: skip
+        "size": "32 32",
+        "flats": 1,
+        "darks": 2,
+        "dark_groups": 5,
+        "flat_groups": 5,
+        "defects_per_level": 0,
+        "flat_products": ["uncal", "rate"],
+        "dark_products": ["uncal"],
+    }
     written = simulate(folder, SimulateSettings.from_values(values, "test"))
     return folder, written
 

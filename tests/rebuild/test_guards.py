@@ -86,11 +86,18 @@ class Pipe:
 # --- damaged state ---------------------------------------------------------------------------------------
 
 SOUND = {
-    "status": "accepted", "detector": "MIRIMAGE", "finished": "2026-01-01T00:00:00Z", "key": "k", "keys": {},
+    "status": "accepted",
+    "detector": "MIRIMAGE",
+    "finished": "2026-01-01T00:00:00Z",
+    "key": "k",
+    "keys": {},
     "inputs": [{"stage": "flats", "role": "rate", "path": "a", "size": 1, "mtime_ns": 1, "inode": 1, "sha256": "s"}],
-    "parameters": {"flats": {}}, "versions": {}, "outputs": [{"name": "m.fits", "size": 1, "sha256": "s"}],
-    "flags": {"any": 3}, "rejected": [],
-}  # fmt: skip
+    "parameters": {"flats": {}},
+    "versions": {},
+    "outputs": [{"name": "m.fits", "size": 1, "sha256": "s"}],
+    "flags": {"any": 3},
+    "rejected": [],
+}
 DAMAGED = {
     "a list": [],
     "a text": "x",
@@ -107,8 +114,14 @@ DAMAGED = {
     "reasons that are no list": {**SOUND, "reasons": "because"},
     "rejected that are texts": {**SOUND, "rejected": ["a"]},
 }
-BYTES = {"empty": b"", "cut": json.dumps(SOUND).encode()[:90], "zeros": b"\0" * 100, "deep": b"[" * 100_000,
-         "latin": b"\xff\xfe{}", "number": b"1e999"}  # fmt: skip
+BYTES = {
+    "empty": b"",
+    "cut": json.dumps(SOUND).encode()[:90],
+    "zeros": b"\0" * 100,
+    "deep": b"[" * 100_000,
+    "latin": b"\xff\xfe{}",
+    "number": b"1e999",
+}
 
 
 def test_a_sound_record_is_read(tmp_path):

@@ -35,9 +35,15 @@ def reduced(tmp_path_factory):
     place = tmp_path_factory.mktemp("reduced")
     products = ["uncal", "rateints", "jump", "fitopt"]
     given = {
-        "detector": "NRCB1", "size": (64, 64), "flats": 4, "darks": 5, "dark_groups": 12, "seed": 5,
-        "flat_products": products[:2], "dark_products": products,
-    }  # fmt: skip
+        "detector": "NRCB1",
+        "size": (64, 64),
+        "flats": 4,
+        "darks": 5,
+        "dark_groups": 12,
+        "seed": 5,
+        "flat_products": products[:2],
+        "dark_products": products,
+    }
     simulate(place, SimulateSettings.from_values(given, "test"))
     return place
 

@@ -46,20 +46,34 @@ def test_detectors_and_base(tmp_path):
 
 
 def record(detector, finished, flags, status="made"):
-    return {"detector": detector, "finished": finished, "flags": flags, "mask": "m.fits", "status": status,
-            "path": f"/nowhere/{detector}/a/m_record.json"}  # fmt: skip
+    return {
+        "detector": detector,
+        "finished": finished,
+        "flags": flags,
+        "mask": "m.fits",
+        "status": status,
+        "path": f"/nowhere/{detector}/a/m_record.json",
+    }
 
 
 def row(one, status, reason=""):
     flags = one["flags"]
-    return {"detector": one["detector"], "finished": one["finished"], "status": status, "reason": reason,
-            "flagged": flags.get("any"), "unusable": flags.get("DO_NOT_USE")}  # fmt: skip
+    return {
+        "detector": one["detector"],
+        "finished": one["finished"],
+        "status": status,
+        "reason": reason,
+        "flagged": flags.get("any"),
+        "unusable": flags.get("DO_NOT_USE"),
+    }
 
 
 def test_the_index_shows_state_counts_and_trends(tmp_path):
-    records = [record("NRCB1", "2026-01-01T00:00:00Z", {"any": 1000, "HOT": 400, "DO_NOT_USE": 900}),
-               record("NRCB1", "2026-02-01T00:00:00Z", {"any": 1500, "HOT": 700, "DO_NOT_USE": 1300}),
-               record("NRCB2", "2026-02-01T00:00:00Z", {}, "failed")]  # fmt: skip
+    records = [
+        record("NRCB1", "2026-01-01T00:00:00Z", {"any": 1000, "HOT": 400, "DO_NOT_USE": 900}),
+        record("NRCB1", "2026-02-01T00:00:00Z", {"any": 1500, "HOT": 700, "DO_NOT_USE": 1300}),
+        record("NRCB2", "2026-02-01T00:00:00Z", {}, "failed"),
+    ]
     rows = [row(records[0], "made"), row(records[1], "current"), row(records[2], "failed", "<disk> full")]
     assert index_page.write_index(records, rows, tmp_path / "index.html") == 2
     page = (tmp_path / "index.html").read_text()

@@ -271,9 +271,11 @@ def test_full_disk_fails_and_leaves_everything_as_it_was(site: Site, expected: d
     name = "nircam_nrcb1_mask_20260101.fits"
     assert site.run("--only", "NRCB1")[0] == 0
     code, _, err = site.run(
-        "--only", "NRCB1", "--force",
+        "--only",
+        "NRCB1",
+        "--force",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)),
-    )  # fmt: skip
+    )
     assert code == 1
     assert "File too large" in err
     assert "Traceback" not in err
@@ -290,9 +292,13 @@ def cluster(code: Path, tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
     (tmp_path / "cluster.py").write_text(CLUSTER)
     child = subprocess.Popen(
         [sys.executable, str(tmp_path / "cluster.py")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(code)},
-    )  # fmt: skip
+    )
     assert child.stdout is not None
     assert child.stdin is not None
     address, *pids = child.stdout.readline().split()

@@ -25,8 +25,18 @@ def masks(tmp_path_factory):
     place = tmp_path_factory.mktemp("deliver")
     old = make_mask(place / "old.fits", flags=plausible(3000))
     make_mask(place / "part.fits", flags=plausible(3200))
-    texts = ["--author", "A. Name", "--descrip", "MIRI cycle 5", "--useafter", "2026-01-01",
-             "--differences", "hot pixels of 2025", "--pedigree", "GROUND"]  # fmt: skip
+    texts = [
+        "--author",
+        "A. Name",
+        "--descrip",
+        "MIRI cycle 5",
+        "--useafter",
+        "2026-01-01",
+        "--differences",
+        "hot pixels of 2025",
+        "--pedigree",
+        "GROUND",
+    ]
     done = CliRunner().invoke(badpix, ["merge", str(place / "part.fits"), "-o", str(place / "new.fits"), *texts])
     assert done.exit_code == 0, done.output
     return old, place / "new.fits"
@@ -41,8 +51,15 @@ def test_the_folder_holds_everything_that_is_sent(tmp_path, masks):
     done = call(new, "--against", old, "--output-dir", tmp_path / "send")
     assert done.exit_code == 0, done.output
     names = {p.name for p in (tmp_path / "send").iterdir()}
-    assert {"new.fits", "new_evidence.fits", "report.html", "changes", "check.json", "clients.txt",
-            "delivery_form.txt"} <= names  # fmt: skip
+    assert {
+        "new.fits",
+        "new_evidence.fits",
+        "report.html",
+        "changes",
+        "check.json",
+        "clients.txt",
+        "delivery_form.txt",
+    } <= names
     assert (tmp_path / "send" / "new.fits").read_bytes() == new.read_bytes()
     form = (tmp_path / "send" / "delivery_form.txt").read_text()
     a, b = (mask_file.read_mask(p).image for p in masks)

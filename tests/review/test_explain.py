@@ -89,9 +89,9 @@ def reading(quantity, comparison, limit, value, meaning="m", way=1):
 def test_two_sided_limits_and_yes_or_no_quantities_read_as_language():
     search = readings.Search("s", ["HOT"], False, [reading("rc", ">", 5, 1.0), reading("rc", "<", -5, 1.0, way=2)])
     assert words.why_not(search, [], {}) == "Not s: rc 1 is neither above 5 nor below -5 sigma (m)."
-    held = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 1.0, "leaked from a neighbour")]
+    held = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 1.0, "leaked from a neighbor")]
     told = words.why_not(readings.Search("s", ["HOT"], False, held), [], {})
-    assert told == "Not s: rate 9 is above 5 sigma (m), but withheld (leaked from a neighbour)."
+    assert told == "Not s: rate 9 is above 5 sigma (m), but withheld (leaked from a neighbor)."
     found = [reading("rate", ">", 5, 9.0), reading("s_withheld", "<", 1, 0.0)]
     told = words.reason(readings.Search("s", ["HOT"], True, found), {})
     assert told == "found by the search s, rate 9 is above 5 sigma (m)"
@@ -127,11 +127,11 @@ def test_of_two_limits_on_one_measurement_the_one_that_decides_is_told(z, ratio,
 
 
 def test_charge_that_leaked_in_is_told_where_it_matters():
-    """A neighbour of a bright pixel: its integrations show 20 DN/s, which are not its own."""
+    """A neighbor of a bright pixel: its integrations show 20 DN/s, which are not its own."""
     rule = [reading("dark_rate", ">", 0.2, -1.5)]
     votes = [readings.Votes("dark_rate", [20.0, 21.0, np.nan], 2)]
     told = words.why_not(readings.Search("hot", ["HOT"], False, rule, votes), [], {})
-    assert "dark rate -1.5 is not above 0.2 sigma (m; 20.5 before charge that leaked in from its neighbours" in told
+    assert "dark rate -1.5 is not above 0.2 sigma (m; 20.5 before charge that leaked in from its neighbors" in told
     votes = [readings.Votes("dark_rate", [-1.4, -1.6, -1.5], 0)]
     assert "leaked" not in words.why_not(readings.Search("hot", ["HOT"], False, rule, votes), [], {})
 
@@ -151,8 +151,11 @@ def test_what_the_darks_keep_of_candidates_alone_is_known_by_name(darks_mask):
     mask, found = darks_mask
     science = ~mask.reference
     measured = np.isfinite(found.images["dark_noise"]) & science
-    partly = {name for name, image in found.images.items()
-              if image.dtype.kind == "f" and np.isnan(image[measured]).mean() > 0.5}  # fmt: skip
+    partly = {
+        name
+        for name, image in found.images.items()
+        if image.dtype.kind == "f" and np.isnan(image[measured]).mean() > 0.5
+    }
     assert partly == set(readings.CANDIDATES_ONLY)
 
 

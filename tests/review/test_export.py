@@ -19,9 +19,14 @@ from badpix.mask.manual import add_manual, read_manual
 from badpix.review import export
 
 FLAGS = [
-    (20, 30, "HOT+DO_NOT_USE"), (21, 30, "HOT+DO_NOT_USE"), (20, 31, "HOT"), (4, 0, "DEAD+DO_NOT_USE"),
-    (1027, 1023, "RC"), (0, 17, "BAD_REF_PIXEL+DO_NOT_USE"), (600, 600, "DO_NOT_USE"),
-]  # fmt: skip
+    (20, 30, "HOT+DO_NOT_USE"),
+    (21, 30, "HOT+DO_NOT_USE"),
+    (20, 31, "HOT"),
+    (4, 0, "DEAD+DO_NOT_USE"),
+    (1027, 1023, "RC"),
+    (0, 17, "BAD_REF_PIXEL+DO_NOT_USE"),
+    (600, 600, "DO_NOT_USE"),
+]
 
 
 def run(*args):
@@ -69,9 +74,11 @@ def test_the_reference_border_takes_few_lines(tmp_path):
     mask = mask_file.read_mask(make_mask(tmp_path / "mask.fits", "NRCA1"))
     lines = export.make_list(mask, mask.image).splitlines()
     assert lines[2:] == [
-        "0:2047 0:3 REFERENCE_PIXEL", "0:3 4:2043 REFERENCE_PIXEL", "2044:2047 4:2043 REFERENCE_PIXEL",
+        "0:2047 0:3 REFERENCE_PIXEL",
+        "0:3 4:2043 REFERENCE_PIXEL",
+        "2044:2047 4:2043 REFERENCE_PIXEL",
         "0:2047 2044:2047 REFERENCE_PIXEL",
-    ]  # fmt: skip
+    ]
 
 
 def test_ds9_regions_count_from_one_in_the_image(tmp_path):
@@ -109,9 +116,14 @@ def test_the_table_has_every_science_pixel(tmp_path):
     export.write(mask, tmp_path / "mask.csv", "csv")
     rows = list(csv.DictReader((tmp_path / "mask.csv").read_text().splitlines()))
     assert {(int(r["x"]), int(r["y"])): r["flags"] for r in rows} == {
-        (20, 30): "DO_NOT_USE|HOT", (21, 30): "DO_NOT_USE|HOT", (20, 31): "HOT", (4, 0): "DO_NOT_USE|DEAD",
-        (1027, 1023): "RC", (0, 17): "DO_NOT_USE|BAD_REF_PIXEL|REFERENCE_PIXEL", (600, 600): "DO_NOT_USE",
-    }  # fmt: skip
+        (20, 30): "DO_NOT_USE|HOT",
+        (21, 30): "DO_NOT_USE|HOT",
+        (20, 31): "HOT",
+        (4, 0): "DO_NOT_USE|DEAD",
+        (1027, 1023): "RC",
+        (0, 17): "DO_NOT_USE|BAD_REF_PIXEL|REFERENCE_PIXEL",
+        (600, 600): "DO_NOT_USE",
+    }
 
 
 def test_command(tmp_path):

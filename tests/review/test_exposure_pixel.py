@@ -22,16 +22,44 @@ def write_exposure(path, flags, *, integrations=0, mask="", wcs=False):
     image, bits = np.full(shape, 3.0, np.float32), np.zeros(shape, np.uint32)
     for (x, y), value in flags.items():
         bits[..., y, x] = value
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(image, name="SCI"), fits.ImageHDU(image / 10, name="ERR"),
-            fits.ImageHDU(bits, name="DQ")]  # fmt: skip
-    header = {"TELESCOP": "JWST", "INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "SUBARRAY": "SUB64", "BUNIT": "DN/s",
-              "SUBSTRT1": SUB64.xstart, "SUBSTRT2": SUB64.ystart, "SUBSIZE1": SUB64.xsize, "SUBSIZE2": SUB64.ysize,
-              "FASTAXIS": 1, "SLOWAXIS": 2, "R_MASK": mask, "DATAMODL": "ImageModel"}  # fmt: skip
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(image, name="SCI"),
+        fits.ImageHDU(image / 10, name="ERR"),
+        fits.ImageHDU(bits, name="DQ"),
+    ]
+    header = {
+        "TELESCOP": "JWST",
+        "INSTRUME": "MIRI",
+        "DETECTOR": "MIRIMAGE",
+        "SUBARRAY": "SUB64",
+        "BUNIT": "DN/s",
+        "SUBSTRT1": SUB64.xstart,
+        "SUBSTRT2": SUB64.ystart,
+        "SUBSIZE1": SUB64.xsize,
+        "SUBSIZE2": SUB64.ysize,
+        "FASTAXIS": 1,
+        "SLOWAXIS": 2,
+        "R_MASK": mask,
+        "DATAMODL": "ImageModel",
+    }
     hdus[0].header.update(header)
     if wcs:
-        hdus[1].header.update({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 80.0, "CRVAL2": -30.0,
-                               "CRPIX1": 20.0, "CRPIX2": 30.0, "CDELT1": -3e-5, "CDELT2": 3e-5, "WCSAXES": 2,
-                               "CUNIT1": "deg", "CUNIT2": "deg"})  # fmt: skip
+        hdus[1].header.update(
+            {
+                "CTYPE1": "RA---TAN",
+                "CTYPE2": "DEC--TAN",
+                "CRVAL1": 80.0,
+                "CRVAL2": -30.0,
+                "CRPIX1": 20.0,
+                "CRPIX2": 30.0,
+                "CDELT1": -3e-5,
+                "CDELT2": 3e-5,
+                "WCSAXES": 2,
+                "CUNIT1": "deg",
+                "CUNIT2": "deg",
+            }
+        )
     fits.HDUList(hdus).writeto(path)
     return path
 

@@ -27,9 +27,18 @@ ROOT = "jw09001002001_02101_00001_nis"
 def write(folder, product, **images):
     header = fits.Header()
     for key, value in {
-        "INSTRUME": "NIRISS", "DETECTOR": "NIS", "SUBARRAY": "SUB", "SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": NX,
-        "SUBSIZE2": NY, "FASTAXIS": -2, "TGROUP": 10.0, "NINTS": 2, "NGROUPS": 5,
-    }.items():  # fmt: skip
+        "INSTRUME": "NIRISS",
+        "DETECTOR": "NIS",
+        "SUBARRAY": "SUB",
+        "SUBSTRT1": 1,
+        "SUBSTRT2": 1,
+        "SUBSIZE1": NX,
+        "SUBSIZE2": NY,
+        "FASTAXIS": -2,
+        "TGROUP": 10.0,
+        "NINTS": 2,
+        "NGROUPS": 5,
+    }.items():
         header[key] = value
     hdus = [fits.PrimaryHDU(header=header), *(fits.ImageHDU(image, name=name) for name, image in images.items())]
     path = folder / f"{ROOT}_{product}.fits"
@@ -181,9 +190,15 @@ def test_command_table_json_and_pictures(exposure, tmp_path):
     assert summary["exposures"][0]["steps"]["jump"]["jump flags"] == 3
     names = {p.name.removeprefix(f"{ROOT}_") for p in folder.iterdir()}
     assert names == {
-        "flags.png", "refpix.png", "superbias.png", "linearity.png", "saturation.png", "jumps.png", "slopes.png",
+        "flags.png",
+        "refpix.png",
+        "superbias.png",
+        "linearity.png",
+        "saturation.png",
+        "jumps.png",
+        "slopes.png",
         "pixel_12_12.png",
-    }  # fmt: skip
+    }
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in folder.iterdir())
 
 
@@ -204,9 +219,12 @@ def test_wrong_calls(exposure, tmp_path, monkeypatch, arguments, message):
 
 def test_simulated_exposure(tmp_path):
     values = {
-        "size": "96 96", "flats": 0, "darks": 1, "dark_groups": 12,
+        "size": "96 96",
+        "flats": 0,
+        "darks": 1,
+        "dark_groups": 12,
         "dark_products": ["uncal", "jump", "rate", "fitopt"],
-    }  # fmt: skip
+    }
     written = simulate(tmp_path, SimulateSettings.from_values(values, "test"))
     steps = look(written["darks"][0])
     slopes = steps["ramp_fit"]

@@ -37,8 +37,12 @@ def two_ways(scores):
         Rule("telegraph", "telegraph_withheld", "<", 1.0, "", "", 2),
     ]
     found = ((values > 5) | (otherwise > 0)).astype(np.uint8)
-    images = {"dark_telegraph": values, "telegraph_otherwise": otherwise, "is_telegraph": found,
-              "telegraph_withheld": np.zeros(SHAPE, np.uint8)}  # fmt: skip
+    images = {
+        "dark_telegraph": values,
+        "telegraph_otherwise": otherwise,
+        "is_telegraph": found,
+        "telegraph_withheld": np.zeros(SHAPE, np.uint8),
+    }
     return Evidence(images, rules)
 
 

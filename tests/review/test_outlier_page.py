@@ -92,12 +92,19 @@ def test_one_page(kind, request, tmp_path):
 
 def test_texts_of_the_page_are_escaped():
     summary = {
-        "command": "outlier image", "code": "1 <b>", "inputs": [], "parameters": {"x": "<script>"},
-        "left_out": ["<img>"], "exposures": [{"input": "<i>_cal.fits", "flagged": 3, "newly_unusable": 3}],
-        "cost": {"exposures": [], "sources": [{"source": "<u>", "exposure": "<q>_cal.fits", "lost": 0.5}],
-                 "depth": [count_depth("<s>", np.array([[1, 2]]), np.array([[0, 2]]))]},
+        "command": "outlier image",
+        "code": "1 <b>",
+        "inputs": [],
+        "parameters": {"x": "<script>"},
+        "left_out": ["<img>"],
+        "exposures": [{"input": "<i>_cal.fits", "flagged": 3, "newly_unusable": 3}],
+        "cost": {
+            "exposures": [],
+            "sources": [{"source": "<u>", "exposure": "<q>_cal.fits", "lost": 0.5}],
+            "depth": [count_depth("<s>", np.array([[1, 2]]), np.array([[0, 2]]))],
+        },
         "transients": [{"kind": "<tt>", "ra": 1.0, "dec": 2.0, "flux": 3.0, "snr": 40.0, "detections": []}],
-    }  # fmt: skip
+    }
     page = make_page(summary, ["<blink>"], preview=False)
     for tag in ("<script>", "<img>", "<i>", "<u>", "<q>", "<s>", "<tt>", "<blink>", "<b>"):
         assert tag not in page

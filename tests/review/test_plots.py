@@ -59,8 +59,10 @@ def test_a_missing_matplotlib_is_named(monkeypatch):
         figure.require_matplotlib()
 
 
-@given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),
-       st.integers(1, 4))  # fmt: skip
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),
+    st.integers(1, 4),
+)
 def test_small_pictures_hold_the_means_of_what_was_measured(image, step):
     image[image > 50] = np.nan
     small = plots.shrink(image, step)

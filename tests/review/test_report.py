@@ -44,7 +44,7 @@ def data_of(page):
 
 
 def decode_png(url):
-    """The image of a PNG data URL, by hand: no filter, 8 bits, grey or RGB."""
+    """The image of a PNG data URL, by hand: no filter, 8 bits, gray or RGB."""
     raw = base64.b64decode(url.split(",", 1)[1])
     assert raw[:8] == b"\x89PNG\r\n\x1a\n"
     place, chunks = 8, {}
@@ -124,8 +124,16 @@ def test_the_page_is_well_formed_and_complete(page):
     parser.feed(page)
     assert parser.stack == []
     assert not re.search(r"<!--[A-Z]+-->", page)
-    for title in ("The detector", "How many pixels", "Checks", "Since the previous mask", "Where they are",
-                  "Examples of ramps", "How it was made", "Glossary of flags"):  # fmt: skip
+    for title in (
+        "The detector",
+        "How many pixels",
+        "Checks",
+        "Since the previous mask",
+        "Where they are",
+        "Examples of ramps",
+        "How it was made",
+        "Glossary of flags",
+    ):
         assert f"<h2>{title}</h2>" in page
 
 

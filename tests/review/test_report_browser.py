@@ -120,8 +120,10 @@ def switch(browser, name):
 def go(browser, x, y):
     browser.run(
         "document.getElementById('go-x').value = arguments[0]; document.getElementById('go-y').value = arguments[1];"
-        "document.querySelector('#go button').click()", x, y,
-    )  # fmt: skip
+        "document.querySelector('#go button').click()",
+        x,
+        y,
+    )
     browser.settle()
     return browser.run("const r = document.getElementById('readout'); return [r.innerText, r.dataset.value]")
 
@@ -176,7 +178,7 @@ def test_the_evidence_of_a_pixel_is_shown(browser):
     assert "There is no such pixel" in text
 
 
-def test_a_colour_is_where_its_pixel_is(browser):
+def test_a_color_is_where_its_pixel_is(browser):
     """Row 0 is at the bottom, column 0 at the left."""
     go(browser, 0, 778)  # holds another pixel, so that its frame is not in the way
     browser.run("document.getElementById('zoom-reset').click()")

@@ -47,9 +47,14 @@ def test_the_limits_of_the_run_give_its_mask(made, name):
 
 @pytest.mark.parametrize(
     ("name", "value", "search"),
-    [("hot_sigma_threshold", 40, "hot"), ("rc_sigma_threshold", 30, "rc"), ("low_pedestal_sigma_threshold", 12,
-     "low_pedestal"), ("max_low_qe_norm_signal", 0.2, "LOW_QE"), ("max_dead_norm_signal", 0.005, "DEAD")],
-)  # fmt: skip
+    [
+        ("hot_sigma_threshold", 40, "hot"),
+        ("rc_sigma_threshold", 30, "rc"),
+        ("low_pedestal_sigma_threshold", 12, "low_pedestal"),
+        ("max_low_qe_norm_signal", 0.2, "LOW_QE"),
+        ("max_dead_norm_signal", 0.005, "DEAD"),
+    ],
+)
 def test_a_stricter_limit_gives_what_a_new_run_gives(made, tmp_path, name, value, search):
     section = tune.LIMITS[name].section
     mask = mask_file.read_mask(made / f"{section}.fits")

@@ -29,10 +29,25 @@ def test_a_pixel_that_is_bad_in_all_nods_is_found(tmp_path):
         image[place] = np.nanmedian(image[:, 110:130]) + 30 * np.nanmedian(noise)
         noise = np.where(np.isfinite(noise), noise, np.nanmedian(noise))
         paths.append(tmp_path / f"nod{k}_rate.fits")
-        about = {"INSTRUME": "NIRSPEC", "EXP_TYPE": "NRS_MSASPEC", "GRATING": "PRISM", "FASTAXIS": -2, "SLOWAXIS": -1,
-                 "SUBARRAY": "SUB2048"}  # fmt: skip
-        write_exposure(paths[-1], image, noise, visit=0, number=k, offset=(k * 0.5, 0), detector="NRS2",
-                       dq=flags.astype(np.uint32), **about)  # fmt: skip
+        about = {
+            "INSTRUME": "NIRSPEC",
+            "EXP_TYPE": "NRS_MSASPEC",
+            "GRATING": "PRISM",
+            "FASTAXIS": -2,
+            "SLOWAXIS": -1,
+            "SUBARRAY": "SUB2048",
+        }
+        write_exposure(
+            paths[-1],
+            image,
+            noise,
+            visit=0,
+            number=k,
+            offset=(k * 0.5, 0),
+            detector="NRS2",
+            dq=flags.astype(np.uint32),
+            **about,
+        )
     with pytest.raises(DataError, match="one pointing"):
         find_science_defects(paths)
     found = find_science_defects(paths, ScienceSettings(min_pointings=1, min_visits=1))

@@ -67,9 +67,11 @@ def test_each_type_is_found_and_nothing_else(found):
     assert not (flagged & ~truth).any()
     assert (flagged & truth).sum() == 80
     for kind, name, least in (
-        ("hot", "science_hot", 20), ("newborn", "science_hot", 20), ("low", "science_low", 20),
+        ("hot", "science_hot", 20),
+        ("newborn", "science_hot", 20),
+        ("low", "science_low", 20),
         ("switching", "science_switching", 20),
-    ):  # fmt: skip
+    ):
         assert found.maps[name][Y, X][kind == KIND].sum() >= least, kind
 
 

@@ -18,6 +18,7 @@ from badpix.settings.darks import DarkSettings
 from badpix.settings.flats import FlatSettings
 from badpix.settings.param import Settings, check_value
 from badpix.settings.reference import ReferenceSettings
+from badpix.settings.values import as_text
 
 FLATS = FlatSettings
 SECTIONS = ("flats", "darks", "merge", "reference", "ifu", "image", "check", "rebuild", "prepare", "simulate")
@@ -26,19 +27,37 @@ COMMANDS = ("flats", "darks", "merge")
 # Call of the documented algorithm, all defaults (documentation of jwst_reffiles' bad_pixels)
 DOCUMENTED = {
     "flats": {
-        "dead_search": True, "low_qe_and_open_search": True, "dead_search_type": "sigma_rate",
-        "flat_mean_sigma_threshold": 3, "flat_mean_normalization_method": "smoothed", "smoothing_box_width": 15,
-        "smoothing_type": "Box2D", "dead_sigma_threshold": 5.0, "max_dead_norm_signal": None,
-        "run_dead_flux_check": False, "dead_flux_check_files": None, "flux_check": 45000,
-        "max_low_qe_norm_signal": 0.5, "max_open_adj_norm_signal": 1.05, "flat_do_not_use": [],
+        "dead_search": True,
+        "low_qe_and_open_search": True,
+        "dead_search_type": "sigma_rate",
+        "flat_mean_sigma_threshold": 3,
+        "flat_mean_normalization_method": "smoothed",
+        "smoothing_box_width": 15,
+        "smoothing_type": "Box2D",
+        "dead_sigma_threshold": 5.0,
+        "max_dead_norm_signal": None,
+        "run_dead_flux_check": False,
+        "dead_flux_check_files": None,
+        "flux_check": 45000,
+        "max_low_qe_norm_signal": 0.5,
+        "max_open_adj_norm_signal": 1.05,
+        "flat_do_not_use": [],
     },
     "darks": {
-        "dark_stdev_clipping_sigma": 5.0, "dark_max_clipping_iters": 5, "dark_noisy_threshold": 5,
-        "max_saturated_fraction": 0.5, "max_jump_limit": 10, "jump_ratio_threshold": 5, "early_cutoff_fraction": 0.25,
-        "pedestal_sigma_threshold": 5, "rc_fraction_threshold": 0.8, "low_pedestal_fraction": 0.8,
-        "high_cr_fraction": 0.8, "dark_do_not_use": ["hot", "rc", "low_pedestal", "high_cr"],
+        "dark_stdev_clipping_sigma": 5.0,
+        "dark_max_clipping_iters": 5,
+        "dark_noisy_threshold": 5,
+        "max_saturated_fraction": 0.5,
+        "max_jump_limit": 10,
+        "jump_ratio_threshold": 5,
+        "early_cutoff_fraction": 0.25,
+        "pedestal_sigma_threshold": 5,
+        "rc_fraction_threshold": 0.8,
+        "low_pedestal_fraction": 0.8,
+        "high_cr_fraction": 0.8,
+        "dark_do_not_use": ["hot", "rc", "low_pedestal", "high_cr"],
     },
-}  # fmt: skip
+}
 
 
 def all_params():
@@ -266,10 +285,24 @@ def test_forms_of_other_kinds(name, value, result):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("pair", "5"), ("pair", "1 2 3"), ("pair", [1, "x"]), ("pair", 5), ("pair", [-1, 2]), ("size", [7.5, 7]),
-     ("flags", "hot"), ("flags", 5), ("flags", {"hot": 3}), ("limits", {"HOT": "x"}), ("limits", "HOT"),
-     ("steps", "jump=5"), ("steps", 5), ("steps", {"jump": 5}), ("text", ["a"])],
-)  # fmt: skip
+    [
+        ("pair", "5"),
+        ("pair", "1 2 3"),
+        ("pair", [1, "x"]),
+        ("pair", 5),
+        ("pair", [-1, 2]),
+        ("size", [7.5, 7]),
+        ("flags", "hot"),
+        ("flags", 5),
+        ("flags", {"hot": 3}),
+        ("limits", {"HOT": "x"}),
+        ("limits", "HOT"),
+        ("steps", "jump=5"),
+        ("steps", 5),
+        ("steps", {"jump": 5}),
+        ("text", ["a"]),
+    ],
+)
 def test_wrong_values_of_other_kinds(name, value):
     with pytest.raises(UsageError, match=f"one.{name}"):
         ONE.from_values({name: value}, "test")
@@ -429,7 +462,7 @@ def test_default_then_yaml_then_option(tmp_path):
     options = {"params_files": (str(one), str(two)), "mask_sigma": "300"}
     values, _ = collect(FLATS, load_files(options), options)
     assert (values.flux_check, values.open_sigma, values.mask_sigma) == (1, 20, 300)
-    assert values.open_test == "neighbours"
+    assert values.open_test == "neighbors"
     values, _ = collect(FLATS, load_files(options), {**options, "parameter_set": "default"})
     assert values.open_test == "excess"
     assert values.flux_check == 1
@@ -453,9 +486,12 @@ def other_value(p):
         number = float if p.kind == "pair_float" else int
         return (number((p.low or 0) + 3), number((p.low or 0) + 5))
     made = {
-        "str": "some text", "path": "/data/list.txt", "mapping": {"hot": ["WARM", "HOT"]}, "numbers": {"HOT": 1.5},
+        "str": "some text",
+        "path": "/data/list.txt",
+        "mapping": {"hot": ["WARM", "HOT"]},
+        "numbers": {"HOT": 1.5},
         "settings": {"jump": {"rejection_threshold": 5}},
-    }  # fmt: skip
+    }
     return made[p.kind]
 
 
@@ -474,7 +510,7 @@ def test_every_option_does_what_its_line_in_the_yaml_does(tmp_path, command):
         path = tmp_path / "p.yml"
         path.write_text(yaml.safe_dump({section: {p.name: list(value) if isinstance(value, tuple) else value}}))
         flag = p.name.replace("_", "-")
-        text = param.as_text(value)
+        text = as_text(value)
         args = [f"--{flag}" if value else f"--no-{flag}"] if p.kind == "bool" else [f"--{flag}", text]
         for form in (args, [args[0].replace("-", "_").replace("__", "--", 1), *args[1:]]):
             by_option = click_command.make_context(command, form, group).params

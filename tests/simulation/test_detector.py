@@ -27,7 +27,7 @@ from badpix.simulation.detector import (
     make_cosmic_rays,
     make_scene,
     make_switching,
-    mix_neighbours,
+    mix_neighbors,
     prepare_exposure,
     ramp_rows,
 )
@@ -72,9 +72,15 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_same_bytes_for_any_workers_order_and_band_height(tmp_path, monkeypatch):
     p = checked(
-        size=[48, 40], flats=2, darks=2, integrations=2, dark_groups=6, flat_groups=5,
-        flat_products=["uncal", "rate"], dark_products=["uncal", "rate", "rateints", "jump", "fitopt"],
-    )  # fmt: skip
+        size=[48, 40],
+        flats=2,
+        darks=2,
+        integrations=2,
+        dark_groups=6,
+        flat_groups=5,
+        flat_products=["uncal", "rate"],
+        dark_products=["uncal", "rate", "rateints", "jump", "fitopt"],
+    )
     simulate(tmp_path / "a", p)
     with ProcessPoolExecutor(2) as executor:
         simulate(tmp_path / "b", p, executor)
@@ -148,7 +154,7 @@ def test_averaged_frames_lower_the_noise():
 def test_interpixel_capacitance_moves_charge_to_the_sides_and_keeps_it():
     charge = np.zeros((1, 5, 5), np.float32)
     charge[0, 2, 2] = 1000
-    shown = mix_neighbours(charge, 0.01)
+    shown = mix_neighbors(charge, 0.01)
     expected = np.zeros((5, 5), np.float32)
     expected[2, 2] = 960
     expected[[1, 3, 2, 2], [2, 2, 1, 3]] = 10
@@ -293,7 +299,7 @@ def test_tails_of_nature_are_no_good_pixels():
     np.testing.assert_allclose(noisy["extra1"], ratio[noisy["y"], noisy["x"]], rtol=1e-5)
 
 
-def test_open_pixels_give_their_charge_to_their_neighbours():
+def test_open_pixels_give_their_charge_to_their_neighbors():
     recipe = recipe_of("NRCALONG", (128, 128), defects_per_level=4)
     scene = make_scene(recipe)
     d = scene.defects.of("OPEN")
@@ -309,15 +315,19 @@ def test_open_pixels_give_their_charge_to_their_neighbours():
         np.testing.assert_allclose(corners / light, 1 + 0.05 * lost, atol=0.08)
 
 
-def test_truth_marks_neighbours_of_open_pixels_clipped_at_the_border():
+def test_truth_marks_neighbors_of_open_pixels_clipped_at_the_border():
     reference = np.zeros((7, 8), bool)
     reference[:, 0] = True
     rows = np.array(
-        [("OPEN", 1, 0, 0.1, "corner", 0.8, 0), ("OPEN", 5, 3, 0.02, "pair", 0.8, 0),
-         ("OPEN", 6, 3, 0.02, "pair", 0.8, 0), ("DEAD", 5, 4, 0, "cluster", 0, 0),
-         ("HOT", 7, 2, 3.0, "cluster", 0, 0)],
+        [
+            ("OPEN", 1, 0, 0.1, "corner", 0.8, 0),
+            ("OPEN", 5, 3, 0.02, "pair", 0.8, 0),
+            ("OPEN", 6, 3, 0.02, "pair", 0.8, 0),
+            ("DEAD", 5, 4, 0, "cluster", 0, 0),
+            ("HOT", 7, 2, 3.0, "cluster", 0, 0),
+        ],
         dtype=DEFECT,
-    )  # fmt: skip
+    )
     truth = measure_truth(Defects(rows), reference)
     expected = np.zeros((7, 8), np.uint32)
     for y in range(7):
@@ -458,13 +468,22 @@ def test_reduction_does_not_change_the_scene():
 @pytest.mark.parametrize("name", ["NRCALONG", "MIRIMAGE", "NIS", "NRS1", "GUIDER1"])
 def test_files_are_read_back_as_what_they_are(tmp_path, name):
     p = checked(
-        detector=name, size=[48, 40], flats=1, darks=1, dark_groups=6, flat_groups=5, integrations=2,
+        detector=name,
+        size=[48, 40],
+        flats=1,
+        darks=1,
+        dark_groups=6,
+        flat_groups=5,
+        integrations=2,
         dark_products=["uncal", "rate", "rateints", "jump", "fitopt"],
-    )  # fmt: skip
+    )
     written = simulate(tmp_path, p)
     shapes = {
-        "uncal": (2, 6, 40, 48), "jump": (2, 6, 40, 48), "rate": (40, 48), "rateints": (2, 40, 48),
-    }  # fmt: skip
+        "uncal": (2, 6, 40, 48),
+        "jump": (2, 6, 40, 48),
+        "rate": (40, 48),
+        "rateints": (2, 40, 48),
+    }
     scene = make_scene(make_recipe(p))
     for path in written["darks"]:
         opened = exposures.open_exposure(path)

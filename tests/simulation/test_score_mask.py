@@ -70,16 +70,26 @@ def test_counts_by_hand():
 
 def test_noisy_pixels_are_also_counted_by_their_true_noise():
     rows = np.array(
-        [("NOISY", 0, 0, 1.5, "isolated", 1.4, 0), ("NOISY", 1, 0, 1.5, "isolated", 1.9, 0),
-         ("NOISY", 2, 0, 0.0, "natural", 1.8, 0), ("NOISY", 3, 0, 3.0, "edge", 3.3, 0)], dtype=DEFECT,
-    )  # fmt: skip
+        [
+            ("NOISY", 0, 0, 1.5, "isolated", 1.4, 0),
+            ("NOISY", 1, 0, 1.5, "isolated", 1.9, 0),
+            ("NOISY", 2, 0, 0.0, "natural", 1.8, 0),
+            ("NOISY", 3, 0, 3.0, "edge", 3.3, 0),
+        ],
+        dtype=DEFECT,
+    )
     truth = np.full((1, 4), dq.VALUE["UNRELIABLE_SLOPE"], np.uint32)
     flags = truth * np.array([[1, 1, 0, 1]], np.uint32)
     found = {(r.level, r.setting): (r.injected, r.found) for r in score.count_found(flags, truth, rows, ["NOISY"])}
     assert found == {
-        (1.5, "all"): (2, 2), (3.0, "all"): (1, 1), (None, "isolated"): (2, 2), (None, "natural"): (1, 0),
-        (None, "edge"): (1, 1), (None, score.LOUD): (3, 2), (None, "all"): (4, 3),
-    }  # fmt: skip
+        (1.5, "all"): (2, 2),
+        (3.0, "all"): (1, 1),
+        (None, "isolated"): (2, 2),
+        (None, "natural"): (1, 0),
+        (None, "edge"): (1, 1),
+        (None, score.LOUD): (3, 2),
+        (None, "all"): (4, 3),
+    }
 
 
 def test_search_limits_types():
@@ -132,12 +142,12 @@ def test_nothing_counted_gives_no_number():
     assert all(r["purity"] is None for r in result["flags"])
 
 
-def test_grow_is_the_8_neighbours():
+def test_grow_is_the_8_neighbors():
     rng = np.random.default_rng(1)
     bad = rng.random((9, 8)) < 0.1
-    expected = np.array([
-        [bad[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any() for x in range(8)] for y in range(9)
-    ])  # fmt: skip
+    expected = np.array(
+        [[bad[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any() for x in range(8)] for y in range(9)]
+    )
     np.testing.assert_array_equal(score.grow(bad), expected)
 
 
