@@ -62,7 +62,7 @@ def deliver(
     and the text of the delivery form.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.cli.trust import detector_of, print_checked, read_limits
+    from badpix.cli.check import detector_of, print_checked, read_limits
     from badpix.review import check as checking
     from badpix.review import deliver as delivering
 

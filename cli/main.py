@@ -31,14 +31,14 @@ BADPIX = {
         "update": ("update:update", "Bring an older MASK up to date: new where measured, old elsewhere."),
     },
     "Look at masks": {
-        "check": ("trust:check", "Is a MASK valid and plausible? Exit status 3 if not."),
+        "check": ("check:check", "Is a MASK valid and plausible? Exit status 3 if not."),
         "explain": ("explain:explain", "Why is a pixel flagged, or why not?"),
-        "compare": ("trust:compare", "What changed between masks of one detector?"),
+        "compare": ("compare:compare", "What changed between masks of one detector?"),
         "tune": ("tune:tune", "What would other limits flag? Without a new run."),
         "depth": ("depth:depth", "Which defects could the exposures behind a mask have shown?"),
         "deliver": ("deliver:deliver", "Check a MASK as for a delivery, and write the folder that is sent."),
-        "report": ("trust:report", "Write one self-contained page about a MASK."),
-        "export": ("trust:export", "Write a MASK as list, DS9 regions, boolean image or table."),
+        "report": ("report:report", "Write one self-contained page about a MASK."),
+        "export": ("report:export", "Write a MASK as list, DS9 regions, boolean image or table."),
     },
     "Unattended": {
         "init": ("deliver:init", "Make a folder to rebuild masks in: YAML, folders, crontab line."),

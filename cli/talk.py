@@ -201,6 +201,27 @@ def listen(talk: Talk) -> None:
     library.setLevel(logging.DEBUG)
 
 
+def print_tables(blocks: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+    """Tables on stdout: they are the result. Title, columns and rows of each."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
+    for title, columns, rows in blocks:
+        if not rows:
+            console.print(title, style="bold")
+            continue
+        room = (0, 1 if console.width >= 100 else 0)  # names stay whole on narrow terminals
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=room)
+        for k, column in enumerate(columns):
+            left = k == 0 or any(isinstance(r[k], str) and not r[k][:1].isdigit() and r[k] != "-" for r in rows)
+            table.add_column(column, justify="left" if left else "right")
+        for row in rows:
+            table.add_row(*[f"{v:,}" if isinstance(v, int) else printable(v) for v in row])
+        console.print(table)
+
+
 def _make_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], tight: bool
 ) -> Any:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -173,6 +174,18 @@ def test_versions():
 
 
 # --- what is installed -----------------------------------------------------------------------------------
+
+
+def test_every_file_of_the_configs_is_installed():
+    """A page's template that is in the checkout alone would break the page of everybody who installs the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]
+    for folder in (ROOT / "configs", ROOT / "configs/examples", ROOT / "configs/manual"):
+        package = ".".join(["badpix", *folder.relative_to(ROOT).parts])
+        files = [f for f in folder.iterdir() if f.is_file() and f.suffix != ".py"]
+        missed = [f.name for f in files if not any(f.match(pattern) for pattern in patterns[package])]
+        assert files
+        assert not missed, package
 
 
 @pytest.mark.slow

@@ -12,21 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from badpix.io.output import write_text
+from badpix.review.page import fill_page
 
 WIDTH, HEIGHT = 150, 34  # of a trend
 TRENDS = ("any", "HOT", "DEAD", "TELEGRAPH", "RC", "UNRELIABLE_SLOPE")
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2024; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; } p { color: #5b6570; margin: .2rem 0 1rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: #5b6570; font-size: .85rem; font-weight: 600; }
-th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid #d9dee3; vertical-align: middle; }
-td.number { text-align: right; white-space: nowrap; } a { color: #0072b2; text-decoration: none; }
-a:hover { text-decoration: underline; } .bad { color: #b3261e; font-weight: 600; } .good { color: #1b6e4b; }
-svg { display: block; } svg path { fill: none; stroke: #0072b2; stroke-width: 1.5; } svg circle { fill: #0072b2; }
-small { color: #5b6570; }
-"""
+BODY = """<header>
+<h1>Bad-pixel masks</h1>
+<!--HEADLINE-->
+</header>
+<main>
+<!--TABLE-->
+</main>"""
 
 
 def write_index(
@@ -57,14 +53,12 @@ def write_index(
         for text in ("Detector", "State", "Made", "Flagged", "Not to be used", "Trends", "Last run", "Files")
     )
     newest = max((str(r["finished"]) for r in rows), default="")
-    page = (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Bad-pixel masks</title>'
-        f"<style>{STYLE}</style></head><body><h1>Bad-pixel masks</h1>"
+    told = (
         f"<p>Detectors: {len(names)}; newest run {html.escape(newest)}. Trends: science pixels with a flag, one "
-        f'point a mask, oldest to the left.</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></body></html>\n"
+        "point a mask, oldest to the left.</p>"
     )
+    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    page = fill_page(BODY, {"TITLE": "Bad-pixel masks", "HEADLINE": told, "TABLE": table})
     write_text(target, page, overwrite)
     return len(names)
 
@@ -74,9 +68,9 @@ def _line(name: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]
     current = next((p for p in reversed(pairs) if p[1]["status"] == "current"), None)
     record, row = current or pairs[-1]
     last = pairs[-1][1]
-    state = '<span class="good">current</span>' if current else '<span class="bad">no mask in use</span>'
+    state = '<span class="state good">current</span>' if current else '<span class="state bad">no mask in use</span>'
     run = html.escape(f"{last['status']}: {last['reason']}" if last["reason"] else str(last["status"]))
-    css = "" if last["status"] in ("current", "made", "kept") else ' class="bad"'
+    css = "" if last["status"] in ("current", "made", "kept") else ' class="state bad"'
     cells = [
         f"<td><strong>{html.escape(name)}</strong></td><td>{state}</td>",
         f"<td>{html.escape(str(row['finished'])[:10])}</td>",
@@ -113,7 +107,8 @@ def draw_trend(values: Sequence[int], label: str) -> str:
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>' for x, y in points)
     title = html.escape(f"{label}: {', '.join(f'{v:,}' for v in values)}")
     return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
+        f'<svg class="trend" width="{WIDTH}" height="{HEIGHT}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
         f'<title>{title}</title><path d="{path}"/>{dots}</svg>'
     )
 

@@ -1,7 +1,7 @@
 """One self-contained page about the flags of an outlier search: what they cost, and what was not compared.
 
-It is made like the page of a mask (:mod:`badpix.review.report`): the same style sheet, tables and charts; one file
-that loads nothing, and equal runs give equal pages.
+It is made like the page of a mask (:mod:`badpix.review.report`): the same frame, style sheet, tables and charts; one
+file that loads nothing, and equal runs give equal pages.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from badpix.io.associations import root_name
 from badpix.review.charts import draw_depth
-from badpix.review.report import read_asset
-from badpix.review.report_parts import Markup, table
+from badpix.review.html_table import Markup, table
+from badpix.review.page import fill_page, read_asset
 from badpix.settings.values import as_text
 
 LISTED = 300  # sources and transients that are listed
@@ -35,7 +35,6 @@ def make_page(summary: Mapping[str, Any], notes: Sequence[str], *, preview: bool
     cost = summary.get("cost") or {"exposures": [], "sources": [], "depth": []}
     parts = {
         "TITLE": html.escape(f"{summary['command']}: {_name(summary)}"),
-        "STYLE": read_asset("css"),
         "HEADLINE": headline(summary, cost, preview),
         "NOTES": note_list(notes, summary),
         "EXPOSURES": exposure_table(summary, cost),
@@ -52,10 +51,7 @@ def make_page(summary: Mapping[str, Any], notes: Sequence[str], *, preview: bool
         ),
         "CODE": html.escape(str(summary["code"])),
     }
-    page = read_asset("html", "outlier_page")
-    for name, text in parts.items():
-        page = page.replace(f"<!--{name}-->", text)
-    return page
+    return fill_page(read_asset("outlier_body.html"), parts)
 
 
 def _name(summary: Mapping[str, Any]) -> str:

@@ -60,6 +60,11 @@ class Reading(NamedTuple):
         return self.rule.quantity.endswith(WITHHELD) and not self.holds
 
 
+def is_veto(quantity: str) -> bool:
+    """Whether a quantity is only the yes or no of further tests."""
+    return quantity.endswith((WITHHELD, OTHERWISE))
+
+
 class Votes(NamedTuple):
     """Values of a quantity by integration, and how many pass the limit (None without one)."""
 

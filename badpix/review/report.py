@@ -4,8 +4,8 @@
 2. Tables and charts are made here, as HTML and SVG; the texts of the file are escaped.
 3. The map is data for the page's script: each pixel's flags as a number into a palette of the values that occur,
    stored as a PNG image (the browser unpacks it), and the evidence of the flagged pixels as half-precision numbers.
-4. Template, style and script (``configs/report_page.*``) are put together into one file; nothing is loaded from
-   anywhere, and nothing depends on the clock, so equal masks give equal pages.
+4. The shared frame and style (``configs/page.*``), the body and the script are put together into one file; nothing is
+   loaded from anywhere, and nothing depends on the clock, so equal masks give equal pages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import logging
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +31,14 @@ from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
 from badpix.review import check, compare, readings, words
 from badpix.review.export import COLORS
+from badpix.review.page import fill_page, read_asset
+from badpix.review.report_changes import transitions_table, update_table
+from badpix.review.report_counts import count_table, search_table
 from badpix.review.report_depth import depth_block
-from badpix.review.report_parts import (
-    amplifier_table,
-    check_list,
-    count_table,
-    facts_table,
-    glossary,
-    headline,
-    histogram_figures,
-    history_block,
-    inputs_block,
-    parameters_table,
-    profiles,
-    ramp_examples,
-    search_table,
-    transitions_table,
-    update_table,
-)
+from badpix.review.report_head import check_list, facts_table, headline
+from badpix.review.report_history import glossary, history_block, inputs_block, parameters_table
+from badpix.review.report_where import amplifier_table, profiles
+from badpix.review.report_why import histogram_figures, ramp_examples
 from badpix.settings.check import CheckSettings
 
 log = logging.getLogger(__name__)
@@ -139,18 +128,8 @@ def make_page(
         "GLOSSARY": glossary(mask),
         "NOTE": f'<p class="note">{html.escape(note)}</p>' if note else "",
         "DATA": _safe_json(map_data(mask, evidence, pair)),
-        "STYLE": read_asset("css"),
-        "SCRIPT": read_asset("js"),
     }
-    page = read_asset("html")
-    for name, text in parts.items():
-        page = page.replace(f"<!--{name}-->", text)
-    return page
-
-
-def read_asset(ending: str, name: str = "report_page") -> str:
-    """A part of the pages: style sheet, script, template."""
-    return files("badpix.configs").joinpath(f"{name}.{ending}").read_text(encoding="utf-8")
+    return fill_page(read_asset("report_body.html"), parts, script=read_asset("report.js"))
 
 
 def _safe_json(data: Mapping[str, Any]) -> str:

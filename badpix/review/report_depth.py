@@ -6,7 +6,7 @@ from badpix.io.evidence import Evidence
 from badpix.mask.depth import NAMES, make_curves
 from badpix.review import charts
 from badpix.review.depth import list_rows
-from badpix.review.report_parts import table
+from badpix.review.html_table import table
 
 COLUMNS = ("Search", "50 % found", "90 % found", "Unit", "Copies", "False per million, test")
 

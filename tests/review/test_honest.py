@@ -15,7 +15,7 @@ from badpix.io.evidence import Evidence, Rule
 from badpix.io.provenance import Input
 from badpix.mask import file as mask_file
 from badpix.mask import header as mask_header
-from badpix.review import check, choose, histograms, pixel_ramps, report_parts
+from badpix.review import check, choose, histograms, pixel_ramps, report_history
 from badpix.settings.check import CheckSettings
 from badpix.settings.reference import ReferenceSettings
 
@@ -148,7 +148,7 @@ def test_hashes_of_the_inputs_are_read_as_history_writes_them(tmp_path):
     about = mask_header.Provenance("Made.", [], inputs, [(tmp_path / "bad_rate.fits", "truncated: it ends early")])
     mask = mask_file.read_mask(make_mask(tmp_path / "m.fits"))
     mask.history[:] = mask_header.history(texts, about)
-    table = report_parts.inputs_block(mask)
+    table = report_history.inputs_block(mask)
     for one in inputs:
         assert f"<td>{one.path.name}</td><td>used</td><td><code>{one.sha256[:16]}…</code></td>" in table
     assert "<td>bad_rate.fits</td><td>rejected</td><td>truncated: it ends early</td>" in table

@@ -18,7 +18,7 @@ from badpix import dq
 from badpix.cli.main import badpix
 from badpix.io import evidence
 from badpix.mask import file as mask_file
-from badpix.review import check, report, report_parts
+from badpix.review import check, report, report_history, report_where
 from badpix.settings.check import CheckSettings
 
 P = CheckSettings.in_set()
@@ -180,9 +180,9 @@ def test_the_page_of_a_crowded_full_frame_stays_small(tmp_path):
 
 def test_lines_that_stand_out_are_found():
     counts = np.random.default_rng(2).poisson(5, 500).astype(float)
-    assert report_parts.find_odd_lines(counts) == []
+    assert report_where.find_odd_lines(counts) == []
     counts[17] = 90
-    assert report_parts.find_odd_lines(counts) == [17]
+    assert report_where.find_odd_lines(counts) == [17]
 
 
 def test_parameters_and_inputs_from_history(tmp_path):
@@ -192,10 +192,10 @@ def test_parameters_and_inputs_from_history(tmp_path):
     cards = [long[k : k + 72] for k in range(0, len(long), 72)]
     data = ["DATA USED:", "  a_rate.fits", "sha256 0123456789abcdef0123", "  rejected: b.fits: truncated"]
     mask.history[:] = ["Made.", *data, "DIFFERENCES: none", "Parameter values and descriptions:", *cards]
-    table = report_parts.parameters_table(mask)
+    table = report_history.parameters_table(mask)
     assert "<td>dead_search</td><td>true</td>" in table
     assert ("word " * 20).strip() in table
-    inputs = report_parts.inputs_block(mask)
+    inputs = report_history.inputs_block(mask)
     assert "<td>a_rate.fits</td><td>used</td><td><code>0123456789abcdef…</code></td>" in inputs
     assert "<td>b.fits</td><td>rejected</td><td>truncated</td>" in inputs
 
