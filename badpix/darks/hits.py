@@ -68,9 +68,10 @@ def step_slopes(groups: int) -> Array:
 def steady_slope(r: Array, slope: Array) -> Array:
     """Slope of ramps beside the one step up that explains most of their residuals (G, pixels): DN per group.
 
-    At least 2 pixels: numpy adds up a single column in another order.
+    At least 2 pixels: numpy adds up a single column in another order. And no product of matrices: where BLAS puts a
+    pixel among the others changes its last bit on some processors (OpenBLAS 0.3.31 on AMD's EPYC).
     """
-    size = step_templates(len(r)) @ r
+    size = np.einsum("kg,gp->kp", step_templates(len(r)), r)
     at = size.argmax(axis=0)
     height = np.maximum(np.take_along_axis(size, at[None], axis=0)[0], 0)
     found: Array = (slope - height * step_slopes(len(r))[at]).astype(np.float32)

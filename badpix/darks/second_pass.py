@@ -186,7 +186,7 @@ def shuffle_groups(
     cells.subtract(sci, cells.measure_drift(sci, cut), cut)
     drift -= sci
     x = (np.arange(len(sci)) - (len(sci) - 1) / 2).astype(np.float32)
-    mean, slope = sci.mean(axis=0), np.tensordot(x, sci, axes=(0, 0)) / np.float32(x @ x)
+    mean, slope = sci.mean(axis=0), np.einsum("g,gyx->yx", x, sci) / np.float32(x @ x)
     line = mean + slope * x[:, None, None]
     clean = good & ((flags & (injection.JUMP | injection.UNUSABLE)) == 0).all(axis=0)
     order = rng.permutation(len(sci))
