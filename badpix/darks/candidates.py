@@ -12,6 +12,7 @@ from badpix.darks.scores import Population, Setup, score_pixels
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
 from badpix.numerics import neighbors
+from badpix.numerics.ipc import ratio_of
 from badpix.settings.darks import DarkDataSettings
 
 Float = NDArray[np.float32]
@@ -35,7 +36,7 @@ def choose_ipc(detector: Detector, rate: Float, population: Population, p: DarkD
     measured, pixels = searches.measure_ipc(rate, population.rate_spread)
     if np.isfinite(measured):
         return measured, f"IPC {measured:.4f}, measured on {pixels} hot pixels"
-    usual = detector.ipc / (1 - 4 * detector.ipc)
+    usual = ratio_of(detector.ipc)
     return (
         usual,
         f"IPC {usual:.4f}, the detector's usual value: {pixels} isolated hot pixels are too few to measure it",

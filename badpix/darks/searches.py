@@ -24,6 +24,7 @@ from badpix.darks import ramps
 from badpix.darks.scores import SHOT_SLOPE, Population, Setup, level_of
 from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
 from badpix.numerics.clipping import median_mad
+from badpix.numerics.ipc import leaked
 from badpix.numerics.neighbors import AROUND, SIDES, Places
 
 Bool = NDArray[np.bool_]
@@ -75,17 +76,14 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
 def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
     """Candidates' values without what leaks in from their side neighbors, in two passes; NaN leaks nothing."""
     known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    once = known - np.float32(ipc) * places.neighbors(known, SIDES, 0.0).sum(axis=0)
-    leaked = np.float32(ipc) * places.neighbors(once, SIDES, 0.0).sum(axis=0)
-    found: Float = (values - leaked).astype(np.float32)
+    once = known - leaked(known, places, ipc)
+    found: Float = (values - leaked(once, places, ipc)).astype(np.float32)
     return found
 
 
 def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
     """Residual variance that the four side neighbors leak into each candidate, DN^2."""
-    residual = np.nan_to_num(pixels["whole_residual"], nan=0.0, posinf=0.0)
-    found: Float = np.float32(ipc**2) * places.neighbors(residual, SIDES, 0.0).sum(axis=0)
-    return found
+    return leaked(pixels["whole_residual"], places, ipc**2)
 
 
 # --- searches ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.flats.illumination import measure_coarse, measure_illumination
-from badpix.numerics import clipping, neighbors
+from badpix.numerics import clipping, ipc, neighbors
 from badpix.numerics import smoothing as numerics_smoothing
 
 BRIGHT = 4.0  # normalized rate of pixels that show the coupling
@@ -151,7 +151,7 @@ def measure_ipc_of_bright(norm: Float) -> float | None:
     center, spread = clipping.median_mad(ratio)
     if ratio.size < FEW or spread / np.sqrt(ratio.size) > 0.001:
         return None
-    return float(np.clip(center / (1 + 4 * center), 0, 0.05))
+    return float(np.clip(ipc.fraction_of(center), 0, 0.05))
 
 
 def measure_pile(norm: Float, *, above: float) -> tuple[int, float]:

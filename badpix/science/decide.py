@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics.clipping import MAD_TO_SIGMA, thin
+from badpix.numerics.ipc import leaked
 from badpix.numerics.neighbors import SIDES, Places
 from badpix.science.series import Table
 from badpix.settings.science import ScienceLimitSettings, ScienceSettings
@@ -115,7 +116,7 @@ def judge(
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = level - leaked(level, places, ipc)
+        own = level - leaked(np.maximum(level, 0), places, ipc)
         sigma = (own / error).astype(np.float32)
         flat_error = (table["slope"] > RESPONSE_SIGMA * table["slope_error"]) & (
             table["excess"] < CONSISTENT * table["excess_error"]
@@ -146,13 +147,6 @@ def judge(
         level,
         sigma,
     )
-
-
-def leaked(level: Float, places: Places, ipc: float) -> Float:
-    """What the side neighbors leak into candidates."""
-    near = places.neighbors(np.maximum(level, 0), SIDES, 0.0)
-    found: Float = np.float32(ipc) * np.nan_to_num(near).sum(axis=0, dtype=np.float32)
-    return found
 
 
 def find_steps(table: Table, p: ScienceLimitSettings, wider: float, least: int, *, up: bool) -> Bool:

@@ -26,6 +26,7 @@ from badpix.io.evidence import Detection, Evidence, Rule, Sparse
 from badpix.io.exposure import band_height, read_reference_pixels
 from badpix.io.fits import bands
 from badpix.io.tasks import Progress, Spread, run_in_order, silent
+from badpix.numerics.ipc import ratio_of
 from badpix.numerics.neighbors import Places
 from badpix.science import bands as science_bands
 from badpix.science import decide
@@ -87,7 +88,7 @@ def search(
         wider,
         measured.pointings,
         p,
-        ipc=detector.ipc,
+        ipc=ratio_of(detector.ipc),
         dispersed=found.axis is not None,
         most_square=science_bands.square_limit(len(files)),
     )

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import amplifier_map, measure_border
+from badpix.numerics import ipc
 from badpix.simulation.defects import NOISY_LIMIT, Defects, place_defects
 from badpix.simulation.recipe import Physics, Recipe
 
@@ -300,7 +301,7 @@ def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, la
     charge, noise = make_charge(scene, exposure, integration, low, high, first, last)
     rows = slice(first - low, first - low + last - first)
     out = noise
-    out += mix_neighbors(charge, physics.ipc)[:, rows] / np.float32(physics.gain)
+    out += ipc.mix(charge, physics.ipc)[:, rows] / np.float32(physics.gain)
     out += scene.bias[first:last]
     out += measure_drift(scene, exposure.drift[integration], first, last)
     if physics.start_drift:
@@ -378,18 +379,6 @@ def make_switching(ngroups: int, dwell_low: float, dwell_high: float, rng: np.ra
     for g in range(ngroups):
         out[g] = state
         state ^= int(draws[g + 1] < leave[state])
-    return out
-
-
-def mix_neighbors(charge: Float, ipc: float) -> Float:
-    """Inter-pixel capacitance: each pixel shows ``ipc`` of each side neighbor, and as much less of its own."""
-    out = charge * np.float32(1 - 4 * ipc)
-    part = np.float32(ipc)
-    lent = charge * part
-    out[:, 1:] += lent[:, :-1]
-    out[:, :-1] += lent[:, 1:]
-    out[:, :, 1:] += lent[:, :, :-1]
-    out[:, :, :-1] += lent[:, :, 1:]
     return out
 
 

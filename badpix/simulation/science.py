@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.io import output
+from badpix.numerics import ipc
 from badpix.settings.simulate_science import ScienceProgramSettings
 from badpix.simulation.defects import DEFECT, FLAG_OF
 from badpix.simulation.files import SUBARRAY_OF_SCALED, defect_table
@@ -149,13 +150,11 @@ def write_exposure(
 ) -> None:
     """One rate file: leak to the sides, noise, stripes, particles, flags."""
     detector = detectors.get(program.detector)
-    padded = np.pad(image, 1, mode="edge")
-    sides = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    image = image + detector.ipc * (sides - 4 * image)
-    noise = np.sqrt(program.noise**2 + np.maximum(image, 0) / program.gain)
+    charge = ipc.mix(image, detector.ipc)
+    noise = np.sqrt(program.noise**2 + np.maximum(charge, 0) / program.gain)
     lines = (image.shape[0 if abs(detector.fastaxis) == 1 else 1],)
     stripes = rng.normal(size=lines) * STRIPES * program.noise
-    seen = image + rng.normal(size=image.shape) * noise
+    seen = charge + rng.normal(size=image.shape) * noise
     seen += stripes[:, None] if abs(detector.fastaxis) == 1 else stripes[None, :]
     hit = rng.uniform(size=image.shape) < HITS
     seen[hit] += rng.exponential(30 * program.noise, hit.sum())

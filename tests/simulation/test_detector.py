@@ -17,6 +17,7 @@ from badpix.cli.main import badpix
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as exposures
+from badpix.numerics import ipc
 from badpix.numerics import ramp_fit as fit
 from badpix.settings.simulate import SimulateSettings
 from badpix.simulation import files as simulate_files
@@ -27,7 +28,6 @@ from badpix.simulation.detector import (
     make_cosmic_rays,
     make_scene,
     make_switching,
-    mix_neighbors,
     prepare_exposure,
     ramp_rows,
 )
@@ -154,7 +154,7 @@ def test_averaged_frames_lower_the_noise():
 def test_interpixel_capacitance_moves_charge_to_the_sides_and_keeps_it():
     charge = np.zeros((1, 5, 5), np.float32)
     charge[0, 2, 2] = 1000
-    shown = mix_neighbors(charge, 0.01)
+    shown = ipc.mix(charge, 0.01)
     expected = np.zeros((5, 5), np.float32)
     expected[2, 2] = 960
     expected[[1, 3, 2, 2], [2, 2, 1, 3]] = 10
