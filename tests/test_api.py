@@ -91,6 +91,7 @@ def test_files_give_the_bytes_of_the_command_line(flats, darks, theirs, tmp_path
         assert (tmp_path / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_masks_in_memory_merge_as_files_do(flats, darks, theirs, tmp_path, monkeypatch):
     monkeypatch.chdir(theirs)
     call("merge", "darks.fits", "flats.fits", "--evidence", "-q", "-o", tmp_path / "a" / "mask.fits")
@@ -106,6 +107,7 @@ def test_masks_in_memory_merge_as_files_do(flats, darks, theirs, tmp_path, monke
     np.testing.assert_array_equal(mixed.image, merged.image)
 
 
+@pytest.mark.slow
 def test_a_mask_in_memory_explains_itself_as_its_file_does(flats, darks, theirs):
     for mask, flag in ((flats, "OPEN"), (darks, "RC"), (darks, "HOT")):
         for y, x in np.argwhere(mask.has(flag))[:2].tolist():
@@ -135,6 +137,7 @@ def test_progress_ends_with_all(site):
     assert steps[-1][0] == steps[-1][1]
 
 
+@pytest.mark.slow
 def test_check_compare_and_score_are_those_of_the_command_line(site, flats, darks, tmp_path):
     merged = badpix.merge([flats, darks], texts=badpix.ReferenceSettings(author="A. Name"))
     path = badpix.write_mask(merged, tmp_path / "mask.fits")
@@ -327,6 +330,7 @@ def assert_same_pixels(one, two):
         np.testing.assert_array_equal(fits.getdata(one, name), fits.getdata(two, name), name)
 
 
+@pytest.mark.slow
 def test_flag_ifu_writes_what_the_command_writes(tmp_path):
     table = write_association(tmp_path / "sim", detectors=["NRS1"], exposures=3, seed=7, shape=(120, 130))
     p = badpix.IfuSettings(max_flagged=100)

@@ -79,6 +79,7 @@ def functions(path):
                 yield node.name, body[-1].end_lineno - body[0].lineno + 1
 
 
+@pytest.mark.slow
 def test_functions_are_short():
     """Bodies of about ten lines; nine in ten under thirty; nothing beyond what a screen shows."""
     found = sorted((lines, f"{path.name}:{name}") for path in ALL for name, lines in functions(path))

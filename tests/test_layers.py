@@ -77,6 +77,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=module_of)
 def test_imports_run_down(path):
     here = room_of(module_of(path))
@@ -97,6 +98,7 @@ def test_outside_libraries_stay_in_their_rooms(path):
                 assert module in rooms or room_of(module_of(path)) in rooms, f"{module} imports {name}"
 
 
+@pytest.mark.slow
 def test_modules_import_no_circles():
     graph = {module_of(p): set(imports(p)) for p in MODULES}
     graph = {

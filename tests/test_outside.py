@@ -73,6 +73,7 @@ def test_errors_of_ours_and_want_of_memory_pass():
             raise error
 
 
+@pytest.mark.slow
 def test_trees_that_hold_themselves_or_expand_are_refused():
     loop: list = []
     loop.append(loop)

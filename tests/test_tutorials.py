@@ -105,6 +105,7 @@ def test_how_to(page, tmp_path):
         assert not missing, f"{page.name} shows what was not printed:\n" + "\n".join([*missing, "", printed])
 
 
+@pytest.mark.slow
 def test_the_page_for_python(tmp_path):
     for shown, printed in run_session(SESSION, tmp_path):
         missing = find_missing(shown, printed)

@@ -74,6 +74,7 @@ def test_every_parameter_stands_in_the_mask(folder):
         assert word in history
 
 
+@pytest.mark.slow
 def test_pictures_show_limits_maps_and_ramps_of_each_type(folder):
     done = call(folder / "darks", "-o", folder / "drawn.fits", "--plot", folder / "pictures")
     assert done.exit_code == 0, done.output

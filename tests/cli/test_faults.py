@@ -70,6 +70,7 @@ def left(folder):
     return [name for part in ("out", "cwd", "tmp") for name in list_folder(folder / part)]
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own(folder):
     code, out, _ = end(start(folder, "flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence"))
     assert (code, out) == (0, f"{folder}/out/m.fits\n")
@@ -84,6 +85,7 @@ def at_most(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1000, 20000])
 def test_a_full_disk_leaves_nothing_and_one_message(folder, size):
     process = start(
@@ -223,6 +225,7 @@ def test_interrupting_a_run_with_workers(folder, delay):
 # --- two at once -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_output(folder):
     args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--evidence"]
     ends = [end(p) for p in [start(folder, *args) for _ in range(2)]]

@@ -126,6 +126,7 @@ def test_json_is_all_that_stdout_has(folder, tmp_path):
     assert summary["peak_memory_mb"] > 10
 
 
+@pytest.mark.slow
 def test_equal_bytes_for_any_order_workers_memory_and_form(folder, tmp_path):
     """Only the names of the files in the HISTORY tell how they were packed."""
     (tmp_path / "l.txt").write_text("\n".join(f"in/{p.name}" for p in sorted(folder.iterdir(), reverse=True)))
@@ -485,6 +486,7 @@ def test_newest(tmp_path):
     assert found.header["USEAFTER"] == "2024-01-01T00:00:00"
 
 
+@pytest.mark.slow
 def test_subarray_into_the_full_frame(tmp_path):
     full = make_mask(tmp_path / "full.fits", "MIRIMAGE", None, [(10, 10, "HOT"), (10, 785, "RC")])
     sub = miri(tmp_path / "sub.fits", (10, 7, "DEAD"), (71, 63, "WARM"))
@@ -641,6 +643,7 @@ def test_merging_flats_and_an_older_mask(folder, tmp_path):
     assert header["MASKFILE"] == "m.fits"
 
 
+@pytest.mark.slow
 def test_real_list_and_maps_make_one_mask(real_data, tmp_path):
     """The hand-made list of NRCA1 (2545 rows) and grizli's maps of new hot and of dim pixels."""
     blank = make_mask(tmp_path / "blank.fits", "NRCA1")

@@ -91,6 +91,7 @@ def test_curves_go_from_nothing_to_all(masks):
     assert limit < hot.ninety < 1.6 * limit  # the limit is in units of one integration's scatter
 
 
+@pytest.mark.slow
 def test_equal_darks_give_equal_depth_for_any_memory_and_workers(darks, masks, tmp_path):
     again = run(darks, tmp_path / "m.fits", "--depth", "--depth-pixels", "900", "--workers", "2")
     assert read(again).depth == read(masks[1]).depth

@@ -380,6 +380,7 @@ def test_a_memory_limit_that_is_too_small_is_an_error(three):
         run(three, memory=1e4)
 
 
+@pytest.mark.slow
 def test_a_bias_map_shows_low_pedestals_under_a_bias_that_scatters(tmp_path):
     """MIRI: 300 DN are lost in a bias that scatters by 200 DN, and found against a map of it."""
     bias = np.random.default_rng(9).normal(8000, 200, SHAPE).astype(np.float32)

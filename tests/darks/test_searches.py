@@ -267,6 +267,7 @@ def test_drops_needed_are_rarer_than_two_in_a_million(n, groups):
     assert np.mean(deep >= need) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("freedom", "deeper"), [(None, False), (10, True), (4, True)])
 def test_the_depth_of_steps_follows_the_tails_of_the_noise(freedom, deeper):
     setup = Setup(50, 1.0, 6, (), 6)

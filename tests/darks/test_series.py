@@ -164,6 +164,7 @@ def test_darks_tell_births_and_intermittent_pixels_with_their_dates(tmp_path):
     assert any("1 since 2023-03-03, 1 since 2023-03-05" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_explain_tells_the_history_of_a_pixel(tmp_path):
     write_series(tmp_path / "darks", RATES)
     run_cli = CliRunner().invoke

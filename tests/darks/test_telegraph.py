@@ -127,6 +127,7 @@ def test_states_are_those_of_all_paths_together():
         assert ups[c] == pytest.approx(weight @ rises, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_scan_is_the_sum_over_paths_and_offsets():
     rng = np.random.default_rng(4)
     pieces = make_pieces(rng)
@@ -143,6 +144,7 @@ def test_scan_is_the_sum_over_paths_and_offsets():
         assert best[c] == fractions[np.argmax(sums)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("two", [False, True])
 def test_offsets_are_summed_over_all_levels(two, monkeypatch):
     monkeypatch.setattr(chain, "FLOOR", 0.0)

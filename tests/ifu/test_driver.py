@@ -84,6 +84,7 @@ def _usable(path):
 # --- the searches ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "axis"), [("mrs", 1), ("nirspec", 0)])
 @pytest.mark.parametrize("second", [False, True])
 def test_documented_search(which, axis, second, request, tmp_path):
@@ -310,6 +311,7 @@ def test_pictures(mrs, tmp_path):
         assert all(p.read_bytes()[:4] == b"\x89PNG" for p in pictures)
 
 
+@pytest.mark.slow
 def test_summary_by_reason_and_slice(mrs, tmp_path):
     result = _call("ifu", mrs, "-o", tmp_path, "--json", "--max-memory", "1M")
     summary = json.loads(result.stdout)

@@ -113,6 +113,7 @@ def flag(folder, output, **options):
     return notes, score_run(folder, output)
 
 
+@pytest.mark.slow
 def test_spikes_at_two_roll_angles_stay(turned, tmp_path):
     notes, score = flag(turned, tmp_path / "out")
     _, blind = flag(turned, tmp_path / "blind", roll_tolerance=None)
@@ -136,6 +137,7 @@ def test_one_exposure_alone_at_its_angle_keeps_its_spikes(turned, tmp_path):
     assert score["cr20_covered"] > 0.9
 
 
+@pytest.mark.slow
 def test_four_angles_find_hits_around_a_saturated_star(tmp_path):
     setup = Setup(
         seed=67,

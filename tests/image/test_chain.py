@@ -83,6 +83,7 @@ def agree(chain, wcs, reach):
     np.testing.assert_allclose(back, wcs.backward_transform(*sky), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(names=st.lists(st.sampled_from(sorted(TRANSFORMS)), min_size=1, max_size=4))
 def test_any_mixture_is_what_the_library_makes_of_it(names):

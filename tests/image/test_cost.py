@@ -14,6 +14,7 @@ from badpix.simulation.image import simulate
 from badpix.simulation.image_setup import PRESETS, Setup
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sw", "rolls"])
 def test_depth_is_that_of_all_grid_pixels(preset, tmp_path, monkeypatch):
     table = simulate(tmp_path, Setup(**{**PRESETS[preset], "groups": 4, "seed": 3, "shape": (72, 64)}))

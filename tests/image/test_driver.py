@@ -492,6 +492,7 @@ def test_audit_verdicts():
 # --- driver -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_default_search_finds_hits_and_spares_stars(four, tmp_path):
     flag(four, tmp_path / "ours")
     flag(four, tmp_path / "documented", "documented")
@@ -521,6 +522,7 @@ def test_inputs_stay_and_outputs_follow_the_rules(four, tmp_path):
             assert row["flagged"] == ((b["DQ"].data & 16) != 0).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_equal_bytes_for_any_executor(skies, tmp_path, kind):
     plain, _, _ = flag(skies, tmp_path / "plain")
@@ -531,6 +533,7 @@ def test_equal_bytes_for_any_executor(skies, tmp_path, kind):
         np.testing.assert_array_equal(read_flags(a), read_flags(b))
 
 
+@pytest.mark.slow
 def test_order_of_files_and_memory_change_nothing(four, tmp_path):
     paths = sorted(four.parent.glob("*_cal.fits"))
     one, _, _ = flag(paths, tmp_path / "one", memory=2 << 30)
@@ -540,6 +543,7 @@ def test_order_of_files_and_memory_change_nothing(four, tmp_path):
         np.testing.assert_array_equal(read_flags(a), read_flags(b))
 
 
+@pytest.mark.slow
 def test_unequal_skies_are_matched(skies, tmp_path):
     _, summary, _ = flag(skies, tmp_path / "ours")
     assert summary["sky"]["matched"]
@@ -562,6 +566,7 @@ def rewrite(path, target, change):
     return target / path.name
 
 
+@pytest.mark.slow
 def test_files_without_asdf_use_their_fits_wcs(four, tmp_path):
     """A tangent plane without distortion, in the header instead of a GWCS: the flags hardly change."""
 
@@ -614,6 +619,7 @@ def test_one_group_is_copied_as_skipped(four, tmp_path):
         np.testing.assert_array_equal(a["DQ"].data, b["DQ"].data)
 
 
+@pytest.mark.slow
 def test_images_of_hardly_a_pixel_and_of_no_weight_pass(four, tmp_path):
     def blank(hdul):
         for name in ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT"):
@@ -635,6 +641,7 @@ def test_images_of_hardly_a_pixel_and_of_no_weight_pass(four, tmp_path):
         assert read_flags(outputs[2]).sum() > 50
 
 
+@pytest.mark.slow
 def test_an_exposure_beside_all_others_is_told(four, tmp_path):
     aside = simulate(tmp_path / "aside", Setup(seed=53, target=(53.166, -27.79), groups=1, program="08888", **SMALL))
     paths = sorted(four.parent.glob("*_cal.fits"))[:2] + sorted(aside.parent.glob("*_cal.fits"))
@@ -645,6 +652,7 @@ def test_an_exposure_beside_all_others_is_told(four, tmp_path):
         ]
 
 
+@pytest.mark.slow
 def test_two_groups_are_not_told_to_lack_steep_pixels(four, tmp_path):
     _, summary, notes = flag(sorted(four.parent.glob("*_cal.fits"))[:2], tmp_path / "two")
     assert not any("steep" in n for n in notes)
@@ -678,6 +686,7 @@ def test_bad_values_are_refused(four, tmp_path):
             flag(four, tmp_path / "out", **bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["miriwcs", "nircamwcs", "nrcb1-wcs", "nrcb5-wcs"])
 def test_simulated_images_take_the_optics_of_real_files(real_data, tmp_path, name):
     real = next(real_data.glob(f"*/{name}.asdf"))
@@ -723,6 +732,7 @@ def test_unresampled_images_must_have_one_shape(four, tmp_path):
         flag(paths, tmp_path / "other", resample_data=False)
 
 
+@pytest.mark.slow
 def test_command_speaks_json_and_draws(four, tmp_path):
     out = tmp_path / "out"
     call = [
@@ -750,6 +760,7 @@ def test_command_speaks_json_and_draws(four, tmp_path):
     assert "two numbers" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_intermediate_products_carry_the_grid(four, tmp_path):
     flag(four, tmp_path / "out", save_intermediate_results=True)
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
@@ -784,6 +795,7 @@ outlier()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "sign", "workers"),
     [

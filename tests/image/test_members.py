@@ -68,6 +68,7 @@ def break_place(hdul):
         hdul[name].data = np.roll(hdul[name].data, (13, 40), (0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [break_filter, break_wcs, break_place])
 def test_a_member_that_cannot_be_used_is_named_and_left_out_on_request(four, tmp_path, change):
     paths = copy(four, tmp_path / "in")
@@ -83,6 +84,7 @@ def test_a_member_that_cannot_be_used_is_named_and_left_out_on_request(four, tmp
     assert summary["left_out"] == [paths[0].name]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_an_exposure_would_be_ruined(four, tmp_path):
     paths = copy(four, tmp_path / "in")
     with fits.open(paths[1], mode="update") as hdul:
@@ -141,6 +143,7 @@ def lost_pixels(paths, written, places):
     return out
 
 
+@pytest.mark.slow
 def test_a_moving_target_is_kept_and_said(four, tmp_path):
     paths = copy(four, tmp_path / "in")
     places = add_target(paths, (0.7, 0.3))
@@ -152,6 +155,7 @@ def test_a_moving_target_is_kept_and_said(four, tmp_path):
     assert any("not aligned" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_moving_target_without_its_keywords_is_said(four, tmp_path):
     paths = copy(four, tmp_path / "in")
     add_target(paths, (0.7, 0.3), keywords=False)

@@ -50,6 +50,7 @@ def test_tiles_are_those_that_a_window_touches_cut_to_it():
         assert done[seen].all()
 
 
+@pytest.mark.slow
 def test_a_stray_pointing_costs_what_it_observed(tmp_path):
     setup = Setup(
         seed=9, groups=4, shape=(96, 96), trail=0.0, steps=((0.0, 0.0), (5.0, 3.0), (-4.0, 6.0), (20_000.0, 9_000.0))
@@ -76,6 +77,7 @@ def test_a_stray_pointing_costs_what_it_observed(tmp_path):
         assert agree.mean() > 0.9995  # the grids differ by a fraction of a pixel
 
 
+@pytest.mark.slow
 def test_nothing_is_published_if_an_exposure_would_be_ruined(four, tmp_path):
     with pytest.raises(CheckError):
         flag(four, tmp_path / "out", save_intermediate_results=True, max_flagged=0.0)

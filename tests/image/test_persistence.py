@@ -103,6 +103,7 @@ def recall_of_hot(folder, output):
     return found / hot, 1e6 * false / pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "goal"), [(0.5, 0.8), (1.0, 0.95), (1.5, 0.95)])
 def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (step, 0), (0, step), (step, step)))
@@ -113,6 +114,7 @@ def test_hot_pixels_are_found_at_dithers_of_a_pixel(tmp_path, step, goal):
     assert false < 100
 
 
+@pytest.mark.slow
 def test_without_dither_nothing_is_persistent(tmp_path):
     folder = write_dithered(tmp_path / "sim", ((0, 0), (0.1, 0), (0, 0.2)))
     p = ImageSettings.from_values({}, "test", "default")

@@ -136,6 +136,7 @@ def shares_lost(scene, written):
     return lost
 
 
+@pytest.mark.slow
 def test_transients_are_listed_with_place_and_flux_and_kept_on_request(scene, tmp_path):
     written, summary, notes = run(scene, tmp_path / "out")
     rows = summary["transients"]
@@ -164,6 +165,7 @@ def test_transients_are_listed_with_place_and_flux_and_kept_on_request(scene, tm
     assert 0.5 * total[0] < total[1] < total[0]  # hits stay flagged
 
 
+@pytest.mark.slow
 def test_named_places_are_left_alone(scene, tmp_path):
     _, summary, _ = run(scene, tmp_path / "out")
     place = next(row for row in summary["transients"] if row["kind"] == "transient" and len(row["detections"]) == 1)

@@ -49,6 +49,7 @@ def flag(folder, output, parameter_set="default", **options):
     return summary, notes, score_run(folder, output)
 
 
+@pytest.mark.slow
 def test_exposures_given_twice_and_flagged_before_are_told(equal, tmp_path):
     copy_unequal(equal, tmp_path, (), 1)
     paths = sorted(tmp_path.glob("*_cal.fits"))
@@ -79,6 +80,7 @@ def test_noise_factors_are_told_where_they_are_unusual(noise, factor, unusual):
     assert found == unusual
 
 
+@pytest.mark.slow
 def test_an_exposure_deeper_than_the_others_keeps_its_stars(equal, tmp_path):
     folder = copy_unequal(equal, tmp_path / "deep", shallow=(1, 2, 3), times=4)
     summary, notes, score = flag(folder, tmp_path / "out")
@@ -88,6 +90,7 @@ def test_an_exposure_deeper_than_the_others_keeps_its_stars(equal, tmp_path):
     assert any("00001_nrcb1_cal.fits: differs from the others by" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_an_exposure_shallower_than_the_others_is_no_reference_for_them(equal, tmp_path):
     folder = copy_unequal(equal, tmp_path / "shallow", shallow=(1,), times=9)
     summary, notes, score = flag(folder, tmp_path / "out")

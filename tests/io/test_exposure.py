@@ -303,6 +303,7 @@ def test_truncated_at_any_length(tmp_path, sound, kind, part):
         np.testing.assert_array_equal(found, IMAGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "gzip", "tiles"])
 @settings(max_examples=80)
 @given(place=st.floats(0, 0.999999), junk=st.binary(min_size=1, max_size=40))

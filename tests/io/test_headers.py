@@ -54,6 +54,7 @@ def test_slope_files_with_tables_and_long_texts(tmp_path, shape):
     same_as_astropy(tmp_path / "a.fits")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.from_regex(r"\A[A-Z][A-Z0-9_-]{2,6}Q\Z"), VALUES, max_size=8))
 def test_values_are_those_of_astropy_or_left_to_it(values):
     header = fits.Header()

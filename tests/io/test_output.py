@@ -147,6 +147,7 @@ def test_directory_that_is_not_writable(tmp_path, monkeypatch):
         check_directory(tmp_path)
 
 
+@pytest.mark.slow
 def test_fits_files_have_right_checksums_and_no_clock(tmp_path, monkeypatch):
     def hdus():
         table = fits.BinTableHDU.from_columns([fits.Column("A", "J", array=[1, 2])], name="T")

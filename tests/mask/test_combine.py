@@ -121,6 +121,7 @@ def plain_merge(masks, covered, fraction):
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(DQ, min_size=1, max_size=5), st.sampled_from([0.0, 0.2, 0.34, 0.5, 0.67, 1.0]), st.data())
 def test_merging_equals_plain_loops(masks, fraction, data):
@@ -154,6 +155,7 @@ def test_do_not_use_goes_with_its_last_reason():
     np.testing.assert_array_equal(merge([one, other], covered, min_fraction=1.0), [[0, DNU]])
 
 
+@pytest.mark.slow
 @given(st.lists(DQ, min_size=1, max_size=4), st.data())
 def test_the_newest_mask_that_covers_a_pixel_wins(masks, data):
     covered = [data.draw(hnp.arrays(bool, (4, 5))) for _ in masks]
@@ -293,6 +295,7 @@ def test_any_text_is_a_range_or_one_message(text):
 # --- counting, decoding ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(DQ, hnp.arrays(bool, (4, 5)))
 def test_counts(image, science):
     counts = mask_combine.count_flags(image, science)

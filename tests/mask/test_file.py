@@ -146,6 +146,7 @@ def test_full_on_request():
     assert header_of(reference_subarray="FULL")["SUBARRAY"] == "FULL"
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_bytes(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -434,6 +435,7 @@ def test_masks_that_can_not_be_used(tmp_path, change, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(part=st.floats(0, 0.95), junk=st.none() | st.binary(min_size=1, max_size=30))
 def test_damaged_masks(tmp_path, part, junk):

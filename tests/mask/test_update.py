@@ -52,6 +52,7 @@ reasons = arrays(np.uint8, (3, 4), elements=st.sampled_from([int(s) for s in BLI
 counts = arrays(np.uint8, (3, 4), elements=st.integers(0, 3))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(flags, flags, reasons, flags, flags, flags, st.sampled_from([KEEP, 1, 2, 3]), counts, st.integers(1, 4))
 def test_every_pixel_is_judged_as_the_documentation_says(
@@ -71,6 +72,7 @@ def test_every_pixel_is_judged_as_the_documentation_says(
 dq_images = arrays(np.uint32, (2, 5), elements=st.sampled_from([0, 1, 1025, 2049, 2048, 1024, 3073, 4, 513]))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(dq_images, dq_images, arrays(np.uint8, (2, 5), elements=st.integers(0, 11)))
 def test_no_new_flag_is_lost_and_no_old_one_stays_unasked(old, new, code):
@@ -195,6 +197,7 @@ def test_new_where_measured_old_where_not(tmp_path, old):
     assert (40, 40, "new") in listed
 
 
+@pytest.mark.slow
 def test_a_faint_pixel_recovers_after_three_updates_without_it(tmp_path, old):
     path = old
     for k in range(3):
@@ -206,6 +209,7 @@ def test_a_faint_pixel_recovers_after_three_updates_without_it(tmp_path, old):
     assert states_of(path)["HOT"][10, 40] == State.RECOVERED
 
 
+@pytest.mark.slow
 def test_policies_keep_and_wait(tmp_path, old):
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0}, seed=3)
     run("update", old, "--darks", new, "-o", tmp_path / "kept.fits", "--policy", "HOT:keep", *TEXTS)

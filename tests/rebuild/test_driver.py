@@ -125,6 +125,7 @@ def built(site: Site) -> list[str]:
 # --- making ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mask_is_that_of_the_single_commands(site: Site) -> None:
     assert site.run().status == "rebuilt"
     job = site.job()
@@ -140,6 +141,7 @@ def test_mask_is_that_of_the_single_commands(site: Site) -> None:
     assert np.array_equal(site.flags(), expected)
 
 
+@pytest.mark.slow
 def test_product_lies_under_the_name_of_the_yaml_with_its_evidence_and_record(site: Site) -> None:
     site.edit("evidence: false", "evidence: true")
     outcome = site.run()
@@ -169,6 +171,7 @@ def test_record_tells_inputs_parameters_counts_and_timings(site: Site) -> None:
     assert found["outputs"][0]["name"] == "nircam_nrcb1_mask_20260101.fits"
 
 
+@pytest.mark.slow
 def test_forced_run_gives_equal_bytes(site: Site) -> None:
     site.edit("evidence: false", "evidence: true")
     site.run()
@@ -191,6 +194,7 @@ def test_report_lies_beside_the_mask(site: Site) -> None:
 # --- only what is needed -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_changed_nothing_done_and_no_fits_file_opened(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.run()
     job = site.job()
@@ -206,6 +210,7 @@ def test_nothing_changed_nothing_done_and_no_fits_file_opened(site: Site, monkey
     assert built(site) == []
 
 
+@pytest.mark.slow
 def test_one_new_dark_makes_the_darks_again_and_nothing_else(site: Site) -> None:
     site.run()
     before = site.flags()
@@ -228,6 +233,7 @@ def test_file_written_again_with_the_same_content_changes_nothing(site: Site) ->
     assert site.run().status == "unchanged"
 
 
+@pytest.mark.slow
 def test_changed_content_of_the_same_size_and_time_is_seen_by_its_inode(site: Site) -> None:
     site.run()
     path = sorted((site.folder / "flats").iterdir())[0]
@@ -243,6 +249,7 @@ def test_changed_content_of_the_same_size_and_time_is_seen_by_its_inode(site: Si
     assert built(site) == ["flats"]
 
 
+@pytest.mark.slow
 def test_new_author_repeats_no_search(site: Site) -> None:
     site.run()
     site.edit("Somebody", "Somebody else")
@@ -252,6 +259,7 @@ def test_new_author_repeats_no_search(site: Site) -> None:
     assert fits.getheader(outcome.mask)["AUTHOR"] == "Somebody else"
 
 
+@pytest.mark.slow
 def test_parameter_of_the_flats_repeats_the_flats(site: Site) -> None:
     site.run()
     site.edit("flats: {inputs", "flats: {max_low_qe_norm_signal: 0.6, inputs")
@@ -260,6 +268,7 @@ def test_parameter_of_the_flats_repeats_the_flats(site: Site) -> None:
     assert built(site) == ["flats"]
 
 
+@pytest.mark.slow
 def test_policies_and_limits_change_no_key(site: Site) -> None:
     site.run()
     site.edit("settle: 0", "settle: 0, keep: 3, lock_wait: 1")
@@ -267,6 +276,7 @@ def test_policies_and_limits_change_no_key(site: Site) -> None:
     assert site.run().status == "unchanged"
 
 
+@pytest.mark.slow
 def test_new_code_makes_everything_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.run()
     monkeypatch.setattr(plan, "versions", lambda: {"badpix": "2.0"})
@@ -275,6 +285,7 @@ def test_new_code_makes_everything_again(site: Site, monkeypatch: pytest.MonkeyP
     assert built(site) == ["flats", "darks"]
 
 
+@pytest.mark.slow
 def test_going_back_finds_the_earlier_product(site: Site) -> None:
     site.run()
     first = site.current
@@ -287,6 +298,7 @@ def test_going_back_finds_the_earlier_product(site: Site) -> None:
     assert built(site) == []
 
 
+@pytest.mark.slow
 def test_damaged_mask_is_made_again(site: Site) -> None:
     site.run()
     mask = next(site.current.glob("*_mask_????????.fits"))
@@ -297,6 +309,7 @@ def test_damaged_mask_is_made_again(site: Site) -> None:
     assert next(site.current.glob("*_mask_????????.fits")).read_bytes() == good
 
 
+@pytest.mark.slow
 def test_removed_link_is_put_back(site: Site) -> None:
     site.run()
     link = site.folder / "masks" / "nircam_nrcb1_mask_20260101.fits"
@@ -306,6 +319,7 @@ def test_removed_link_is_put_back(site: Site) -> None:
     assert link.resolve().parent == site.current
 
 
+@pytest.mark.slow
 def test_file_of_somebody_else_under_the_name_is_left_alone(site: Site) -> None:
     (site.folder / "masks").mkdir()
     mine = site.folder / "masks" / "nircam_nrcb1_mask_20260101.fits"
@@ -316,6 +330,7 @@ def test_file_of_somebody_else_under_the_name_is_left_alone(site: Site) -> None:
     assert outcome.mask == site.current / mine.name
 
 
+@pytest.mark.slow
 def test_preview_says_what_and_why_and_writes_nothing(site: Site) -> None:
     assert rebuild_driver.preview(site.job()).reasons == ["no current mask", "would build flats, build darks, merge"]
     assert not (site.folder / "masks").exists()
@@ -331,6 +346,7 @@ def test_preview_says_what_and_why_and_writes_nothing(site: Site) -> None:
 # --- inputs that are not as they should be -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_broken_exposure_is_left_out_and_recorded(site: Site) -> None:
     site.add_dark()
     bad = site.folder / "darks" / site.spare[1].name
@@ -363,6 +379,7 @@ def test_too_many_broken_exposures_fail_the_run(site: Site) -> None:
     assert not (site.folder / "masks" / "nrcb1" / "current").exists()
 
 
+@pytest.mark.slow
 def test_exposure_of_another_detector_is_left_out(site: Site) -> None:
     path = sorted((site.folder / "flats").iterdir())[0]
     fits.setval(path, "DETECTOR", value="NRCB2")
@@ -400,6 +417,7 @@ def grow(path: Path, content: bytes, steps: int, pause: float) -> threading.Thre
     return thread
 
 
+@pytest.mark.slow
 def test_growing_input_is_waited_for(site: Site) -> None:
     site.edit("settle: 0", "settle: 0.6")
     site.add_dark()
@@ -415,6 +433,7 @@ def test_growing_input_is_waited_for(site: Site) -> None:
     assert len([k for k in found["inputs"] if k["role"] == "jump"]) == 4
 
 
+@pytest.mark.slow
 def test_growing_input_is_left_out_where_so_chosen_and_taken_the_next_time(site: Site) -> None:
     site.edit("settle: 0", "settle: 0.5, growing: reject")
     site.add_dark()
@@ -431,6 +450,7 @@ def test_growing_input_is_left_out_where_so_chosen_and_taken_the_next_time(site:
     assert built(site) == ["darks"]
 
 
+@pytest.mark.slow
 def test_input_that_grows_too_long_fails_the_run(site: Site) -> None:
     site.edit("settle: 0", "settle: 0.4, growing_wait: 0.3")
     path = site.folder / "flats" / "jw09005001001_02101_00001_nrcb1_rate.fits"
@@ -454,6 +474,7 @@ def interfere(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     monkeypatch.setitem(searches.SEARCHES, "flats", disturbed)
 
 
+@pytest.mark.slow
 def test_input_that_vanishes_during_the_run_starts_it_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = site.folder / "flats" / "jw09005001001_02101_00002_nrcb1_rate.fits"
     interfere(monkeypatch, victim.unlink)
@@ -465,6 +486,7 @@ def test_input_that_vanishes_during_the_run_starts_it_again(site: Site, monkeypa
     assert found["rejected"] == []
 
 
+@pytest.mark.slow
 def test_input_that_changes_during_the_run_is_hashed_as_it_was_used(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,6 +509,7 @@ def make_jump(site: Site) -> None:
             hdus["SCI"].data[8:56:3, 8:56:3] = 0.0
 
 
+@pytest.mark.slow
 def test_jump_against_the_current_mask_is_rejected_with_the_reason(site: Site) -> None:
     site.run()
     before, flags = site.current, site.flags()
@@ -504,6 +527,7 @@ def test_jump_against_the_current_mask_is_rejected_with_the_reason(site: Site) -
     assert found["changes"]["changed_pixels"] >= 100
 
 
+@pytest.mark.slow
 def test_rejected_mask_is_not_made_again_and_stays_rejected(site: Site) -> None:
     site.run()
     make_jump(site)
@@ -513,6 +537,7 @@ def test_rejected_mask_is_not_made_again_and_stays_rejected(site: Site) -> None:
     assert built(site) == []
 
 
+@pytest.mark.slow
 def test_jump_can_be_accepted_by_a_person(site: Site) -> None:
     site.run()
     before = site.current
@@ -528,6 +553,7 @@ def test_jump_can_be_accepted_by_a_person(site: Site) -> None:
     assert site.run().status == "unchanged"
 
 
+@pytest.mark.slow
 def test_wider_limits_let_a_rejected_mask_pass_without_work(site: Site) -> None:
     site.run()
     make_jump(site)
@@ -537,6 +563,7 @@ def test_wider_limits_let_a_rejected_mask_pass_without_work(site: Site) -> None:
     assert built(site) == []
 
 
+@pytest.mark.slow
 def test_failed_check_can_not_be_accepted(site: Site) -> None:
     site.edit("OPEN: 20,", "OPEN: 0.01,")
     outcome = site.run(accept=True)
@@ -546,6 +573,7 @@ def test_failed_check_can_not_be_accepted(site: Site) -> None:
     assert not list((site.folder / "masks").glob("*.fits"))
 
 
+@pytest.mark.slow
 def test_mask_of_a_rejected_product_is_whole_beside_the_current_one(site: Site) -> None:
     site.run()
     make_jump(site)
@@ -557,6 +585,7 @@ def test_mask_of_a_rejected_product_is_whole_beside_the_current_one(site: Site) 
 # --- the shelf ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_old_products_are_forgotten_but_never_the_current_one(site: Site) -> None:
     site.edit("settle: 0", "settle: 0, keep: 2")
     for k in range(4):
@@ -572,6 +601,7 @@ def test_old_products_are_forgotten_but_never_the_current_one(site: Site) -> Non
     assert len(list((folder / ".stages").glob("*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_removed(site: Site) -> None:
     folder = shelf.prepare(site.job().folder)
     (folder / ".work-1-dead" / "product").mkdir(parents=True)
@@ -584,6 +614,7 @@ def test_what_a_killed_run_left_is_removed(site: Site) -> None:
     assert sorted(left) == [".badpix-0123-other", ".lock", ".stages"]
 
 
+@pytest.mark.slow
 def test_damaged_search_on_the_shelf_is_made_again(site: Site) -> None:
     site.run()
     good = site.flags()
@@ -595,6 +626,7 @@ def test_damaged_search_on_the_shelf_is_made_again(site: Site) -> None:
     assert np.array_equal(site.flags(), good)
 
 
+@pytest.mark.slow
 def test_history_lists_products_and_failures(site: Site) -> None:
     site.run()
     site.edit("Somebody", "Somebody else")
@@ -691,6 +723,7 @@ def test_status_is_one_line(tmp_path: Path) -> None:
     assert " FAILED rebuilt=1 unchanged=0 rejected=1 failed=1 exit=3 seconds=1.2 host=" in line
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_current_mask(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.run()
     before = site.current
@@ -706,12 +739,14 @@ def test_full_disk_leaves_the_current_mask(site: Site, monkeypatch: pytest.Monke
     assert not list((site.folder / "masks" / "nrcb1").glob(".work-*"))
 
 
+@pytest.mark.slow
 def test_records_are_json_that_other_tools_read(site: Site) -> None:
     outcome = site.run()
     assert outcome.record is not None
     assert json.loads(outcome.record.read_text())["detector"] == "NRCB1"
 
 
+@pytest.mark.slow
 def test_named_companions_follow_their_exposure_when_it_is_left_out(site: Site) -> None:
     site.add_dark()
     (site.folder / "others").mkdir()

@@ -85,6 +85,7 @@ def job_of(folder):
     return jobs.read_file(folder / "nrcb1.yml")[0]
 
 
+@pytest.mark.slow
 def test_from_raw_to_a_mask_and_nothing_twice(site):
     folder, ran = site
     job = job_of(folder)
@@ -102,6 +103,7 @@ def test_from_raw_to_a_mask_and_nothing_twice(site):
     assert ran == []
 
 
+@pytest.mark.slow
 def test_one_new_exposure_is_the_only_one_that_is_run(site):
     folder, ran = site
     late = sorted((folder / "raw" / "darks").iterdir())[-1]
@@ -117,6 +119,7 @@ def test_one_new_exposure_is_the_only_one_that_is_run(site):
     assert any("new input" in reason for reason in outcome.reasons)
 
 
+@pytest.mark.slow
 def test_other_step_parameters_make_all_exposures_again(site):
     folder, ran = site
     rebuild_driver.rebuild(job_of(folder), Options())
@@ -126,6 +129,7 @@ def test_other_step_parameters_make_all_exposures_again(site):
     assert len(ran) == 9
 
 
+@pytest.mark.slow
 def test_a_broken_raw_file_is_left_out_and_recorded(site):
     folder, _ = site
     broken = sorted((folder / "raw" / "darks").iterdir())[0]
@@ -147,6 +151,7 @@ def test_too_many_broken_raw_files_stop_the_rebuild(site):
         rebuild_driver.rebuild(job_of(folder), Options())
 
 
+@pytest.mark.slow
 def test_products_go_where_the_yaml_says(site):
     folder, _ = site
     (folder / "nrcb1.yml").write_text(YAML + "prepare: {directory: prepared}\n")

@@ -155,6 +155,7 @@ def run(*args):
     return CliRunner().invoke(badpix, ["compare", *map(str, args)])
 
 
+@pytest.mark.slow
 def test_command_with_outputs(tmp_path, pair):
     out = tmp_path / "changes"
     result = run(pair[0].path, pair[1].path, "--output-dir", out, "--json", "--regions", "quadrants")

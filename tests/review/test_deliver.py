@@ -46,6 +46,7 @@ def call(*words):
     return CliRunner().invoke(badpix, ["deliver", *map(str, words), "--no-pipeline"])
 
 
+@pytest.mark.slow
 def test_the_folder_holds_everything_that_is_sent(tmp_path, masks):
     old, new = masks
     done = call(new, "--against", old, "--output-dir", tmp_path / "send")

@@ -334,6 +334,7 @@ def run(*args):
     return CliRunner().invoke(badpix, ["explain", *map(str, args)])
 
 
+@pytest.mark.slow
 def test_command_prints_sentences_and_ramps(tmp_path, made):
     jump = write_jump(tmp_path / "a_jump.fits")
     result = run(made[0].path, 21, 788, "--ramps", jump, "--png", tmp_path / "png")

@@ -51,6 +51,7 @@ def test_the_list_of_a_subarray_is_in_full_frame_coordinates(tmp_path):
     assert (tmp_path / "list.txt").read_text().splitlines()[-1] == "1002 1004 HOT"
 
 
+@pytest.mark.slow
 def test_a_random_mask_reads_back(tmp_path):
     rng = np.random.default_rng(3)
     values = np.array([f.value for f in dq.FLAGS if f.use == "mask" and f.name != "REFERENCE_PIXEL"], np.uint32)
@@ -126,6 +127,7 @@ def test_the_table_has_every_science_pixel(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     path = make_mask(tmp_path / "mask.fits", flags=FLAGS)
     result = run(path, "-o", tmp_path / "list.txt", "--flag", "hot", "--json")

@@ -176,6 +176,7 @@ def test_examples_are_spread_and_stable():
     assert choose_examples(np.zeros((4, 4), bool), 9) == []
 
 
+@pytest.mark.slow
 def test_command_table_json_and_pictures(exposure, tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     run = CliRunner()

@@ -97,6 +97,7 @@ def test_what_lies_beyond_and_is_not_flagged_is_counted():
     assert f"{12 - sigma.flagged} kept back" in histograms.say_limits([sigma])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=20, unique=True), st.floats(1e-3, 1e6))
 def test_the_axis_keeps_the_order_and_comes_back(values, linear):
@@ -116,6 +117,7 @@ def make_ramp(signal):
     )
 
 
+@pytest.mark.slow
 def test_two_levels_are_told_from_noise():
     """Fast switchers of 10 sigma and more are found on any slope; Gaussian noise of any size is not."""
     rng = np.random.default_rng(3)
@@ -178,6 +180,7 @@ def test_an_exposure_is_no_mask(tmp_path, monkeypatch, command):
 # --- texts that nobody gave ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_unsigned_mask_is_named_in_the_run_and_in_the_check(tmp_path):
     mask, target = make_mask(tmp_path / "a.fits"), tmp_path / "new.fits"
     done = CliRunner().invoke(badpix, ["merge", str(mask), "-o", str(target)])

@@ -36,6 +36,7 @@ def image(tmp_path_factory):
     return simulate(folder, Setup(**{**PRESETS["sw"], "groups": 3, "seed": 4, "shape": (96, 96)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ifu", "image"])
 def test_a_preview_writes_nothing_and_says_what_writing_gives(kind, request, tmp_path, monkeypatch):
     table = request.getfixturevalue(kind)
@@ -72,6 +73,7 @@ def test_the_tables_fit_80_columns(capsys, monkeypatch):
     assert max(len(line.rstrip()) for line in told.splitlines()) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ifu", "image"])
 def test_one_page(kind, request, tmp_path):
     table = request.getfixturevalue(kind)
@@ -120,6 +122,7 @@ def test_calls_at_fault(ifu, tmp_path, monkeypatch, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_too_many_flags_are_a_note_of_a_preview(ifu):
     result = _call("ifu", ifu, "--preview", "--max-flagged", "0.01")
     assert result.exit_code == 0

@@ -22,6 +22,7 @@ def found():
     return Detection({"DEAD": norm < 0.05}, evidence)
 
 
+@pytest.mark.slow
 def test_flats_write_their_four_pictures_the_same_each_time(tmp_path, found):
     image = np.where(found.maps["DEAD"], np.uint32(dq.VALUE["DEAD"]), np.uint32(0))
     written = [
@@ -59,6 +60,7 @@ def test_a_missing_matplotlib_is_named(monkeypatch):
         figure.require_matplotlib()
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-100, 100, width=32)),
     st.integers(1, 4),

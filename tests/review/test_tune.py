@@ -45,6 +45,7 @@ def test_the_limits_of_the_run_give_its_mask(made, name):
     assert (trial.gained, trial.lost, trial.pixels) == (0, 0, found.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "search"),
     [
@@ -89,6 +90,7 @@ def test_wishes_become_limits(made):
             tune.try_values(mask, evidence, "hot_sigma_treshold", [3])
 
 
+@pytest.mark.slow
 def test_limits_below_what_the_evidence_holds_are_said(made):
     done = call("tune", made / "darks.fits", "--set", "hot_sigma_threshold=3,4.9,5.1,20")
     assert "3, 4.9: only pixels that the run kept as candidates are counted" in done.output
@@ -96,6 +98,7 @@ def test_limits_below_what_the_evidence_holds_are_said(made):
     assert "lower limits" not in done.output
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_yaml(made, tmp_path):
     done = call("tune", made / "darks.fits", "--set", "hot_sigma_threshold=8,10", "--set", "rc_sigma_threshold=7")
     assert done.exit_code == 0, done.output

@@ -47,6 +47,7 @@ def truth():
     return out
 
 
+@pytest.mark.slow
 def test_python_gives_the_same(folder, mask):
     found = badpix.find_science_defects(str(folder / "exposures"), badpix.ScienceSettings())
     np.testing.assert_array_equal(found.image, read_mask(mask).image)
@@ -58,6 +59,7 @@ def test_arrays_are_refused():
         badpix.find_science_defects(np.zeros((3, 8, 8)))
 
 
+@pytest.mark.slow
 def test_rebuild_takes_science_exposures(folder, mask):
     tree = {
         "detector": "NRCB1",
@@ -77,6 +79,7 @@ def test_rebuild_takes_science_exposures(folder, mask):
     assert "the science exposures of" in told
 
 
+@pytest.mark.slow
 def test_update_tells_what_recovered(folder, mask):
     fewer = write_program(folder / "later", lambda light, k: light, seed=9)
     invoke("science", *fewer, "-o", folder / "later.fits", "--author", "A", "-q")

@@ -89,6 +89,7 @@ def test_rules_hold_where_a_type_was_found(found):
         assert compare[rule.comparison](images[rule.quantity][where], rule.limit).all(), rule
 
 
+@pytest.mark.slow
 def test_bands_do_not_matter(program, found):
     other = run(program, memory=1.2e6)
     for name, flagged in found.maps.items():
@@ -98,11 +99,13 @@ def test_bands_do_not_matter(program, found):
     )
 
 
+@pytest.mark.slow
 def test_a_good_detector_has_no_bad_pixel(tmp_path):
     found = run(write_program(tmp_path, lambda light, k: light, seed=3, stars=150))
     assert sum(int(m.sum()) for m in found.maps.values()) == 0
 
 
+@pytest.mark.slow
 def test_a_large_structure_is_no_pixel(tmp_path):
     def ghost(light, k):
         out = light.copy()
@@ -132,6 +135,7 @@ def test_units_become_one():
     assert inputs.convert({"BUNIT": "MJy/sr"}) == (1.0, "MJy/sr")
 
 
+@pytest.mark.slow
 def test_command_writes_a_mask_that_merges(program, tmp_path):
     mask, joined = tmp_path / "science.fits", tmp_path / "joined.fits"
     names = [str(p) for p in program]

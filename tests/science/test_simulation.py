@@ -17,6 +17,7 @@ def invoke(*words):
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", PROGRAMS)
 def test_programs_are_written(scene, tmp_path):
     words = ("--scene", scene, "--size", "64 64", "--defects-per-level", "1", "-q")
@@ -31,6 +32,7 @@ def test_programs_are_written(scene, tmp_path):
     assert np.count_nonzero(truth) == len(rows)
 
 
+@pytest.mark.slow
 def test_bad_pixels_of_a_deep_field_are_found_and_scored(tmp_path):
     invoke("simulate-science", tmp_path / "sim", "--size", "128 128", "--defects-per-level", "5", "--seed", "5", "-q")
     invoke("science", tmp_path / "sim", "-o", tmp_path / "mask.fits", "--author", "A", "-q")
@@ -45,6 +47,7 @@ def test_bad_pixels_of_a_deep_field_are_found_and_scored(tmp_path):
     assert "STEADY" in told
 
 
+@pytest.mark.slow
 def test_a_field_that_stands_still_is_refused(tmp_path):
     invoke("simulate-science", tmp_path, "--size", "64 64", "--defects-per-level", "1", "--no-dithered", "-q")
     result = CliRunner().invoke(badpix, ["science", str(tmp_path), "-o", str(tmp_path / "m.fits"), "--author", "A"])

@@ -317,6 +317,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.sampled_from([(FLATS, p) for p in FLATS.params()] + [(ONE, p) for p in ONE.params()]), JUNK)
 def test_any_value_is_taken_or_refused(where, value):
@@ -364,6 +365,7 @@ def test_broken_yaml(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.text(st.characters(max_codepoint=300), max_size=40) | st.binary(max_size=40))
 def test_any_text_is_a_tree_or_one_message(tmp_path, text):
@@ -500,6 +502,7 @@ def of_command(name):
     return [(name, p) for p in param.section(name).params()] + [("reference", p) for p in ReferenceSettings.params()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_does_what_its_line_in_the_yaml_does(tmp_path, command):
     click_command, group = badpix.get_command(None, command), badpix.make_context("badpix", [command])

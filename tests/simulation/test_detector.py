@@ -70,6 +70,7 @@ def digests(folder: Path) -> dict[str, str]:
 # --- equal bytes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_workers_order_and_band_height(tmp_path, monkeypatch):
     p = checked(
         size=[48, 40],
@@ -94,6 +95,7 @@ def test_same_bytes_for_any_workers_order_and_band_height(tmp_path, monkeypatch)
     assert alone.read_bytes() == (tmp_path / "a" / "darks" / alone.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_seed_decides(tmp_path):
     p = {"size": [40, 40], "flats": 1, "darks": 0, "flat_groups": 4}
     simulate(tmp_path / "a", checked(**p, seed=1))
@@ -465,6 +467,7 @@ def test_reduction_does_not_change_the_scene():
 # --- files -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NRCALONG", "MIRIMAGE", "NIS", "NRS1", "GUIDER1"])
 def test_files_are_read_back_as_what_they_are(tmp_path, name):
     p = checked(
@@ -556,6 +559,7 @@ def test_existing_files_stay_unless_told(tmp_path):
     assert not list(tmp_path.rglob(".badpix-*"))
 
 
+@pytest.mark.slow
 def test_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call = ["simulate", "sim", "--size", "40 40", "--flats", "1", "--darks", "1", "--dark-groups", "5", "--json"]

@@ -111,6 +111,7 @@ def test_several_masks_add_up():
 images = hnp.arrays(np.uint32, (7, 6), elements=st.sampled_from([0, 0, 0, int(HOT), int(DEAD), int(RC | HOT)]))
 
 
+@pytest.mark.slow
 @given(images, images)
 def test_flagged_pixels_are_right_other_or_false(flags, truth):
     for row in score.count_claimed(flags, truth, score.SEARCHES["all"]):
