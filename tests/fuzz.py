@@ -17,7 +17,6 @@ A run that breaks one of these is printed with the number that repeats it (``--o
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import os
 import random
@@ -30,13 +29,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from tests.helpers.hostile import spoil
+from tests.helpers.sound_inputs import TEXTS, make_material
 
 SECONDS = 120  # that a run may take
 MEMORY = 6 << 30  # bytes of address space
 LONGEST = 20_000  # characters of stderr
-CARD, BLOCK = 80, 2880
-TEXTS = ["--author", "A", "--descrip", "d", "--pedigree", "GROUND"]
 PLACES = ("in", "out", "tmp")
 
 
@@ -62,320 +61,78 @@ COMMANDS = [
         ["merge", "in/a.fits", "in/b.fits", "--manual", "in/manual.txt", "-o", "out/m.fits", "--evidence", *TEXTS],
         ["a.fits", "b.fits", "a_evidence.fits", "manual.txt"],
     ),
+    Command(["flats", "in/flats_gz", "-o", "out/m.fits", *TEXTS], ["flats_gz"], weight=2),
+    Command(["darks", "in/darks", "-o", "out/m.fits", "--depth", *TEXTS], ["darks"], weight=2),
+    Command(["science", "in/science", "-o", "out/m.fits", *TEXTS], ["science"]),
+    Command(["science", "in/science", "-o", "out/m.fits", "--skip-bad", *TEXTS], ["science"], weight=2),
+    Command(
+        [
+            "merge",
+            "in/a.fits.fz",
+            "in/a.fits.gz",
+            "in/s.fits",
+            "--manual",
+            "in/pixels.reg",
+            "-o",
+            "out/m.fits",
+            *TEXTS,
+        ],
+        ["a.fits.fz", "a.fits.gz", "s.fits", "s_evidence.fits", "pixels.reg"],
+        weight=2,
+    ),
+    Command(
+        "update in/sound.fits --flats in/a.fits --darks in/b.fits --science in/s.fits --manual in/manual.txt "
+        "-o out/m.fits --author A --descrip d".split(),
+        [f"{mask}{part}.fits" for mask in ("sound", "a", "b", "s") for part in ("", "_evidence")] + ["manual.txt"],
+    ),
     Command(["check", "in/a.fits", "--against", "in/b.fits"], ["a.fits", "b.fits"]),
+    Command(
+        ["check", "in/a.fits.fz", "in/a.fits.gz", "--limits", "in/limits.yml"],
+        ["a.fits.fz", "a.fits.gz", "limits.yml"],
+        weight=2,
+    ),
+    Command(
+        ["deliver", "in/sound.fits", "--against", "in/a.fits", "--no-pipeline", "--output-dir", "out"],
+        ["sound.fits", "sound_evidence.fits", "a.fits"],
+        weight=3,
+    ),
+    Command(["depth", "in/depth.fits"], ["depth.fits", "depth_evidence.fits"], weight=3),
+    Command(
+        "tune in/depth.fits --set hot_sigma_threshold=6,8 --complete HOT=0.2 --false-per-million HOT=10".split(),
+        ["depth.fits", "depth_evidence.fits"],
+        weight=3,
+    ),
+    Command(["score", "in/s.fits", "in/truth.fits", "--search", "science"], ["s.fits", "truth.fits"], weight=1),
     Command(["compare", "in/a.fits", "in/b.fits", "--output-dir", "out"], ["a.fits", "b.fits"], weight=2),
     Command(["explain", "in/a.fits", "1010", "905"], ["a.fits", "a_evidence.fits"], weight=2),
     Command(["explain", "in/a.fits", "@in/pixels.txt"], ["a.fits", "a_evidence.fits", "pixels.txt"], weight=1),
+    Command(
+        ["explain", "in/flats/f1_rate.fits", "8", "15", "--mask", "in/a.fits"],
+        ["flats", "a.fits", "a_evidence.fits"],
+        weight=2,
+    ),
+    Command(
+        ["explain", "in/image/jw09999001001_02101_00001_nrcb1_cal.fits", "8", "15", "--radec", "53.1", "-27.8"],
+        ["image"],
+        weight=1,
+    ),
     Command(["export", "in/a.fits", "-o", "out/a.csv"], ["a.fits", "a_evidence.fits"], weight=2),
     Command(["report", "in/a.fits", "-o", "out/a.html"], ["a.fits", "a_evidence.fits"], weight=2),
     Command(["ramps", "in/darks/d1_jump.fits"], ["darks"], weight=2),
     Command(["rebuild", "in/job.yml", "--status-file", "out/status"], ["flats", "darks", "job.yml"], weight=1),
+    Command(["rebuild", "in/update.yml"], ["flats", "a.fits", "manual.txt", "update.yml"], weight=2),
+    Command(["init", "out", "--instrument", "nircam", "--base", "in/a.fits"], ["a.fits"], weight=1),
     Command(["history", "in/masks"], ["masks"], weight=1),
+    Command(["history", "in/masks", "--html", "out/index.html"], ["masks"], weight=2),
     Command(["ifu", "in/ifu/asn.json", "-o", "out"], ["ifu"], "outlier"),
+    Command(["ifu", "in/ifu", "-o", "out", "--set", "documented", "--report", "out/r.json"], ["ifu"], "outlier", 2),
+    Command(["ifu", "in/ifu/asn.json", "--preview", "--report", "out/r.html"], ["ifu"], "outlier", 2),
     Command(["image", "in/image/asn.json", "-o", "out"], ["image"], "outlier", 2),
+    Command(
+        ["image", "in/image", "-o", "out", "--skip-bad", "-p", "in/image.yml"], ["image", "image.yml"], "outlier", 2
+    ),
+    Command(["image", "in/image/asn.json", "--set", "documented", "--preview"], ["image"], "outlier", 1),
 ]
-
-
-# --- material --------------------------------------------------------------------------------------------
-
-
-def make_material(root: Path) -> None:
-    """Small sound inputs of all commands."""
-    import numpy as np
-    from astropy.io import fits
-
-    random_numbers = np.random.default_rng(1)
-    shape = (48, 64)
-
-    def primary(number: int, **more: Any) -> fits.PrimaryHDU:
-        header = {
-            "TELESCOP": "JWST",
-            "INSTRUME": "NIRCAM",
-            "DETECTOR": "NRCB1",
-            "SUBARRAY": "SUB160",
-            "SUBSTRT1": 1000,
-            "SUBSTRT2": 900,
-            "SUBSIZE1": 64,
-            "SUBSIZE2": 48,
-            "FASTAXIS": 1,
-            "SLOWAXIS": -2,
-            "READPATT": "RAPID",
-            "NINTS": 1,
-            "NGROUPS": 6,
-            "NFRAMES": 1,
-            "GROUPGAP": 0,
-            "TGROUP": 10.7,
-            "TFRAME": 10.7,
-            "EXP_TYPE": "NRC_FLAT",
-            "PROGRAM": "09001",
-            "OBSERVTN": "001",
-            "VISIT": "001",
-            "VISITGRP": "02",
-            "SEQ_ID": "1",
-            "ACT_ID": "01",
-            "EXPOSURE": f"{number:05d}",
-            "S_RAMP": "COMPLETE",
-            "S_JUMP": "COMPLETE",
-            "S_SUPERB": "COMPLETE",
-            "DATE": "2026-02-01T00:00:00.000",
-            "DATE-OBS": f"2026-01-{number:02d}",
-            "TIME-OBS": "01:02:03.4",
-        }
-        hdu = fits.PrimaryHDU()
-        hdu.header.update(header | more)
-        return hdu
-
-    def write(path: Path, first: fits.PrimaryHDU, **images: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fits.HDUList([first, *(fits.ImageHDU(v, name=k) for k, v in images.items())]).writeto(path)
-
-    def plane(value: float, *lead: int) -> Any:
-        return np.full((*lead, *shape), value, np.float32)
-
-    for number in range(1, 5):
-        image = (100 + random_numbers.normal(0, 0.3, shape)).astype(np.float32)
-        image[20, 30] = 0.1
-        write(
-            root / f"flats/f{number}_rate.fits",
-            primary(number),
-            SCI=image,
-            ERR=plane(0.1),
-            DQ=np.zeros(shape, np.uint32),
-            VAR_POISSON=plane(1e-4),
-            VAR_RNOISE=plane(1e-4),
-        )
-        time_of = np.arange(1, 7, dtype=np.float32)[None, :, None, None] * 10.7
-        ramp = (0.01 * time_of + random_numbers.normal(0, 4, (3, 6, *shape))).astype(np.float32)
-        ramp[:, :, 10, 12] += 30 * time_of[:, :, 0, 0]
-        centered = time_of - time_of.mean()
-        slope = ((ramp * centered).sum(1) / (centered**2).sum()).astype(np.float32)
-        pedestal = (ramp.mean(1) - slope * time_of.mean()).astype(np.float32)
-        first, root_of = primary(number, NINTS=3, EXP_TYPE="NRC_DARK"), f"darks/d{number}"
-        write(
-            root / f"{root_of}_rateints.fits",
-            first,
-            SCI=slope,
-            ERR=plane(0.1, 3),
-            DQ=np.zeros((3, *shape), np.uint32),
-            VAR_POISSON=plane(1e-4, 3),
-            VAR_RNOISE=plane(1e-4, 3),
-        )
-        write(
-            root / f"{root_of}_jump.fits",
-            first,
-            SCI=ramp,
-            PIXELDQ=np.zeros(shape, np.uint32),
-            GROUPDQ=np.zeros(ramp.shape, np.uint8),
-            ERR=np.ones_like(ramp),
-        )
-        write(root / f"{root_of}_fitopt.fits", first, SLOPE=slope[:, None], PEDESTAL=pedestal, YINT=slope[:, None])
-    (root / "list.txt").write_text("# flats\nflats/f1_rate.fits\nflats/f2_rate.fits\nflats/f3_rate.fits\n")
-    (root / "manual.txt").write_text("x y flag\n1010 905 HOT\n1012:1015 906 RC\n1020 : UNRELIABLE_SLOPE\n")
-    (root / "pixels.txt").write_text("1010 905\n1012, 906\n")
-    (root / "p.yml").write_text("flats:\n  max_low_qe_norm_signal: 0.4\n  smoothing_box_width: 9\n")
-    (root / "job.yml").write_text(
-        "detector: NRCB1\nreference: {author: A, descrip: d, pedigree: GROUND}\n"
-        "flats:\n  inputs: {rate: flats}\ndarks:\n  inputs: {rate: darks}\n"
-        "rebuild: {settle: 0, report: false}\noutput: ../out/{detector}_mask.fits\n"
-    )
-    _run_plainly(root, ["flats", "flats", "-o", "a.fits", "--evidence", *TEXTS])
-    _run_plainly(root, ["darks", "darks", "-o", "b.fits", *TEXTS])
-    _run_plainly(root, ["rebuild", "job.yml"])
-    shutil.move(root.parent / "out", root / "masks")
-    _run_plainly(root, ["simulate-ifu", "ifu", "--exposures", "3", "--size", "48 64"], "outlier")
-    _run_plainly(root, ["simulate-image", "image", "--groups", "2", "--size", "96 96"], "outlier")
-    for folder in ("ifu", "image"):
-        next((root / folder).glob("*_asn.json")).rename(root / folder / "asn.json")
-        shutil.rmtree(root / folder / "truth")
-    import asdf
-
-    asdf.AsdfFile({"flats": {"max_low_qe_norm_signal": 0.4}}).write_to(root / "p.asdf")
-
-
-def _run_plainly(folder: Path, words: list[str], group: str = "badpix") -> None:
-    """A command that must succeed."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        code, text = _in_child(lambda: _call(group, [*words, "-q"]), folder)
-    finally:
-        os.chdir(before)
-    if code:
-        raise RuntimeError(f"{group} {' '.join(words)}: exit {code}: {text}")
-
-
-# --- mutations -------------------------------------------------------------------------------------------
-
-NUMBERS = ["0", "-1", "7", "1.5", "1E3", "9" * 19, "99999", "1_0", "T", "'x'", "''", "NaN", "inf", "-2147483649"]
-WORDS = [
-    "",
-    "0",
-    "-1",
-    "null",
-    "[]",
-    "{}",
-    "~",
-    "true",
-    "1e999",
-    "x" * 300,
-    "é",
-    "\x1b[31m",
-    "\x00",
-    "[bold]",
-    "&a",
-    "*a",
-]
-
-
-def spoil_card(data: bytearray, dice: random.Random) -> bytearray:
-    """Another value on a card of any header."""
-    cards = [at for at in range(0, len(data) - CARD, CARD) if data[at + 8 : at + 10] == b"= "]
-    if cards:
-        at = dice.choice(cards)
-        data[at + 10 : at + 30] = dice.choice(NUMBERS).encode()[:20].rjust(20)
-    return data
-
-
-def drop_card(data: bytearray, dice: random.Random) -> bytearray:
-    """A card that becomes a comment."""
-    cards = [at for at in range(0, len(data) - CARD, CARD) if data[at + 8 : at + 10] == b"= "]
-    if cards:
-        at = dice.choice(cards)
-        data[at : at + CARD] = b"COMMENT gone".ljust(CARD)
-    return data
-
-
-def double_card(data: bytearray, dice: random.Random) -> bytearray:
-    """A card that stands where another stood, too."""
-    cards = [at for at in range(0, len(data) - CARD, CARD) if data[at + 8 : at + 10] == b"= "]
-    if len(cards) > 1:
-        one, other = dice.sample(cards, 2)
-        data[one : one + CARD] = data[other : other + CARD]
-    return data
-
-
-def spoil_text_of_card(data: bytearray, dice: random.Random) -> bytearray:
-    """A byte of a header that is no printable character."""
-    at = dice.randrange(min(len(data), 2 * BLOCK))
-    data[at] = dice.choice([0, 9, 10, 27, 127, 200, 255])
-    return data
-
-
-def flip_bits(data: bytearray, dice: random.Random) -> bytearray:
-    """Some bits anywhere."""
-    for _ in range(dice.choice([1, 3, 30])):
-        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-    return data
-
-
-def cut_short(data: bytearray, dice: random.Random) -> bytearray:
-    """The end is missing."""
-    return data[: dice.choice([0, 1, 79, BLOCK, BLOCK + 1, dice.randrange(len(data))])]
-
-
-def repeat_block(data: bytearray, dice: random.Random) -> bytearray:
-    """A block stands twice, so that all behind it moves."""
-    at = dice.randrange(0, len(data), BLOCK)
-    return data[: at + BLOCK] + data[at:]
-
-
-def drop_block(data: bytearray, dice: random.Random) -> bytearray:
-    """A block is missing."""
-    at = dice.randrange(0, len(data), BLOCK)
-    return data[:at] + data[at + BLOCK :]
-
-
-def append_noise(data: bytearray, dice: random.Random) -> bytearray:
-    """Something follows the end."""
-    return data + dice.randbytes(dice.choice([1, 80, BLOCK]))
-
-
-def fill_pixels(data: bytearray, dice: random.Random) -> bytearray:
-    """A stretch of the data is NaN, infinite, huge or zero."""
-    at = dice.randrange(len(data)) // 4 * 4
-    value = dice.choice(
-        [b"\x7f\xc0\0\0", b"\x7f\x80\0\0", b"\xff\x80\0\0", b"\x7e\xff\xff\xff", b"\0\0\0\0", b"\xff" * 4]
-    )
-    length = min(dice.choice([4, 400, 40_000]), len(data) - at) // 4
-    data[at : at + 4 * length] = value * length
-    return data
-
-
-def pack(data: bytearray, dice: random.Random) -> bytearray:
-    """A gzipped file under the plain name, perhaps damaged."""
-    packed = bytearray(gzip.compress(bytes(data), 1))
-    return packed if dice.random() < 0.5 else flip_bits(packed, dice)
-
-
-def swap_word(data: bytearray, dice: random.Random) -> bytearray:
-    """A word of a text that is another one."""
-    words = bytes(data).split(b" ")
-    words[dice.randrange(len(words))] = dice.choice(WORDS).encode()
-    return bytearray(b" ".join(words))
-
-
-def swap_line(data: bytearray, dice: random.Random) -> bytearray:
-    """A line of a text that stands twice, or is missing."""
-    lines = bytes(data).split(b"\n")
-    k = dice.randrange(len(lines))
-    lines[k : k + 1] = [lines[k]] * dice.choice([0, 2])
-    return bytearray(b"\n".join(lines))
-
-
-def nest(data: bytearray, dice: random.Random) -> bytearray:
-    """A text that is nested deeply."""
-    depth = dice.choice([20, 2000])
-    return bytearray(b"flats: " + b"[" * depth + b"]" * depth)
-
-
-def mark(data: bytearray, dice: random.Random) -> bytearray:
-    """A byte-order mark in front."""
-    return bytearray(b"\xef\xbb\xbf") + data
-
-
-Mutation = Callable[[bytearray, random.Random], bytearray]
-OF_FITS: list[Mutation] = [
-    spoil_card,
-    spoil_card,
-    spoil_card,
-    drop_card,
-    double_card,
-    spoil_text_of_card,
-    flip_bits,
-    cut_short,
-    repeat_block,
-    drop_block,
-    append_noise,
-    fill_pixels,
-    fill_pixels,
-    pack,
-]
-OF_TEXT: list[Mutation] = [swap_word, swap_word, swap_line, flip_bits, cut_short, append_noise, nest, mark]
-
-
-def spoil(path: Path, dice: random.Random) -> str:
-    """Spoil one file in place; says how."""
-    if dice.random() < 0.05:
-        return replace_kind(path, dice)
-    data = bytearray(path.read_bytes())
-    if not data:
-        return "empty already"
-    mutation = dice.choice(OF_FITS if path.suffix in (".fits", ".fz") else OF_TEXT)
-    path.write_bytes(mutation(data, dice))
-    return mutation.__name__
-
-
-def replace_kind(path: Path, dice: random.Random) -> str:
-    """Something that is no file, with a fitting name."""
-    path.unlink()
-    kind = dice.choice(["pipe", "folder", "loop", "nothing"])
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    return kind
 
 
 # --- runs ------------------------------------------------------------------------------------------------
@@ -451,6 +208,18 @@ def find_faults(report: Report, case: Path, before: dict[str, str]) -> Iterator[
         yield f"written outside: {odd[:3]}"
 
 
+def run_plainly(folder: Path, group: str, words: list[str]) -> None:
+    """A command that must succeed."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        code, text = _in_child(lambda: _call(group, [*words, "-q"]), folder)
+    finally:
+        os.chdir(before)
+    if code:
+        raise RuntimeError(f"{group} {' '.join(words)}: exit {code}: {text}")
+
+
 def _in_child(task: Callable[[], int], folder: Path) -> tuple[int, str]:
     """Run a task in a bounded child process; its exit status (negative: a signal) and what it said."""
     talk = folder / "talk"
@@ -511,7 +280,7 @@ def run_all(runs: int, seed: int, only: int | None = None, show: bool = False) -
         before = Path.cwd()
         try:
             (work / "material").mkdir()
-            make_material(work / "material")
+            make_material(work / "material", run_plainly)
             for number in range(runs) if only is None else [only]:
                 report = run_once(work / "material", number, seed, work)
                 if report.faults:
@@ -539,7 +308,10 @@ def _warm_up() -> None:
     import badpix.flats.build
     import badpix.ifu.driver
     import badpix.image.driver
-    import badpix.mask.merge  # noqa: F401
+    import badpix.mask.merge
+    import badpix.mask.update
+    import badpix.review.report
+    import badpix.science.build  # noqa: F401
 
 
 def main() -> int:
