@@ -123,9 +123,9 @@ class LazyGroup(click.Group):
             if isinstance(error, click.UsageError) and error.ctx is not None:
                 click.echo(f"{error.ctx.command_path} --help shows how it is called", err=True)
             sys.exit(error.exit_code)
-        except click.Abort:
-            click.secho("error: interrupted", fg="red", err=True)
-            sys.exit(1)
+        except click.Abort:  # before the command's own boundary stood (its module is being imported), or behind it
+            click.secho("error: interrupted; nothing was written", fg="red", err=True)
+            sys.exit(130)
         except BrokenPipeError:  # the reader has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)

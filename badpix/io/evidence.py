@@ -35,7 +35,7 @@ from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 from badpix.io.tiles import write_image
-from badpix.outside import quote
+from badpix.outside import find_fault, printable, quote
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -323,8 +323,11 @@ def opened(path: str | Path) -> Iterator[tuple[Evidence, dict[str, Any]]]:
         If the file is missing or holds no RULES.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no evidence there; make the mask with --evidence")
+    fault = find_fault(path)
+    if fault == "no such file":
+        raise DataError(f"{printable(path)}: no evidence there; was the mask made with --no-evidence?")
+    if fault:
+        raise DataError(f"{printable(path)}: no evidence: {fault}")
     with ExitStack() as stack:  # what goes wrong while it is open is not its fault, unless it happens in reading it
         walk(path)
         with reading(path):

@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,9 +28,11 @@ import numpy as np
 
 from badpix import detectors, dq
 from badpix.errors import DataError
+from badpix.io.unpack import make_plain
 from badpix.mask import rules
 from badpix.mask.combine import standard_bits
 from badpix.mask.raw_file import MaskFile
+from badpix.outside import require_regular
 
 TIMEOUT = 900  # seconds
 MATCH_KEYS = {
@@ -82,6 +84,10 @@ def _run(client: str, package: str, task: str, path: str | Path, exposure: str |
     if find_spec(package) is None:
         return Answer(client, "not run", [f"the package {package} is not installed: pip install 'badpix[pipeline]'"])
     with tempfile.TemporaryDirectory(prefix="badpix-client-") as folder:
+        try:
+            check_files([path, *([exposure] if exposure else [])], Path(folder))
+        except DataError as error:
+            return Answer(client, "failed", [f"not asked: {error}"])
         call = [sys.executable, "-m", "badpix.review.clients", task, folder, str(Path(path).resolve())]
         call += [str(Path(exposure).resolve())] if exposure else []
         paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -95,6 +101,19 @@ def _run(client: str, package: str, task: str, path: str | Path, exposure: str |
             lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             return Answer(client, "failed", ["stopped: " + " / ".join(lines[-2:])])
         return Answer(client, **json.loads(result.read_text(encoding="utf-8")))
+
+
+def check_files(paths: Sequence[str | Path], folder: Path) -> None:
+    """Make sure that files are regular, and whole FITS files, before other software opens them.
+
+    Raises
+    ------
+    DataError
+        If one is not.
+    """
+    for path in paths:
+        require_regular(path)
+        make_plain(Path(path), folder)
 
 
 def _offline(folder: str) -> dict[str, str]:

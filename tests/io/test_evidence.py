@@ -141,7 +141,7 @@ def test_place(mask, beside):
 
 def test_missing_and_broken_files(tmp_path):
     path = tmp_path / "e.fits"
-    with pytest.raises(DataError, match="no evidence there; make the mask with --evidence"):
+    with pytest.raises(DataError, match="no evidence there; was the mask made with --no-evidence"):
         evidence.read(path)
     fits.PrimaryHDU().writeto(path)
     with pytest.raises(DataError, match="extension RULES is missing: not an evidence file"):

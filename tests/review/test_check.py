@@ -1,6 +1,7 @@
 """Levels, policy, jumps and the exit status of ``badpix check``."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from badpix import dq
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
 from badpix.mask import file as mask_file
-from badpix.review import check
+from badpix.review import check, clients
 from badpix.settings.check import CheckSettings
 
 P = CheckSettings.in_set()
@@ -201,3 +202,18 @@ def test_flags_lost_in_decoding_fail(tmp_path):
     assert not checked.passed
     assert checked.flags == []
     assert [f.rule for f in checked.faults if f.severity == "error"] == ["dq-undefined"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "no FITS file", "cut short"])
+@pytest.mark.parametrize("which", ["mask", "exposure"])
+def test_other_software_gets_whole_files_only(tmp_path, monkeypatch, kind, which):
+    sound, bad = make_mask(tmp_path / "sound.fits"), tmp_path / "bad.fits"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.write_bytes(sound.read_bytes()[:9000] if kind == "cut short" else b"x" * 9000)
+    monkeypatch.setattr(clients, "find_spec", lambda name: object())
+    monkeypatch.setattr(clients.subprocess, "run", lambda *_, **__: pytest.fail("it was handed on"))
+    answer = clients.run_dq_init(*((bad, None) if which == "mask" else (sound, bad)))
+    assert answer.status == "failed"
+    assert answer.messages[0].startswith("not asked: ")
