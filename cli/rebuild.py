@@ -243,8 +243,10 @@ def history(
     records = record.list_records(directory)
     rows = record.history_rows(records)
     if page:
+        from badpix.io.output import check_page
         from badpix.rebuild.index_page import write_index
 
+        check_page(page, "--html", overwrite)
         number = write_index(records, rows, page, overwrite)
         talk.finish("badpix history", [page], {"detectors": number})
         return

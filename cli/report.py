@@ -16,7 +16,6 @@ from badpix.cli.common import (
     talk_options,
 )
 from badpix.cli.talk import Talk
-from badpix.errors import UsageError
 from badpix.settings.check import CheckSettings
 
 
@@ -53,17 +52,15 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
-    if Path(output).suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {output}: the report is an HTML page; expected a name that ends in .html")
     from badpix.io.evidence import path_beside
-    from badpix.io.output import check_target
+    from badpix.io.output import check_page
     from badpix.io.selection import expand_inputs
     from badpix.review import check as checking
     from badpix.review import report as reporting
 
     given = [mask, evidence_file or path_beside(mask), *([against] if against else []), *([limits] if limits else [])]
     files = expand_inputs(ramps, ("_jump", "_uncal")) if ramps else []
-    target = check_target(output, overwrite, [*given, *files])
+    target = check_page(output, "-o", overwrite, [*given, *files])
     p, own = read_limits(limits, {**options, **dict.fromkeys(CheckSettings.names())})
     p = checking.limits_for(detector_of(Path(mask)), own, p, limits or "defaults")
     size = reporting.write_report(

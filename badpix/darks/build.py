@@ -73,7 +73,12 @@ def build_darks(
         With ``skip_bad``: part of the exposures that may be left out.
     """
     beside = named or {}
-    opening = partial(dark_inputs.open_darks, need_uncal=partial(darks_search.needs_uncal, p), detector=detector)
+    opening = partial(
+        dark_inputs.open_darks,
+        need_uncal=partial(darks_search.needs_uncal, p),
+        need_pedestals=darks_search.needs_pedestals(p),
+        detector=detector,
+    )
     with exposures.unpacking() as workdir:
         opened = opening(rates, beside, skip_bad=skip_bad, workdir=workdir, most_left_out=most_left_out)
         product.check_detector(opened.first.path, opened.detector, detector)
@@ -153,5 +158,5 @@ def read_bias(name: str | None, opened: DarkSet) -> NDArray[np.float32] | None:
 
 def list_files(opened: DarkSet, p: PedestalSettings) -> list[Path]:
     """All files of the darks, and the bias map."""
-    paths = [e.path for f in opened.files for e in (f.rate, f.jump, f.fitopt, f.uncal) if e is not None]
+    paths = [e.path for f in opened.files for e in f.products]
     return [*paths, *([Path(p.bias_map)] if p.bias_map else [])]

@@ -76,7 +76,7 @@ def choose_strengths(job: Job, population: Population, p: DarkSettings) -> dict[
     if shaped and p.noisy_search_type == "ramp":
         excess = np.exp(p.noisy_sigma_threshold * population.spread["log_noise"][1]) - 1
         out["noisy"] = 1 + max(excess, p.noisy_min_ratio - 1) * STEPS
-    if p.low_pedestal_search_type == "mean":
+    if p.low_pedestal_search_type == "mean" and np.isfinite(population.spread["pedestal"][1]):
         out["low_pedestal"] = p.low_pedestal_sigma_threshold * population.spread["pedestal"][1] * STEPS
     number = len(job.darks)
     if limit is not None and job.bright is not None and number >= injection.LEVELS:

@@ -135,6 +135,8 @@ def read_pedestal(
     dark: Dark, integration: int, start: int, stop: int, bias: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Pedestal as fitted, and as judged (MIRI: against the raw ramp; less a bias map): (rows, nx) each."""
+    if dark.pedestal is None:  # refused when the files were opened
+        raise ValueError("a dark without pedestals")
     fitted = read_band(dark.pedestal, start, stop, planes=[integration])[0].astype(np.float32, copy=False)
     judged = fitted
     if bias is not None:

@@ -7,7 +7,9 @@
 3. Companions must be of the same exposure (keywords), shape and number of integrations, with jumps flagged.
 4. All exposures must be of one detector and window; of NIRSpec, all or none of them in an IRS2 pattern. Depths may
    differ (:mod:`badpix.darks.depths`).
-5. With ``skip_bad`` a set of files that fails is left out, with the reason; otherwise it is an error.
+5. Ramps fitted with LIKELY have no fitopt file (a ``_likely_chisq`` instead), and no pedestals; that does, unless a
+   search by votes of pedestals is asked for.
+6. With ``skip_bad`` a set of files that fails is left out, with the reason; otherwise it is an error.
 """
 
 from __future__ import annotations
@@ -57,8 +59,13 @@ class DarkFiles:
 
     rate: Exposure
     jump: Exposure
-    fitopt: Exposure
+    fitopt: Exposure | None
     uncal: Exposure | None = None
+
+    @property
+    def products(self) -> list[Exposure]:
+        """All of them."""
+        return [e for e in (self.rate, self.jump, self.fitopt, self.uncal) if e is not None]
 
     @property
     def integrations(self) -> int:
@@ -90,7 +97,7 @@ class DarkFiles:
             self.jump["GROUPDQ"],
             self.rate["SCI"],
             self.rate["VAR_POISSON"],
-            self.fitopt["PEDESTAL"],
+            None if self.fitopt is None else self.fitopt["PEDESTAL"],
             self.integrations,
             None if self.uncal is None else self.uncal["SCI"],
             stop=self.groups,
@@ -167,6 +174,7 @@ def open_darks(
     workdir: Path | None = None,
     detector: str | None = None,
     most_left_out: float = selection.MOST_LEFT_OUT,
+    need_pedestals: bool = False,
 ) -> DarkSet:
     """Open, pair and check the files of all darks.
 
@@ -182,6 +190,8 @@ def open_darks(
         Leave out what fails instead of stopping.
     workdir : path, optional
         Where compressed files are unpacked.
+    need_pedestals : bool
+        Whether exposures without them can't be used.
 
     Raises
     ------
@@ -194,7 +204,8 @@ def open_darks(
     found = DarkSet([])
     for k, rate in enumerate(rates):
         try:
-            files = _open_one(rate, {r: c[k] for r, c in companions.items()}, need_uncal, workdir)
+            given = {r: c[k] for r, c in companions.items()}
+            files = _open_one(rate, given, need_uncal, workdir, need_pedestals)
             _check_exposure(files)
             if detector and files.rate.detector != detectors.get(detector):
                 name = files.rate.detector.name
@@ -250,13 +261,17 @@ def _match(rates: Sequence[Path], role: str, given: list[Path]) -> list[Path | N
 
 
 def _open_one(
-    rate: Path, given: Mapping[str, Path | None], need_uncal: Callable[[str], bool], workdir: Path | None
+    rate: Path,
+    given: Mapping[str, Path | None],
+    need_uncal: Callable[[str], bool],
+    workdir: Path | None,
+    need_pedestals: bool,
 ) -> DarkFiles:
     opened = _open_rate(rate, workdir)
     raw = need_uncal(opened.keyword("INSTRUME"))
     paths = {role: given[role] or selection.sibling(rate, SUFFIX[role]) for role in SUFFIX}
     for role in ("jump", "fitopt", *(["uncal"] if raw else [])):
-        if paths[role] is None:
+        if paths[role] is None and (role != "fitopt" or need_pedestals or not _is_likely(rate)):
             missing = rate.with_name(selection.root_name(rate) + SUFFIX[role] + ".fits")
             raise DataError(f"{rate}: {missing.name} is not beside it; name it with --{role}{_hint(rate, role)}")
     exposures = {
@@ -264,13 +279,21 @@ def _open_one(
         for role, path in paths.items()
         if path is not None and (role != "uncal" or raw)
     }
-    return DarkFiles(opened, exposures["jump"], exposures["fitopt"], exposures.get("uncal"))
+    return DarkFiles(opened, exposures["jump"], exposures.get("fitopt"), exposures.get("uncal"))
+
+
+def _is_likely(rate: Path) -> bool:
+    """Whether the ramps were fitted with LIKELY: the step leaves its chi square beside the slopes."""
+    return selection.sibling(rate, "_likely_chisq") is not None
 
 
 def _hint(rate: Path, role: str) -> str:
     """Where a missing companion comes from. The ramp fit LIKELY of the pipeline writes none with pedestals."""
-    if role == "fitopt" and selection.sibling(rate, "_likely_chisq"):
-        return "; the ramps were fitted with LIKELY, which gives no pedestals: repeat the fit with OLS_C"
+    if role == "fitopt" and _is_likely(rate):
+        return (
+            "; the ramps were fitted with LIKELY, which gives no pedestals, and votes of pedestals are asked for: "
+            "repeat the fit with OLS_C"
+        )
     return ", or make it: badpix prepare keeps what the searches need" if role != "uncal" else ""
 
 
@@ -297,7 +320,7 @@ def _check_exposure(files: DarkFiles) -> None:
     """Make sure that the products of one exposure belong together."""
     rate, jump, fitopt = files.rate, files.jump, files.fitopt
     selection.check_state(jump, "S_JUMP")
-    for other in (jump, fitopt, *([files.uncal] if files.uncal else [])):
+    for other in files.products[1:]:
         for keyword in SAME_EXPOSURE:
             want, found = rate.header.get(keyword), other.header.get(keyword)
             if want is not None and found is not None and want != found:
@@ -309,7 +332,8 @@ def _check_exposure(files: DarkFiles) -> None:
     found_slopes = rate["SCI"].shape if len(rate["SCI"].shape) == 3 else (1, *rate["SCI"].shape)
     _same_shape(jump, "GROUPDQ", jump["GROUPDQ"].shape, shape, "its SCI")
     _same_shape(rate, "SCI", found_slopes, slopes, jump.path.name)
-    _same_shape(fitopt, "PEDESTAL", fitopt["PEDESTAL"].shape, slopes, jump.path.name)
+    if fitopt is not None:
+        _same_shape(fitopt, "PEDESTAL", fitopt["PEDESTAL"].shape, slopes, jump.path.name)
     if files.uncal is not None:
         _same_shape(files.uncal, "SCI", files.uncal["SCI"].shape, shape, jump.path.name)
     if rate.number("NGROUPS") != shape[1]:
@@ -338,8 +362,7 @@ def find_changed(files: Sequence[DarkFiles]) -> dict[Path, str]:
     """Rate files of the exposures of which a file vanished or changed since it was opened, with what happened."""
     changed = {}
     for dark in files:
-        products = (dark.rate, dark.jump, dark.fitopt, *([dark.uncal] if dark.uncal else []))
-        for layout in (lay for e in products for lay in e.arrays.values()):
+        for layout in (lay for e in dark.products for lay in e.arrays.values()):
             try:
                 found = layout.path.stat()
             except OSError:

@@ -223,7 +223,11 @@ def describe_depth(job: Job, population: Population, p: DarkSettings) -> list[st
         notes.append(
             f"hot_max_rate = {p.hot_max_rate:g} DN/s is below what the noise of these darks supports: too shallow"
         )
-    if p.low_pedestal_search_type == "mean":
+    if not np.isfinite(population.spread["pedestal"][1]):
+        notes.append(
+            "low pedestal: not searched: ramps fitted with LIKELY have no pedestals (OLS_C gives them, with save_opt)"
+        )
+    elif p.low_pedestal_search_type == "mean":
         size = p.low_pedestal_sigma_threshold * population.spread["pedestal"][1]
         notes.append(f"low pedestal: more than {size:.3g} DN below the surroundings can be found")
     if setup.groups < ramps.SHORTEST_RAMP:

@@ -104,6 +104,11 @@ def needs_ramps(p: DarkSettings) -> bool:
     )
 
 
+def needs_pedestals(p: DarkSettings) -> bool:
+    """Whether a search that is asked for can't do without pedestals in any dark: those by votes."""
+    return "pedestal" in (p.saturated_search_type, p.rc_search_type) or p.low_pedestal_search_type == "votes"
+
+
 def needs_uncal(p: DarkSettings, instrument: str) -> bool:
     """Whether raw ramps are needed: by the documented pedestals of MIRI, if there is no bias map."""
     by_votes = p.rc_search_type == "pedestal" or p.low_pedestal_search_type == "votes"

@@ -124,8 +124,10 @@ def _gather(dark: Dark, rows: Rows, pixels: Index) -> Exposure:
     return Exposure(sci, flags, rate, pedestal)
 
 
-def _pick(layout: Layout, dark: Dark, rows: Rows, pixels: Index) -> Float:
-    """The chosen pixels of an image an integration: (integrations, n)."""
+def _pick(layout: Layout | None, dark: Dark, rows: Rows, pixels: Index) -> Float:
+    """The chosen pixels of an image an integration, NaN where there is none: (integrations, n)."""
+    if layout is None:
+        return np.full((dark.integrations, len(pixels)), np.nan, np.float32)
     image = read_band(layout, rows.start, rows.stop).reshape(dark.integrations, -1)
     return image[:, pixels].astype(np.float32)
 

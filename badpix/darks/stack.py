@@ -38,7 +38,7 @@ class Dark:
     groupdq: Layout
     rate: Layout
     poisson: Layout
-    pedestal: Layout
+    pedestal: Layout | None  # none, where the ramps were fitted with LIKELY
     integrations: int
     uncal: Layout | None = None
     start: int = 0
@@ -151,7 +151,9 @@ def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float
     images = {
         name: read_band(layout, band.start, band.stop).astype(np.float32, copy=False)
         for name, layout in layouts.items()
+        if layout is not None
     }
+    images.setdefault("pedestal", np.full_like(images["rate"], np.nan))
     if band.bias is not None:
         images["pedestal"] -= band.bias
     for name in ("rate", "pedestal"):

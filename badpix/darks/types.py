@@ -344,7 +344,7 @@ def find_low(
     own = np.zeros(pedestal.shape, np.float32)
     switching = result.detection.maps.get("telegraph", np.zeros(pedestal.shape, bool)).flat[table.places.index]
     own.flat[table.places.index] = searches.pedestal_error(table.pixels, switching, population)
-    if p.low_pedestal_search_type != "mean":
+    if p.low_pedestal_search_type != "mean" or not np.isfinite(pedestal).any():
         return
     found, result.pedestal_sigma = searches.find_low_pedestal(
         pedestal, own, sigma=p.low_pedestal_sigma_threshold, ipc=ipc

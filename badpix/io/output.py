@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -87,6 +88,13 @@ def check_place(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
             with suppress(OSError):
                 if os.path.samestat(own, os.stat(name)):
                     raise UsageError(f"{printable(path)}: is also an input; inputs are never modified")
+
+
+def check_page(path: str | Path, option: str, overwrite: bool, inputs: Iterable[str | Path] = ()) -> Path:
+    """The path of an HTML page, as :func:`check_target`; another ending is that of another file, given by mistake."""
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{option} {printable(path)}: it is an HTML page; expected a name that ends in .html")
+    return check_target(path, overwrite, inputs)
 
 
 def check_log(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> None:
@@ -235,6 +243,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def copy_file(source: str | Path, path: str | Path, overwrite: bool = False) -> None:
+    """Copy a file, whole or not at all; a link under the name of the copy is replaced, not followed."""
+    with atomic_path(path, overwrite) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str, overwrite: bool = False) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from badpix import __version__
-from badpix.errors import DataError
+from badpix.errors import BadpixError, DataError
 from badpix.io.output import write_text
 from badpix.outside import open_regular, read_text, require_regular
 
@@ -148,7 +148,7 @@ def _save(fresh: dict[str, str]) -> None:
         return
     rows = {**_load(), **fresh}
     kept = dict(list(rows.items())[-REMEMBERED:])
-    with suppress(OSError, DataError):
+    with suppress(OSError, BadpixError):
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, json.dumps(kept), overwrite=True)
 

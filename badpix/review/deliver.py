@@ -9,14 +9,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from badpix.errors import UsageError
 from badpix.io import evidence
-from badpix.io.output import check_directory, write_text
+from badpix.io.output import check_directory, check_place, copy_file, write_text
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
 from badpix.mask.header import NOBODY
@@ -27,7 +26,8 @@ from badpix.review.check import Checked
 from badpix.review.compare import Comparison
 from badpix.settings.check import CheckSettings
 
-FORM = "delivery_form.txt"
+FORM, PAGE = "delivery_form.txt", "report.html"
+OTHERS = (PAGE, "check.json", "clients.txt", FORM)  # what a delivery holds besides mask, evidence and changes
 
 
 def check_delivery(
@@ -93,14 +93,21 @@ def write_delivery(
         raise UsageError(f"{folder}: is not empty; give --overwrite to replace what is in it")
     mask = mask_file.read_mask(path)
     target = place / path.name
+    names = [
+        target,
+        evidence.path_beside(target),
+        *(place / name for name in (PAGE, FORM, "check.json", "clients.txt")),
+    ]
+    for name in names:
+        check_place(name, [against] if against else [])
     if path.resolve() != target.resolve():
-        shutil.copyfile(path, target)
+        copy_file(path, target, overwrite=True)
     written = [target]
     beside = evidence.path_beside(path)
     if beside.is_file():
-        shutil.copyfile(beside, evidence.path_beside(target))
+        copy_file(beside, evidence.path_beside(target), overwrite=True)
         written.append(evidence.path_beside(target))
-    page = place / "report.html"
+    page = place / PAGE
     report.write_report(path, page, limits, against=against, overwrite=True)
     pair = compare.compare(mask_file.read_mask(against), mask) if against else None
     if pair is not None:

@@ -32,7 +32,7 @@ def test_hashes_in_the_order_given(files):
 
 def test_hashes_are_remembered(files, monkeypatch):
     first = hash_inputs(files)
-    monkeypatch.setattr(provenance, "hash_file", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(provenance, "_hash", lambda path, stop: pytest.fail(f"{path} was read again"))
     assert hash_inputs(files) == first
 
 
@@ -62,6 +62,35 @@ def test_a_cache_that_can_not_be_written(files, tmp_path, monkeypatch):
     monkeypatch.setenv("BADPIX_CACHE", str(tmp_path / "blocked"))
     assert [i.sha256 for i in hash_inputs(files)] == [sha(p) for p in files]
     monkeypatch.setenv("BADPIX_CACHE", "off")
+    assert [i.sha256 for i in hash_inputs(files)] == [sha(p) for p in files]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path)])
+def test_a_cache_that_is_no_file_costs_time_only(files, make):
+    place = provenance._cache_file()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    make(place)
+    assert [i.sha256 for i in hash_inputs(files)] == [sha(p) for p in files]
+
+
+def test_content_changed_in_place_with_its_times_restored_is_hashed_again(files):
+    hash_inputs(files)
+    facts = files[0].stat()
+    with open(files[0], "r+b") as stream:
+        stream.write(b"x")
+    os.utime(files[0], ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    now = files[0].stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    assert hash_inputs(files)[0].sha256 == sha(files[0])
+
+
+def test_fresh_hashes_believe_no_memory(files):
+    hash_inputs(files)
+    place = provenance._cache_file()
+    lies = dict.fromkeys(json.loads(place.read_text()), "0" * 64)
+    place.write_text(json.dumps(lies))
+    assert {i.sha256 for i in hash_inputs(files)} == {"0" * 64}
+    assert [i.sha256 for i in hash_inputs(files, fresh=True)] == [sha(p) for p in files]
     assert [i.sha256 for i in hash_inputs(files)] == [sha(p) for p in files]
 
 

@@ -84,3 +84,12 @@ def test_the_index_shows_state_counts_and_trends(tmp_path):
     assert "&lt;disk&gt; full" in page
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#|data:|\.\.|[^":]*\.)', page)
     assert "://" not in page
+
+
+@pytest.mark.parametrize("name", ["m.fits", "m_record.json", "index"])
+def test_the_index_page_takes_no_other_file_s_place(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    done = call("history", tmp_path, "--html", tmp_path / name, "--overwrite")
+    assert done.exit_code == 2
+    assert "expected a name that ends in .html" in done.output
+    assert (tmp_path / name).read_text() == "mine"

@@ -104,3 +104,22 @@ def test_reasons_of_inputs_are_not_those_of_the_mask(masks):
     mask = mask_file.read_mask(masks[1])
     mask.history[:] = ["Made.", "DIFFERENCES: not stated", "HISTORY of part.fits:", "DIFFERENCES: old reasons"]
     assert [f.rule for f in deliver.find_missing(mask)] == ["history"]
+
+
+def test_the_mask_in_use_is_not_replaced_by_its_successor(tmp_path, masks):
+    (tmp_path / "send").mkdir()
+    in_use = tmp_path / "send" / "new.fits"
+    in_use.write_bytes(masks[0].read_bytes())
+    done = call(masks[1], "--against", in_use, "--output-dir", tmp_path / "send", "--overwrite")
+    assert done.exit_code == 2
+    assert "new.fits: is also an input; inputs are never modified" in done.output
+    assert in_use.read_bytes() == masks[0].read_bytes()
+
+
+def test_a_link_in_the_folder_is_replaced_and_not_followed(tmp_path, masks):
+    (tmp_path / "send").mkdir()
+    (tmp_path / "other").write_bytes(b"mine")
+    (tmp_path / "send" / "new.fits").symlink_to(tmp_path / "other")
+    assert call(masks[1], "--output-dir", tmp_path / "send", "--overwrite").exit_code == 0
+    assert (tmp_path / "other").read_bytes() == b"mine"
+    assert (tmp_path / "send" / "new.fits").read_bytes() == masks[1].read_bytes()
