@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ SHARP = 0.8  # share of the pixels touching a cluster that see more than that
 CELL, AROUND = 16, 9  # pixels of a cell; cells to whose median it is compared
 WEAK, FEW_CELLS = 0.85, 3
 REPORTED = 20  # areas at the most, the largest ones
+TOLD = 5  # of them in notes
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
@@ -202,3 +204,10 @@ def moved(area: Area, x: int, y: int) -> Area:
 def overlap(a: Area, b: Area) -> bool:
     """Whether the outlines of two areas overlap."""
     return a.x[0] <= b.x[1] and b.x[0] <= a.x[1] and a.y[0] <= b.y[1] and b.y[0] <= a.y[1]
+
+
+def tell_areas(found: Sequence[Area]) -> list[str]:
+    """The largest areas, a line each, and how many more there are."""
+    more = len(found) - TOLD
+    rest = [f"{more} more areas are listed in the JSON summary"] if more > 0 else []
+    return [area.text() for area in found[:TOLD]] + rest

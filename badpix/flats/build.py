@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.flats import judged
-from badpix.flats import search as flats_search
+from badpix.flats import joined, judged
 from badpix.flats.light import choose_mode
 from badpix.flats.types import dead_limit
 from badpix.io import exposure as exposures
@@ -28,8 +27,6 @@ from badpix.mask.manual import _add_manual, find_manual_file, read_manual_file
 from badpix.mask.product import Product, check_detector, claim_output, finish, open_all
 from badpix.settings.flats import FlatSettings, FluxCheckSettings, LightSettings
 from badpix.settings.reference import ReferenceSettings
-
-OPTICS = ("FILTER", "PUPIL", "GRATING", "LAMP", "BAND")  # keywords of the light that flats of one set share
 
 
 def build_flats(
@@ -85,11 +82,12 @@ def build_flats(
         reference = exposures.read_reference_pixels(used[0])
         files = [e.path for e in (*used, *raws)] + ([manual] if manual else [])
         with hashing(files) as hashes:
-            found = flats_search.search(
-                used,
+            sets = joined.find_sets(used, raws)
+            sets = sets if p.mixed_optics == "join" else [joined.FlatSet("all", list(used), raws)]
+            found = joined.search(
+                sets,
                 p,
                 reference=reference,
-                uncals=raws,
                 executor=executor,
                 memory=memory,
                 progress=progress,
@@ -97,7 +95,7 @@ def build_flats(
             )
             inputs = hashes(files)
     counts = judged.count_states(found.evidence.images["flat_state"])
-    check_judged(counts, p, choose_mode(used[0], p).min_judged)
+    check_judged(counts, p, max(choose_mode(one.rates[0], p).min_judged for one in sets))
     listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
     if look is None and not with_evidence:
         found.evidence.images.clear()  # nobody asks for them any more: memory for the mask
@@ -116,7 +114,7 @@ def build_flats(
         [judged.headline(counts), *found.notes],
     )
     product = finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
-    return replace(product, judged=counts, areas=found.areas)
+    return replace(product, judged=counts, areas=found.areas, sets=found.sets)
 
 
 def check_optics(used: Sequence[Exposure]) -> None:
@@ -127,15 +125,14 @@ def check_optics(used: Sequence[Exposure]) -> None:
     DataError
         Naming the first file that differs.
     """
-    for keyword in OPTICS:
+    for keyword in joined.OPTICS:
         first = used[0].header.get(keyword)
         for other in used[1:]:
             found = other.header.get(keyword)
             if found != first and None not in (found, first):
                 raise DataError(
                     f"{other.path}: {keyword} = {found!r}, but {first!r} in {used[0].path.name}: a pixel poor in "
-                    "one of them would be averaged away; search each apart and merge the masks, or give "
-                    "--mixed-optics mix"
+                    "one of them would be averaged away; give --mixed-optics join, which searches each apart"
                 )
 
 

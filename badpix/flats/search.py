@@ -33,7 +33,7 @@ from badpix import detectors
 from badpix.errors import DataError
 from badpix.flats import judged, normalize
 from badpix.flats import samples as flat_samples
-from badpix.flats.areas import Area, moved
+from badpix.flats.areas import Area, moved, tell_areas
 from badpix.flats.completeness import measure_depth
 from badpix.flats.light import choose_mode, normalize_light
 from badpix.flats.types import dead_limit, find_below, find_flat_types
@@ -45,7 +45,6 @@ from badpix.mask.depth import describe
 from badpix.settings.flats import FlatSearchSettings, FlatSettings, NormalizeSettings
 
 TYPES = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")
-AREAS_TOLD = 5  # in notes
 LAST_GROUPS = 4  # groups of the flux check
 
 Float = NDArray[np.floating[Any]]
@@ -92,6 +91,22 @@ def search(
     Detection
         Maps DEAD, LOW_QE, OPEN, ADJ_OPEN over the whole image, evidence, notes.
     """
+    options: dict[str, Any] = {"executor": executor, "memory": memory, "progress": progress, "skip_bad": skip_bad}
+    return search_with_error(rates, p, reference=reference, uncals=uncals, **options)[0]
+
+
+def search_with_error(
+    rates: Sequence[Exposure],
+    p: FlatSettings,
+    *,
+    reference: Bool | None,
+    uncals: Sequence[Exposure],
+    executor: Executor | None,
+    memory: float,
+    progress: Progress,
+    skip_bad: bool,
+) -> tuple[Detection, Float | None]:
+    """The same, and the error of the normalized rates of good pixels, (ny, nx); None where all have one error."""
     detector, mode = rates[0].detector, choose_mode(rates[0], p)
     reference = read_reference_pixels(rates[0]) if reference is None else reference
     region = bounding_box(~reference)
@@ -125,7 +140,7 @@ def search(
     state[reference] = judged.REFERENCE
     judged.mark_saturated(state, rates)
     found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
-    return found
+    return found, None if light.error is None else embed(light.error, region, mean.shape)
 
 
 def _report_areas(found: Detection, areas: Sequence[Area], region: tuple[slice, slice], rate: Exposure) -> None:
@@ -133,9 +148,7 @@ def _report_areas(found: Detection, areas: Sequence[Area], region: tuple[slice, 
     x, y = region[1].start + rate.window.xstart - 1, region[0].start + rate.window.ystart - 1
     placed = [moved(area, x, y) for area in areas]
     found.areas += [area._asdict() for area in placed]
-    found.notes += [area.text() for area in placed[:AREAS_TOLD]]
-    if len(placed) > AREAS_TOLD:
-        found.notes.append(f"{len(placed) - AREAS_TOLD} more areas are listed in the JSON summary")
+    found.notes += tell_areas(placed)
 
 
 def _check_flux(

@@ -153,12 +153,15 @@ class Detection:
         What the user should know: tests left out, shallow data, undetermined pixels.
     areas : list of dict
         Areas that are dark or weak as a whole: kind, x and y (first, last; 0-based, full frame), pixels, depth.
+    sets : list of dict
+        Sets of flats that were searched apart and joined: name, number of flats, pixels judged, pixels of each type.
     """
 
     maps: dict[str, NDArray[np.bool_]]
     evidence: Evidence = field(default_factory=Evidence)
     notes: list[str] = field(default_factory=list)
     areas: list[dict[str, Any]] = field(default_factory=list)
+    sets: list[dict[str, Any]] = field(default_factory=list)
 
 
 def path_beside(mask: str | Path) -> Path:

@@ -45,6 +45,7 @@ class Product:
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     changed_pixels: list[dict[str, Any]] = field(default_factory=list)
     areas: list[dict[str, Any]] = field(default_factory=list)  # of flats: dark or weak as a whole
+    sets: list[dict[str, Any]] = field(default_factory=list)  # of flats: searched apart and joined
 
     def summary(self) -> dict[str, Any]:
         """The part of the JSON summary that describes the product."""
@@ -54,6 +55,7 @@ class Product:
             "rejected": [{"file": name, "reason": why} for name, why in self.rejected],
             "science_pixels": self.science_pixels,
             **({"judged": self.judged, "areas": self.areas} if self.judged else {}),
+            **({"sets": self.sets} if self.sets else {}),
             "searches": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.searches.items()},
             "flags": {k: {"pixels": v, "percent": round(100 * v / n, 5)} for k, v in self.flags.items()},
             "limits": self.limits,

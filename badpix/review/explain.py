@@ -140,6 +140,7 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
     for flag in pixel.flags:
         if flag not in SIDE_FLAGS:
             out.append(_why(mask, pixel, flag, known))
+    out.append(words.tell_sets(pixel.quantities, _low_limit(pixel)))
     if "TELEGRAPH" in pixel.flags:
         out.append(words.levels(pixel.quantities))
     if "REFERENCE_PIXEL" in pixel.flags or reference:
@@ -219,6 +220,12 @@ def _say_gone(pixel: Explanation) -> list[str]:
         for flag, state in pixel.updates.items()
         if state in gone and flag not in pixel.flags
     ]
+
+
+def _low_limit(pixel: Explanation) -> float:
+    """The normalized rate below which flats call a pixel poor."""
+    rates = [r.limit for s in pixel.searches for r in s.readings if r.rule.quantity == "flat_norm"]
+    return max(rates, default=0.0)
 
 
 def _unknown(pixel: Explanation) -> str:

@@ -33,6 +33,7 @@ YES_NO = {
     "open_near": ("touches an OPEN pixel", "touches no OPEN pixel"),
     "dark_born": ("became hot within the darks", "did not become hot within the darks"),
 }
+SET = "set_"  # beginning of quantities that are rates in one set of flats
 COUNTS = "votes_"  # beginning of quantities that count integrations
 
 
@@ -105,6 +106,22 @@ def levels(quantities: Mapping[str, float]) -> str:
     return (
         f"Its levels are {apart:.3g} DN apart; it stays {low:.2g} groups in the lower, {high:.2g} in the upper one."
     )
+
+
+def tell_sets(quantities: Mapping[str, float], low: float) -> str:
+    """In which sets of flats (filters, gratings, lamps) a pixel is poor, and in which it is good.
+
+    ``quantities``: with ``set_<name>``, its normalized rate in each set, NaN where that could not judge it; ``low`` the
+    rate below which it is poor. Empty where the sets were not told apart, or the pixel is good in all.
+    """
+    rates = {k.removeprefix(SET).upper(): v for k, v in quantities.items() if k.startswith(SET)}
+    poor = [f"{name} ({v:.3g} of the light)" for name, v in rates.items() if v < low]
+    good = [f"{name} ({v:.3g})" for name, v in rates.items() if v >= low]
+    blind = [name for name, v in rates.items() if math.isnan(v)]
+    if not poor:
+        return ""
+    parts = [("poor in", poor), ("good in", good), ("not judged in", blind)]
+    return "In sets of flats: " + "; ".join(f"{word} {', '.join(names)}" for word, names in parts if names) + "."
 
 
 # --- not found -------------------------------------------------------------------------------------------

@@ -81,10 +81,10 @@ class LightSettings(Settings):
         keyword="BPFMINLT",
         documented=0.0,
     )
-    mixed_optics: Literal["refuse", "mix"] = param(
-        "refuse",
-        "Flats that differ in FILTER, PUPIL, GRATING, LAMP or BAND: refuse them, for a pixel that is poor in one of "
-        "them would be averaged away (search each apart and merge the masks), or mix them.",
+    mixed_optics: Literal["join", "refuse", "mix"] = param(
+        "join",
+        "Flats that differ in FILTER, PUPIL, GRATING, LAMP or BAND: search each set apart and join what they say "
+        "(join), for a pixel that is poor in one of them would be averaged away; refuse them; or mix them.",
         keyword="BPFMIXED",
         documented="mix",
     )
