@@ -1,6 +1,6 @@
 """Flats in the light of several filters, gratings or lamps: each set searched apart, and what they say joined.
 
-1. *Sets*: exposures whose FILTER, PUPIL, GRATING, LAMP and BAND agree; a keyword that one of them lacks tells nothing.
+1. *Sets*: exposures whose FILTER, PUPIL, GRATING, LAMP and BAND agree; a keyword that one lacks tells nothing.
 2. Each set is searched by itself (:mod:`badpix.flats.search`), with its own light, coupling and errors.
 3. *State*: a pixel that any set could judge is judged; of the others the reason that comes closest counts (dim before
    unlit before saturated before no slope).
@@ -242,9 +242,8 @@ class Joined:
         images["flat_state"] = STATE_OF[self.rank]
         low = np.flatnonzero(self.code)
         for name, rates in self.rates:
-            images[RATE_IN_SET + name.lower()] = Sparse(
-                low, np.asarray(rates).flat[low], self.code.shape, np.float32(np.nan)
-            )
+            values = np.asarray(rates).flat[low]
+            images[RATE_IN_SET + name.lower()] = Sparse(low, values, rates.shape, np.float32(np.nan))
         found.notes = [
             self._headline(int(partly.sum())),
             *join_notes(self.told),

@@ -111,8 +111,8 @@ def levels(quantities: Mapping[str, float]) -> str:
 def tell_sets(quantities: Mapping[str, float], low: float) -> str:
     """In which sets of flats (filters, gratings, lamps) a pixel is poor, and in which it is good.
 
-    ``quantities``: with ``set_<name>``, its normalized rate in each set, NaN where that could not judge it; ``low`` the
-    rate below which it is poor. Empty where the sets were not told apart, or the pixel is good in all.
+    ``quantities``: with ``set_<name>``, its normalized rate in each set, NaN where that could not judge it; ``low``
+    the rate below which it is poor. Empty where the sets were not told apart, or the pixel is good in all.
     """
     rates = {k.removeprefix(SET).upper(): v for k, v in quantities.items() if k.startswith(SET)}
     poor = [f"{name} ({v:.3g} of the light)" for name, v in rates.items() if v < low]

@@ -148,7 +148,7 @@ def test_a_set_that_can_not_be_searched(tmp_path):
     for path in paths[3:]:
         with fits.open(path, mode="update") as hdus:
             hdus["SCI"].data[...] = 0
-    with pytest.raises(DataError, match="F090W: .*not a flat"):
+    with pytest.raises(DataError, match=r"F090W: .*not a flat"):
         search_sets(paths)
     rates = [open_exposure(p) for p in paths]
     reference = read_reference_pixels(rates[0])
