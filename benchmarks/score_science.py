@@ -23,9 +23,9 @@ from badpix.api.science import find_science_defects
 from badpix.mask.header import check_texts
 from badpix.settings.reference import ReferenceSettings
 from badpix.settings.simulate_science import ScienceProgramSettings
-from badpix.simulation.files import read_truth
 from badpix.simulation.science import simulate
 from badpix.simulation.science_light import PROGRAMS
+from badpix.simulation.truth import read_truth
 
 PEERS = """
 import sys, types, warnings

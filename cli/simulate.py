@@ -95,16 +95,18 @@ def simulate_science(ctx: click.Context, /, directory: str, **options: Any) -> N
 def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting: bool, **options: Any) -> None:
     """Compare a MASK with the TRUTH of its simulation: completeness, purity, false positives.
 
-    Several pairs are counted together. Good pixels are those without any injected defect, ADJ_OPEN included.
+    Several pairs are counted together. Good pixels are those without any injected defect, ADJ_OPEN included. Where a
+    mask's evidence lies beside it and the truth has dates (`simulate --condition`), those are compared too.
     """
     talk = ctx.obj = Talk(options)
     if len(files) % 2:
         raise UsageError(f"files come in pairs MASK TRUTH; found {len(files)}")
     from badpix.mask import file as mask_file
     from badpix.simulation import score_mask as scoring
-    from badpix.simulation.files import read_truth
+    from badpix.simulation.score_dates import add_dated, count_in_files
+    from badpix.simulation.truth import read_truth
 
-    masks = []
+    masks, dates = [], []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):
         flags = mask_file.read_mask(mask).image
         header, truth, defects = read_truth(truth_file)
@@ -114,8 +116,9 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
                 f"{truth.shape[1]} x {truth.shape[0]} as in {truth_file}"
             )
         masks.append((flags, truth, defects))
+        dates.append(count_in_files(flags, mask, truth_file))
         talk.detail(f"{mask}: {header['DETECTOR']}, {len(defects)} defects")
-    result = scoring.score(masks, search)
+    result = {**scoring.score(masks, search), "dates": [vars(row) for row in add_dated(dates)]}
     if options["as_json"]:
         talk.finish("score", [], result)
     else:
@@ -147,6 +150,13 @@ def _print_tables(result: Any, by_setting: bool) -> None:
         purity = "-" if row["purity"] is None else f"{100 * row['purity']:.1f}"
         counts = f"{row['false']:>7,}{row['set']:>9,}{row['right']:>9,}"
         click.echo(f"{row['flag']:<17}{rate:>12}{span:>16}{counts}{purity:>10}")
+    if result["dates"]:
+        click.echo()
+        click.secho("Dates: pixels with one, and with the right set of darks", bold=True)
+        click.echo(f"{'type':<13}{'injected':>9}{'dated':>7}{'right':>7}{'to one set':>12}")
+        for row in result["dates"]:
+            counts = f"{row['injected']:>9,}{row['told']:>7,}{row['right']:>7,}{row['near']:>12,}"
+            click.echo(f"{row['type']:<13}{counts}")
     whole = [r for r in result["completeness"] if r["setting"] == "all" and r["level"] is None]
     injected = sum(r["injected"] for r in whole)
     good = max((r["good"] for r in result["flags"]), default=0)

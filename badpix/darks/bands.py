@@ -15,10 +15,12 @@ from badpix.darks import ramps, series, telegraph
 from badpix.darks.scores import Population, expected_noise, find_candidates, find_suspects, score_pixels
 from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, cut, read_band_stack
 from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
-from badpix.numerics import clipping
+from badpix.numerics import clipping, neighbors
 
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted
 SAMPLED = ("rate", "pedestal", "jumps")  # values by integration that are kept of candidates, for the evidence
+LONE = 0.5  # of that limit: what the neighbors of a hot pixel that stands alone stay below,
+LEAKED = 0.05  # or this part of its own rate
 HOT_SIGMA = 30.0  # median rate over the scatter from which on a pixel tells the dark current's scale
 SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 OTHER_SIGMA = 10.0  # scatter of the rates over pixels from which on a rate without its ramp is bright
@@ -76,10 +78,28 @@ def measure_sample(job: Job, band: Rows) -> Sample:
     pixels["bright"] = _count_bright(job, found, pixels)
     spread = np.array([clipping.median_mad(line[science])[1] for line in found.rate], np.float32)
     with np.errstate(invalid="ignore"):
-        usual = np.median(spread[np.isfinite(spread)]) if np.isfinite(spread).any() else np.inf
-        hot = science[pixels["rate"][science] > HOT_SIGMA * usual]
+        usual = float(np.median(spread[np.isfinite(spread)])) if np.isfinite(spread).any() else np.inf
+    lone = find_lone(pixels["rate"].reshape(-1, job.shape[1]), HOT_SIGMA * usual) & ~band.reference
+    hot = np.flatnonzero(lone)
     mine = {name: column[science] for name, column in pixels.items()}
     return Sample(mine, science + band.start * job.shape[1], spread, found.rate[:, hot].T.copy())
+
+
+def find_lone(rate: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
+    """Pixels above ``limit`` whose 8 neighbors are not: hot pixels, where glow and stars' persistence are areas.
+
+    What a bright pixel leaks counts for nothing.
+    """
+    with np.errstate(invalid="ignore"):
+        bright = rate > limit
+    y, x = np.nonzero(bright)
+    box = neighbors.gather(rate, y, x, 1)
+    box[4] = np.nan
+    around = np.fmax.reduce(box, axis=0)
+    out = np.zeros(rate.shape, bool)
+    with np.errstate(invalid="ignore"):
+        out[y, x] = ~(around > np.maximum(LONE * limit, LEAKED * rate[y, x]))
+    return out
 
 
 def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.float32]:

@@ -62,6 +62,7 @@ from badpix.mask.depth import describe as describe_curves
 from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, TelegraphSettings
 
+FAINT = 10.0  # scatters of the rate below which hot pixels don't tell whether they decay
 log = logging.getLogger(__name__)
 
 Bool = NDArray[np.bool_]
@@ -265,7 +266,8 @@ def describe(
     known = medians.median_along([tile.spread for tile in found])  # of each integration; some may hold nothing
     if not np.isfinite(known).any():
         raise DataError(f"{job.darks[0].rate.path}: no integration of these darks has a rate in the sampled rows")
-    scales = series.measure_scales(np.concatenate([tile.hot for tile in found]))
+    hot, faint = np.concatenate([tile.hot for tile in found]), FAINT * float(np.nanmedian(known))
+    scales = series.measure_scales(hot, job.steps or range(len(known)), faint)
     known = known / scales
     if mixed:  # again, now that the weights are known
         job = replace(job, spreads=tuple(known.tolist()))

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ FEWEST = 3  # exposures from which on they, and not their integrations, are the 
 ENOUGH = 2  # bright integrations that a verdict needs
 CHANGE = 0.5  # of the limit of HOT: least difference of the mean rates of bright and dark steps
 ALWAYS = 0.9  # part of the measured steps in which a pixel is bright that always is
+FEWEST_HOT = 6  # hot pixels that tell of the temperature
+FOLLOWING = 0.02  # part of the hot pixels that don't decay, below which the temperature falls
 SERIES = ("rate", "noise", "pedestal", "bright", "used")
 
 
@@ -230,21 +233,27 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
     return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
 
 
-def measure_scales(rates: Float) -> Float:
+def measure_scales(rates: Float, steps: Sequence[int], faint: float) -> Float:
     """Dark current of each integration over the median one, from all hot pixels: (n,) float32; 1 where not known.
 
     Parameters
     ----------
     rates : ndarray
         (hot pixels, n) rates, DN/s.
+    steps : sequence of int
+        The step in time of each integration.
+    faint : float
+        DN/s: below half of it a rate is noise.
 
     Notes
     -----
     A scale is the median over hot pixels of the rate over the pixel's own median, iterated once about the scales; it
-    counts where it differs from 1 by more than 4 times its error and by 3 %.
+    counts where it differs from 1 by more than 4 times its error and by 3 %. Pixels that decay are left out, unless
+    nearly all do: persistence is no temperature, and takes some pixels alone.
     """
     n = rates.shape[1]
-    if len(rates) < 6:
+    rates = _leave_out_decays(rates, steps, faint)
+    if len(rates) < FEWEST_HOT:
         return np.ones(n, np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = rates / np.nanmedian(rates, axis=1, keepdims=True)
@@ -256,3 +265,12 @@ def measure_scales(rates: Float) -> Float:
         error = 1.2533 * scatter * scale / np.sqrt(len(rates))
         sure = (np.abs(scale - 1) > 4 * error) & (np.abs(scale - 1) > 0.03)
     return np.where(sure, scale, 1.0).astype(np.float32) if sure.any() else np.ones(n, np.float32)
+
+
+def _leave_out_decays(rates: Float, steps: Sequence[int], faint: float) -> Float:
+    """The rates of pixels that don't shrink from step to step; all of them if hardly any other is left."""
+    of_step = np.array(steps)
+    by_step = np.stack([_middle(rates[:, of_step == k].T) for k in np.unique(of_step)], axis=1)
+    state = np.where(np.isfinite(by_step), np.float32(1), np.float32(np.nan))
+    kept = rates[~find_decay(by_step, np.zeros_like(by_step), state, np.ones(len(rates), np.float32), faint)]
+    return kept if len(kept) >= max(FEWEST_HOT, FOLLOWING * len(rates)) else rates

@@ -6,6 +6,27 @@ from typing import ClassVar
 from badpix.settings.param import FileName, Settings, param
 
 PRODUCTS = ("uncal", "rate", "rateints", "jump", "fitopt")
+CONDITIONS = {
+    "intermittent": "pixels hot in 20 to 50 % of the darks",
+    "born": "pixels hot in the newest darks alone",
+    "recovered": "pixels hot in the oldest darks alone",
+    "drift": "dark rates that change from dark to dark, 0.3 to 3 times",
+    "switching": "dark rates that switch over several darks",
+    "settling": "pixels that settle (RC) in a part of the darks",
+    "temperature": "the dark current of each dark 0.6 to 2.5 times the usual one",
+    "persistence": "charge of a bright field that decays from dark to dark",
+    "mixed": "every third dark shorter, of averaged frames where the detector has such a pattern",
+    "clusters": "clusters of hot pixels that saturate within the ramp",
+    "glow": "amplifier glow along one side, and a light leak",
+    "outputs": "read noise 0.8 to 1.6 times the mean, by output",
+    "places": "read noise that rises toward the borders, as a picture frame",
+    "voids": "areas of 42 % less response",
+    "tails": "read noise with tails: Student's t of 10 degrees of freedom",
+    "heavy_tails": "the same of 4 degrees",
+    "averaged": "particles in the middle of averaged groups; 4 frames a group unless readout is given",
+    "solar": "14 times the cosmic rays",
+    "unreset": "MIRI: settling that differs from pixel to pixel, without the reset and RSCD corrections",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +98,25 @@ class DefectSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulateSettings(SimulatedDetectorSettings, SimulatedExposureSettings, PhysicsSettings, DefectSettings):
+class ConditionSettings(Settings):
+    """Conditions"""
+
+    condition: list[str] = param(
+        [], "What makes the exposures harsher, with truth for it (docs/simulation.md).", choices=tuple(CONDITIONS)
+    )
+    sets: int | None = param(
+        None,
+        "Number of sets, a month apart, that the darks are spread over, for conditions that change with time: one "
+        "warm set, one after a bright field; none: each dark is a set of its own, a day apart.",
+        low=2,
+        high=100,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSettings(
+    SimulatedDetectorSettings, SimulatedExposureSettings, PhysicsSettings, DefectSettings, ConditionSettings
+):
     """All parameters of ``badpix simulate``."""
 
     section: ClassVar[str] = "simulate"

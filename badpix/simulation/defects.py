@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Bool = NDArray[np.bool_]
 
-# Name of the injected type -> its DQ flag.
+# Name of the injected type -> its DQ flag; "" where a good mask has none.
 FLAG_OF = {
     "DEAD": "DEAD",
     "LOW_QE": "LOW_QE",
@@ -40,6 +40,15 @@ FLAG_OF = {
     "STEADY": "HOT",
     "BORN": "HOT",
     "SWITCHING": "UNRELIABLE_SLOPE",
+    "INTERMITTENT": "HOT",
+    "NEWLY_HOT": "HOT",
+    "RECOVERED": "",
+    "DRIFTING": "HOT",
+    "SWITCHED": "HOT",
+    "RC_SOMETIMES": "RC",
+    "CLUSTER": "HOT",
+    "VOID": "LOW_QE",
+    "PERSISTENCE": "",
 }
 UNIT_OF = {
     "DEAD": "response",
@@ -57,6 +66,15 @@ UNIT_OF = {
     "STEADY": "DN/s",
     "BORN": "DN/s",
     "SWITCHING": "DN/s",
+    "INTERMITTENT": "of the sets",
+    "NEWLY_HOT": "of the sets",
+    "RECOVERED": "of the sets",
+    "DRIFTING": "e/s",
+    "SWITCHED": "sets dwell",
+    "RC_SOMETIMES": "of the sets",
+    "CLUSTER": "e/s",
+    "VOID": "response",
+    "PERSISTENCE": "",
 }
 LEVELS: dict[str, tuple[float, ...]] = {
     "DEAD": (0.0, 0.01),
@@ -274,6 +292,11 @@ def _cluster(wanted: Wanted, count: int, reference: Bool, taken: Bool, rng: np.r
     return out
 
 
+def flag_value(name: str) -> int:
+    """Bit of a type's flag; 0 where a good mask has none."""
+    return dq.VALUE[FLAG_OF[name]] if FLAG_OF[name] else 0
+
+
 def measure_truth(defects: Defects, reference: Bool) -> NDArray[np.uint32]:
     """The DQ image of the truth, standard bits, uint32 (ny, nx).
 
@@ -281,7 +304,7 @@ def measure_truth(defects: Defects, reference: Bool) -> NDArray[np.uint32]:
     """
     truth = np.where(reference, np.uint32(dq.VALUE["REFERENCE_PIXEL"]), np.uint32(0))
     for d in defects.rows:
-        truth[d["y"], d["x"]] |= np.uint32(dq.VALUE[FLAG_OF[str(d["type"])]])
+        truth[d["y"], d["x"]] |= np.uint32(flag_value(str(d["type"])))
     insensitive = np.uint32(dq.VALUE["OPEN"] | dq.VALUE["DEAD"] | dq.VALUE["LOW_QE"])
     for d in defects.of("OPEN"):
         y, x = slice(max(d["y"] - 1, 0), d["y"] + 2), slice(max(d["x"] - 1, 0), d["x"] + 2)

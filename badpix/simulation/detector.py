@@ -25,13 +25,18 @@ from numpy.typing import NDArray
 
 from badpix.detectors import amplifier_map, measure_border
 from badpix.numerics import ipc
+from badpix.simulation import conditions, histories
+from badpix.simulation.conditions import USUAL, Maps
 from badpix.simulation.defects import NOISY_LIMIT, Defects, place_defects
-from badpix.simulation.recipe import Physics, Recipe
+from badpix.simulation.histories import History
+from badpix.simulation.hits import make_cosmic_rays
+from badpix.simulation.readout import make_drift, measure_start
+from badpix.simulation.recipe import Recipe
 
 Float = NDArray[np.float32]
 
 # Streams of random numbers: the second word of every seed.
-MAPS, PLACES, FRAME, ROWS, TELEGRAPHS = range(5)
+MAPS, PLACES, FRAME, ROWS, TELEGRAPHS, CONDITIONS = range(6)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Scene:
     response: Float  # relative, defects included
     full_well: Float  # e
     defects: Defects
+    maps: Maps = USUAL
+    history: History | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Exposure:
     drift: Float  # (nints, ngroups, slow axis, 4) DN
     border: Float  # (nints, ngroups, reference pixels) raw DN of the reference pixels, in row-major order
     hits: NDArray[Any]  # cosmic rays, sorted by integration and row
+    dark: Float  # (ny, nx) e/s
 
 
 def stream(*words: int) -> np.random.Generator:
@@ -106,7 +114,55 @@ def make_scene(recipe: Recipe) -> Scene:
     )
     placed = place_defects(recipe, reference, stream(recipe.seed, PLACES))
     natural = find_natural_defects(scene, placed)
-    return replace(apply_defects(scene, placed), defects=note_true_noise(placed.joined(natural), scene))
+    scene = replace(apply_defects(scene, placed), defects=note_true_noise(placed.joined(natural), scene))
+    return add_conditions(scene) if recipe.conditions else scene
+
+
+def add_conditions(scene: Scene) -> Scene:
+    """The scene under the recipe's conditions, with their defects and what else they make of pixels."""
+    recipe, rng = scene.recipe, stream(scene.recipe.seed, CONDITIONS, 1)
+    maps = conditions.measure_conditions(recipe, scene.amplifier, stream(recipe.seed, CONDITIONS))
+    taken = scene.reference.copy()
+    taken[scene.defects.rows["y"], scene.defects.rows["x"]] = True
+    changing, draw = histories.place_changes(recipe, taken, rng), stream(recipe.seed, CONDITIONS, 2)
+    defects, dark = scene.defects.joined(changing), scene.dark.copy()
+    if "clusters" in recipe.conditions:
+        clusters = histories.place_clusters(recipe, taken, rng)
+        dark[clusters.rows["y"], clusters.rows["x"]] += clusters.rows["level"]
+        defects = defects.joined(clusters)
+    if maps.trapped is not None:
+        maps.trapped[scene.reference] = 0
+        defects = defects.joined(conditions.find_affected(recipe, maps.trapped, ~taken))
+    if maps.response is not None:
+        defects = defects.joined(conditions.find_voids(maps.response, ~taken))
+    noise, response = (np.float32(1) if m is None else m for m in (maps.noise, maps.response))
+    return replace(
+        scene,
+        dark=dark,
+        read_noise=scene.read_noise * noise,
+        known_noise=scene.known_noise * noise,
+        response=scene.response * response,
+        defects=defects,
+        maps=maps,
+        history=histories.make_history(recipe, changing.rows, draw),
+    )
+
+
+def dark_scale(recipe: Recipe, number: int) -> float:
+    """Dark current of a dark over the usual one."""
+    return conditions.measure_scale(recipe, number, stream(recipe.seed, CONDITIONS, 3, number))
+
+
+def measure_dark(scene: Scene, kind: str, number: int) -> Float:
+    """Dark current of one exposure, e/s: that of the detector; in darks under conditions warmer and changing."""
+    if scene.history is None or kind == "flat":
+        return scene.dark
+    rows, dark = scene.history.rows, scene.dark.copy()
+    dark[rows["y"], rows["x"]] += scene.history.rate[:, number - 1]
+    dark *= np.float32(dark_scale(scene.recipe, number))
+    if scene.maps.glow is not None:
+        dark += np.where(scene.reference, np.float32(0), scene.maps.glow)
+    return dark
 
 
 def measure_noise_spread(rng: np.random.Generator, shape: tuple[int, int]) -> Float:
@@ -197,7 +253,8 @@ def prepare_exposure(scene: Scene, kind: str, number: int) -> Exposure:
         lamp = recipe.flat_level * physics.full_well / recipe.group_times(kind)[-1] * (1 + 0.02 * rng.normal())
     drift = np.stack([make_drift(recipe, ngroups, rng) for _ in range(recipe.nints)])
     border = np.stack([make_reference_ramps(scene, offsets, rng) for offsets in drift]).astype(np.float32)
-    return Exposure(kind, word, lamp, drift, border, make_cosmic_rays(recipe, ngroups, rng))
+    dark = measure_dark(scene, kind, number)
+    return Exposure(kind, word, lamp, drift, border, make_cosmic_rays(recipe, ngroups, rng), dark)
 
 
 def make_reference_ramps(scene: Scene, drift: Float, rng: np.random.Generator) -> Float:
@@ -208,90 +265,6 @@ def make_reference_ramps(scene: Scene, drift: Float, rng: np.random.Generator) -
     ramps += scene.bias[y, x] + np.float32(scene.recipe.physics.reset_noise) * rng.standard_normal(len(y), np.float32)
     ramps += drift[:, slow, scene.amplifier[y, x]]
     return ramps + measure_start(scene.recipe.physics, len(drift))[:, None]
-
-
-def measure_start(physics: Physics, ngroups: int) -> Float:
-    """What all pixels share at the start of an integration, (ngroups,) DN: settling and the first frame's offset."""
-    start = -physics.start_drift * np.exp(-np.arange(ngroups) / 4)
-    start[0] += physics.first_frame
-    return start.astype(np.float32)
-
-
-def make_drift(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> Float:
-    """Offsets of the readout, (ngroups, slow axis, 4 amplifiers), in DN.
-
-    1/f noise that all amplifiers share, 1/f noise of each, and a slow random walk of each amplifier's level.
-    """
-    nslow = recipe.shape[0] if abs(recipe.detector.fastaxis) == 1 else recipe.shape[1]
-    size = ngroups * nslow
-    shaping = 1 / np.sqrt(np.maximum(np.fft.rfftfreq(size) * size, 1))
-
-    def pink() -> NDArray[np.float64]:
-        spectrum = np.fft.rfft(rng.normal(size=size)) * shaping
-        spectrum[0] = 0
-        wave = np.fft.irfft(spectrum, size)
-        return np.asarray(wave / wave.std())
-
-    common, out = pink(), np.empty((ngroups, nslow, 4), np.float32)
-    for k in range(4):
-        walk = np.cumsum(rng.normal(scale=1.5, size=ngroups)) + rng.normal(scale=20)
-        wave = recipe.physics.drift * (0.8 * common + 0.6 * pink())
-        out[:, :, k] = wave.reshape(ngroups, nslow) + walk[:, None]
-    return out
-
-
-HIT = np.dtype([("integration", "i4"), ("y", "i4"), ("group", "i4"), ("x", "i4"), ("charge", "f4")])
-
-
-def make_cosmic_rays(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Cosmic rays of all integrations: one row per pixel hit, sorted by integration and row.
-
-    Straight tracks with the length of a random incidence angle; ``recipe.cosmic_rays`` hits per cm2 and second;
-    charge per pixel log-normal around 600 e. Snowballs come on top.
-    """
-    pixel = 25e-4 if recipe.detector.instrument == "MIRI" else 18e-4
-    area = recipe.shape[0] * recipe.shape[1] * pixel**2
-    n = rng.poisson(recipe.cosmic_rays * area * ngroups * recipe.group_time * recipe.nints)
-    length = np.minimum(0.3 + 1.2 * rng.pareto(2.5, n), 40.0)
-    angle, charge = rng.uniform(0, 2 * np.pi, n), 600 * np.exp(0.9 * rng.normal(size=n))
-    y0, x0 = rng.uniform(0, recipe.shape[0], n), rng.uniform(0, recipe.shape[1], n)
-    group, integration = rng.integers(0, ngroups, n), rng.integers(0, recipe.nints, n)
-    points = np.ceil(length).astype(int) + 1
-    which = np.repeat(np.arange(n), points)
-    step = np.arange(points.sum()) - np.repeat(np.cumsum(points) - points, points)
-    along = step / np.maximum(points[which] - 1, 1) * length[which]
-    hits = np.empty(len(which), HIT)
-    hits["integration"], hits["group"] = integration[which], group[which]
-    hits["y"] = np.floor(y0[which] + along * np.sin(angle[which]))
-    hits["x"] = np.floor(x0[which] + along * np.cos(angle[which]))
-    hits["charge"] = charge[which] * rng.gamma(2.0, 0.5, len(which))
-    hits = np.concatenate([hits, make_snowballs(recipe, ngroups, rng)])
-    inside = (hits["y"] >= 0) & (hits["y"] < recipe.shape[0]) & (hits["x"] >= 0) & (hits["x"] < recipe.shape[1])
-    hits = hits[inside]
-    return hits[np.lexsort((hits["y"], hits["integration"]))]
-
-
-def make_snowballs(recipe: Recipe, ngroups: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Large events of the near-infrared detectors: a saturated core of 2 to 8 pixels' radius and a faint halo.
-
-    ``recipe.snowballs`` is their number per second on 2048 x 2048 pixels.
-    """
-    ny, nx = recipe.shape
-    number = rng.poisson(recipe.snowballs * ny * nx / 2048**2 * ngroups * recipe.group_time * recipe.nints)
-    out = [np.empty(0, HIT)]
-    for _ in range(number):
-        radius = min(2.0 * (1 + rng.pareto(2.0)), 8.0)
-        reach = int(6 * radius)
-        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-        distance = np.hypot(y, x)
-        charge = 3e5 / (1 + np.exp(2 * (distance - radius))) + 1500 * np.exp(-distance / (1.5 * radius))
-        one = np.empty(np.count_nonzero(charge > 20), HIT)
-        one["charge"] = charge[charge > 20]
-        one["y"] = y[charge > 20] + rng.integers(ny)
-        one["x"] = x[charge > 20] + rng.integers(nx)
-        one["integration"], one["group"] = rng.integers(recipe.nints), rng.integers(ngroups)
-        out.append(one)
-    return np.concatenate(out)
 
 
 def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, last: int) -> NDArray[np.uint16]:
@@ -305,7 +278,8 @@ def ramp_rows(scene: Scene, exposure: Exposure, integration: int, first: int, la
     out += scene.bias[first:last]
     out += measure_drift(scene, exposure.drift[integration], first, last)
     if physics.start_drift:
-        out += measure_start(physics, len(out))[:, None, None]
+        start = measure_start(physics, len(out))[:, None, None]
+        out += start if scene.maps.settling is None else start * scene.maps.settling[first:last]
     y, x = np.nonzero(scene.reference[first:last])
     before = np.count_nonzero(scene.reference[:first])
     out[:, y, x] = exposure.border[integration, :, before : before + len(y)]
@@ -325,16 +299,19 @@ def make_charge(
     charge = np.empty((ngroups, high - low, nx), np.float32)
     noise = np.empty((ngroups, last - first, nx), np.float32)
     draw = np.empty((ngroups, nx), np.float32)
+    released = measure_released(scene, exposure, integration)
     for y in range(low, high):
         rng = stream(recipe.seed, ROWS, exposure.number, integration, y)
-        rate = scene.dark[y] + np.float32(exposure.lamp) * scene.response[y]
+        rate = exposure.dark[y] + np.float32(exposure.lamp) * scene.response[y]
         rng.standard_normal(out=draw, dtype=np.float32)
         mean = steps[:, None] * rate
+        if released is not None and scene.maps.trapped is not None:
+            mean += released[:, None] * scene.maps.trapped[y]
         charge[:, y - low] = mean
         np.multiply(draw, np.sqrt(mean, out=mean), out=draw)
         charge[:, y - low] += draw
         if first <= y < last:
-            rng.standard_normal(out=draw, dtype=np.float32)
+            conditions.draw_noise(recipe, draw, rng)
             np.multiply(draw, scene.read_noise[y], out=noise[:, y - first])
             noise[:, y - first] += np.float32(recipe.physics.reset_noise) * rng.standard_normal(nx, np.float32)
     add_cosmic_rays(charge, scene, exposure.hits, integration, low, high)
@@ -343,6 +320,16 @@ def make_charge(
     add_changing_defects(charge, scene, exposure, integration, low, high)
     np.minimum(charge, scene.full_well[low:high], out=charge)
     return charge, noise
+
+
+def measure_released(scene: Scene, exposure: Exposure, integration: int) -> Float | None:
+    """Part of the charge of a bright field that each group of a dark collects, (groups,); None without one."""
+    if scene.maps.trapped is None or exposure.kind == "flat":
+        return None
+    recipe = scene.recipe
+    number = exposure.number % 100_000
+    until = conditions.measure_release(recipe, number, integration, recipe.group_times(exposure.kind))
+    return np.diff(until, prepend=np.float32(0))
 
 
 def add_cosmic_rays(charge: Float, scene: Scene, hits: NDArray[Any], integration: int, low: int, high: int) -> None:
@@ -364,6 +351,10 @@ def add_changing_defects(
         d = scene.defects.of(name, low, high)
         settled = 1 - np.exp(-elapsed[:, None] / d["extra1"])
         charge[:, d["y"] - low, d["x"]] += (sign * gain * d["level"] * settled).astype(np.float32)
+    if scene.history is not None and exposure.kind == "dark":
+        d = scene.history.settling(exposure.number % 100_000, low, high)
+        settled = 1 - np.exp(-elapsed[:, None] / d["extra1"])
+        charge[:, d["y"] - low, d["x"]] += (gain * histories.SETTLING * settled).astype(np.float32)
     for d in scene.defects.of("TELEGRAPH", low, high):
         rng = stream(scene.recipe.seed, TELEGRAPHS, exposure.number, integration, int(d["y"]), int(d["x"]))
         high_state = make_switching(len(elapsed), float(d["extra1"]), float(d["extra2"]), rng)

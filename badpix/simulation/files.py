@@ -3,7 +3,7 @@
 1. :func:`make_recipe` turns checked parameters into a recipe.
 2. :func:`write_exposure` streams one exposure, band of rows by band of rows, into its uncal, rate, rateints, jump
    and fitopt files; one exposure is one task, and its bytes don't depend on the others.
-3. :func:`write_truth` writes what was put in: DQ image, table of defects, map of good pixels, true maps.
+3. :mod:`badpix.simulation.truth` writes what was put in: DQ image, table of defects, map of good pixels, true maps.
 4. :func:`simulate` does all of it for a directory: ``flats/``, ``darks/``, ``<detector>_truth.fits``, and
    ``<detector>_simulate.yml`` with the parameters, from which the same files can be made again.
 """
@@ -13,25 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import open_fits
-from badpix.io.output import atomic_path, check_target, write_hdus, write_text
+from badpix.io.output import atomic_path, check_target, write_text
 from badpix.io.tasks import Progress, silent
-from badpix.settings.simulate import SimulateSettings
-from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
+from badpix.settings.simulate import CONDITIONS, SimulateSettings
 from badpix.simulation.detector import Scene, make_scene, prepare_exposure
 from badpix.simulation.format import StreamedFits, layout_of, primary_header
-from badpix.simulation.recipe import DEFAULT_READOUT, READOUT, Recipe, shrink
+from badpix.simulation.recipe import AVERAGED_READOUT, DEFAULT_READOUT, READOUT, Recipe, shrink
 from badpix.simulation.reduce import Reduced, measure_offsets, reduce_rows
+from badpix.simulation.truth import write_truth
 
+OVERHEAD = 60.0  # s between exposures that follow each other
 BAND_BYTES = 8_000_000  # of one float32 ramp array of a band
 
 # A legal SUBARRAY for frames that no real subarray has the size of.
@@ -64,12 +66,16 @@ def make_recipe(p: SimulateSettings) -> Recipe:
         ny, nx = detector.shape
         if window.xstart + window.xsize - 1 > nx or window.ystart + window.ysize - 1 > ny:
             raise UsageError(f"window {tuple(window)} reaches beyond {detector.name} ({nx} x {ny})")
-    readout = (p.readout or DEFAULT_READOUT[detector.instrument]).upper()
+    readout = choose_readout(p, detector.instrument)
     if "IRS2" in readout:
         raise UsageError(f"readout {readout}: frames with interleaved reference pixels (IRS2) are not simulated")
     if readout not in READOUT:
         raise UsageError(f"readout {readout!r} is unknown; known are {', '.join(READOUT)}")
-    return Recipe(
+    if "unreset" in p.condition and detector.instrument != "MIRI":
+        raise UsageError(f"condition unreset: {detector.name} needs no reset correction; it is for MIRI")
+    if p.sets and (not p.condition or p.sets > p.darks):
+        raise UsageError(f"sets: {p.sets} sets need a condition and as many darks, {p.darks} are asked for")
+    recipe = Recipe(
         detector=detector,
         window=window,
         seed=p.seed,
@@ -84,6 +90,28 @@ def make_recipe(p: SimulateSettings) -> Recipe:
         defect_map=read_map(p.map),
         subarray=p.subarray or default_subarray(detector, window),
     )
+    if not p.condition:
+        return recipe
+    conditions = tuple(name for name in CONDITIONS if name in p.condition)
+    cadence = recipe.group_time * recipe.dark_groups * recipe.nints + OVERHEAD
+    return replace(recipe, conditions=conditions, darks=p.darks, sets=p.sets, cadence=cadence)
+
+
+def choose_readout(p: SimulateSettings, instrument: str) -> str:
+    """The readout pattern that is asked for, or the usual one.
+
+    Raises
+    ------
+    UsageError
+        If the detector has no averaged frames and they are wanted.
+    """
+    if p.readout:
+        return p.readout.upper()
+    if "averaged" not in p.condition:
+        return DEFAULT_READOUT[instrument]
+    if instrument not in AVERAGED_READOUT:
+        raise UsageError(f"condition averaged: {p.detector} does not average frames")
+    return AVERAGED_READOUT[instrument]
 
 
 def default_subarray(detector: detectors.Detector, window: detectors.Window) -> str:
@@ -165,6 +193,8 @@ def write_parameters(path: Path, p: SimulateSettings) -> None:
     import yaml
 
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in p.items()}
+    if not p.condition:
+        del plain["condition"], plain["sets"]
     if p.map:
         plain["map"] = str(Path(p.map).resolve())
     write_text(path, yaml.safe_dump({"simulate": plain}, sort_keys=False), overwrite=True)
@@ -206,6 +236,7 @@ def write_exposure(
     list of Path
         The files, in the order of ``products``.
     """
+    header_of, recipe = partial(primary_header, recipe, kind, number), recipe.of_exposure(kind, number)
     scene = make_scene(recipe)
     exposure = prepare_exposure(scene, kind, number)
     offsets = measure_offsets(scene, exposure)
@@ -217,7 +248,7 @@ def write_exposure(
         targets = {}
         for product, path in zip(products, paths, strict=True):
             temporary = stack.enter_context(atomic_path(path, overwrite))
-            header = primary_header(recipe, kind, number, product)
+            header = header_of(product)
             header["FILENAME"] = path.name
             targets[product] = stack.enter_context(StreamedFits(temporary, header, layout_of(product, recipe, kind)))
         for first in range(0, ny, height):
@@ -282,75 +313,3 @@ def combine_integrations(band: Sequence[Reduced], border: NDArray[np.uint32]) ->
         "VAR_POISSON": var_p,
         "VAR_RNOISE": var_r,
     }
-
-
-def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
-    """Write what was put into a scene.
-
-    Extensions: DQ (uint32, standard bits), DEFECTS (table, see :data:`badpix.simulation.defects.DEFECT`), GOOD (1: no
-    defect, no ADJ_OPEN, no reference pixel), and the true maps READ_NOISE (DN, one group), DARK (e/s), RESPONSE.
-    """
-    recipe = scene.recipe
-    truth = measure_truth(scene.defects, scene.reference)
-    primary = fits.PrimaryHDU()
-    for keyword, value in {
-        "TELESCOP": "JWST",
-        "INSTRUME": recipe.detector.instrument,
-        "DETECTOR": recipe.detector.name,
-        "SUBARRAY": recipe.subarray,
-        "SUBSTRT1": recipe.window.xstart,
-        "SUBSTRT2": recipe.window.ystart,
-        "SUBSIZE1": recipe.window.xsize,
-        "SUBSIZE2": recipe.window.ysize,
-        "SEED": recipe.seed,
-        "FILENAME": path.name,
-        "CONTENT": "Truth of simulated exposures",
-        "GAIN": recipe.physics.gain,
-        "IPC": recipe.physics.ipc,
-    }.items():
-        primary.header[keyword] = value
-    images = {"READ_NOISE": scene.read_noise, "DARK": scene.dark, "RESPONSE": scene.response}
-    hdus = fits.HDUList(
-        [
-            primary,
-            fits.ImageHDU(truth, name="DQ"),
-            defect_table(scene.defects.rows),
-            fits.ImageHDU((truth == 0).astype(np.uint8), name="GOOD"),
-            *(fits.ImageHDU(image.astype(np.float32), name=name) for name, image in images.items()),
-        ]
-    )
-    with atomic_path(path, overwrite) as temporary:
-        write_hdus(temporary, hdus)
-
-
-def read_truth(path: str | Path) -> tuple[fits.Header, NDArray[np.uint32], NDArray[Any]]:
-    """Primary header, DQ image and table of defects of a truth file.
-
-    Raises
-    ------
-    DataError
-        If it is no truth file.
-    """
-    with open_fits(path) as hdus:
-        if not {"DQ", "DEFECTS"} <= {hdu.name for hdu in hdus}:
-            raise DataError(f"{path}: extensions DQ and DEFECTS expected, as `badpix simulate` writes them")
-        table = hdus["DEFECTS"].data
-        rows = np.empty(len(table), DEFECT)
-        for name in DEFECT.names or ():
-            rows[name] = table[name.upper()]
-        return hdus[0].header.copy(), hdus["DQ"].data.astype(np.uint32), rows
-
-
-def defect_table(rows: NDArray[Any]) -> fits.BinTableHDU:
-    """The injected defects as a table."""
-    columns = [
-        fits.Column("TYPE", "12A", array=rows["type"]),
-        fits.Column("X", "J", array=rows["x"]),
-        fits.Column("Y", "J", array=rows["y"]),
-        fits.Column("LEVEL", "E", array=rows["level"]),
-        fits.Column("UNIT", "12A", array=[UNIT_OF[str(t)] for t in rows["type"]]),
-        fits.Column("SETTING", "8A", array=rows["setting"]),
-        fits.Column("EXTRA1", "E", array=rows["extra1"]),
-        fits.Column("EXTRA2", "E", array=rows["extra2"]),
-    ]
-    return fits.BinTableHDU.from_columns(columns, name="DEFECTS")

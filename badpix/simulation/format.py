@@ -64,11 +64,13 @@ MODEL_OF = {
 
 def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits.Header:
     """Primary keywords of a product, enough for the pipeline's models and steps."""
-    detector, window, instrument = recipe.detector, recipe.window, recipe.detector.instrument
+    start = recipe.start_of(kind, number)
+    recipe = recipe.of_exposure(kind, number)
+    detector, instrument = recipe.detector, recipe.detector.instrument
     family = detector.name if detector.name == "MIRIMAGE" else instrument
     averaged, skipped = recipe.frames
     ngroups = recipe.groups(kind)
-    day = f"2026-{1 if kind == 'flat' else 2:02d}-{1 + (number - 1) % 28:02d}"
+    day, clock = f"{start:%Y-%m-%d}", f"{start:%H:%M:%S}.000"
     cards = {
         "TELESCOP": "JWST",
         "DATAMODL": MODEL_OF[product],
@@ -89,8 +91,8 @@ def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits
         "EXPOSURE": str(number),
         "VISIT_ID": f"09{recipe.seed % 1000:03d}{'001' if kind == 'flat' else '002'}001",
         "DATE-OBS": day,
-        "TIME-OBS": "00:00:00.000",
-        "DATE-BEG": f"{day}T00:00:00.000",
+        "TIME-OBS": clock,
+        "DATE-BEG": f"{day}T{clock}",
         "READPATT": recipe.readout,
         "NINTS": recipe.nints,
         "NGROUPS": ngroups,
@@ -108,6 +110,21 @@ def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits
         "INTEND": recipe.nints,
         "ZEROFRAM": False,
         "GAINFACT": 1.0,
+        **frame(recipe),
+    }
+    cards.update(dict.fromkeys(steps_done(instrument, product), "COMPLETE"))
+    if "unreset" in recipe.conditions and product != "uncal":
+        cards.update({"S_RESET": "SKIPPED", "S_RSCD": "SKIPPED"})
+    header = fits.Header()
+    for keyword, value in cards.items():
+        header[keyword] = value
+    return header
+
+
+def frame(recipe: Recipe) -> dict[str, str | int]:
+    """Window, axes and outputs."""
+    detector, window = recipe.detector, recipe.window
+    return {
         "SUBARRAY": recipe.subarray,
         "SUBSTRT1": window.xstart,
         "SUBSTRT2": window.ystart,
@@ -117,11 +134,6 @@ def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits
         "SLOWAXIS": detector.slowaxis,
         "NOUTPUTS": 4,
     }
-    cards.update(dict.fromkeys(steps_done(instrument, product), "COMPLETE"))
-    header = fits.Header()
-    for keyword, value in cards.items():
-        header[keyword] = value
-    return header
 
 
 def optics(recipe: Recipe) -> dict[str, str]:

@@ -6,6 +6,7 @@ Levels and noise follow the published properties of the detectors as far as they
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,7 @@ READOUT = {
     "FASTR1": (1, 0),
     "SLOWR1": (1, 0),
 }
+AVERAGED_READOUT = {"NIRCAM": "SHALLOW4", "NIRISS": "NIS", "FGS": "FGS", "NIRSPEC": "NRS"}
 DEFAULT_READOUT = {
     "NIRCAM": "RAPID",
     "NIRISS": "NISRAPID",
@@ -95,6 +97,10 @@ class Recipe:
     snowballs: float = 0.0
     subarray: str = "FULL"
     defect_map: tuple[bytes, tuple[int, int]] | None = field(default=None, repr=False)
+    conditions: tuple[str, ...] = ()
+    darks: int = 0  # how many, with conditions; without, no exposure knows of the others
+    sets: int | None = None
+    cadence: float = 0.0  # s from the start of a dark to that of the next, where they follow each other
 
     @property
     def physics(self) -> Physics:
@@ -132,6 +138,39 @@ class Recipe:
         averaged, skipped = self.frames
         steps = np.arange(self.groups(kind)) * (averaged + skipped) + (averaged + 1) / 2
         return np.asarray(steps * self.frame_time)
+
+    # --- the order of time; exposures are numbered from 1, sets from 0 ---
+
+    @property
+    def number_of_sets(self) -> int:
+        """Sets of darks."""
+        return self.sets or self.darks
+
+    def set_of(self, number: int) -> int:
+        """The set that a dark belongs to."""
+        return (number - 1) * self.number_of_sets // self.darks
+
+    def place_in_set(self, number: int) -> int:
+        """How many darks of its set are older."""
+        return sum(self.set_of(k) == self.set_of(number) for k in range(1, number))
+
+    def start_of(self, kind: str, number: int) -> datetime:
+        """When an exposure begins: flats and darks of usual sets a day apart, sets a month apart, darks of one set
+        and those after a bright field right after each other."""
+        day, next_one = timedelta(days=1), timedelta(seconds=round(self.cadence))
+        if kind == "flat" or not self.conditions:
+            return datetime(2026, 1 if kind == "flat" else 2, 1) + (number - 1) % 28 * day
+        if self.sets:
+            month = timedelta(seconds=round(365 * 86400 / self.sets))
+            return datetime(2026, 2, 1) + self.set_of(number) * month + self.place_in_set(number) * next_one
+        return datetime(2026, 2, 1) + (number - 1) * (next_one if "persistence" in self.conditions else day)
+
+    def of_exposure(self, kind: str, number: int) -> Recipe:
+        """The recipe of one exposure: in mixed sets every third dark has another depth."""
+        if kind == "flat" or "mixed" not in self.conditions or number % 3:
+            return self
+        readout = AVERAGED_READOUT.get(self.detector.instrument, self.readout)
+        return replace(self, readout=readout, dark_groups=max(4, self.dark_groups // 3))
 
 
 def shrink(detector: Detector, shape: tuple[int, int]) -> Detector:

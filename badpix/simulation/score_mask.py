@@ -3,7 +3,8 @@
 1. Science pixels are those that are no reference pixels in the truth. A pixel is good if the truth has no flag for it
    (ADJ_OPEN counts as a flag); good pixels beside a defect are good too, and counted as such.
 2. Completeness, per type and level: defects that carry the flag of their type (``found``), and defects that carry any
-   flag (``flagged``). ADJ_OPEN pixels are a type of their own.
+   flag (``flagged``). ADJ_OPEN pixels are a type of their own. Where a good mask has no flag (RECOVERED,
+   PERSISTENCE) those without any are the ones that are right (``found``).
 3. Purity, per flag: of the science pixels with this flag, those whose truth has it as well. A wrong flag on
    a real defect (a noisy pixel called TELEGRAPH) lowers the purity and is no false positive.
 4. False positives: good pixels with a flag, per million good pixels; how many of them touch a defect.
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.simulation.defects import FLAG_OF, NOISY_LIMIT, UNIT_OF
+from badpix.simulation.defects import FLAG_OF, NOISY_LIMIT, UNIT_OF, flag_value
 
 Flags = NDArray[np.uint32]
 
@@ -33,6 +34,18 @@ SEARCHES = {
 }
 SEARCHES["all"] = SEARCHES["flats"] + SEARCHES["darks"]
 SEARCHES["science"] = ("STEADY", "BORN", "LOW_QE", "SWITCHING")
+
+CHANGING = (
+    "INTERMITTENT",
+    "NEWLY_HOT",
+    "RECOVERED",
+    "DRIFTING",
+    "SWITCHED",
+    "RC_SOMETIMES",
+    "CLUSTER",
+    "PERSISTENCE",
+)
+OF_CONDITIONS = {"flats": ("VOID",), "darks": CHANGING, "all": (*CHANGING, "VOID"), "science": ()}
 
 LOUD = f"above {NOISY_LIMIT:g} x median"
 
@@ -83,15 +96,15 @@ def count_found(flags: Flags, truth: Flags, defects: NDArray[Any], types: Sequen
     bad = (flags & np.uint32(flag_bits(TYPE_FLAGS))) != 0
     out = []
     for name in types:
-        bit = np.uint32(dq.VALUE[FLAG_OF[name]])
+        bit = np.uint32(flag_value(name))
         if name == "ADJ_OPEN":
             at = (truth & bit) != 0
             hits = int(np.count_nonzero(flags[at] & bit)), int(np.count_nonzero(bad[at]))
             out.append(Found(name, None, "", "all", int(at.sum()), *hits))
             continue
         mine = defects[defects["type"] == name]
-        here = flags[mine["y"], mine["x"]] & bit != 0
         any_flag = bad[mine["y"], mine["x"]]
+        here = flags[mine["y"], mine["x"]] & bit != 0 if bit else ~any_flag
         for level, setting, keep in split(mine):
             counts = int(keep.sum()), int((here & keep).sum()), int((any_flag & keep).sum())
             out.append(Found(name, level, UNIT_OF[name], setting, *counts))
@@ -123,7 +136,7 @@ def count_claimed(flags: Flags, truth: Flags, types: Sequence[str]) -> list[Clai
     science = (truth & np.uint32(dq.VALUE["REFERENCE_PIXEL"])) == 0
     good = science & (truth == 0)
     near = grow(science & ~good)
-    names = list(dict.fromkeys(FLAG_OF[name] for name in types))
+    names = list(dict.fromkeys(FLAG_OF[name] for name in types if FLAG_OF[name]))
     out = []
     for label, bits in [(name, dq.VALUE[name]) for name in names] + [("any", flag_bits(names))]:
         bit = np.uint32(bits)
@@ -228,6 +241,11 @@ def claimed_row(r: Claimed) -> dict[str, Any]:
     }
 
 
+def known_conditions(search: str, masks: Sequence[tuple[Flags, Flags, NDArray[Any]]]) -> list[str]:
+    """The types of conditions of the simulation that this search sees and that were put in."""
+    return [name for name in OF_CONDITIONS[search] if any(name in defects["type"] for _, _, defects in masks)]
+
+
 def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all") -> Mapping[str, Any]:
     """Score of one or several masks together.
 
@@ -243,7 +261,7 @@ def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all
     mapping
         ``masks`` (number), ``completeness`` and ``flags``: lists of rows.
     """
-    types = SEARCHES[search]
+    types = (*SEARCHES[search], *known_conditions(search, masks))
     found = add_found(count_found(flags, truth, defects, types) for flags, truth, defects in masks)
     claimed = add_claimed(count_claimed(flags, truth, types) for flags, truth, _ in masks)
     return {

@@ -13,8 +13,9 @@ from badpix import dq
 from badpix.cli.main import badpix
 from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.detector import make_scene
-from badpix.simulation.files import make_recipe, read_truth, simulate
+from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
+from badpix.simulation.truth import read_truth
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -9,6 +9,7 @@ from dark_files import TGROUP, make_ramps, write_dark
 
 from badpix.cli.main import badpix
 from badpix.darks import series
+from badpix.darks.bands import find_lone
 from badpix.darks.inputs import open_darks
 from badpix.darks.search import search
 from badpix.io.dates import read_date
@@ -104,10 +105,29 @@ def test_the_scale_of_the_dark_current_is_that_of_all_hot_pixels():
     own = rng.uniform(1, 50, (40, 1))
     rates = own * true * (1 + 0.02 * rng.normal(size=(40, 5)))
     rates[0, 3] *= 7  # a pixel that changes by itself
-    np.testing.assert_allclose(series.measure_scales(rates.astype(np.float32)), true, rtol=0.02)
+    np.testing.assert_allclose(series.measure_scales(rates.astype(np.float32), range(5), 0.5), true, rtol=0.02)
     steady = own * (1 + 0.02 * rng.normal(size=(40, 5)))
-    assert (series.measure_scales(steady.astype(np.float32)) == 1).all()
-    assert (series.measure_scales(rates[:5].astype(np.float32)) == 1).all()
+    assert (series.measure_scales(steady.astype(np.float32), range(5), 0.5) == 1).all()
+    assert (series.measure_scales(rates[:5].astype(np.float32), range(5), 0.5) == 1).all()
+
+
+def test_decaying_charge_of_a_bright_field_is_no_temperature():
+    rng = np.random.default_rng(3)
+    hot = rng.uniform(1, 50, (10, 1)) * np.ones(5)
+    decays = rng.uniform(1, 50, (200, 1)) * np.array([8.0, 2.5, 1.0, 0.55, 0.3]) ** rng.uniform(0.9, 1.1, (200, 1))
+    rates = np.concatenate([hot, decays]) * (1 + 0.02 * rng.normal(size=(210, 5)))
+    assert (series.measure_scales(rates.astype(np.float32), tuple(range(5)), 0.5) == 1).all()
+    cooling = rng.uniform(1, 50, (40, 1)) * np.array([4.0, 2.0, 1.0, 0.8, 0.6])
+    found = series.measure_scales(cooling.astype(np.float32), tuple(range(5)), 0.5)
+    np.testing.assert_allclose(found, [4.0, 2.0, 1.0, 0.8, 0.6], rtol=0.02)
+
+
+def test_hot_pixels_that_tell_of_the_temperature_stand_alone():
+    rate = np.zeros((9, 9), np.float32)
+    rate[1, 1], rate[1, 2] = 10.0, 0.3  # what it leaks
+    rate[5:7, 5:8] = 3.0  # an area
+    rate[8, 0] = 2.0
+    assert np.argwhere(find_lone(rate, 1.0)).tolist() == [[1, 1], [8, 0]]
 
 
 def write_series(folder, rates, number=10, groups=20):

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from badpix.cli.main import badpix
-from badpix.simulation.files import read_truth
 from badpix.simulation.science_light import PROGRAMS
+from badpix.simulation.truth import read_truth
 
 
 def invoke(*words):

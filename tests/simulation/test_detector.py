@@ -24,8 +24,6 @@ from badpix.simulation import files as simulate_files
 from badpix.simulation import reduce as quick
 from badpix.simulation.defects import DEFECT, FLAG_OF, Defects, levels, measure_truth
 from badpix.simulation.detector import (
-    HIT,
-    make_cosmic_rays,
     make_scene,
     make_switching,
     prepare_exposure,
@@ -34,11 +32,12 @@ from badpix.simulation.detector import (
 from badpix.simulation.files import (
     make_recipe,
     read_parameters,
-    read_truth,
     simulate,
     write_exposure,
 )
+from badpix.simulation.hits import HIT, make_cosmic_rays
 from badpix.simulation.recipe import Recipe, shrink
+from badpix.simulation.truth import read_truth
 
 SECTION = SimulateSettings
 
