@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.io.dates import day_of
 from badpix.mask.depth import Curve
 from badpix.review import histograms
 from badpix.review.histograms import Histogram
@@ -213,4 +214,49 @@ def draw_depth(before: Sequence[int], after: Sequence[int], title: str) -> str:
     body += axes.draw(
         "exposures that can use a pixel (light: before the flags, dark: after)", "pixels", y_ticks, x_ticks
     )
+    return _frame(title, body)
+
+
+def _date_ticks(dates: NDArray[np.float64], number: int) -> list[tuple[float, str]]:
+    """Days under some of the dates, evenly among them."""
+    picked = sorted({round(k * (len(dates) - 1) / max(number - 1, 1)) for k in range(min(number, len(dates)))})
+    days = [day_of(float(dates[k])) for k in picked]
+    changed = [k == 0 or days[k] != days[k - 1] for k in range(len(days))]
+    return [(float(dates[k]), day) for k, day, new in zip(picked, days, changed, strict=True) if new]
+
+
+def draw_series(dates: NDArray[np.float64], rate: NDArray[Any], bright: NDArray[np.bool_], title: str) -> str:
+    """Rate of a pixel by date (MJD); darks in which it is bright are marked."""
+    finite = rate[np.isfinite(rate)]
+    high = float(finite.max()) if finite.size else 1.0
+    low = min(float(finite.min()) if finite.size else 0.0, 0.0)
+    width, height, margin = 420, 200, (high - low) * 0.08 or 1.0
+    room = 0.03 * float(dates[-1] - dates[0]) or 0.5
+    axes = Axes((float(dates[0]) - room, float(dates[-1]) + room), (low, high + margin), width, height)
+    body = f'<path class="line" d="{axes.path(dates, rate)}"/>'
+    for day, value, lit in zip(dates, rate, bright, strict=True):
+        if np.isfinite(value):
+            at = f'cx="{axes.to_x(float(day)):.1f}" cy="{axes.to_y(float(value)):.1f}"'
+            body += f'<circle class="{"mark" if lit else "dot"}" {at} r="{4 if lit else 2}"/>'
+    body += axes.draw("date", "rate (DN/s)", x_ticks=_date_ticks(dates, 3))
+    return _frame(title, body, width, height)
+
+
+def draw_changes(dates: NDArray[np.float64], born: NDArray[np.int64], gone: NDArray[np.int64], title: str) -> str:
+    """Pixels that became hot (up) and that were hot for the last time (down), by the order of their darks."""
+    most = max(int(born.max(initial=0)), 1), max(int(gone.max(initial=0)), 1)
+    axes = Axes((-0.6, len(dates) - 0.4), (-1.1 * most[1], 1.1 * most[0]))
+    zero, body = axes.to_y(0.0), ""
+    for k, (up, down) in enumerate(zip(born, gone, strict=True)):
+        left, wide = axes.to_x(k - 0.35), axes.to_x(k + 0.35) - axes.to_x(k - 0.35)
+        for count, css, top in ((up, "area-flagged", axes.to_y(float(up))), (down, "area", zero)):
+            if count:
+                tall = abs(axes.to_y(float(count)) - zero)
+                body += f'<rect class="{css}" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
+    body += _line(LEFT, zero, WIDTH - RIGHT, zero, "axis")
+    order = np.arange(len(dates))
+    picked = order[:: 1 + len(order) // 6]
+    ticks = [(float(k), day_of(float(dates[k]))) for k in picked]
+    y_ticks = [(v, tick_text(abs(v))) for v in find_ticks(axes.y0, axes.y1, 4)]
+    body += axes.draw("dark of (up: became hot, down: hot for the last time)", "pixels", y_ticks, ticks)
     return _frame(title, body)

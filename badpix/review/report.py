@@ -37,6 +37,7 @@ from badpix.review.report_counts import count_table, search_table
 from badpix.review.report_depth import depth_block
 from badpix.review.report_head import check_list, facts_table, headline
 from badpix.review.report_history import glossary, history_block, inputs_block, parameters_table
+from badpix.review.report_time import time_block
 from badpix.review.report_where import amplifier_table, profiles
 from badpix.review.report_why import histogram_figures, ramp_examples
 from badpix.settings.check import CheckSettings
@@ -117,6 +118,7 @@ def make_page(
         "COUNTS": count_table(mask, checked, pair, COLORS),
         "SEARCHES": search_table(mask, evidence),
         "DEPTH": depth_block(evidence),
+        "TIME": time_block(mask, evidence),
         "CHANGES": update_table(mask, evidence) + transitions_table(pair, previous),
         "HISTOGRAMS": histogram_figures(mask, evidence),
         "AMPLIFIERS": amplifier_table(mask),
