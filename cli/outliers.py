@@ -84,6 +84,9 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     members = read_members(inputs, options["exptypes"], talk)
     memory = parse_size(options["max_memory"], f"{600 * options['workers']}M") // options["workers"]
     folder = check_outputs(options, members, inputs)
+    from badpix.io.workers import keep_memory
+
+    keep_memory()
     from badpix.ifu.driver import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:

@@ -25,19 +25,23 @@ from badpix.ifu.residuals import solve_hit_limit, solve_thresholds
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.io.fits import bands
+from badpix.numerics.clipping import median
+from badpix.numerics.neighbors import distinct
 from badpix.settings.ifu import IfuSettings
 
 _SAMPLES = 1 << 19  # pixels that the noise level is measured on
 _SAMPLE_ROWS = 16
 _USUAL_HALO = 19  # rows that a band reads beyond its own, on each side
-_ELEMENTS = 1 << 21  # pixels of all exposures in one band, at the most
+_TALLEST = 320  # rows of a band, at the most
+_ELEMENTS = 5 << 19  # pixels of all exposures in one band, at the most
 _PER_ELEMENT = 60  # bytes that a search needs for each of them
 
 
 def cut_bands(shape: tuple[int, int], exposures: int, memory: int | None = None) -> list[tuple[int, int]]:
     """Bands of a frame, [(start, stop), ...], of a height at which all exposures stay within ``memory`` bytes."""
     elements = min(_ELEMENTS, memory // _PER_ELEMENT) if memory else _ELEMENTS
-    return bands(shape[0], int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, 192)))
+    most = int(np.clip(elements // (exposures * shape[1]) - 2 * _USUAL_HALO, 8, _TALLEST))
+    return bands(shape[0], -(-shape[0] // -(-shape[0] // most)))  # of nearly one height
 
 
 def sample_bands(shape: tuple[int, int], exposures: int) -> list[tuple[int, int]]:
@@ -122,10 +126,10 @@ def make_plan(exposures: list[Exposure], p: IfuSettings) -> Plan:
 
 def measure_usual_err(cal: CalFile) -> float:
     """Median of ERR over some rows, evenly spread; 1 where none of it can be right."""
-    rows = np.unique(np.linspace(0, cal.shape[0] - 1, 24).astype(int))
+    rows = distinct(np.linspace(0, cal.shape[0] - 1, 24).astype(np.intp))
     err = np.concatenate([io_cal.read_rows(cal, "ERR", row, row + 1) for row in rows])
     err = err[np.isfinite(err) & (err > 0)]
-    return float(np.median(err)) if err.size else 1.0
+    return float(median(err)) if err.size else 1.0
 
 
 def sample_band(plan: Plan, start: int, stop: int) -> list[NDArray[Any]]:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.ifu.residuals import Residuals, combine_axes, measure_axes, pad
-from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows
+from badpix.ifu.residuals import Residuals, measure_axes, measure_residuals, pad
+from badpix.numerics.clipping import median
+from badpix.numerics.medians import local_median, lower_median_along, median_along, median_rows, windows_around
 from badpix.numerics.neighbors import chunks, offsets
 
 GRID = 3  # the local residual is smooth: its median is taken at every third row and column
@@ -61,7 +62,7 @@ def measure_sigma(err: NDArray[Any], sci: NDArray[Any], *, usual: float | None =
     if not (used & ~good).any():
         return err
     if usual is None:
-        usual = float(np.median(err[good & used])) if (good & used).any() else 1.0
+        usual = float(median(err[good & used])) if (good & used).any() else 1.0
     return np.where(good, err, np.float32(usual))
 
 
@@ -126,7 +127,7 @@ def sample_band(
     between, offsets = [np.empty(0, np.float32)], [(s - sci[0])[rows].reshape(-1)[::7] for s in sci]
     offsets = [d[np.isfinite(d)] for d in offsets]
     if n >= 3:
-        level = [np.median(d) if d.size else np.float32(0) for d in offsets]
+        level = [median(d) if d.size else np.float32(0) for d in offsets]
         sci = [s - o for s, o in zip(sci, level, strict=True)]
         reference = measure_common(sci)
         inside = np.zeros(reference.shape, bool)
@@ -149,13 +150,13 @@ def _measured(values: NDArray[Any]) -> NDArray[Any]:
 def measure_level(samples: list[list[NDArray[Any]]], exposures: int) -> Level | None:
     """The noise level of a detector from the samples of its bands; None where nothing was measured."""
     x, y, between, local, *differences = (np.concatenate(part) for part in zip(*samples, strict=True))
-    sizes = [float(np.median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
+    sizes = [float(median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
     if exposures >= 3 and between.size:
-        sizes.append(float(np.median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
+        sizes.append(float(median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
     if not sizes or not local.size or min(sizes) == 0:
         return None
-    offsets = tuple(float(np.median(d)) if d.size else 0.0 for d in differences)
-    return Level(min(sizes), max(float(np.median(local)), 1e-30), offsets)
+    offsets = tuple(float(median(d)) if d.size else 0.0 for d in differences)
+    return Level(min(sizes), max(float(median(local)), 1e-30), offsets)
 
 
 # --- a band ----------------------------------------------------------------------------------------------
@@ -198,8 +199,8 @@ def _grid(shape: tuple[int, int], y: int, x: int) -> NDArray[Any]:
 
 def _measure_wide(local: NDArray[Any], kernel: tuple[int, int], y: int, x: int) -> NDArray[Any]:
     """Median in a window around every third pixel, given to the pixels nearest to it."""
-    where = _grid(local.shape, y, x)
-    wide = local_median(local, kernel, outside=np.nan, where=where)[-y % GRID :: GRID, -x % GRID :: GRID]
+    windows = windows_around(local, kernel, np.nan)[-y % GRID :: GRID, -x % GRID :: GRID]
+    wide = np.stack([median_rows(row.reshape(len(row), -1)) for row in windows])
     nearest = [
         np.clip((np.arange(size) - start % GRID + GRID // 2) // GRID, 0, count - 1)
         for size, count, start in zip(local.shape, wide.shape, (-y, -x), strict=True)
@@ -214,17 +215,21 @@ def _measure_exposures(
     """Residuals of all exposures, the smaller of both axes, and the least of all across the slices."""
     residuals, smaller = [], []
     low, high = np.full_like(sci[0], np.inf), np.full_like(sci[0], -np.inf)
-    for s, e in zip(sci, sigma, strict=True):
-        along_x, along_y = measure_axes(s, e)
+
+    def look(rows: slice, along_x: NDArray[Any], along_y: NDArray[Any]) -> None:
         beside = along_x if across == 1 else along_y
-        np.fmin(low, beside, out=low)
-        np.fmax(high, beside, out=high)
-        both, least = combine_axes(along_x, along_y)
+        np.fmin(low[rows], beside, out=low[rows])
+        np.fmax(high[rows], beside, out=high[rows])
+
+    for s, e in zip(sci, sigma, strict=True):
+        both, least = measure_residuals(s, e, look)
         residuals.append(both)
         smaller.append(least)
     unseen = np.isinf(low)
     low[unseen] = high[unseen] = 0
-    return residuals, smaller, np.maximum(low, 0) + np.minimum(high, 0)
+    np.maximum(low, 0, out=low)
+    low += np.minimum(high, 0, out=high)
+    return residuals, smaller, low
 
 
 def prepare_band(

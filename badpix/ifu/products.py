@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from astropy.io import fits
 
 from badpix.ifu.bands import Plan, sample_significance
 from badpix.ifu.inputs import Exposure, axis_across, read_usable
@@ -54,7 +53,7 @@ def write_differences(path: Path, final: str, first: Exposure, exposures: list[E
     ranked = measure_ratio(
         smallest, kernel_size=p.kernel_size, threshold_percent=p.threshold_percent, everywhere=True
     )
-    header = first.cal.primary.copy()
+    header = first.cal.hdus[0].full_header
     header.setdefault("FILENAME", "")
     set_text(header, "FILENAME", final)
     header["DATAMODL"] = "OutlierIFUOutputModel"
@@ -73,6 +72,8 @@ def write_differences(path: Path, final: str, first: Exposure, exposures: list[E
 
 def _write_image(out: BinaryIO, extension: str, shape: tuple[int, ...], planes: Any) -> None:
     """An image extension of float32, plane by plane."""
+    from astropy.io import fits
+
     header = fits.ImageHDU(np.zeros((1,) * len(shape), "f4"), name=extension).header
     for axis, length in enumerate(reversed(shape), start=1):
         header[f"NAXIS{axis}"] = length

@@ -119,13 +119,13 @@ def measure_moved(
     size = band.noise.reshape(-1)
     out = np.ones(at.size, np.float32)
     for chunk in chunks(at.size):
-        near = at[chunk, None] + around
-        skip = persistent[near]
+        near = around[:, None] + at[chunk]
+        noise = np.where(persistent[near], np.float32(np.nan), size[near])
         peaks = []
         for other, r in enumerate(band.residuals):
             if other != e:
-                near_eta = np.abs(r.eta.reshape(-1)[near]) / size[near]
-                near_eta[skip] = np.nan
-                peaks.append(np.fmax.reduce(near_eta, axis=1))
+                near_eta = np.abs(r.eta.reshape(-1)[near])
+                near_eta /= noise
+                peaks.append(np.fmax.reduce(near_eta, axis=0))
         out[chunk] = _divisor(lower_median_along(peaks), protect, _NOISE_LINE)
     return out

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.numerics.clipping import median
 from badpix.numerics.medians import local_median
 
 BORDER = 4  # pixels at the frame's edge that the percentile leaves out
@@ -85,7 +86,7 @@ def measure_ratio(
     where = np.ones_like(measured) if everywhere else measured
     rows, columns = odd(kernel_size)
     normal = local_median(smallest, (rows, columns), outside=0.0, where=where, threads=threads)
-    floor = np.median(smallest[~np.isnan(smallest)]) / 3
+    floor = median(smallest[~np.isnan(smallest)]) / 3
     normal[normal < floor] = floor
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = smallest / normal

@@ -13,6 +13,7 @@ It is step 1 of :mod:`badpix.ifu.significance`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -26,7 +27,7 @@ _FACTORS = np.sqrt((1 + _MEDIAN_VARIANCE[4]) / (1 + np.array(_MEDIAN_VARIANCE[::
     np.float32
 )  # by missing
 _HIT_SHARE = 20  # part of the false alarms that hits of one exposure may be
-_STRIP = 64  # rows
+_STRIP = 1 << 15  # pixels
 _STEP = 0.02  # sigma, of the integral and of the thresholds
 
 
@@ -43,17 +44,19 @@ def pad(band: NDArray[Any], width: int) -> NDArray[Any]:
     return np.pad(band, width, constant_values=np.nan)
 
 
-def combine_axes(along_x: NDArray[Any], along_y: NDArray[Any]) -> tuple[Residuals, NDArray[Any]]:
-    """Residuals along both axes in one, and the smaller of their sizes; ``along_x`` and ``along_y`` are used up."""
-    low, high = np.minimum(along_x, along_y), np.maximum(along_x, along_y)
-    eta = np.maximum(low, 0) + np.minimum(high, 0)
-    np.abs(along_x, out=along_x)
-    np.abs(along_y, out=along_y)
-    larger = np.maximum(np.negative(low, out=low), high, out=high)
-    return Residuals(eta, larger), np.minimum(along_x, along_y, out=along_x)
+class _Room:
+    """Memory for the strips of a band, used again for each."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        ny, stride = shape
+        self.rows = max(1, min(_STRIP // stride, ny - 4))
+        size = (self.rows + 4) * stride
+        self.along_x, self.along_y, self.first, self.second, self.third = np.empty((5, size), np.float32)
 
 
-def measure_residuals(sci: NDArray[Any], sigma: NDArray[Any]) -> Residuals:
+def measure_residuals(
+    sci: NDArray[Any], sigma: NDArray[Any], look: Callable[[slice, NDArray[Any], NDArray[Any]], None] | None = None
+) -> tuple[Residuals, NDArray[Any]]:
     """Residuals of one exposure.
 
     Parameters
@@ -62,61 +65,91 @@ def measure_residuals(sci: NDArray[Any], sigma: NDArray[Any]) -> Residuals:
         NaN where not usable; with at least 2 pixels of NaN around the frame.
     sigma : ndarray of float32
         Noise; positive where ``sci`` is finite.
+    look : callable, optional
+        Gets rows, and the residuals along x and along y there, which are overwritten afterwards.
 
     Returns
     -------
     Residuals
         float32, of the shape of the input; NaN in the outer 2 pixels.
+    smaller : ndarray of float32, shape (ny, nx)
+        The smaller size of both axes.
     """
-    return combine_axes(*measure_axes(sci, sigma))[0]
+    eta, larger, smaller = (np.empty(sci.shape, np.float32) for _ in range(3))
+    for values in (eta, larger, smaller):
+        values[:2] = values[-2:] = np.nan
+    room = _Room(sci.shape)
+    for rows, along_x, along_y in _cut_strips(sci, sigma, room):
+        if look is not None:
+            look(rows, along_x, along_y)
+        spare = room.first[: along_x.size].reshape(along_x.shape)
+        low = np.minimum(along_x, along_y, out=room.second[: along_x.size].reshape(along_x.shape))
+        high = np.maximum(along_x, along_y, out=room.third[: along_x.size].reshape(along_x.shape))
+        np.maximum(low, 0, out=eta[rows])
+        eta[rows] += np.minimum(high, 0, out=spare)
+        np.maximum(np.negative(low, out=low), high, out=larger[rows])
+        np.minimum(np.abs(along_x, out=along_x), np.abs(along_y, out=along_y), out=smaller[rows])
+    return Residuals(eta, larger), smaller
 
 
 def measure_axes(sci: NDArray[Any], sigma: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(s - median of 4 neighbors) / sigma along x and along y, scaled to the variance that 4 neighbors give."""
-    ny, stride = sci.shape
     out = np.full(sci.shape, np.nan, np.float32), np.full(sci.shape, np.nan, np.float32)
-    for start in range(2, ny - 2, _STRIP):  # strips stay in the processor's cache
-        stop = min(start + _STRIP, ny - 2)
-        values = sci[start - 2 : stop + 2].reshape(-1)
-        high, low = np.fmin(values, np.float32(np.inf)), np.fmax(values, np.float32(-np.inf))
-        missing = np.isnan(values).view(np.uint8)
-        for along, step in zip(out, (1, stride), strict=True):
-            # memory runs on from row to row: beyond an edge lies the frame of NaN
-            core = slice(2 * step, values.size - 2 * step)
-            left = _subtract_median(values, high, low, missing, step)
-            left /= sigma[start - 2 : stop + 2].reshape(-1)[core]
-            rows = slice(2 * stride - 2 * step, left.size - 2 * stride + 2 * step)
-            along[start:stop].reshape(-1)[:] = left[rows]
+    for rows, *both in _cut_strips(sci, sigma, _Room(sci.shape)):
+        for whole, strip in zip(out, both, strict=True):
+            whole[rows] = strip
     return out
 
 
-def _subtract_median(
-    values: NDArray[Any], high: NDArray[Any], low: NDArray[Any], missing: NDArray[Any], step: int
-) -> NDArray[Any]:
+def _cut_strips(
+    sci: NDArray[Any], sigma: NDArray[Any], room: _Room
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """Rows, and the residuals along x and along y there; strips stay in the processor's cache."""
+    ny, stride = sci.shape
+    values, noise = sci.reshape(-1), sigma.reshape(-1)
+    for start in range(2, ny - 2, room.rows):
+        stop = min(start + room.rows, ny - 2)
+        core = slice(start * stride, stop * stride)
+        found = []
+        for step, out in ((1, room.along_x), (stride, room.along_y)):
+            # memory runs on from row to row: beyond an edge lies the frame of NaN
+            near = values[core.start - 2 * step : core.stop + 2 * step]
+            along = _subtract_median(near, step, out[: core.stop - core.start], room)
+            along /= noise[core]
+            found.append(along.reshape(-1, stride))
+        yield slice(start, stop), found[0], found[1]
+
+
+def _subtract_median(values: NDArray[Any], step: int, out: NDArray[Any], room: _Room) -> NDArray[Any]:
     """Pixels minus the median of the neighbors 1 and 2 steps away in memory, scaled by the number of these.
 
-    Missing ones are infinite in ``high`` and minus infinite in ``low``. The mean of the second smallest of ``high``
-    and the second largest of ``low`` is the median of 4, 3 or 2 values; one alone is put right, none gives NaN.
-    The first and last 2 steps are left out.
+    The larger of the smaller ones of two pairs, and the smaller of the larger ones, are the middle two of 4 values;
+    with a missing value in each pair, or a pair missing, they are those that are left. Where one of the four is
+    missing its partner stands in both, unless it is the median itself: the other one is. The first and last 2 steps
+    are left out.
     """
     before, after = slice(None, -3 * step), slice(3 * step, None)  # the pairs before a pixel and behind it
-    small, large = np.minimum(high[:-step], high[step:]), np.maximum(high[:-step], high[step:])
-    middle = np.minimum(np.maximum(small[before], small[after]), np.minimum(large[before], large[after]))
-    np.minimum(low[:-step], low[step:], out=small)
-    np.maximum(low[:-step], low[step:], out=large)
-    largest = np.maximum(large[before], large[after])
-    second = np.maximum(np.minimum(large[before], large[after]), np.maximum(small[before], small[after]))
+    small = np.fmin(values[:-step], values[step:], out=room.first[: values.size - step])
+    large = np.fmax(values[:-step], values[step:], out=room.second[: values.size - step])
+    middle = np.fmax(small[before], small[after], out=out)
+    other = np.fmin(large[before], large[after], out=room.third[: out.size])
+    missing = np.isnan(values).view(np.uint8)
     pairs = missing[:-step] + missing[step:]
     gone = pairs[before] + pairs[after]
-    alone = np.flatnonzero(gone == 3)
-    with np.errstate(invalid="ignore"):
-        middle += second
-        middle *= np.float32(0.5)
-        middle[alone] = largest[alone]
-        np.subtract(values[2 * step : -2 * step], middle, out=middle)
-        middle *= np.take(_FACTORS, gone, out=second, mode="clip")
-    found: NDArray[Any] = middle
-    return found
+    gone *= 1 - missing[2 * step : -2 * step]  # nothing is measured there
+    some = np.flatnonzero(gone)
+    if some.size:
+        number = gone[some]
+        one = some[number == 1]
+        partner = np.where(pairs[before][one] == 1, small[before][one], small[after][one])
+        median = middle[one]
+        middle[one] = other[one] = np.where(median == partner, other[one], median)
+    middle += other
+    middle *= np.float32(0.5)
+    np.subtract(values[2 * step : -2 * step], middle, out=middle)
+    if some.size:
+        middle[some] *= _FACTORS[number]
+    return middle
 
 
 # --- chance ----------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from badpix.ifu.noise import Level, measure_level
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
 from badpix.io.tasks import Spread, run_in_order
+from badpix.numerics.neighbors import distinct
 from badpix.settings.ifu import IfuSettings, RankSettings, SignificanceSettings
 
 THREADS = 2  # for what leaves the interpreter free: sorting, writing
@@ -61,7 +62,7 @@ class Found:
 
     def all_flagged(self, i: int) -> NDArray[Any]:
         """Flat indices of the flagged pixels of exposure ``i``, of any reason."""
-        return np.unique(np.concatenate(list(self.flagged[i].values())))
+        return distinct(*self.flagged[i].values())
 
 
 def find_detector(

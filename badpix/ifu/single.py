@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from badpix.ifu.noise import Band, measure_common, stand_out, tail_between
 from badpix.ifu.protection import measure_between, measure_moved
 from badpix.ifu.sources import Differences, find_unexplained
-from badpix.numerics.neighbors import offsets
+from badpix.numerics.neighbors import distinct, offsets
 
 Found = tuple[NDArray[Any], NDArray[Any]]  # flat indices, values
 
@@ -61,7 +61,7 @@ def measure_differences(band: Band) -> list[NDArray[Any]]:
 def measure_low_differences(band: Band, e: int, at: NDArray[Any]) -> NDArray[Any]:
     """The same for one exposure and its upper median, around some pixels; the rest of the map holds nothing."""
     out = np.full(band.noise.shape, np.nan, np.float32)
-    near = np.unique(at[:, None] + offsets(*_AROUND, band.stride, center=True))
+    near = distinct(at[:, None] + offsets(*_AROUND, band.stride, center=True))
     level = [s.reshape(-1)[near] - np.float32(o) for s, o in zip(band.sci, band.offsets, strict=True)]
     reference = -measure_common([-values for values in level])
     size = band.noise.reshape(-1)[near] * np.float32(tail_between(len(level)))
@@ -102,9 +102,9 @@ def find_single(
                 differences, e, near, high[near], limit=limit, defects=persistent, window=p.window, strength=p.protect
             )
 
-        seeds = np.union1d(_confirm(found[e], e, difference, band, persistent, 1, p), continues(at, p.hit_limit))
+        seeds = distinct(_confirm(found[e], e, difference, band, persistent, 1, p), continues(at, p.hit_limit))
         grown = _grow(seeds, partial(continues, limit=p.grow_sigma), band, p.grow_steps)
-        out.append((np.union1d(seeds, _find_low(found[e], e, band, persistent, p)), grown))
+        out.append((distinct(seeds, _find_low(found[e], e, band, persistent, p)), grown))
     return out
 
 
@@ -154,7 +154,7 @@ def _grow(
     free[seeds] = False
     front, grown = seeds, [np.empty(0, np.intp)]
     for _ in range(steps):
-        at = np.unique((front[:, None] + around).reshape(-1))
+        at = distinct(front[:, None] + around)
         at = at[free[at]]
         free[at] = False  # each is looked at once
         front = continues(at)

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.numerics.medians import median_rows
+from badpix.numerics.medians import median_along, median_rows
 from badpix.numerics.neighbors import chunks
 
 _BESIDE = np.array([-3, -2, -1, 0, 1, 2, 3])
 _OTHERS = [0, 1, 2, 4, 5, 6]  # of these, without the pixel itself
 _NEAREST = [1, 2, 4, 5]
-_ALONG = np.array([-2, -1, 1, 2])
+_ALONG = (-2, -1, 1, 2)
 _MIDDLE = 3
 _LIGHT = 5.0  # sigma: with less light levels are differences, not ratios
 _RATIOS = (0.3, 3.0)
@@ -81,8 +81,7 @@ def _measure(
     sci: NDArray[Any], noise: NDArray[Any], at: NDArray[Any], steps: tuple[int, int]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     places = at[:, None] + _BESIDE * steps[1]
-    near = sci[places[:, :, None] + _ALONG * steps[0]]
-    around = median_rows(near.reshape(-1, _ALONG.size)).reshape(places.shape)
+    around = median_along([sci[places + step * steps[0]] for step in _ALONG])
     values = sci[places]
     rise = values - around
     light, expected = median_rows(around[:, _OTHERS]), median_rows(rise[:, _OTHERS])

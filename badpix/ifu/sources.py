@@ -101,10 +101,15 @@ def find_unexplained(
     most = ((value / limit) ** 2 - 1) / strength**2  # variance that sources may have
     out = []
     for chunk in (slice(i, i + _CHUNK) for i in range(0, at.size, _CHUNK)):
-        trace = measure_trace(differences, e, at[chunk])
-        keep = _excess(_TRACE, trace, _TRACE_NOISE) < most[chunk]  # most pixels on traces end here
-        some = at[chunk][keep]
-        out.append(some[explain(differences, e, some, trace[keep], defects, window) < most[chunk][keep]])
+        some, room = at[chunk], most[chunk]
+        trace = measure_run(differences, e, some)
+        # most pixels on traces end here: a level only adds to them
+        keep = _excess(_TRACE, np.maximum(trace, 0), _TRACE_NOISE) < room
+        some, trace, room = some[keep], trace[keep], room[keep]
+        trace = np.maximum(trace - measure_level(differences, e, some), 0)
+        keep = _excess(_TRACE, trace, _TRACE_NOISE) < room
+        some, trace, room = some[keep], trace[keep], room[keep]
+        out.append(some[explain(differences, e, some, trace, defects, window) < room])
     return np.concatenate(out)
 
 
@@ -117,6 +122,8 @@ def explain(
     window: tuple[int, int],
 ) -> NDArray[Any]:
     """Variance that sources could give to a difference, in units of that of the noise; ``trace``: see there."""
+    if not at.size:
+        return np.empty(0, np.float32)
     line = measure_line(differences, e, at, defects, window)
     most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
     blob = np.minimum(measure_blob(differences, e, at), np.maximum(most, 0))
@@ -130,26 +137,34 @@ def _excess(weight: float, value: NDArray[Any], noise: float) -> NDArray[Any]:
     return weight**2 * np.maximum(value**2 - noise**2, 0)
 
 
-def measure_trace(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
-    """How much of a trace the exposure shows further along the dispersion, at least 0."""
+def measure_run(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
+    """How high the exposure is further along the dispersion, up to a pixel to the side; 0 where unknown."""
+    values = differences.values[e].reshape(-1)
+    far = np.array([-d for d in _FAR] + [*_FAR]) * differences.along
+    middle, *sides = (values[at[:, None] + (far + side * differences.across)] for side in (0, -1, 1))
+    for beside in sides:
+        np.fmax(middle, beside, out=middle)
+    found: NDArray[Any] = median_rows(middle)
+    found[np.isnan(found)] = 0
+    return found
+
+
+def measure_level(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
+    """The level beside the run: the lower one of both sides, at most 0 (structure beside a trace is no level)."""
     values = differences.values[e].reshape(-1)
     far = np.array([-d for d in _FAR] + [*_FAR])
-    near = at[:, None, None] + differences.around(far, np.arange(-1, 2))
-    trace = median_rows(np.fmax.reduce(values[near], axis=2))
-    sides = [np.array(_ASIDE), -np.array(_ASIDE)]
-    levels = [median_rows(values[at[:, None] + differences.around(far, side).reshape(-1)]) for side in sides]
-    level = np.minimum(np.nan_to_num(np.fmin(*levels)), 0)  # structure beside a trace is no level
-    found: NDArray[Any] = np.maximum(np.nan_to_num(trace) - level, 0)
-    return found
+    sides = [differences.around(far, side).reshape(-1) for side in (np.array(_ASIDE), -np.array(_ASIDE))]
+    found: NDArray[Any] = np.fmin.reduce([median_rows(values[at[:, None] + side]) for side in sides])
+    return np.fmin(found, np.float32(0))
 
 
 def measure_line(
     differences: Differences, e: int, at: NDArray[Any], defects: NDArray[Any], window: tuple[int, int]
 ) -> NDArray[Any]:
     """How much structure that is no trace the other exposures show in the window, at least 0."""
-    half, rows, columns = window[0] // 2 + _BEYOND, slice(_BEYOND, -_BEYOND), window[1] // 2
+    half, columns = window[0] // 2 + _BEYOND, window[1] // 2
     around = differences.around(np.arange(-half, half + 1), np.arange(-columns, columns + 1))
-    near = at[:, None, None] + around
+    near = around[:, :, None] + at
     skip = defects[near]
     out = np.zeros(at.size, np.float32)
     for other, values in enumerate(differences.values):
@@ -157,11 +172,14 @@ def measure_line(
             continue
         seen = values.reshape(-1)[near]
         seen[skip] = np.nan
-        beyond = np.concatenate([seen[:, :_BEYOND], seen[:, -_BEYOND:]], axis=1).swapaxes(1, 2)
-        trace = median_rows(beyond.reshape(-1, 2 * _BEYOND)).reshape(at.size, 1, window[1])
-        size = np.abs(seen[:, rows] - np.nan_to_num(trace)).reshape(at.size, window[0] * window[1])
+        beyond = np.concatenate([seen[:_BEYOND], seen[-_BEYOND:]])
+        trace = median_rows(beyond.reshape(2 * _BEYOND, -1).T.copy()).reshape(seen.shape[1:])
+        trace[np.isnan(trace)] = 0
+        size = np.abs(seen[_BEYOND:-_BEYOND] - trace).reshape(-1, at.size).T.copy()
+        size[np.isnan(size)] = 0
         rank = min(_RANK, size.shape[1])
-        np.maximum(out, np.partition(np.nan_to_num(size), -rank, axis=1)[:, -rank], out=out)
+        size.partition(-rank, axis=1)
+        np.maximum(out, size[:, -rank], out=out)
     return out
 
 

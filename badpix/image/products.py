@@ -67,18 +67,18 @@ def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None
 
 def write_blot(target: Target, cal: CalFile, model: NDArray[Any]) -> None:
     """The model at an exposure's pixels, before sharpening; the ERR extension is empty, as documented."""
-    sci = fits.ImageHDU(model, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
+    sci = fits.ImageHDU(model, _reduced(image_hdu(cal, "SCI").full_header, ()), name="SCI")
     _write(target.path(cal, "blot"), cal, [sci, fits.ImageHDU(name="ERR")], None)
 
 
 def write_direct_median(target: Target, cal: CalFile, median: NDArray[Any]) -> None:
     """The median of exposures that were not resampled."""
-    sci = fits.ImageHDU(median, _reduced(image_hdu(cal, "SCI").header, ()), name="SCI")
+    sci = fits.ImageHDU(median, _reduced(image_hdu(cal, "SCI").full_header, ()), name="SCI")
     _write(target.path(cal, "median"), cal, [sci], None)
 
 
 def _write(path: Path, cal: CalFile, hdus: list[fits.ImageHDU], grid: Grid | None) -> None:
-    primary = fits.PrimaryHDU(header=_reduced(cal.primary, _SINGLE if grid else ("CHECKSUM", "DATASUM")))
+    primary = fits.PrimaryHDU(header=_reduced(cal.hdus[0].full_header, _SINGLE if grid else ("CHECKSUM", "DATASUM")))
     primary.header["FILENAME"] = path.name
     if grid is not None:
         primary.header["S_RESAMP"] = "COMPLETE"

@@ -15,12 +15,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 
-from badpix.io import asdf_text
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 _END_OF_TREE = re.compile(rb"\r?\n\.\.\.\r?\n")
 _BLOCK_INDEX = b"#ASDF BLOCK INDEX"
@@ -177,6 +177,8 @@ def _move_block_index(rest: bytes, moved: int) -> bytes:
 
 def make_asdf_hdu(tree: dict[str, Any]) -> fits.BinTableHDU:
     """The ASDF extension of a FITS file: an ASDF file as one table cell."""
-    content = np.frombuffer(asdf_text.write(tree), np.uint8)[None]
+    from astropy.io import fits
+
+    content = np.frombuffer(write(tree), np.uint8)[None]
     column = fits.Column(name="ASDF_METADATA", format=f"{content.shape[1]}B", array=content)
     return fits.BinTableHDU.from_columns([column], name="ASDF")

@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import DataError
-from badpix.io import asdf_text
+from badpix.io import asdf_text, headers
 from badpix.io.associations import name_some
-from badpix.io.fits import Layout, Stamp, make_layout, open_fits, read_band, same_number, stamp_of
+from badpix.io.fits import Layout, Stamp, make_layout, open_fits, plain_header, read_band, same_number, stamp_of
 from badpix.io.headers import refuse_stripes
 from badpix.io.structure import Piece
 from badpix.io.unpack import make_plain
 from badpix.outside import require_regular, understood
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 DO_NOT_USE = np.uint32(dq.VALUE["DO_NOT_USE"])
 FLAGGED = np.uint32(dq.VALUE["DO_NOT_USE"] | dq.VALUE["OUTLIER"])
@@ -36,14 +38,27 @@ FLAGGED = np.uint32(dq.VALUE["DO_NOT_USE"] | dq.VALUE["OUTLIER"])
 
 @dataclass(frozen=True)
 class Hdu:
-    """One HDU of a file: its header, and the byte offsets of header, data and end (with padding)."""
+    """One HDU of a file: its header, and the byte offsets of header, data and end (with padding).
+
+    ``header`` holds the keywords with a value; ``cards`` are its bytes up to END; they are ``plain`` where no card
+    asks for astropy.
+    """
 
     name: str
     version: int
-    header: fits.Header
+    header: Mapping[str, Any]
+    cards: bytes
+    plain: bool
     start: int
     data_start: int
     end: int
+
+    @property
+    def full_header(self) -> fits.Header:
+        """The header with comments and history, as astropy has it."""
+        from astropy.io import fits
+
+        return fits.Header.fromstring(self.cards)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -64,8 +79,8 @@ class CalFile:
     stamp: Stamp
 
     @property
-    def primary(self) -> fits.Header:
-        """The primary header."""
+    def primary(self) -> Mapping[str, Any]:
+        """The keywords of the primary header."""
         return self.hdus[0].header
 
     def find(self, name: str) -> Hdu | None:
@@ -122,14 +137,22 @@ def read_layout(path: str | Path, workdir: Path | None = None) -> CalFile:
     stamp = stamp_of(os.stat(path))
     source, pieces = make_plain(path, workdir)
     stamp = stamp if source == path else stamp_of(os.stat(source))
-    with open_fits(path, source) as hdul:
-        hdus = tuple(_hdu(hdu, piece) for hdu, piece in zip(same_number(path, hdul, pieces), pieces, strict=True))
+    units = headers.read_units(pieces)
+    if units is None:
+        with open_fits(path, source) as hdul:
+            found = list(zip(same_number(path, hdul, pieces), pieces, strict=True))
+            hdus = tuple(_hdu(plain_header(hdu.header), piece, plain=False) for hdu, piece in found)
+    else:
+        hdus = tuple(_hdu(unit.header, piece, plain=True) for unit, piece in zip(units, pieces, strict=True))
     refuse_stripes(path, hdus[0].header)
     return CalFile(path, hdus, source, stamp)
 
 
-def _hdu(hdu: Any, piece: Piece) -> Hdu:
-    return Hdu(hdu.name, int(hdu.ver), hdu.header, piece.start, piece.data, piece.end)
+def _hdu(header: Mapping[str, Any], piece: Piece, *, plain: bool) -> Hdu:
+    name = str(header.get("EXTNAME", "" if "XTENSION" in header else "PRIMARY")).upper()
+    version = header.get("EXTVER", 1)
+    version = version if isinstance(version, int) else 1
+    return Hdu(name, version, header, piece.cards, plain, piece.start, piece.data, piece.end)
 
 
 def image_hdu(cal: CalFile, name: str) -> Hdu:

@@ -22,10 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
@@ -33,6 +32,9 @@ from badpix.io import headers
 from badpix.io.structure import Piece, walk
 from badpix.io.unpack import gunzip, is_gzip, make_plain
 from badpix.outside import printable, require_regular, understood
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 FLAG_TYPES = {"DQ": "u4", "PIXELDQ": "u4", "GROUPDQ": "u1"}  # extension: type in memory
 STORED = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}  # BITPIX: type
@@ -112,6 +114,8 @@ def open_fits(path: str | Path, source: str | Path | None = None) -> Iterator[fi
         with unpacked(path) as copy, open_fits(path, copy) as hdus:
             yield hdus
         return
+    from astropy.io import fits
+
     plain = headers.read_units(walk(source, path)) is not None
     with reading(path), fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True) as hdus:
         if not plain:
@@ -237,10 +241,12 @@ def make_layout(
 
 def plain_header(header: fits.Header) -> dict[str, Any]:
     """Keywords with a value, texts without blanks around them; no comments and history; the first of equal ones."""
+    from astropy.io.fits.card import Undefined
+
     skip = ("HISTORY", "COMMENT", "")
     plain: dict[str, Any] = {}
     for card in header.cards:
-        if card.keyword not in skip and not isinstance(card.value, fits.card.Undefined):
+        if card.keyword not in skip and not isinstance(card.value, Undefined):
             plain.setdefault(card.keyword, card.value.strip() if isinstance(card.value, str) else card.value)
     return plain
 

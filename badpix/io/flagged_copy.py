@@ -15,20 +15,24 @@ whole or absent, alone or together with others.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import asdf_text
+from badpix.io import cards as io_cards
 from badpix.io.associations import Association, crf_name
 from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, layout_of, read_asdf
-from badpix.io.fits import bands, pack, read_band
+from badpix.io.fits import Layout, bands, pack, read_band
+from badpix.io.headers import Odd
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 # Arrays that are NaN together (those that exist and have the shape of SCI).
 MATCHED = ("SCI", "ERR", "VAR_RNOISE", "VAR_POISSON", "VAR_FLAT")
@@ -96,9 +100,8 @@ def count_copy(cal: CalFile, flagged: NDArray[Any]) -> dict[str, int]:
     """
     layouts = {hdu.name: layout_of(cal, hdu) for hdu in cal.hdus[1:] if _is_matched(hdu, cal.shape)}
     counts = {"flagged": 0, "newly_unusable": 0, "unusable": 0}
-    for start, stop in bands(cal.shape[0], _BAND):
-        arrays = {name: read_band(layout, start, stop)[0] for name, layout in layouts.items()}
-        _count_band(counts, arrays, flagged[start:stop])
+    for start, arrays in _read_bands(layouts, cal.shape):
+        _count_band(counts, arrays, flagged[start : start + len(arrays["SCI"])])
     return counts
 
 
@@ -156,15 +159,14 @@ def _write_frame(
     for i, hdu in enumerate(cal.hdus):
         matched = changing and _is_matched(hdu, shape)
         if i == 0:
-            out.write(_primary_header(hdu.header, values, history))
+            out.write(_primary_header(hdu, values, history))
             _copy(source, out, hdu.data_start, hdu.end)
         elif hdu.name == "ASDF":
             tree = {_IN_TREE[key]: value for key, value in values.items()}
             tree["meta.asn.exptype"] = exptype
             out.write(_asdf_hdu(cal, hdu, tree))
         elif matched:
-            header = _without_checksum(hdu.header)
-            out.write(header.tostring().encode("ascii"))
+            out.write(_extension_header(hdu, {}))
             places[hdu.name] = out.tell()
             out.truncate(out.tell() + hdu.end - hdu.data_start)  # zeros, padding among them
             out.seek(0, os.SEEK_END)
@@ -178,8 +180,44 @@ def _is_matched(hdu: Hdu, shape: tuple[int, int]) -> bool:
     return hdu.version == 1 and hdu.name in (*MATCHED, "DQ") and hdu.shape == shape
 
 
-def _primary_header(header: fits.Header, values: Mapping[str, str], history: list[str]) -> bytes:
-    header = _without_checksum(header)
+SUMS = ("CHECKSUM", "DATASUM")  # over content that is about to change
+
+
+def _primary_header(hdu: Hdu, values: Mapping[str, str], history: list[str]) -> bytes:
+    """The primary header with changed or new values and lines of HISTORY; astropy makes it where cards are odd."""
+    try:
+        cards = _plain_cards(hdu)
+        for key, value in values.items():
+            if io_cards.find_card(cards, key) is not None:
+                io_cards.set_card(cards, key, value)
+            else:
+                steps = [i for i, card in enumerate(cards) if card.startswith("S_")] if key == "S_OUTLIR" else []
+                card = io_cards.make_card(key, value, _COMMENTS.get(key, ""))
+                io_cards.insert_card(cards, card, steps[-1] if steps else None)
+        for line in history:
+            io_cards.add_history(cards, line)
+    except Odd:
+        return _odd_primary_header(hdu.full_header, values, history)
+    return io_cards.join_cards(cards)
+
+
+def _plain_cards(hdu: Hdu) -> list[str]:
+    """The cards of a header without the sums.
+
+    Raises
+    ------
+    Odd
+        If astropy should look at them.
+    """
+    if not hdu.plain:
+        raise Odd("no plain header")
+    cards = io_cards.split_cards(hdu.cards)
+    io_cards.remove_cards(cards, SUMS)
+    return cards
+
+
+def _odd_primary_header(header: fits.Header, values: Mapping[str, str], history: list[str]) -> bytes:
+    _remove_sums(header)
     for key, value in values.items():
         if key in header:
             set_text(header, key, value)
@@ -195,17 +233,32 @@ def _primary_header(header: fits.Header, values: Mapping[str, str], history: lis
 
 def set_text(header: fits.Header, key: str, value: str) -> None:
     """Change a keyword that holds text; its comment is dropped where it would not fit on the card any more."""
+    from astropy.io import fits
+
     comment = header.comments[key]
     used = len(fits.Card(key, value).image.rstrip()) + len(" / ")
     header[key] = (value, comment if used + len(comment) <= fits.Card.length else "")
 
 
-def _without_checksum(header: fits.Header) -> fits.Header:
-    """A copy without the sums over content that is about to change."""
-    header = header.copy()
-    for key in ("CHECKSUM", "DATASUM"):
+def _remove_sums(header: fits.Header) -> None:
+    for key in SUMS:
         header.remove(key, ignore_missing=True)
-    return header
+
+
+def _extension_header(hdu: Hdu, values: Mapping[str, str | int]) -> bytes:
+    """The header of an extension without the sums, with some values changed."""
+    try:
+        cards = _plain_cards(hdu)
+        for key, value in values.items():
+            io_cards.set_card(cards, key, value)
+    except Odd:
+        header = hdu.full_header
+        _remove_sums(header)
+        for key, value in values.items():
+            header[key] = value
+        found: bytes = header.tostring().encode("ascii")
+        return found
+    return io_cards.join_cards(cards)
 
 
 def _asdf_hdu(cal: CalFile, hdu: Hdu, tree: Mapping[str, str]) -> bytes:
@@ -215,11 +268,10 @@ def _asdf_hdu(cal: CalFile, hdu: Hdu, tree: Mapping[str, str]) -> bytes:
         content = asdf_text.update(content, tree)
     except Exception as error:
         raise DataError(f"{cal.path}: the ASDF extension is not readable: {error}") from error
-    header = _without_checksum(hdu.header)
-    header["NAXIS1"], header["NAXIS2"] = len(content), 1
-    header["TFORM1"] = f"{len(content)}B"
-    found: bytes = header.tostring().encode("ascii") + content + b"\0" * (-len(content) % 2880)
-    return found
+    size = len(content)
+    return (
+        _extension_header(hdu, {"NAXIS1": size, "NAXIS2": 1, "TFORM1": f"{size}B"}) + content + b"\0" * (-size % 2880)
+    )
 
 
 def _copy(source: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
@@ -234,13 +286,29 @@ def _write_matched(cal: CalFile, out: BinaryIO, places: Mapping[str, int], flagg
     out.flush()
     counts = {"flagged": 0, "newly_unusable": 0, "unusable": 0}
     layouts = {name: layout_of(cal, image_hdu(cal, name)) for name in places}
-    for start, stop in bands(cal.shape[0], _BAND):
-        arrays = {name: read_band(layout, start, stop)[0] for name, layout in layouts.items()}
-        _count_band(counts, arrays, flagged[start:stop])
+    for start, arrays in _read_bands(layouts, cal.shape):
+        _count_band(counts, arrays, flagged[start : start + len(arrays["SCI"])])
         for name, values in arrays.items():
-            stored = pack(values, layouts[name])
+            stored = pack(values, layouts[name]) if values.dtype.isnative else values
             os.pwrite(out.fileno(), stored.data, places[name] + start * stored.shape[1] * stored.itemsize)
     return counts
+
+
+def _read_bands(
+    layouts: Mapping[str, Layout], shape: tuple[int, int]
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """The first row of each band, and its arrays: floats as they are stored, in memory that the next band takes."""
+    ny, nx = shape
+    height = min(_BAND, ny)
+    room = {name: np.empty((1, height, nx), layout.dtype) for name, layout in layouts.items()}
+    for start, stop in bands(ny, height):
+        yield (
+            start,
+            {
+                name: read_band(layout, start, stop, out=room[name][:, : stop - start], native=name == "DQ")[0]
+                for name, layout in layouts.items()
+            },
+        )
 
 
 def _count_band(counts: dict[str, int], arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> None:
@@ -272,8 +340,8 @@ def match(arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> NDArray[Any
         bad |= (values & DO_NOT_USE).astype(bool) if name == "DQ" else np.isnan(values)
     for name, values in arrays.items():
         if name == "DQ":
-            values[bad] |= DO_NOT_USE
-            values[flagged] |= FLAGGED
+            values |= bad * DO_NOT_USE
+            values |= flagged * FLAGGED
         else:
             values[bad] = np.nan
     return bad

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,6 +179,8 @@ def library_versions() -> dict[str, str]:
 
     A checkout with uncommitted changes is known by the content of its modules.
     """
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"badpix": code_version()}
     if found["badpix"].endswith("-dirty"):
         digest = hashlib.sha256()

@@ -162,8 +162,13 @@ def median_rows(values: NDArray[Any], *, lower: bool = False) -> NDArray[Any]:
         NaN where a row holds nothing else.
     """
     values.sort(axis=1)  # NaN last
-    count = values.shape[1] - np.isnan(values).sum(axis=1)
-    return _middle_of_sorted(values, count, lower=lower)
+    low, high = (values.shape[1] - 1) // 2, values.shape[1] // 2
+    out = values[:, low].copy() if lower or low == high else _mean(values[:, low], values[:, high])
+    some = np.flatnonzero(np.isnan(values[:, -1]))
+    if some.size:
+        part = values[some]
+        out[some] = _middle_of_sorted(part, part.shape[1] - np.isnan(part).sum(axis=1), lower=lower)
+    return out
 
 
 def _middle_of_sorted(values: NDArray[Any], count: NDArray[Any], *, lower: bool) -> NDArray[Any]:
@@ -216,7 +221,7 @@ def local_median(
     ndarray, shape (ny, nx)
         NaN where it was not wanted.
     """
-    windows = _windows(image, size, outside)
+    windows = windows_around(image, size, outside)
     out = np.full(image.shape, np.nan, image.dtype)
 
     def fill(start: int) -> None:
@@ -244,7 +249,7 @@ def median_at(image: NDArray[Any], size: tuple[int, int], y: NDArray[Any], x: ND
     ndarray, shape (n,)
         NaN where a window holds nothing else.
     """
-    windows = _windows(image, size, np.nan)
+    windows = windows_around(image, size, np.nan)
     out = np.empty(len(y), image.dtype)
     for start in range(0, len(y), 2048):
         some = slice(start, start + 2048)
@@ -252,7 +257,7 @@ def median_at(image: NDArray[Any], size: tuple[int, int], y: NDArray[Any], x: ND
     return out
 
 
-def _windows(image: NDArray[Any], size: tuple[int, int], outside: float) -> NDArray[Any]:
+def windows_around(image: NDArray[Any], size: tuple[int, int], outside: float) -> NDArray[Any]:
     """The window around each pixel, (ny, nx, rows, columns): a view."""
     frame = np.pad(image, [(length // 2, length // 2) for length in size], constant_values=outside)
     return np.lib.stride_tricks.sliding_window_view(frame, size)

@@ -81,6 +81,15 @@ def chunks(size: int) -> list[slice]:
     return [slice(i, i + _CHUNK) for i in range(0, size, _CHUNK)]
 
 
+def distinct(*places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The different ones among some places, in order: ``np.unique``, without the import of ``numpy.ma``."""
+    ordered = np.sort(np.concatenate([np.ravel(p) for p in places]))
+    first = np.ones(ordered.size, bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    found: NDArray[np.intp] = ordered[first]
+    return found
+
+
 SIDES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 Bool = NDArray[np.bool_]

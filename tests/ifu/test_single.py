@@ -107,10 +107,14 @@ def _median(values):
     return float(np.median(values)) if values else 0.0
 
 
+def measure_trace(d, at):
+    return np.maximum(sources.measure_run(d, 0, at) - sources.measure_level(d, 0, at), 0)
+
+
 def test_trace_by_hand():
     d = differences()
     at = pixels(d)
-    for k, found in zip(at, sources.measure_trace(d, 0, at), strict=True):
+    for k, found in zip(at, measure_trace(d, at), strict=True):
         y, x = divmod(int(k), d.along)
         rows = [y + s * r for r in (4, 5, 6, 7, 8) for s in (-1, 1)]
         v = d.values[0]
@@ -137,7 +141,7 @@ def test_line_by_hand():
 
 
 def explain(d, at):
-    trace = sources.measure_trace(d, 0, at)
+    trace = measure_trace(d, at)
     return sources.explain(d, 0, at, trace, np.zeros(d.values[0].size, bool), (3, 7))
 
 
