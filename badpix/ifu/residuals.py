@@ -94,6 +94,7 @@ def measure_residuals(
 
 def measure_axes(sci: NDArray[Any], sigma: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(s - median of 4 neighbors) / sigma along x and along y, scaled to the variance that 4 neighbors give."""
+    out: tuple[NDArray[Any], NDArray[Any]]
     out = np.full(sci.shape, np.nan, np.float32), np.full(sci.shape, np.nan, np.float32)
     for rows, *both in _cut_strips(sci, sigma, _Room(sci.shape)):
         for whole, strip in zip(out, both, strict=True):
@@ -149,7 +150,8 @@ def _subtract_median(values: NDArray[Any], step: int, out: NDArray[Any], room: _
     np.subtract(values[2 * step : -2 * step], middle, out=middle)
     if some.size:
         middle[some] *= _FACTORS[number]
-    return middle
+    found: NDArray[Any] = middle
+    return found
 
 
 # --- chance ----------------------------------------------------------------------------------------------

@@ -155,7 +155,8 @@ def measure_level(differences: Differences, e: int, at: NDArray[Any]) -> NDArray
     far = np.array([-d for d in _FAR] + [*_FAR])
     sides = [differences.around(far, side).reshape(-1) for side in (np.array(_ASIDE), -np.array(_ASIDE))]
     found: NDArray[Any] = np.fmin.reduce([median_rows(values[at[:, None] + side]) for side in sides])
-    return np.fmin(found, np.float32(0))
+    found = np.fmin(found, np.float32(0))
+    return found
 
 
 def measure_line(
