@@ -10,7 +10,8 @@ asked around the pixel. All three are in units of the noise, 0 where nothing sho
    of the 4 pixels before and behind it along the dispersion is taken off: a trace of another exposure says nothing
    here, as this exposure would show its own. The third largest counts, so that single bad pixels don't.
 3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or 10 times the line:
-   a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed.
+   a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed. The
+   line may peak a pixel beyond the window along the dispersion (this may be its flank) and two across it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _BEYOND = 4  # pixels beyond the window, along the dispersion, that show the tra
 _CHUNK = 4000  # pixels whose surroundings are in memory at a time
 _RANK = 3  # which of the largest differences in the window counts
 
-_TRACE, _LINE = 0.5, 0.5  # weights of what shows, beside that of the blob
+_TRACE, _LINE = 0.35, 0.2  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
 _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows
 
 
 def reach(window: tuple[int, int]) -> int:
     """Pixels at most by which what is looked at lies away from a pixel."""
-    return max(*_FAR, *_ASIDE, window[0] // 2 + _BEYOND, window[1] // 2)
+    along, across = _widen(window)
+    return max(*_FAR, *_ASIDE, along // 2 + _BEYOND, across // 2)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def find_unexplained(
         trace = np.maximum(trace - measure_level(differences, e, some), 0)
         keep = _excess(_TRACE, trace, _TRACE_NOISE) < room
         some, trace, room = some[keep], trace[keep], room[keep]
-        out.append(some[explain(differences, e, some, trace, defects, window) < room])
+        out.append(some[explain(differences, e, some, trace, room, defects, window) < room])
     return np.concatenate(out)
 
 
@@ -118,18 +120,37 @@ def explain(
     e: int,
     at: NDArray[Any],
     trace: NDArray[Any],
+    room: NDArray[Any],
     defects: NDArray[Any],
     window: tuple[int, int],
 ) -> NDArray[Any]:
-    """Variance that sources could give to a difference, in units of that of the noise; ``trace``: see there."""
+    """Variance that sources could give to a difference, in units of that of the noise.
+
+    Parameters
+    ----------
+    differences, e, at, defects, window
+        As of :func:`find_unexplained`.
+    trace : ndarray of float32, shape (n,)
+        From :func:`measure_run` and :func:`measure_level`.
+    room : ndarray of float32, shape (n,)
+        What the variance is compared with: it is exact where it may be on either side.
+    """
     if not at.size:
         return np.empty(0, np.float32)
-    line = measure_line(differences, e, at, defects, window)
+    line, blob = measure_line(differences, e, at, defects, window), measure_blob(differences, e, at)
+    streaks = _excess(_TRACE, trace, _TRACE_NOISE) + _excess(_LINE, line, _LINE_NOISE)
     most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
-    blob = np.minimum(measure_blob(differences, e, at), np.maximum(most, 0))
-    terms = ((_TRACE, trace, _TRACE_NOISE), (_LINE, line, _LINE_NOISE), (1.0, blob, _BLOB_NOISE))
-    found: NDArray[Any] = np.add.reduce([_excess(*term) for term in terms])
+    asked = np.flatnonzero((blob > most) & (streaks + _excess(1.0, blob, _BLOB_NOISE) >= room))
+    if asked.size:
+        wide = measure_line(differences, e, at[asked], defects, _widen(window))
+        most[asked] = np.maximum(most[asked], _BLOB_OF_LINE * (wide - _LINE_NOISE))
+    found: NDArray[Any] = streaks + _excess(1.0, np.minimum(blob, np.maximum(most, 0)), _BLOB_NOISE)
     return found
+
+
+def _widen(window: tuple[int, int]) -> tuple[int, int]:
+    """The window in which a line may peak of which only the flank lies in another one."""
+    return window[0] + 2, window[1] + 4
 
 
 def _excess(weight: float, value: NDArray[Any], noise: float) -> NDArray[Any]:

@@ -142,7 +142,8 @@ def test_line_by_hand():
 
 def explain(d, at):
     trace = measure_trace(d, at)
-    return sources.explain(d, 0, at, trace, np.zeros(d.values[0].size, bool), (3, 7))
+    nowhere = np.zeros(d.values[0].size, bool)
+    return sources.explain(d, 0, at, trace, np.zeros(at.size, "f4"), nowhere, (3, 7))
 
 
 def test_explained_variance_is_the_same_for_a_turned_frame():
