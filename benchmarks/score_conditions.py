@@ -4,6 +4,7 @@
     python benchmarks/score_conditions.py WORKDIR tails glow          # some
     python benchmarks/score_conditions.py WORKDIR --docs docs/darks-measured.md   # tables of all that is there
 
+``--real`` reduces the raw ramps by the steps of the package jwst instead (extra ``pipeline``; 256 x 256 pixels).
 Scores are kept in WORKDIR/scores.json; ``--docs`` puts the tables between the page's comments ``conditions`` and
 ``end of conditions``. Seeds of the scenes are in this file alone: no limit was chosen on them.
 """
@@ -16,10 +17,12 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+REDUCE = Path(__file__).resolve().parent.parent / "tests" / "helpers" / "reduce.py"
+RAW = ["--dark-products", "uncal"]
 BADPIX = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()"]
 TIME = "intermittent,born,recovered,drift,switching,settling"
 
@@ -38,6 +41,7 @@ class Scene:
 
 SCENES = {
     "60 groups": Scene(4101, "--dark-groups 60"),
+    "60 groups, 10 darks": Scene(4120, "--dark-groups 60", darks=10),
     "20 groups": Scene(4102, "--dark-groups 20"),
     "MIRI, 50 groups": Scene(4103, "--detector MIRIMAGE --dark-groups 50", size="516 512"),
     "tails, t(10)": Scene(4104, "--dark-groups 60", "tails", 120),
@@ -77,11 +81,13 @@ def call(*words: str) -> str:
     return done.stdout
 
 
-def measure(folder: Path, scene: Scene) -> dict[str, Any]:
-    """Simulate, search and score one scene."""
+def measure(folder: Path, scene: Scene, real: bool) -> dict[str, Any]:
+    """Simulate, reduce (by the real steps of jwst, or quickly), search and score one scene."""
     words = ["simulate", str(folder), "--size", scene.size, "--flats", "0", "--darks", str(scene.darks)]
     words += ["--seed", str(scene.seed), "--defects-per-level", "40", "--overwrite", "-q", *scene.words.split()]
-    call(*words, *(["--condition", scene.condition] if scene.condition else []))
+    call(*words, *(["--condition", scene.condition] if scene.condition else []), *RAW[: 2 * real])
+    if real:
+        subprocess.run([sys.executable, str(REDUCE), str(folder)], check=True, capture_output=True)
     mask = str(folder / "mask.fits")
     call("darks", str(folder / "darks"), "-o", mask, "--overwrite", "-q")
     truth = str(next(folder.glob("*_truth.fits")))
@@ -124,6 +130,25 @@ def noise_table(scores: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+BASES = ("60 groups", "60 groups, 10 darks", "20 groups", "MIRI, 50 groups")
+
+
+def type_table(scores: dict[str, Any]) -> str:
+    """Percent found with the right flag by type and level, a column each scene without conditions."""
+    known = [name for name in BASES if name in scores]
+    kinds: dict[tuple[str, float], str] = {}
+    for name in known:
+        for r in scores[name]["completeness"]:
+            if r["level"] is not None and r["setting"] == "all" and r["type"] != "WARM":
+                kinds[r["type"], r["level"]] = r["unit"]
+    order = list(dict.fromkeys(kind for kind, _ in kinds))
+    rows = [
+        [f"{kind} {level:g} {unit}".strip(), *(share(scores[name], kind, (level,)) for name in known)]
+        for (kind, level), unit in sorted(kinds.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+    ]
+    return table(["type and level", *known], rows)
+
+
 def time_table(scores: dict[str, Any]) -> str:
     """Pixels of conditions, by scene, type and level: how many, with the right flag, with any."""
     plain = {"HOT", "SATURATED", "WARM", "RC", "IRC", "TELEGRAPH", "NOISY", "LOW_PEDESTAL"}
@@ -156,7 +181,7 @@ def make_text(scores: dict[str, Any]) -> str:
     """All tables."""
     ordered = {name: scores[name] for name in SCENES if name in scores}
     head = "Recovered pixels and those of persistence are right without a flag."
-    parts = [noise_table(ordered), head, time_table(ordered), date_table(ordered)]
+    parts = [noise_table(ordered), type_table(ordered), head, time_table(ordered), date_table(ordered)]
     return "\n\n".join(parts)
 
 
@@ -165,13 +190,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("scenes", nargs="*", help="Beginnings of names; none: all.")
+    parser.add_argument("--real", action="store_true", help="Reduce by the real steps of jwst (256 x 256 pixels).")
     parser.add_argument("--docs", type=Path, help="Page that gets the tables of all scenes measured so far.")
     args = parser.parse_args()
     args.workdir.mkdir(parents=True, exist_ok=True)
-    kept = args.workdir / "scores.json"
+    kept = args.workdir / ("scores_jwst.json" if args.real else "scores.json")
     wanted = [n for n in SCENES if not args.scenes or any(n.startswith(s) for s in args.scenes)]
     for number, name in enumerate([] if args.docs else wanted, 1):
-        score = measure(args.workdir / re.sub(r"\W+", "_", name), SCENES[name])
+        scene = replace(SCENES[name], size="256 256") if args.real else SCENES[name]
+        score = measure(args.workdir / re.sub(r"\W+", "_", name), scene, args.real)
         scores = {**(json.loads(kept.read_text()) if kept.exists() else {}), name: score}
         kept.write_text(json.dumps(scores))
         print(f"{number}/{len(wanted)} {name}: {false(score, 'any')} false per million", flush=True)
@@ -179,7 +206,8 @@ def main() -> None:
     if args.docs is None:
         print(text)
         return
-    begin, end = "<!-- conditions -->\n", "\n<!-- end of conditions -->"
+    mark = "conditions, jwst" if args.real else "conditions"
+    begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
     page = args.docs.read_text()
     head, _, rest = page.partition(begin)
     args.docs.write_text(head + begin + text + end + rest.partition(end)[2])

@@ -28,7 +28,15 @@ MOST_DATES = 12  # births are told one by one up to so many dates
 
 
 def judge(
-    steps: dict[str, Float], places: Places, quiet: Float, median: Float, *, ipc: float, limit: float, fraction: float
+    steps: dict[str, Float],
+    places: Places,
+    quiet: Float,
+    shot: Float,
+    median: Float,
+    *,
+    ipc: float,
+    limit: float,
+    fraction: float,
 ) -> Verdicts:
     """Verdicts of all candidates.
 
@@ -40,6 +48,8 @@ def judge(
         Where they lie.
     quiet : ndarray
         (candidates,) noise of one group of the median pixel around, DN.
+    shot : ndarray
+        (candidates,) scatter of the rate of one integration by shot noise, DN/s.
     median : ndarray
         (ny, nx) median rates over all integrations, DN/s: what surrounds a pixel (glow) is no change of its own.
     ipc : float
@@ -57,7 +67,7 @@ def judge(
         rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc)
     level, _ = surroundings.measure_level(median, *np.divmod(near.index, near.shape[1]))
     rate[some] -= np.maximum(level, 0)[:, None]
-    return series.judge(steps, rate, quiet, limit=limit, fraction=fraction)
+    return series.judge(steps, rate, quiet, shot, limit=limit, fraction=fraction)
 
 
 def find_explained(verdicts: Verdicts, pixels: Stats, places: Places, *, leak: float) -> Bool:

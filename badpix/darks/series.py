@@ -30,6 +30,7 @@ STEADY = 0.4  # least slope beside the best step up, over the rate: a line leave
 FEWEST = 3  # exposures from which on they, and not their integrations, are the steps in time
 ENOUGH = 2  # bright integrations that a verdict needs
 CHANGE = 0.5  # of the limit of HOT: least difference of the mean rates of bright and dark steps
+SHOT_SIGMA = 5.0  # scatters by shot noise that a bright step stands out by
 ALWAYS = 0.9  # part of the measured steps in which a pixel is bright that always is
 FEWEST_HOT = 6  # hot pixels that tell of the temperature
 FOLLOWING = 0.02  # part of the hot pixels that don't decay, below which the temperature falls
@@ -189,7 +190,9 @@ def changes_much(rate: Float, bright: Bool, dark: Bool, limit: float) -> Bool:
     return found
 
 
-def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, fraction: float) -> Verdicts:
+def judge(
+    series: dict[str, Float], rate: Float, quiet: Float, shot: Float, *, limit: float, fraction: float
+) -> Verdicts:
     """What the order of time says.
 
     Parameters
@@ -200,13 +203,15 @@ def judge(series: dict[str, Float], rate: Float, quiet: Float, *, limit: float, 
         (candidates, steps) rates with leaked charge taken off, DN/s.
     quiet : ndarray
         (candidates,) noise of one group of the median pixel around, DN.
+    shot : ndarray
+        (candidates,) what shot noise scatters the rate of one integration by, DN/s: large in glow.
     limit : float
         Least rate, DN/s.
     fraction : float
         Least fraction of steps in which an intermittent pixel is bright.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        bright = (series["bright"] > 0.5 * series["used"]) & (rate > limit)
+        bright = (series["bright"] > 0.5 * series["used"]) & (rate > np.hypot(limit, SHOT_SIGMA * shot)[:, None])
     state = np.where(series["used"] > 0, bright, np.float32(np.nan)).astype(np.float32)
     measured, number = np.isfinite(state).sum(axis=1), bright.sum(axis=1)
     votes = np.where(bright, series["bright"], 0).sum(axis=1)

@@ -94,8 +94,9 @@ def judge_time(
     if bright is None or not table.series:
         return None
     quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
+    shot = np.sqrt(np.nan_to_num(np.maximum(table.pixels["poisson"], 0)))
     return changes.judge(
-        table.series, table.places, quiet, rate, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
+        table.series, table.places, quiet, shot, rate, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
     )
 
 

@@ -19,7 +19,7 @@ STEPS = 8
 LIMIT = 1.0
 
 
-def judge(rate, bright=None, noise=5.0):
+def judge(rate, bright=None, noise=5.0, shot=0.0):
     rate = np.atleast_2d(np.asarray(rate, np.float32))
     seen = np.isfinite(rate)
     bright = (rate > LIMIT) if bright is None else np.atleast_2d(bright)
@@ -28,7 +28,8 @@ def judge(rate, bright=None, noise=5.0):
         "bright": bright.astype(np.float32),
         "used": seen.astype(np.float32),
     }
-    return series.judge(table, rate, np.full(len(rate), 5.0, np.float32), limit=LIMIT, fraction=0.2)
+    quiet, shot = np.full(len(rate), 5.0, np.float32), np.full(len(rate), shot, np.float32)
+    return series.judge(table, rate, quiet, shot, limit=LIMIT, fraction=0.2)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,13 @@ def test_a_decay_needs_quiet_ramps_where_the_rate_is_low():
     rate = np.array([0, 0, 9, 4, 1.5, 0.4, 0, 0])
     assert judge(rate).decaying[0]
     assert not judge(rate, noise=20.0).decaying[0]
+
+
+def test_shot_noise_of_glow_is_no_change():
+    rate = [0, 1.2, 0, 0, 0, 1.3, 0, 0]
+    assert judge(rate).intermittent[0]
+    assert judge(rate, shot=0.05).intermittent[0]
+    assert not judge(rate, shot=0.3).intermittent[0]
 
 
 def test_a_plateau_that_ends_is_no_decay():
