@@ -22,6 +22,7 @@ from badpix.numerics import clipping
 CELL = 32  # pixels
 CELL_FILLED = 0.3  # of its pixels that must be usable
 FEWEST_CELLS = 12
+LEVEL_SAMPLE = 250_000  # pixels from which on every fourth of a row is enough
 CLIP = 4.0
 ROUNDS = 4
 SIGNIFICANT = 6.0  # formal errors by which a gradient must stand out ...
@@ -29,6 +30,8 @@ TILT = 0.1  # ... and sigma of a pixel, by which it must change the sky over the
 AMPLIFIER = 512  # pixels of a line that share its 1/f noise
 LINE_FILLED = 64  # usable pixels that a line needs
 STRIPED = 2.0  # times the scatter that white noise gives, from which on lines count as stripes
+LIKELY = 0.8  # of that, in clipped means, from which on medians are looked at
+BAND = 64  # rows
 MEDIAN_ERROR = 1.2533  # of a median, in units of the error of a mean
 
 
@@ -59,9 +62,11 @@ def level_residual(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> t
 
 
 def _level(residual: NDArray[Any], use: NDArray[Any]) -> float:
-    values = residual[::4][use[::4]]
+    step = 4, int(np.clip(residual.size // LEVEL_SAMPLE, 1, 4))
+    every = slice(None, None, step[0]), slice(None, None, step[1])
+    values = residual[every][use[every]]
     values = values[np.isfinite(values)]
-    return float(np.median(values)) if values.size else 0.0
+    return float(clipping.median(values)) if values.size else 0.0
 
 
 def measure_cells(residual: NDArray[Any], use: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -125,6 +130,8 @@ def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> 
     striped = False
     for left in range(0, residual.shape[1], AMPLIFIER):
         columns = slice(left, left + AMPLIFIER)
+        if not _vary(residual[:, columns], use[:, columns], sigma):
+            continue
         part = np.where(use[:, columns], residual[:, columns], np.float32(np.nan))
         number = np.isfinite(part).sum(axis=1)
         full = np.flatnonzero(number >= LINE_FILLED)
@@ -138,3 +145,19 @@ def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> 
             residual[full, columns] -= medians[:, None].astype(np.float32)
             striped = True
     return striped
+
+
+def _vary(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> bool:
+    """Whether the clipped means of the rows scatter enough for a look at their medians, which cost more."""
+    total, number = np.zeros(len(residual), np.float32), np.zeros(len(residual))
+    for top in range(0, len(residual), BAND):
+        rows = slice(top, top + BAND)
+        clipped = np.clip(residual[rows], -CLIP * sigma, CLIP * sigma)
+        np.copyto(clipped, 0, where=~use[rows] | np.isnan(clipped))
+        total[rows] = clipped.sum(axis=1)
+        number[rows] = np.count_nonzero(use[rows], axis=1)
+    full = number >= LINE_FILLED
+    if np.count_nonzero(full) < FEWEST_CELLS:
+        return False
+    scatter = clipping.median_mad(total[full] / number[full])[1]
+    return bool(scatter > LIKELY * STRIPED * sigma / np.sqrt(np.median(number[full])))

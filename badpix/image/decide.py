@@ -51,7 +51,7 @@ CORE_SIGMA = 30.0
 TRAIL_PIXEL = 2.5  # sigma of a pixel on a trail
 LINE = 4  # pixels to each side of the center
 DIRECTIONS = 12
-TRAIL_SAMPLE = 20_000  # flat pixels by which the scatter along a direction is measured
+TRAIL_SAMPLE = 8_000  # flat pixels by which the scatter along a direction is measured
 
 
 def find_documented(
@@ -116,6 +116,7 @@ def find_hits(
     cover: NDArray[Any],
     saturated: NDArray[Any],
     slack: NDArray[Any] | None = None,
+    derivative: NDArray[Any] | None = None,
     *,
     snr: tuple[float, float],
     scale: tuple[float, float],
@@ -142,12 +143,14 @@ def find_hits(
         DQ has SATURATED.
     slack : float32 (ny, nx), optional
         By how much the model may be off, where exposures at other roll angles alone looked; it doesn't count.
+    derivative : float32 (ny, nx), optional
+        Of the model; measured here if it isn't given.
     """
     if slack is not None:
         residual = np.sign(residual) * np.maximum(np.abs(residual) - slack, 0)
     with np.errstate(invalid="ignore", over="ignore"):
         z = residual / noise
-        derivative = measure_derivative(model)
+        derivative = measure_derivative(model) if derivative is None else derivative
         flat = derivative < STEEP * noise
         scene = _Scene(model, derivative, flat, noise, expected, cover, saturated)
         bright, guarded = _find_signed(
@@ -307,8 +310,8 @@ def find_trails(z: NDArray[Any], flat: NDArray[Any], *, trail_snr: float) -> NDA
     padded = padded.ravel()
     width = z.shape[1] + 2 * LINE
     at = (ys + LINE) * width + xs + LINE
-    sample = np.flatnonzero(flat & np.isfinite(z))
-    sample = sample[:: max(1, len(sample) // TRAIL_SAMPLE)]
+    sample = np.arange(0, z.size, max(1, z.size // TRAIL_SAMPLE))
+    sample = sample[flat.reshape(-1)[sample] & np.isfinite(z.reshape(-1)[sample])]
     usual = (sample // z.shape[1] + LINE) * width + sample % z.shape[1] + LINE
     best = np.full(len(ys), -np.inf, np.float32)
     for line in line_offsets():

@@ -29,6 +29,7 @@ BAND = 64  # blocks
 ROUNDS = 12  # of growth, a block each
 MEAN = 0.7  # sigma a pixel, that a block must exceed by itself, and the surroundings of each of its pixels
 EDGE = 2  # pixels to each side of these surroundings
+SAMPLE = 400_000  # pixels by which covers are leveled, about
 FEWEST = 16  # blocks of a tile that tell its level
 
 
@@ -74,12 +75,14 @@ def find_extended(z: NDArray[Any], flat: NDArray[Any], *, wide_snr: float) -> ND
 def level_covers(z: NDArray[Any], cover: NDArray[Any], use: NDArray[Any]) -> NDArray[Any]:
     """z less the median of the usable pixels that equally many others saw: at the edge of another exposure the model
     changes by what their skies differ, and a strip beside it is no event."""
-    out = z.copy()
-    for number in np.flatnonzero(np.bincount(cover[use].ravel())):
-        part = cover == number
-        middle = clipping.median_mad(z[part & use])[0]
+    level = np.zeros(int(cover.max(initial=0)) + 1, np.float32)
+    every = slice(None, None, max(1, z.size // SAMPLE))
+    values, seen, usable = z.reshape(-1)[every], cover.reshape(-1)[every], use.reshape(-1)[every]
+    for number in np.flatnonzero(np.bincount(seen[usable])):
+        middle = clipping.median_mad(values[usable & (seen == number)])[0]
         if np.isfinite(middle):
-            out[part] -= np.float32(middle)
+            level[number] = middle
+    out: NDArray[Any] = z - np.take(level, cover, mode="clip")
     return out
 
 
@@ -91,14 +94,15 @@ def _sum_blocks(z: NDArray[Any], flat: NDArray[Any]) -> tuple[NDArray[Any], NDAr
         rows = slice(top, min(top + BAND, ny))
         inner = slice(rows.start * BLOCK, rows.stop * BLOCK), slice(0, nx * BLOCK)
         use = flat[inner] & np.isfinite(z[inner])
-        clipped = np.where(use, np.clip(z[inner], LOW, HIGH), np.float32(0))
-        total[rows] = np.add.reduceat(_sum_rows(clipped), np.arange(0, nx * BLOCK, BLOCK), axis=1)
-        count = np.add.reduceat(_sum_rows(use.view(np.uint8)), np.arange(0, nx * BLOCK, BLOCK), axis=1)
+        clipped = np.clip(z[inner], LOW, HIGH)
+        np.copyto(clipped, 0, where=~use)
+        total[rows] = _sum_every(_sum_every(clipped).T).T
+        count = _sum_every(_sum_every(use.view(np.uint8)).T).T
         number[rows] = np.where(count >= FILLED, count, np.nan)
     return total / np.sqrt(number), total / number
 
 
-def _sum_rows(image: NDArray[Any]) -> NDArray[Any]:
+def _sum_every(image: NDArray[Any]) -> NDArray[Any]:
     """Sums of each four rows."""
     out: NDArray[Any] = image[::BLOCK].copy()
     for k in range(1, BLOCK):

@@ -47,6 +47,7 @@ DRIZZLE_BYTES = (0, 20)
 PLAIN_BYTES = (18, 8)  # the documented rule alone
 SEARCH_BYTES = (44, 8)
 TILE_MEMORY = 16 << 20
+NOISE_ROWS = 128, 32  # of so many rows, so many tell how deep an exposure is
 PLANE_BYTES = 18  # median, lo, mid, hi and count of a grid pixel
 
 
@@ -299,8 +300,10 @@ def find_shallow(images: Sequence[Image], p: ModelSettings, executor: Executor |
 
 
 def measure_noise_level(cal: CalFile) -> float:
-    """Task: median of the positive ERR of one image, NaN where there is none."""
-    err = io_cal.read_rows(cal, "ERR")[::4, ::4]
+    """Task: median of the positive ERR of one image, in a sample of its rows; NaN where there is none."""
+    tops = range(0, cal.shape[0], NOISE_ROWS[0])
+    err = np.concatenate([io_cal.read_rows(cal, "ERR", top, min(top + NOISE_ROWS[1], cal.shape[0])) for top in tops])
+    err = err[:, ::4]
     err = err[np.isfinite(err) & (err > 0)]
     return float(np.median(err)) if err.size else np.nan
 

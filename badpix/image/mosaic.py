@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.image import direct, resample
 from badpix.image import products as image_products
-from badpix.image import resample
 from badpix.image.grid import Window
 from badpix.image.members import Image, subtract_slope
 from badpix.image.persistence import detector_key
@@ -22,7 +22,7 @@ from badpix.image.stack import mosaic_name
 from badpix.image.weights import measure_weight, measure_weight_limit, parse_good_bits
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
-from badpix.settings.image import DrizzleSettings
+from badpix.settings.image import DrizzleSettings, ImageSettings
 
 
 def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
@@ -32,13 +32,10 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     """
     plan, images = task
     p, window = plan.p, plan.windows[images[0].group]
-    drizzle = resample.start_drizzle(window, kernel=p.kernel, fillval=resample.parse_fillval(p.fillval))
-    for image in images:
-        assert image.pixel_map is not None
-        hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
-        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
-            _drizzle_rows(drizzle, image, window, p, rows, inner, hot)
-    mosaic, weight = drizzle.out_img, drizzle.out_wht
+    inverses = _invert_all(images, p)
+    mosaic, weight = (
+        _drizzle_all(plan, images, window) if inverses is None else _add_all(plan, images, inverses, window)
+    )
     if plan.products is not None:
         image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
     limit = measure_weight_limit(weight, maskpt=p.maskpt)
@@ -50,27 +47,73 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     return limit
 
 
-def _drizzle_rows(
-    drizzle: Any,
-    image: Image,
-    window: Window,
-    p: DrizzleSettings,
-    rows: slice,
-    inner: slice,
-    hot: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
-    """Add a band of an exposure, but its persistent hot pixels, to its group's drizzle."""
+def _invert_all(images: list[Image], p: ImageSettings) -> list[direct.Inverse] | None:
+    """The inverse map of each image; None where the ``drizzle`` package has to make the mosaic."""
+    usual = p.kernel == "square" and p.pixfrac == 1 and resample.parse_fillval(p.fillval) == "NaN"
+    if p.resampler != "direct" or not usual:
+        return None
+    inverses = [direct.invert_fit(i.pixel_map, i.window) if i.pixel_map and i.window else None for i in images]
+    return [i for i in inverses if i is not None] if all(i is not None for i in inverses) else None
+
+
+def _add_all(
+    plan: Plan, images: list[Image], inverses: list[direct.Inverse], window: Window
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mosaic and weight of a group, from the inverse maps of its images."""
+    total = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.float32)
+    for image, inverse in zip(images, inverses, strict=True):
+        hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
+        columns = inverse.window.within(window)[1]
+        for rows, needed in direct.split_window(inverse, image.cal.shape[0], resample.DRIZZLE_ROWS):
+            here = slice(rows.start - window.y0, rows.stop - window.y0)
+            sci, weight = _read_rows(image, plan.p, needed, hot)
+            _close_bounds(weight, image, needed.start)
+            part = total[0][here, columns], total[1][here, columns]
+            direct.add_band(inverse, sci, weight, rows, needed.start, part)
+    direct.finish_mosaic(total)
+    return total
+
+
+def _close_bounds(weight: NDArray[Any], image: Image, first: int) -> None:
+    """No weight outside of the bounding box of the WCS, in rows from ``first`` on; in place."""
+    bounds, (ny, nx) = image.bounds, image.cal.shape
+    if bounds is None:
+        return
+    low, high = resample.inner_rows(bounds, ny)
+    left, right = resample.inner_rows((bounds[1], bounds[0]), nx)
+    weight[: max(0, low - first)] = 0
+    weight[max(0, high + 1 - first) :] = 0
+    weight[:, :left] = 0
+    weight[:, right + 1 :] = 0
+
+
+def _drizzle_all(plan: Plan, images: list[Image], window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mosaic and weight of a group, by the ``drizzle`` package."""
+    p = plan.p
+    drizzle = resample.start_drizzle(window, kernel=p.kernel, fillval=resample.parse_fillval(p.fillval))
+    for image in images:
+        assert image.pixel_map is not None
+        hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
+        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
+            sci, weight = _read_rows(image, p, rows, hot)
+            positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
+            resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
+    return drizzle.out_img, drizzle.out_wht
+
+
+def _read_rows(
+    image: Image, p: DrizzleSettings, rows: slice, hot: tuple[NDArray[Any], NDArray[Any]] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A band of an exposure without its sky, and its weight: none on its persistent hot pixels."""
     sci = io_cal.read_rows(image.cal, "SCI", rows.start, rows.stop).astype(np.float32, copy=False)
     if image.subtract:
         sci -= np.float32(image.subtract)
     subtract_slope(sci, image, rows.start)
-    assert image.pixel_map is not None
-    positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
     weight = read_weight(image.cal, p, rows)
     if hot is not None:
         here = (hot[0] >= rows.start) & (hot[0] < rows.stop)
         weight[hot[0][here] - rows.start, hot[1][here]] = 0
-    resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
+    return sci, weight
 
 
 def read_weight(cal: CalFile, p: DrizzleSettings, rows: slice = slice(None)) -> NDArray[Any]:

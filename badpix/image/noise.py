@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ from badpix.numerics import clipping
 
 FLAT = 2.0  # sigma a pixel below which a pixel is flat
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
-_SAMPLE = 200_000  # pixels that tell the photon noise, about; besides all bright ones
+_SAMPLE = 60_000  # pixels that tell the photon noise, about; besides all bright ones
 _BRIGHT = 0.98  # quantile of the model, above which pixels are bright
 _EDGES = (*np.linspace(0, _BRIGHT, 13)[1:], 0.99, 0.995, 0.998, 0.9995)  # quantiles between the bins
+_BRIGHT_BINS = 5  # the last levels, between which few pixels lie
+_FINE = 4096  # steps of the table for all others
 _MIN_BIN = 20
 _MIN_VALUES = 200
 _MIN_FLAT = 50
@@ -80,13 +82,15 @@ def measure_expected_noise(
     if table is None:
         return err
     usual = _usual_read_noise(var_rnoise)
+    fine = _refine(*table)
     out = np.empty_like(err)
-    for top in range(0, len(model), _ROWS):  # in bands: the interpolation is in float64
+    for top in range(0, len(model), _ROWS):  # in bands that stay in cache
         rows = slice(top, top + _ROWS)
         with np.errstate(invalid="ignore"):
-            read = usual if var_rnoise is None else np.where(var_rnoise[rows] > 0, var_rnoise[rows], usual)
-            expected = np.sqrt(read + _look_up(model[rows], *table))
-            out[rows] = np.where(expected > 0, np.minimum(err[rows], expected), err[rows])
+            variance = _look_up(model[rows], fine)
+            variance += usual if var_rnoise is None else np.where(var_rnoise[rows] > 0, var_rnoise[rows], usual)
+            variance[variance == 0] = np.nan
+            np.fmin(err[rows], np.sqrt(variance, out=variance), out=out[rows])
     return out
 
 
@@ -99,11 +103,39 @@ def _usual_read_noise(var_rnoise: NDArray[Any] | None) -> np.float32:
     return np.float32(np.median(sample)) if sample.size else np.float32(0)
 
 
-def _look_up(model: NDArray[Any], levels: NDArray[Any], variances: NDArray[Any], slope: float) -> NDArray[Any]:
+class _Fine(NamedTuple):
+    """A table of equal steps for most pixels, and the whole one for the bright rest."""
+
+    first: np.float32
+    step: np.float32
+    variances: NDArray[Any]
+    levels: NDArray[Any]
+    table: NDArray[Any]
+    slope: float
+
+
+def _refine(levels: NDArray[Any], variances: NDArray[Any], slope: float) -> _Fine:
+    """The lines between levels, in steps that most pixels can look up at once."""
+    last = levels[-1 - min(len(levels) - 2, _BRIGHT_BINS)]
+    grid = np.linspace(levels[0], last, _FINE)
+    step = max(grid[1] - grid[0], np.finfo(np.float32).tiny)
+    steps = np.interp(grid, levels, variances).astype(np.float32)
+    return _Fine(np.float32(levels[0]), np.float32(step), steps, levels, variances, slope)
+
+
+def _look_up(model: NDArray[Any], fine: _Fine) -> NDArray[Any]:
     """Photon noise (variance, float32) at the model's values, linear between the levels and beyond the last."""
-    poisson = np.interp(model, levels, variances).astype(np.float32)
-    beyond = model > levels[-1]
-    poisson[beyond] = variances[-1] + slope * (model[beyond] - levels[-1])
+    place = (model - fine.first) / fine.step
+    place += np.float32(0.5)
+    np.clip(place, 0, _FINE, out=place)
+    bright = place == _FINE
+    np.copyto(place, 0, where=np.isnan(place))
+    poisson = np.take(fine.variances, place.astype(np.intp), mode="clip")
+    poisson[np.isnan(model)] = np.nan
+    values = model[bright]
+    if values.size:
+        beyond = np.maximum(values - fine.levels[-1], 0)
+        poisson[bright] = np.interp(values, fine.levels, fine.table) + fine.slope * beyond
     found: NDArray[Any] = poisson
     return found
 
@@ -114,10 +146,12 @@ def _poisson_table(
     """Median VAR_POISSON in bins of the model: levels, variances, slope beyond the last."""
     step = max(1, int(np.sqrt(model.size / _SAMPLE)))
     everyone = model[::step, ::step]
-    if not np.isfinite(everyone).any():
+    everyone = np.sort(everyone[np.isfinite(everyone)])
+    if not everyone.size:
         return None
+    limits = everyone[np.rint(np.array(_EDGES) * (everyone.size - 1)).astype(np.intp)]
     with np.errstate(invalid="ignore"):
-        use = model > np.nanquantile(model[::3, ::3], _BRIGHT)
+        use = model > limits[_EDGES.index(_BRIGHT)]
     use[::step, ::step] = True
     at = np.flatnonzero(use)
     values, variance = model.ravel()[at], var_poisson.ravel()[at]
@@ -125,14 +159,13 @@ def _poisson_table(
     values, variance = values[usable], variance[usable]
     if len(values) < _MIN_VALUES:
         return None
-    limits = np.quantile(everyone[np.isfinite(everyone)], _EDGES)
     which = np.searchsorted(limits, values, "left").astype(np.uint8)
     order = np.argsort(which, kind="stable")  # of bytes: a radix sort
     values, variance = values[order], variance[order]
     ends = np.cumsum(np.bincount(which, minlength=len(limits) + 1))
     bins = [slice(a, b) for a, b in pairwise([0, *ends]) if b - a >= _MIN_BIN]
-    levels = np.array([np.median(values[part]) for part in bins], float)
-    noise = np.array([np.median(variance[part]) for part in bins], float)
+    levels = np.array([clipping.median(values[part]) for part in bins], float)
+    noise = np.array([clipping.median(variance[part]) for part in bins], float)
     rising = np.concatenate([[True], np.diff(levels) > 0])
     levels, noise = levels[rising], np.maximum.accumulate(noise[rising])
     if len(levels) < 2:

@@ -118,7 +118,7 @@ def fit_pixel_map(
     return PixelMap(shape, span, None, chain, 0.0)
 
 
-def _nodes(low: int, high: int, n: int, shift: float) -> NDArray[Any]:
+def chebyshev_nodes(low: int, high: int, n: int, shift: float) -> NDArray[Any]:
     """Chebyshev nodes (shift 0.5) or the points between them with both ends (shift 0)."""
     k = np.arange(n + (shift == 0)) + shift
     return (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * k / n)
@@ -127,7 +127,7 @@ def _nodes(low: int, high: int, n: int, shift: float) -> NDArray[Any]:
 def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArray[Any] | None:
     """Coefficients [2, n, n] (y first) of the interpolation at n x n Chebyshev nodes; None if any is NaN."""
     x0, x1, y0, y1 = span
-    xs, ys = np.meshgrid(_nodes(x0, x1, n, 0.5), _nodes(y0, y1, n, 0.5))
+    xs, ys = np.meshgrid(chebyshev_nodes(x0, x1, n, 0.5), chebyshev_nodes(y0, y1, n, 0.5))
     values = np.stack(chain(xs, ys))
     if not np.isfinite(values).all():
         return None
@@ -143,14 +143,14 @@ def _fit_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int) -> NDArr
 def _check_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int, fit: NDArray[Any]) -> float:
     """Largest deviation of the fit from the chain between the nodes and on the border, pixels."""
     x0, x1, y0, y1 = span
-    xs, ys = _nodes(x0, x1, n, 0.0), _nodes(y0, y1, n, 0.0)
+    xs, ys = chebyshev_nodes(x0, x1, n, 0.0), chebyshev_nodes(y0, y1, n, 0.0)
     exact = np.stack(chain(*np.meshgrid(xs, ys)))
-    tx, ty = _basis(xs, x0, x1, fit.shape[2]), _basis(ys, y0, y1, fit.shape[1])
+    tx, ty = chebyshev_basis(xs, x0, x1, fit.shape[2]), chebyshev_basis(ys, y0, y1, fit.shape[1])
     error = np.abs(np.einsum("yk,ckl,xl->cyx", ty, fit, tx) - exact)
     return float(error.max()) if np.isfinite(exact).all() else np.inf
 
 
-def _basis(positions: NDArray[Any], low: int, high: int, n: int) -> NDArray[Any]:
+def chebyshev_basis(positions: NDArray[Any], low: int, high: int, n: int) -> NDArray[Any]:
     """Chebyshev polynomials 0 .. n-1 at pixel positions, [position, degree]."""
     return np.polynomial.chebyshev.chebvander((2 * positions - low - high) / (high - low), n - 1)
 
@@ -208,8 +208,8 @@ def _evaluate_fit(pixel_map: PixelMap, origin: tuple[int, int], top: int, out: N
     x0, x1, y0, y1 = pixel_map.span
     fit = pixel_map.fit.copy()  # type: ignore[union-attr]
     fit[:, 0, 0] -= origin
-    tx = np.ascontiguousarray(_basis(np.arange(x0, x1 + 1), x0, x1, fit.shape[2]).T)
-    ty = _basis(np.arange(top, top + len(out)), y0, y1, fit.shape[1])
+    tx = np.ascontiguousarray(chebyshev_basis(np.arange(x0, x1 + 1), x0, x1, fit.shape[2]).T)
+    ty = chebyshev_basis(np.arange(top, top + len(out)), y0, y1, fit.shape[1])
     for axis, part in enumerate(fit):
         coefficients = np.einsum("yk,kl->yl", ty, part)
         for i in range(0, len(out), _ROWS):
@@ -238,7 +238,7 @@ def map_points(pixel_map: PixelMap, x: NDArray[Any], y: NDArray[Any]) -> tuple[N
     if pixel_map.fit is None:
         assert pixel_map.chain is not None
         return pixel_map.chain(x, y)
-    tx, ty = _basis(x, x0, x1, pixel_map.fit.shape[2]), _basis(y, y0, y1, pixel_map.fit.shape[1])
+    tx, ty = chebyshev_basis(x, x0, x1, pixel_map.fit.shape[2]), chebyshev_basis(y, y0, y1, pixel_map.fit.shape[1])
     gx, gy = (np.einsum("pl,pl->p", np.einsum("pk,kl->pl", ty, fit), tx) for fit in pixel_map.fit)
     return gx, gy
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.image import direct as blots
 from badpix.image import resample
 from badpix.image.angles import prefer_kin
 from badpix.image.grid import Window
@@ -135,6 +136,7 @@ def blot_bands(
     pixel_map: PixelMap,
     *,
     interp: str,
+    direct: bool = False,
     slack: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """The reference at an exposure's pixels (float32), m there (uint8, at most 255), and the slack, band by band."""
@@ -142,6 +144,9 @@ def blot_bands(
     loose = None if slack is None else np.zeros((ny, nx), np.float32)
     model = np.empty((ny, nx), np.float32)
     others = np.zeros((ny, nx), np.uint8)
+    if direct and interp == "poly3":
+        _blot_direct(image, cover, window, pixel_map, slack, (model, others, loose))
+        return model, others, loose
     filled = None if interp == "linear" else resample.fill_for_cubic(image)
     for top in range(0, ny, _ROWS):
         rows = slice(top, min(top + _ROWS, ny))
@@ -152,6 +157,29 @@ def blot_bands(
         if slack is not None and loose is not None:
             loose[rows] = _nearest(slack, window, positions)
     return model, others, loose
+
+
+def _blot_direct(
+    image: NDArray[Any],
+    cover: NDArray[Any] | None,
+    window: Window,
+    pixel_map: PixelMap,
+    slack: NDArray[Any] | None,
+    out: tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None],
+) -> None:
+    """The same by :mod:`badpix.image.direct`, into arrays."""
+    model, others, loose = out
+    padded, tx = blots.pad_image(image, window), blots.map_columns(pixel_map)
+    number = None if cover is None else blots.pad_zero(np.minimum(cover, 255).astype(np.uint8))
+    allowed = None if slack is None else blots.pad_zero(slack)
+    buffers = blots.Buffers((blots.ROWS, model.shape[1]))
+    for top in range(0, len(model), blots.ROWS):
+        rows = slice(top, min(top + blots.ROWS, len(model)))
+        model[rows], nearest = blots.blot_cubic(padded, *blots.place_rows(pixel_map, rows, tx), buffers)
+        if number is not None:
+            np.take(number, nearest, out=others[rows], mode="clip")
+        if allowed is not None and loose is not None:
+            np.take(allowed, nearest, out=loose[rows], mode="clip")
 
 
 def _nearest(image: NDArray[Any], window: Window, positions: NDArray[Any]) -> NDArray[Any]:

@@ -76,7 +76,13 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     if foreign is not None and foreign.any():
         slack = _allow_for_turned_spikes(plan, image.group, reference, foreign)
     model, others, slack = blot_bands(
-        reference, None if plain else cover, window, image.pixel_map, interp=p.blot_interp, slack=slack
+        reference,
+        None if plain else cover,
+        window,
+        image.pixel_map,
+        interp=p.blot_interp,
+        direct=p.resampler == "direct",
+        slack=slack,
     )
     del reference, cover, foreign
     if plan.products is not None:
@@ -153,15 +159,18 @@ def _search_closely(
     if p.noise != "exposure":
         expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
     del var_rnoise, var_poisson, err
+    derivative = measure_derivative(model)
     with np.errstate(invalid="ignore"):
-        flat = measure_derivative(model) < FLAT * scatter * expected
+        flat = derivative < FLAT * scatter * expected
     usual = float(scatter * np.median(expected[::7, ::7]))
     found.residual_sky, found.tilt, found.striped = level_residual(residual, flat & (others > 0), usual)
     factors, found.unusual = measure_noise_factors(residual, expected, flat, others)
     found.noise_factors = [round(float(f), 3) for f in factors[1:]]
     noise = combine_noise(p.noise, sigma, expected, factors, others)
     del flat
-    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, others, saturated, slack, found)
+    seen = others, saturated, slack, derivative
+    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, seen, found)
+    del derivative, seen
     if plan.persistent:
         flagged |= _flag_persistent(plan, image, flagged, good, found)
     if p.transient_snr:
@@ -264,9 +273,7 @@ def _test(
     residual: NDArray[Any],
     noise: NDArray[Any],
     expected: NDArray[Any],
-    others: NDArray[Any],
-    saturated: NDArray[Any],
-    slack: NDArray[Any] | None,
+    seen: tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any]],
     found: Found,
 ) -> NDArray[Any]:
     if p.test == "documented":
@@ -277,9 +284,7 @@ def _test(
         model,
         noise,
         expected,
-        others,
-        saturated,
-        slack,
+        *seen,
         snr=_product(p.snr, p.snr_factor),
         scale=_product(p.scale, p.scale_factor),
         snr_dark=p.snr_dark,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics import clipping
-from badpix.numerics.neighbors import gather, locate
+from badpix.numerics.neighbors import chunks, gather, locate
 
 STEEP_APPLY = 2.0  # sigma a pixel above which the kernel is applied
 _STEEP_FIT = 5.0  # sigma a pixel above which pixels take part in the kernel fit
@@ -93,11 +93,10 @@ def apply_sharpening(model: NDArray[Any], fit: Sharpening, steep: NDArray[Any]) 
     out = model.copy()
     ys, xs = locate(steep & np.isfinite(model))
     reach = fit.kernel.shape[0] // 2
-    center = model[ys, xs]
-    total = np.zeros(len(ys))
-    for weight, values in zip(fit.kernel.ravel(), gather(model, ys, xs, reach), strict=True):
-        step = values - center
-        step[np.isnan(step)] = 0
-        total += weight * step
-    out[ys, xs] += total.astype(np.float32)
+    for part in chunks(len(ys)):
+        y, x = ys[part], xs[part]
+        stamps = gather(model, y, x, reach)
+        stamps -= stamps[len(stamps) // 2].copy()
+        np.copyto(stamps, 0, where=np.isnan(stamps))
+        out[y, x] += np.einsum("k,kp->p", fit.kernel.ravel().astype(np.float32), stamps)
     return out

@@ -31,7 +31,7 @@ from badpix.io.fits import read_into
 from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
-TILE_COLUMNS = 1024
+TILE_COLUMNS = 4096  # rows of most grids are written in one piece
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,19 @@ def middle_of_others(
     lo: NDArray[Any], mid: NDArray[Any], hi: NDArray[Any], count: NDArray[Any], own: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The two middle values of the other groups and their number: (a, b, m), a <= b, NaN where m = 0."""
-    odd = count % 2 == 1
-    none = np.isnan(own)
+    odd = (count & 1).astype(bool)
     with np.errstate(invalid="ignore"):
-        above, equal = own > mid, own == mid
-        single = np.where(own <= lo, hi, lo)
-    a = np.where(odd, np.where(none, mid, np.where(above | equal, lo, mid)), np.where(none, lo, single))
-    b = np.where(odd, np.where(none | above, mid, hi), np.where(none, hi, single))
-    m = count - (~none).astype(count.dtype)
+        a, b = lo, hi
+        if not odd.all():
+            a = b = np.where(own <= lo, hi, lo)
+        if odd.any():
+            below, above = np.where(own < mid, mid, lo), np.where(own > mid, mid, hi)
+            a, b = (below, above) if odd.all() else (np.where(odd, below, a), np.where(odd, above, b))
+    none = np.isnan(own)
+    m = count - ~none
+    if none.any():
+        a, b = a.copy(), b.copy()
+        a[none], b[none] = np.where(odd[none], mid[none], lo[none]), np.where(odd[none], mid[none], hi[none])
     return a, b, m
 
 

@@ -42,19 +42,18 @@ def gather(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any], reach: int) 
         In the image's type; the pixel itself is the middle one.
     """
     ny, nx = image.shape
-    out = np.full(((2 * reach + 1) ** 2, len(ys)), np.nan, image.dtype)
-    inside = (ys >= reach) & (ys < ny - reach) & (xs >= reach) & (xs < nx - reach)
+    out = np.empty(((2 * reach + 1) ** 2, len(ys)), image.dtype)
     flat = np.ravel(image)
-    at = ys.astype(np.intp) * nx + xs
-    everywhere = inside.all()
+    at = np.multiply(ys, nx, dtype=np.intp)
+    at += xs
+    edge = np.flatnonzero((ys < reach) | (ys >= ny - reach) | (xs < reach) | (xs >= nx - reach))
+    there = np.empty_like(at)
     for k, (dy, dx) in enumerate(np.ndindex(2 * reach + 1, 2 * reach + 1)):
-        step = (dy - reach) * nx + dx - reach
-        if everywhere:
-            np.take(flat, at + step, out=out[k], mode="clip")
-        else:
-            y, x = ys + dy - reach, xs + dx - reach
-            ok = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-            out[k, ok] = flat[(at + step)[ok]]
+        np.add(at, (dy - reach) * nx + dx - reach, out=there)
+        np.take(flat, there, out=out[k], mode="clip")
+        if len(edge):
+            y, x = ys[edge] + dy - reach, xs[edge] + dx - reach
+            out[k, edge[(y < 0) | (y >= ny) | (x < 0) | (x >= nx)]] = np.nan
     return out
 
 

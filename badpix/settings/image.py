@@ -116,6 +116,12 @@ class ModelSettings(Settings):
     blot_interp: Literal["linear", "poly3", "poly5"] = param(
         "poly3", "Interpolation of the model at the pixels of an exposure.", documented="linear"
     )
+    resampler: Literal["direct", "library"] = param(
+        "direct",
+        "How mosaics and cubic models are made: by shared areas to first order in the small angle between image and "
+        "grid, in a quarter of the time, or by the drizzle package (also for what the first can't do).",
+        documented="library",
+    )
     sharpen: bool = param(True, "Undo the blur of drizzle by a kernel learned in each exposure.", documented=False)
     sharpen_size: int = param(5, "Width of that kernel; odd.", unit="pixels", low=3, high=9)
     sky_match: Literal["auto", "always", "never"] = param(
