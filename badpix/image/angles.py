@@ -8,7 +8,7 @@ What one angle shows as a spike is empty sky at another one, so the median of al
 3. Where only other angles looked, a pixel can be compared only as far as no spike reaches it. The telescope's own
    pattern turns with it, so what another angle shows around a bright source, turned about that source by the
    difference of the angles, is what this exposure should show: differences count from the largest and the smallest
-   of 3x3 turned pixels on (:func:`measure_slack`). Of several other angles the smallest allowance counts, as their
+   of 3x3 turned pixels on, and more of their range where the pattern has knots (:func:`measure_slack`). Of several other angles the smallest allowance counts, as their
    neighbors of that source turn to different places. Where no turned pixel is known, as behind the edge of a
    mosaic: the largest value at the distance from the source, which may not rise outward.
 """
@@ -32,6 +32,8 @@ GRADIENT = 0.35  # of the local derivative
 BRIGHT = 30.0  # sigma of a pair, above which a peak has spikes that matter
 REACH = 160  # pixels to which spikes are followed
 BLUR = 0.6  # of the range of these 3x3, by which drizzle lowers a thin spike and an exposure shows more of it
+KNOTS = 1.0  # more of what that range has above noise: knots are finer than a pixel, and no angle samples them ...
+FINE = 4.0  # ... sigma of a pair, which 3x3 of noise stay below
 NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
 MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
 MAX_PEAKS = 5_000
@@ -153,6 +155,7 @@ def _slack_by(
         low, high = _turned_range(image, turn[1, 0] * dx + turn[1, 1] * dy + y, turn[0, 0] * dx + turn[0, 1] * dy + x)
         ring = np.minimum(np.rint(np.hypot(dy, dx)).astype(np.intp), reach)
         slack = np.fmax(high - part, part - low) + np.float32(BLUR) * (high - low) - np.float32(NOISE * spread)
+        slack += np.float32(KNOTS) * np.maximum(high - low - np.float32(FINE * spread), 0)
         slack = np.where(np.isnan(slack), profile[ring] - np.float32(level), slack)
         inside = np.hypot(dy, dx) <= reach
         target = out[rows, columns]

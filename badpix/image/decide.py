@@ -158,19 +158,17 @@ def find_hits(
         )
         dark = np.zeros_like(bright)
         if snr_dark:
-            usable = -z
-            usable[cover < 2] = 0
             dark, saved = _find_signed(
-                usable,
-                -residual,
+                z,
+                residual,
                 scene,
                 snr=(snr_dark, np.inf),
                 scale=(DARK_SCALE, DARK_SCALE),
                 conserve=conserve,
                 protect_sources=protect_sources,
+                bright=False,
             )
             guarded += saved
-            del usable
         trail = np.zeros_like(bright)
         if trail_snr:
             trail = find_trails(z, flat, trail_snr=trail_snr) & ~bright
@@ -178,7 +176,7 @@ def find_hits(
             seen = flat & (cover > 0) & ~bright  # hits are found; of the rest an area must be off
             if slack is not None:
                 seen &= slack == 0
-            trail |= find_extended(level_covers(z, cover, seen), seen, wide_snr=wide_snr) & ~bright
+            trail |= find_extended(level_covers(z, cover, seen, out=z), seen, wide_snr=wide_snr) & ~bright
         common = np.zeros_like(bright)
         if stand_out:
             common = find_common(bright | dark | trail, residual, derivative, noise, ~flat, stand_out=stand_out)
@@ -219,20 +217,25 @@ def _find_signed(
     scale: tuple[float, float],
     conserve: float,
     protect_sources: float,
+    bright: bool = True,
 ) -> tuple[NDArray[Any], int]:
-    """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at."""
+    """Seeds, growth and guard for one sign of r; only pixels above the lower limit are looked at.
+
+    Dark ones only where two others looked.
+    """
     found = np.zeros(z.shape, bool)
-    ys, xs = locate((z > min(snr)) & (scene.cover > 0))
+    sign, far = (np.float32(1), z > min(snr)) if bright else (np.float32(-1), z < -min(snr))
+    ys, xs = locate(far & (scene.cover > (0 if bright else 1)))
     if not len(ys):
         return found, 0
-    value, slope = r[ys, xs], scene.derivative[ys, xs]
+    value, slope = sign * r[ys, xs], scene.derivative[ys, xs]
     few = 1 + 1 / scene.cover[ys, xs].astype(np.float32)
     tilt = slope / scene.noise[ys, xs]
     tilted = tilt > TILTED
     kept = np.ones(len(ys), bool)
-    kept[tilted] = np.nansum(gather(r, ys[tilted], xs[tilted], 1), axis=0) > conserve * value[tilted]
+    kept[tilted] = sign * np.nansum(gather(r, ys[tilted], xs[tilted], 1), axis=0) > conserve * value[tilted]
     phase = np.where(tilted, np.minimum(PHASE * few * tilt, PHASE_MOST), 0)
-    above = z[ys, xs]
+    above = sign * z[ys, xs]
     seed = kept & (above > np.hypot(snr[0], phase)) & (value > scale[0] * few * slope)
     next_to = kept & (above > snr[1]) & (value > scale[1] * few * slope)
     found[ys[seed], xs[seed]] = True

@@ -72,9 +72,13 @@ def find_extended(z: NDArray[Any], flat: NDArray[Any], *, wide_snr: float) -> ND
     return found
 
 
-def level_covers(z: NDArray[Any], cover: NDArray[Any], use: NDArray[Any]) -> NDArray[Any]:
-    """z less the median of the usable pixels that equally many others saw: at the edge of another exposure the model
-    changes by what their skies differ, and a strip beside it is no event."""
+def level_covers(
+    z: NDArray[Any], cover: NDArray[Any], use: NDArray[Any], out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """z less the median of the usable pixels that equally many others saw, into ``out``, which may be z.
+
+    At the edge of another exposure the model changes by what their skies differ, and a strip beside it is no event.
+    """
     level = np.zeros(int(cover.max(initial=0)) + 1, np.float32)
     every = slice(None, None, max(1, z.size // SAMPLE))
     values, seen, usable = z.reshape(-1)[every], cover.reshape(-1)[every], use.reshape(-1)[every]
@@ -82,7 +86,10 @@ def level_covers(z: NDArray[Any], cover: NDArray[Any], use: NDArray[Any]) -> NDA
         middle = clipping.median_mad(values[usable & (seen == number)])[0]
         if np.isfinite(middle):
             level[number] = middle
-    out: NDArray[Any] = z - np.take(level, cover, mode="clip")
+    out = np.empty_like(z) if out is None else out
+    for top in range(0, len(z), BAND):
+        rows = slice(top, top + BAND)
+        np.subtract(z[rows], np.take(level, cover[rows], mode="clip"), out=out[rows])
     return out
 
 

@@ -24,6 +24,8 @@ from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.settings.image import DrizzleSettings, ImageSettings
 
+LIMIT_STEP = 4  # rows, of which one tells the usual weight; the documented rule takes all
+
 
 def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     """Task: drizzle one group, mask low weights, put the mosaic on the shelf; the weight limit.
@@ -38,7 +40,8 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     )
     if plan.products is not None:
         image_products.write_mosaic(plan.products, images[0].cal, mosaic, weight, window, plan.grid)
-    limit = measure_weight_limit(weight, maskpt=p.maskpt)
+    every = 1 if inverses is None else LIMIT_STEP
+    limit = measure_weight_limit(weight[::every], maskpt=p.maskpt)
     with np.errstate(invalid="ignore"):
         mosaic[weight < np.float32(limit)] = np.nan
     if images[0].group in plan.shallow:

@@ -18,7 +18,7 @@ from badpix.numerics.neighbors import chunks, gather, locate
 STEEP_APPLY = 2.0  # sigma a pixel above which the kernel is applied
 _STEEP_FIT = 5.0  # sigma a pixel above which pixels take part in the kernel fit
 _MIN_FIT = 500  # pixels
-_MAX_FIT = 100_000
+_MAX_FIT = 30_000
 
 
 class Sharpening(NamedTuple):
@@ -55,15 +55,17 @@ def fit_sharpening(
         ys, xs = ys[::step], xs[::step]
     stamps = gather(model, ys, xs, reach)
     whole = np.isfinite(stamps).all(axis=0)
-    ys, xs, stamps = ys[whole], xs[whole], stamps[:, whole].astype(float)
+    ys, xs, stamps = ys[whole], xs[whole], stamps[:, whole]
     if len(ys) < _MIN_FIT:
         return None
     center = stamps.shape[0] // 2
-    columns = np.delete(stamps - stamps[center], center, axis=0)
+    columns = np.delete(stamps, center, axis=0).astype(float)
+    columns -= stamps[center]
     near = stamps.reshape(size, size, -1)[reach - 1 : reach + 2, reach - 1 : reach + 2].reshape(9, -1)
     floor = float(np.nanmedian(model[::7, ::7]))
     error = sigma[ys, xs] + 0.15 * np.ptp(near, axis=0) + 0.02 * np.abs(stamps[center] - floor)
-    solution = _robust_solve(columns / error, residual[ys, xs] / error)
+    columns /= error
+    solution = _robust_solve(columns, residual[ys, xs] / error)
     kernel = np.insert(solution, center, -solution.sum()).reshape(size, size)
     offsets = np.arange(size) - reach
     shift = float((kernel * offsets).sum()), float((kernel * offsets[:, None]).sum())
