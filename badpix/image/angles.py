@@ -8,9 +8,10 @@ What one angle shows as a spike is empty sky at another one, so the median of al
 3. Where only other angles looked, a pixel can be compared only as far as no spike reaches it. The telescope's own
    pattern turns with it, so what another angle shows around a bright source, turned about that source by the
    difference of the angles, is what this exposure should show: differences count from the largest and the smallest
-   of 3x3 turned pixels on, and more of their range where the pattern has knots (:func:`measure_slack`). Of several other angles the smallest allowance counts, as their
-   neighbors of that source turn to different places. Where no turned pixel is known, as behind the edge of a
-   mosaic: the largest value at the distance from the source, which may not rise outward.
+   of 3x3 turned pixels on, from more of it where the pattern has knots (:func:`measure_slack`). Of several
+   other angles the smallest allowance counts, as their neighbors of that source turn to different places. Where no
+   turned pixel is known, as behind the edge of a mosaic: the largest value at the distance from the source, which may
+   not rise outward.
 """
 
 from __future__ import annotations
