@@ -27,6 +27,7 @@ from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
 
+ONE_KIN, FOREIGN = 1, 2
 _ROWS = 64  # rows of a band: its temporaries stay in the processor's cache
 _PAIR_ROWS = 256  # rows of a pair of mosaics that are compared
 _FILL_NEIGHBORS = 4  # of 9 that a hole must have to be filled
@@ -94,13 +95,13 @@ def build_reference(
     """The image a group is compared with, on its window, and the number m of other groups (uint16).
 
     With ``others`` false the median of all groups, holes left as they are. ``kin`` is the suffix of the planes of the
-    groups at the same roll angle, where there are several angles; then a third map is given, true where other angles
-    alone looked.
+    groups at the same roll angle, where there are several angles; then a third map is given (uint8): :data:`FOREIGN`
+    where other angles alone looked, :data:`ONE_KIN` where one group at the same angle is the model.
     """
     window = windows[group]
     out = np.empty(window.shape, np.float32)
     cover = np.empty(window.shape, np.uint16)
-    foreign = np.zeros(window.shape, bool) if kin else None
+    foreign = np.zeros(window.shape, np.uint8) if kin else None
     halo = (5 if kin else 3) if others else 0
     for top in range(0, window.shape[0], _ROWS):
         bottom = min(top + _ROWS, window.shape[0])
@@ -116,7 +117,8 @@ def build_reference(
                 near = combine_others(a, b, limit=limit, agree_gradient=agree_gradient)
                 use = prefer_kin(image, near, number, sigma=pair_sigma)
                 image, m = np.where(use, near, image), np.where(use, number, m)
-                foreign[top:bottom] = ((number == 0) & (m > 0))[top - y0 : bottom - y0]
+                which = np.where(use & (number == 1), ONE_KIN, np.where((number == 0) & (m > 0), FOREIGN, 0))
+                foreign[top:bottom] = which[top - y0 : bottom - y0]
             image = fill_holes(image, smooth=_FILL_SMOOTH * pair_sigma)
         else:
             image = read_window(shelf, "median", shape, part)

@@ -33,7 +33,7 @@ from badpix.image.persistence import detector_key
 from badpix.image.pixel_map import invert_map
 from badpix.image.plan import Found, Plan
 from badpix.image.protect import find_protected
-from badpix.image.reference import blot_bands, build_reference
+from badpix.image.reference import ONE_KIN, blot_bands, build_reference
 from badpix.image.resample import measure_derivative
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.single import (
@@ -49,6 +49,7 @@ from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
 from badpix.settings.image import ImageSettings, ModelSettings, SourceSettings
 
+KIN_SHARE = 0.12  # of what turned spikes excuse, where one exposure at the same angle is the model
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
 
@@ -116,10 +117,13 @@ def _allow_for_turned_spikes(plan: Plan, group: int, reference: NDArray[Any], fo
     wide = widen_window(window, REACH // 2, shape)
     here = window.within(wide)
     known, wanted = np.full(wide.shape, np.nan, np.float32), np.zeros(wide.shape, bool)
-    known[here], wanted[here] = reference, foreign
+    known[here], wanted[here] = reference, foreign > 0
     everyone = read_median(plan.shelf, shape, wide)
     slack = measure_slack(known, everyone, _other_angles(plan, group, wide), wanted, sigma=plan.pair_sigma)
-    return np.ascontiguousarray(slack[here])
+    slack = np.ascontiguousarray(slack[here])
+    alone = foreign == ONE_KIN  # it is off by its sub-pixel phase alone
+    slack[alone] = np.float32(KIN_SHARE) * slack[alone]
+    return slack
 
 
 def _other_angles(plan: Plan, group: int, window: Window) -> Iterator[Turned]:
