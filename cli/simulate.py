@@ -104,9 +104,9 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
     from badpix.mask import file as mask_file
     from badpix.simulation import score_mask as scoring
     from badpix.simulation.score_dates import add_dated, count_in_files
-    from badpix.simulation.truth import read_truth
+    from badpix.simulation.truth import read_light, read_truth
 
-    masks, dates = [], []
+    masks, dates, lights = [], [], []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):
         flags = mask_file.read_mask(mask).image
         header, truth, defects = read_truth(truth_file)
@@ -117,8 +117,9 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
             )
         masks.append((flags, truth, defects))
         dates.append(count_in_files(flags, mask, truth_file))
+        lights.append(None if search == "science" else read_light(truth_file))
         talk.detail(f"{mask}: {header['DETECTOR']}, {len(defects)} defects")
-    result = {**scoring.score(masks, search), "dates": [vars(row) for row in add_dated(dates)]}
+    result = {**scoring.score(masks, search, lights), "dates": [vars(row) for row in add_dated(dates)]}
     if options["as_json"]:
         talk.finish("score", [], result)
     else:
@@ -133,7 +134,7 @@ def _print_tables(result: Any, by_setting: bool) -> None:
     head = f"{'type':<13}{'level':<20}{'injected':>9}{'found':>7}{'flagged':>9}{'%':>7}{'95 % interval':>15}"
     click.echo(head)
     for row in result["completeness"]:
-        if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD)):
+        if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD) or "poor" in row["setting"]):
             low, high = row["interval"]
             level = f"{row['level']:g} {row['unit']}" if row["level"] is not None else row["setting"]
             counts = f"{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}"
@@ -157,6 +158,7 @@ def _print_tables(result: Any, by_setting: bool) -> None:
         for row in result["dates"]:
             counts = f"{row['injected']:>9,}{row['told']:>7,}{row['right']:>7,}{row['near']:>12,}"
             click.echo(f"{row['type']:<13}{counts}")
+    _print_light(result["light"])
     whole = [r for r in result["completeness"] if r["setting"] == "all" and r["level"] is None]
     injected = sum(r["injected"] for r in whole)
     good = max((r["good"] for r in result["flags"]), default=0)
@@ -164,3 +166,23 @@ def _print_tables(result: Any, by_setting: bool) -> None:
         click.echo(
             f"Purity holds for the density of defects here, {1e6 * injected / good:,.0f} per million good pixels."
         )
+
+
+def _print_light(rows: Any) -> None:
+    """What was found among lit, dim and unlit pixels, where not all are lit."""
+    if {row["light"] for row in rows} <= {"lit"}:
+        return
+    click.echo()
+    click.secho("By light: found, flagged at all, and false per million good pixels of that light", bold=True)
+    click.echo(
+        f"{'light':<7}{'type':<12}{'injected':>9}{'found':>7}{'flagged':>9}{'%':>7}{'false':>7}{'per million':>13}"
+    )
+    for row in rows:
+        if not row["injected"] and not row["false"]:
+            continue
+        share = "-" if row["completeness"] is None else f"{100 * row['completeness']:.1f}"
+        text = (
+            f"{row['light']:<7}{row['type']:<12}{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}{share:>7}"
+        )
+        known = row["type"] == "any" and row["false_per_million"] is not None
+        click.echo(text + (f"{row['false']:>7,}{row['false_per_million']:>13.1f}" if known else ""))

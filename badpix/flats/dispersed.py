@@ -75,9 +75,12 @@ def measure_light(mean: Float, axis: int) -> Float32:
     bright = measure_bright(light)
     lines = measure_lines(image, light, SEEN * bright)
     light = measure_along((image / np.maximum(lines, 0.2)).astype(np.float32), path)
-    light *= measure_lines(image, light, SEEN * bright)
-    light *= measure_rest(image, light, SEEN * bright)
-    look_again(image, light, path)
+    lines = measure_lines(image, light, SEEN * bright)
+    light *= lines
+    rest = measure_rest(image, light, SEEN * bright)
+    lines *= rest
+    light *= rest
+    look_again(image, light, path, np.maximum(lines, 0.2, out=lines))
     return light if axis == 0 else np.ascontiguousarray(light.T)
 
 
@@ -283,19 +286,22 @@ def without_rows(lines: Float32) -> Float32:
 # --- 4: edges and gaps -----------------------------------------------------------------------------------
 
 
-def look_again(image: Float32, light: Float32, path: Float32) -> None:
-    """Replace the light of low pixels on edges and in gaps by what their own path sees, in place."""
+def look_again(image: Float32, light: Float32, path: Float32, lines: Float32) -> None:
+    """Replace the light of low pixels on edges and in gaps by what their own path sees, in place.
+
+    ``lines``: (n, m) what the pixels of a slice share: the pixels of the path are compared without it.
+    """
     from scipy.ndimage import maximum_filter1d
 
     peak = maximum_filter1d(np.nan_to_num(light), 2 * HALF + 1, axis=1, mode="nearest")
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero((image < LOW * light) & (light < ON_EDGE * peak))
-    chunk = 100_000
+    chunk, plain = 100_000, image / lines
     for start in range(0, y.size, chunk):
         yy, xx = y[start : start + chunk], x[start : start + chunk]
-        exact = median_rows(sample_path(image, path, yy, xx, range(-FAR, FAR + 1), MEETS))
+        exact = median_rows(sample_path(plain, path, yy, xx, range(-FAR, FAR + 1), MEETS)) * lines[yy, xx]
         exact = np.where(np.isfinite(exact), exact, light[yy, xx])
-        near = median_rows(sample_path(image, path, yy, xx, NEAR, 0.5))
+        near = median_rows(sample_path(plain, path, yy, xx, NEAR, 0.5)) * lines[yy, xx]
         light[yy, xx] = np.fmin(exact, near)
 
 

@@ -1,7 +1,7 @@
 """Parameters of ``badpix simulate``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from badpix.settings.param import FileName, Settings, param
 
@@ -68,6 +68,16 @@ class SimulatedExposureSettings(Settings):
 class PhysicsSettings(Settings):
     """Physics"""
 
+    illumination: Literal["imager", "mrs", "ifu", "slits", "mos", "wedge", "spots", "lrs", "soss", "void"] = param(
+        "imager",
+        "Light of the flats: a smooth gradient (imager); slices, slits, traces of MIRI MRS and LRS, NIRSpec and "
+        "NIRISS SOSS (mrs, ifu, slits, mos, lrs, soss); masks in an imager (wedge, spots); voids (void).",
+    )
+    filters: list[str] = param(
+        [],
+        "Filters of the flats, one after the other (bands of MIRI MRS, gratings of NIRSpec); some pixels are poor in "
+        "some of them only. `flats` is the number in each.",
+    )
     flat_level: float = param(0.5, "Part of the full well that a flat reaches.", low=0.001, high=1.5)
     cosmic_rays: float = param(5.0, "Cosmic rays.", unit="1/cm2/s", low=0, high=1000)
     snowballs: float = param(

@@ -37,6 +37,7 @@ FLAG_OF = {
     "NOISY": "UNRELIABLE_SLOPE",
     "LOW_PEDESTAL": "OTHER_BAD_PIXEL",
     "ADJ_OPEN": "ADJ_OPEN",
+    "LOW_FILTER": "LOW_QE",
     "STEADY": "HOT",
     "BORN": "HOT",
     "SWITCHING": "UNRELIABLE_SLOPE",
@@ -63,6 +64,7 @@ UNIT_OF = {
     "NOISY": "x own noise",
     "LOW_PEDESTAL": "DN",
     "ADJ_OPEN": "",
+    "LOW_FILTER": "response",
     "STEADY": "DN/s",
     "BORN": "DN/s",
     "SWITCHING": "DN/s",
@@ -87,6 +89,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "NOISY": (1.5, 2.0, 3.0, 6.0, 15.0),
     "LOW_PEDESTAL": (60.0, 120.0, 300.0, 1000.0, 4000.0),
 }
+LOW_IN_SOME = (0.02, 0.12, 0.3)  # response of LOW_FILTER where it is poor
 DEFECT = np.dtype(
     [
         ("type", "U12"),
@@ -99,8 +102,8 @@ DEFECT = np.dtype(
     ]
 )
 """One defect. ``extra1`` and ``extra2``: OPEN: part of the lost charge that the neighbors collect; RC, IRC: time
-constant in groups; TELEGRAPH: mean dwell times in the low and in the high state, in groups; NOISY: the pixel's true
-noise over the median of the detector."""
+constant in groups; LOW_FILTER: filters in which it is poor, as bits, and their number; TELEGRAPH: mean dwell times in
+the low and in the high state, in groups; NOISY: the pixel's true noise over the median of the detector."""
 NOISY_LIMIT = 1.75  # times the detector's median noise: noisy by nature
 
 
@@ -137,7 +140,8 @@ class Defects:
 
 def levels(recipe: Recipe) -> dict[str, tuple[float, ...]]:
     """Type -> levels for this detector."""
-    return {**LEVELS, "HOT": recipe.physics.hot_levels, "WARM": recipe.physics.warm_levels}
+    some = {"LOW_FILTER": LOW_IN_SOME} if len(recipe.filters) > 1 else {}
+    return {**LEVELS, "HOT": recipe.physics.hot_levels, "WARM": recipe.physics.warm_levels, **some}
 
 
 def place_defects(recipe: Recipe, reference: Bool, rng: np.random.Generator) -> Defects:
@@ -164,7 +168,7 @@ def place_defects(recipe: Recipe, reference: Bool, rng: np.random.Generator) -> 
             found += place(wanted, count, reference, taken, rng)
     rows = np.empty(len(found), DEFECT)
     for k, (name, y, x, level, setting) in enumerate(found):
-        rows[k] = (name, x, y, level, setting, *draw_details(name, rng))
+        rows[k] = (name, x, y, level, setting, *draw_details(name, rng, len(recipe.filters)))
     return Defects(rows[np.lexsort((rows["x"], rows["y"]))])
 
 
@@ -180,11 +184,14 @@ def read_candidates(recipe: Recipe, reference: Bool) -> Bool:
     return window & ~reference
 
 
-def draw_details(name: str, rng: np.random.Generator) -> tuple[float, float]:
+def draw_details(name: str, rng: np.random.Generator, filters: int = 0) -> tuple[float, float]:
     """The two further numbers of a defect (see :data:`DEFECT`)."""
     u, v = rng.random(2)
     if name == "OPEN":
         return 0.55 + 0.4 * u, 0.0
+    if name == "LOW_FILTER":
+        poor, first = 1 + int(u * (filters - 1)), int(v * filters)
+        return float(sum(1 << (first + k) % filters for k in range(poor))), float(poor)
     if name in ("RC", "IRC"):
         return float(np.exp(np.log(1.0) + u * np.log(12.0))), 0.0
     if name == "TELEGRAPH":

@@ -30,6 +30,7 @@ from badpix.simulation.conditions import USUAL, Maps
 from badpix.simulation.defects import NOISY_LIMIT, Defects, place_defects
 from badpix.simulation.histories import History
 from badpix.simulation.hits import make_cosmic_rays
+from badpix.simulation.illumination import measure_illumination
 from badpix.simulation.readout import make_drift, measure_start
 from badpix.simulation.recipe import Recipe
 
@@ -77,8 +78,8 @@ def stream(*words: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=1)
-def make_scene(recipe: Recipe) -> Scene:
-    """The detector of a recipe, with its defects.
+def make_scene(recipe: Recipe, number: int = 0) -> Scene:
+    """The detector of a recipe, with its defects, in the light of a filter (``number``, from 0).
 
     Returns
     -------
@@ -95,7 +96,7 @@ def make_scene(recipe: Recipe) -> Scene:
     read_noise = np.float32(physics.read_noise / recipe.frames[0] ** 0.5) * measure_noise_spread(rng, shape)
     dark: Float = np.asarray(physics.dark * np.exp(0.2 * noise()), dtype=np.float32)
     dark += physics.dark * 0.6 * rng.standard_exponential(shape, dtype=np.float32) * (rng.random(shape) < 0.003)
-    response = measure_illumination(recipe) * (1 + 0.012 * noise())
+    response = measure_illumination(recipe, number) * (1 + 0.012 * noise())
     full_well = np.float32(physics.full_well) * (1 + 0.02 * noise())
     bias = superbias + np.float32(1.0) * noise()
     dark[reference] = response[reference] = 0
@@ -114,7 +115,7 @@ def make_scene(recipe: Recipe) -> Scene:
     )
     placed = place_defects(recipe, reference, stream(recipe.seed, PLACES))
     natural = find_natural_defects(scene, placed)
-    scene = replace(apply_defects(scene, placed), defects=note_true_noise(placed.joined(natural), scene))
+    scene = replace(apply_defects(scene, placed, number), defects=note_true_noise(placed.joined(natural), scene))
     return add_conditions(scene) if recipe.conditions else scene
 
 
@@ -194,22 +195,17 @@ def note_true_noise(defects: Defects, scene: Scene) -> Defects:
     return Defects(rows)
 
 
-def measure_illumination(recipe: Recipe) -> Float:
-    """Relative light of the lamp over the frame: a smooth gradient, mean about 1."""
-    ny, nx = recipe.shape
-    y = np.linspace(-1, 1, ny, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, nx, dtype=np.float32)[None, :]
-    return np.asarray(1 + 0.12 * x - 0.08 * y - 0.06 * (x * x + y * y - 0.67), dtype=np.float32)
-
-
-def apply_defects(scene: Scene, defects: Defects) -> Scene:
-    """The scene with defects put into fresh maps (those that a static map can hold)."""
+def apply_defects(scene: Scene, defects: Defects, number: int = 0) -> Scene:
+    """The scene with defects put into fresh maps (those that a static map can hold), in a filter."""
     bias, noise = scene.bias.copy(), scene.read_noise.copy()
     dark, response = scene.dark.copy(), scene.response.copy()
     light = scene.response
     for name in ("DEAD", "LOW_QE", "OPEN"):
         d = defects.of(name)
         response[d["y"], d["x"]] = light[d["y"], d["x"]] * d["level"]
+    d = defects.of("LOW_FILTER")
+    d = d[(d["extra1"].astype(int) >> number) & 1 == 1]
+    response[d["y"], d["x"]] = light[d["y"], d["x"]] * d["level"]
     spread_open_charge(response, light, defects)
     d = defects.of("DEAD")
     dark[d["y"], d["x"]] = 0

@@ -29,6 +29,7 @@ from badpix.io.tasks import Progress, silent
 from badpix.settings.simulate import CONDITIONS, SimulateSettings
 from badpix.simulation.detector import Scene, make_scene, prepare_exposure
 from badpix.simulation.format import StreamedFits, layout_of, primary_header
+from badpix.simulation.illumination import check_light
 from badpix.simulation.recipe import AVERAGED_READOUT, DEFAULT_READOUT, READOUT, Recipe, shrink
 from badpix.simulation.reduce import Reduced, measure_offsets, reduce_rows
 from badpix.simulation.truth import write_truth
@@ -89,7 +90,10 @@ def make_recipe(p: SimulateSettings) -> Recipe:
         snowballs=p.snowballs,
         defect_map=read_map(p.map),
         subarray=p.subarray or default_subarray(detector, window),
+        illumination=p.illumination,
+        filters=tuple(p.filters),
     )
+    check_light(recipe)
     if not p.condition:
         return recipe
     conditions = tuple(name for name in CONDITIONS if name in p.condition)
@@ -166,7 +170,9 @@ def simulate(
         Files written: ``flats``, ``darks``, ``truth``.
     """
     recipe, directory = make_recipe(p), Path(directory)
-    tasks = [("flat", k + 1, directory / "flats", tuple(p.flat_products)) for k in range(p.flats)]
+    number = p.flats * max(len(p.filters), 1)
+    numbers = sorted(range(1, number + 1), key=lambda k: recipe.filter_of("flat", k))  # one scene after the other
+    tasks = [("flat", k, directory / "flats", tuple(p.flat_products)) for k in numbers]
     tasks += [("dark", k + 1, directory / "darks", tuple(p.dark_products)) for k in range(p.darks)]
     out: dict[str, list[Path]] = {"flats": [], "darks": [], "truth": []}
     for _, _, folder, _ in tasks:
@@ -237,7 +243,7 @@ def write_exposure(
         The files, in the order of ``products``.
     """
     header_of, recipe = partial(primary_header, recipe, kind, number), recipe.of_exposure(kind, number)
-    scene = make_scene(recipe)
+    scene = make_scene(recipe, recipe.filter_of(kind, number))
     exposure = prepare_exposure(scene, kind, number)
     offsets = measure_offsets(scene, exposure)
     root = exposure_root(recipe, kind, number)

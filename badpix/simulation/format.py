@@ -34,6 +34,13 @@ OPTICS = {
     "NIRSPEC": {"FILTER": "OPAQUE", "GRATING": "MIRROR", "LAMP": "NO_LAMP"},
     "MIRI": {"FILTER": "F560W"},
 }
+LIGHTS = {  # where light is dispersed
+    "lrs": {"FILTER": "P750L"},
+    "ifu": {"GRATING": "G235M", "LAMP": "FLAT3"},
+    "slits": {"GRATING": "G235M", "LAMP": "FLAT3"},
+    "mos": {"GRATING": "G235M", "LAMP": "FLAT3"},
+    "soss": {"PUPIL": "GR700XD"},
+}
 
 
 def layout_of(product: str, recipe: Recipe, kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -81,7 +88,7 @@ def primary_header(recipe: Recipe, kind: str, number: int, product: str) -> fits
         "INSTRUME": instrument,
         "DETECTOR": detector.name,
         "EXP_TYPE": EXP_TYPES[family][kind == "dark"],
-        **optics(recipe),
+        **optics(recipe, recipe.filter_of(kind, number)),
         "PROGRAM": f"09{recipe.seed % 1000:03d}",
         "OBSERVTN": "001" if kind == "flat" else "002",
         "VISIT": "001",
@@ -136,8 +143,26 @@ def frame(recipe: Recipe) -> dict[str, str | int]:
     }
 
 
-def optics(recipe: Recipe) -> dict[str, str]:
-    """FILTER and its kin, as far as the instrument has them."""
+def optics(recipe: Recipe, number: int = 0) -> dict[str, str]:
+    """FILTER and its kin, as far as the instrument has them; of a filter by its number."""
+    found = usual_optics(recipe)
+    found |= LIGHTS.get(recipe.illumination, {})
+    if recipe.filters:
+        found[changing_keyword(recipe)] = recipe.filters[number]
+    return found
+
+
+def changing_keyword(recipe: Recipe) -> str:
+    """The keyword that `filters` are values of."""
+    if recipe.detector.name in ("MIRIFULONG", "MIRIFUSHORT"):
+        return "BAND"
+    if recipe.illumination == "soss":
+        return "FILTER"
+    return {"NIRSPEC": "GRATING", "NIRISS": "PUPIL"}.get(recipe.detector.instrument, "FILTER")
+
+
+def usual_optics(recipe: Recipe) -> dict[str, str]:
+    """The same where nothing else is asked for."""
     detector = recipe.detector
     if detector.name in ("MIRIFULONG", "MIRIFUSHORT"):
         return {"CHANNEL": "34" if detector.name.endswith("LONG") else "12", "BAND": "SHORT"}
@@ -149,7 +174,7 @@ def optics(recipe: Recipe) -> dict[str, str]:
             "MODULE": detector.name[3],
             "CHANNEL": "LONG" if long_wave else "SHORT",
         }
-    return OPTICS[detector.instrument]
+    return dict(OPTICS[detector.instrument])
 
 
 def steps_done(instrument: str, product: str) -> list[str]:

@@ -96,6 +96,8 @@ class Recipe:
     cosmic_rays: float = 5.0
     snowballs: float = 0.0
     subarray: str = "FULL"
+    illumination: str = "imager"
+    filters: tuple[str, ...] = ()
     defect_map: tuple[bytes, tuple[int, int]] | None = field(default=None, repr=False)
     conditions: tuple[str, ...] = ()
     darks: int = 0  # how many, with conditions; without, no exposure knows of the others
@@ -128,6 +130,10 @@ class Recipe:
     def group_time(self) -> float:
         """Seconds between groups."""
         return self.frame_time * sum(self.frames)
+
+    def filter_of(self, kind: str, number: int) -> int:
+        """Number of the filter of a flat, from 0; exposures are counted from 1."""
+        return (number - 1) % len(self.filters) if kind == "flat" and self.filters else 0
 
     def groups(self, kind: str) -> int:
         """Number of groups of a flat or a dark."""

@@ -8,7 +8,9 @@
 3. Purity, per flag: of the science pixels with this flag, those whose truth has it as well. A wrong flag on
    a real defect (a noisy pixel called TELEGRAPH) lowers the purity and is no false positive.
 4. False positives: good pixels with a flag, per million good pixels; how many of them touch a defect.
-5. Counts of several masks add up. Intervals hold 95 %: Wilson's for fractions of defects and flags, the exact
+5. By light, where the truth tells it: defects and good pixels that are lit, dim and unlit, each by itself. Defects
+   that are poor in some filters only (LOW_FILTER) are counted by the number of these filters.
+6. Counts of several masks add up. Intervals hold 95 %: Wilson's for fractions of defects and flags, the exact
    (Clopper-Pearson) one for false positives, which are rare.
 
 DO_NOT_USE and REFERENCE_PIXEL say nothing about a pixel's type and are left out.
@@ -17,7 +19,7 @@ DO_NOT_USE and REFERENCE_PIXEL say nothing about a pixel's type and are left out
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,12 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.simulation.defects import FLAG_OF, NOISY_LIMIT, UNIT_OF, flag_value
+from badpix.simulation.illumination import STATES
 
 Flags = NDArray[np.uint32]
 
 SEARCHES = {
-    "flats": ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN"),
+    "flats": ("DEAD", "LOW_QE", "LOW_FILTER", "OPEN", "ADJ_OPEN"),
     "darks": ("HOT", "SATURATED", "WARM", "RC", "IRC", "TELEGRAPH", "NOISY", "LOW_PEDESTAL"),
 }
 SEARCHES["all"] = SEARCHES["flats"] + SEARCHES["darks"]
@@ -118,6 +121,9 @@ def split(mine: NDArray[Any]) -> Iterator[tuple[float | None, str, NDArray[np.bo
         yield round(float(level), 4), "all", placed & (mine["level"] == level)
     for setting in np.unique(mine["setting"]):
         yield None, str(setting), mine["setting"] == setting
+    if len(mine) and mine["type"][0] == "LOW_FILTER":
+        for number in np.unique(mine["extra2"]):
+            yield None, f"poor in {number:.0f}", mine["extra2"] == number
     if len(mine) and mine["type"][0] == "NOISY":
         yield None, LOUD, mine["extra1"] > NOISY_LIMIT
     yield None, "all", np.ones(len(mine), bool)
@@ -146,6 +152,74 @@ def count_claimed(flags: Flags, truth: Flags, types: Sequence[str]) -> list[Clai
         counts = [int(np.count_nonzero(m)) for m in (mine, right, mine & ~right & ~false, false, false & near, good)]
         out.append(Claimed(label, *counts))
     return out
+
+
+@dataclass(frozen=True)
+class InLight:
+    """What was found, and flagged falsely, among pixels that get light of one kind."""
+
+    light: str  # lit, dim, unlit
+    type: str  # "any" for all together, with the false ones
+    injected: int
+    found: int
+    flagged: int
+    good: int
+    false: int
+    unusable: int  # of the false ones: with DO_NOT_USE
+
+
+def count_light(
+    flags: Flags, truth: Flags, defects: NDArray[Any], light: NDArray[np.uint8], types: Sequence[str]
+) -> list[InLight]:
+    """Completeness and false positives of lit, dim and unlit pixels.
+
+    Parameters
+    ----------
+    flags, truth, defects, types
+        As in :func:`count_found`.
+    light : ndarray of uint8
+        (ny, nx) states of :mod:`badpix.simulation.illumination`.
+    """
+    names = list(dict.fromkeys(FLAG_OF[name] for name in types))
+    bad = (flags & np.uint32(flag_bits(names))) != 0
+    unusable = bad & ((flags & np.uint32(dq.VALUE["DO_NOT_USE"])) != 0)
+    good = (truth == 0) & (light > 0)
+    out = []
+    for state, word in STATES.items():
+        here = good & (light == state)
+        mine = defects[light[defects["y"], defects["x"]] == state]
+        total = np.zeros(3, int)
+        for name in types:
+            some = mine[mine["type"] == name]
+            at = some["y"], some["x"]
+            counts = len(some), np.count_nonzero(flags[at] & np.uint32(dq.VALUE[FLAG_OF[name]])), int(bad[at].sum())
+            total += counts
+            out.append(InLight(word, name, *map(int, counts), 0, 0, 0))
+        false = (int(here.sum()), int((bad & here).sum()), int((unusable & here).sum()))
+        out.append(InLight(word, "any", *map(int, total), *false))
+    return [row for row in out if row.injected or row.good]
+
+
+def add_light(many: Iterable[Sequence[InLight]]) -> list[InLight]:
+    """Sum of the counts of several masks, by light and type."""
+    total: dict[tuple[str, str], NDArray[np.int64]] = {}
+    for rows in many:
+        for r in rows:
+            counts = np.array([r.injected, r.found, r.flagged, r.good, r.false, r.unusable])
+            total[r.light, r.type] = total.get((r.light, r.type), np.zeros(6, np.int64)) + counts
+    return [InLight(*key, *(int(c) for c in counts)) for key, counts in total.items()]
+
+
+def light_row(r: InLight) -> dict[str, Any]:
+    """Numbers of one row of the table by light."""
+    low, high = clopper_pearson(r.false, r.good) if r.good else (0.0, 1.0)
+    return {
+        **asdict(r),
+        "completeness": r.found / r.injected if r.injected else None,
+        "interval": wilson(r.found, r.injected),
+        "false_per_million": 1e6 * r.false / r.good if r.good else None,
+        "false_per_million_interval": (1e6 * low, 1e6 * high),
+    }
 
 
 def flag_bits(names: Iterable[str]) -> int:
@@ -246,7 +320,11 @@ def known_conditions(search: str, masks: Sequence[tuple[Flags, Flags, NDArray[An
     return [name for name in OF_CONDITIONS[search] if any(name in defects["type"] for _, _, defects in masks)]
 
 
-def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all") -> Mapping[str, Any]:
+def score(
+    masks: Sequence[tuple[Flags, Flags, NDArray[Any]]],
+    search: str = "all",
+    lights: Sequence[NDArray[np.uint8] | None] = (),
+) -> Mapping[str, Any]:
     """Score of one or several masks together.
 
     Parameters
@@ -255,18 +333,25 @@ def score(masks: Sequence[tuple[Flags, Flags, NDArray[Any]]], search: str = "all
         Mask and truth as uint32 images in standard bits, and the table of defects.
     search : str
         "flats", "darks", "science" or "all": which types are counted.
+    lights : sequence of ndarray
+        What light each truth's pixels get, of those that tell it.
 
     Returns
     -------
     mapping
-        ``masks`` (number), ``completeness`` and ``flags``: lists of rows.
+        ``masks`` (number), ``completeness``, ``flags`` and ``light``: lists of rows.
     """
     types = (*SEARCHES[search], *known_conditions(search, masks))
     found = add_found(count_found(flags, truth, defects, types) for flags, truth, defects in masks)
     claimed = add_claimed(count_claimed(flags, truth, types) for flags, truth, _ in masks)
+    flat_types = [name for name in types if name in SEARCHES["flats"] and name != "ADJ_OPEN"]
+    by_light = add_light(
+        count_light(*mask, light, flat_types) for mask, light in zip(masks, lights, strict=False) if light is not None
+    )
     return {
         "masks": len(masks),
         "search": search,
         "completeness": [found_row(r) for r in found],
         "flags": [claimed_row(r) for r in claimed],
+        "light": [light_row(r) for r in by_light] if flat_types else [],
     }

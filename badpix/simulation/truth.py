@@ -16,6 +16,7 @@ from badpix.io.output import atomic_path, write_hdus
 from badpix.simulation.defects import DEFECT, UNIT_OF, measure_truth
 from badpix.simulation.detector import Scene, dark_scale
 from badpix.simulation.histories import History
+from badpix.simulation.illumination import find_light
 from badpix.simulation.recipe import Recipe
 
 CHANGE = np.dtype([("TYPE", "U12"), ("X", "i4"), ("Y", "i4"), ("RATE", "f4"), ("FIRST", "f8"), ("LAST", "f8")])
@@ -26,7 +27,8 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
     """Write what was put into a scene.
 
     Extensions: DQ (uint32, standard bits), DEFECTS (table, see :data:`badpix.simulation.defects.DEFECT`), GOOD (1: no
-    defect, no ADJ_OPEN, no reference pixel), and the true maps READ_NOISE (DN, one group), DARK (e/s), RESPONSE.
+    defect, no ADJ_OPEN, no reference pixel), LIGHT of the flats (1 lit, 2 dim, 3 unlit, 0 reference pixel), and the
+    true maps READ_NOISE (DN, one group), DARK (e/s), RESPONSE (of the first filter).
     Under conditions also CHANGES and DARKS: see :func:`change_table`, :func:`dark_table`.
     """
     recipe = scene.recipe
@@ -46,6 +48,8 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
         "CONTENT": "Truth of simulated exposures",
         "GAIN": recipe.physics.gain,
         "IPC": recipe.physics.ipc,
+        "ILLUMIN": recipe.illumination,
+        "FILTERS": ",".join(recipe.filters) or "none",
     }.items():
         primary.header[keyword] = value
     images = {"READ_NOISE": scene.read_noise, "DARK": scene.dark, "RESPONSE": scene.response}
@@ -55,6 +59,7 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
             fits.ImageHDU(truth, name="DQ"),
             defect_table(scene.defects.rows),
             fits.ImageHDU((truth == 0).astype(np.uint8), name="GOOD"),
+            fits.ImageHDU(find_light(recipe, scene.reference), name="LIGHT"),
             *(fits.ImageHDU(image.astype(np.float32), name=name) for name, image in images.items()),
         ]
     )
@@ -62,6 +67,12 @@ def write_truth(path: Path, scene: Scene, overwrite: bool = False) -> None:
         hdus += [change_table(scene.recipe, scene.history), dark_table(scene)]
     with atomic_path(path, overwrite) as temporary:
         write_hdus(temporary, hdus)
+
+
+def read_light(path: str | Path) -> NDArray[np.uint8] | None:
+    """The image LIGHT of a truth file (lit, dim, unlit); None of an older one, or of a science program."""
+    with open_fits(path) as hdus:
+        return hdus["LIGHT"].data.astype(np.uint8) if "LIGHT" in hdus else None
 
 
 def change_table(recipe: Recipe, history: History) -> fits.BinTableHDU:
