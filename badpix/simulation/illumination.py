@@ -115,7 +115,7 @@ def band(u: Wide, width: Any, soft: float) -> Wide:
 def spectrum(v: Wide, number: int, rng: np.random.Generator, lines: int, width: float, length: int) -> Wide:
     """Light of the lamp along the dispersion, 0 to 1 of the detector: a continuum, absorption and emission."""
     slope, bend = rng.uniform(-0.5, 0.5, 2)
-    out = 0.75 + (slope + 0.2 * np.sin(2.0 * number)) * (v - 0.5) - 0.5 * (1 + bend) * (v - 0.45) ** 2
+    out: Wide = 0.75 + (slope + 0.2 * np.sin(2.0 * number)) * (v - 0.5) - 0.5 * (1 + bend) * (v - 0.45) ** 2
     for _ in range(lines):
         center, depth = rng.uniform(0, 1), rng.uniform(-0.35, 0.25)
         out *= 1 + depth * np.exp(-0.5 * ((v - center - 0.03 * number) * length / width) ** 2)
@@ -134,7 +134,8 @@ def light_wedge(y: Wide, x: Wide, shape: tuple[int, int], number: int, rng: np.r
         square = band(y - 0.75 * ny, side, 1.0) * band(x - center * nx, side, 1.0)
         light *= 1 - 0.998 * square
     edge = 0.75 * ny + side / 2 + 12
-    return light * (1 - band(y - (edge + ny), 2 * ny, 0.9) * band(x - 0.5 * nx, 0.7 * nx, 0.9))
+    light *= 1 - band(y - (edge + ny), 2 * ny, 0.9) * band(x - 0.5 * nx, 0.7 * nx, 0.9)
+    return light
 
 
 def light_spots(y: Wide, x: Wide, shape: tuple[int, int], number: int, rng: np.random.Generator) -> Wide:
@@ -185,9 +186,7 @@ def light_ifu(y: Wide, x: Wide, shape: tuple[int, int], number: int, rng: np.ran
 
 def light_slits(y: Wide, x: Wide, shape: tuple[int, int], number: int, rng: np.random.Generator) -> Wide:
     """Up to five slits: three of 32, one of 38 and one of 16 pixels."""
-    rows = (0.15 + np.arange(5) * 0.17) * shape[0]
-    if shape[0] < 400:
-        rows = 0.15 * shape[0] + 62.0 * np.arange(5)
+    rows: Wide = 0.15 * shape[0] + max(0.17 * shape[0], 62.0) * np.arange(5.0)
     rows = rows[rows < shape[0] - 20]
     return add_traces(y, x, shape, number, rng, rows, np.array([32.0, 32.0, 38.0, 16.0, 32.0])[: len(rows)], 0.7)
 

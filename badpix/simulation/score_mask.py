@@ -192,11 +192,11 @@ def count_light(
         for name in types:
             some = mine[mine["type"] == name]
             at = some["y"], some["x"]
-            counts = len(some), np.count_nonzero(flags[at] & np.uint32(dq.VALUE[FLAG_OF[name]])), int(bad[at].sum())
-            total += counts
-            out.append(InLight(word, name, *map(int, counts), 0, 0, 0))
-        false = (int(here.sum()), int((bad & here).sum()), int((unusable & here).sum()))
-        out.append(InLight(word, "any", *map(int, total), *false))
+            right = int(np.count_nonzero(flags[at] & np.uint32(dq.VALUE[FLAG_OF[name]])))
+            out.append(InLight(word, name, len(some), right, int(bad[at].sum()), 0, 0, 0))
+            total += len(some), right, int(bad[at].sum())
+        good_here, false, never = (int((part & here).sum()) for part in (good, bad, unusable))
+        out.append(InLight(word, "any", int(total[0]), int(total[1]), int(total[2]), good_here, false, never))
     return [row for row in out if row.injected or row.good]
 
 
