@@ -36,14 +36,14 @@ class Scene:
     condition: str = ""
     wanted: float | None = 74
     darks: int = 5
-    size: str = "512 512"
+    size: str = "384 384"
 
 
 SCENES = {
     "60 groups": Scene(4101, "--dark-groups 60"),
     "60 groups, 10 darks": Scene(4120, "--dark-groups 60", darks=10),
     "20 groups": Scene(4102, "--dark-groups 20"),
-    "MIRI, 50 groups": Scene(4103, "--detector MIRIMAGE --dark-groups 50", size="516 512"),
+    "MIRI, 50 groups": Scene(4103, "--detector MIRIMAGE --dark-groups 50", size="388 384"),
     "tails, t(10)": Scene(4104, "--dark-groups 60", "tails", 120),
     "tails, t(4)": Scene(4105, "--dark-groups 60", "heavy_tails", 300),
     "4 frames a group, 20 groups": Scene(4106, "--dark-groups 20", "averaged", 150),
@@ -57,7 +57,7 @@ SCENES = {
     "clusters": Scene(4114, "--dark-groups 60", "clusters", None),
     "persistence": Scene(4115, "--dark-groups 60", "persistence", None),
     "MIRI without reset correction": Scene(
-        4116, "--detector MIRIMAGE --dark-groups 50", "unreset", None, size="516 512"
+        4116, "--detector MIRIMAGE --dark-groups 50", "unreset", None, size="388 384"
     ),
     "time, 10 darks of 50 groups": Scene(4117, "--dark-groups 50", TIME, 84, darks=10),
     "time and temperature": Scene(4118, "--dark-groups 50", f"{TIME},temperature", 84, darks=10),
@@ -84,7 +84,7 @@ def call(*words: str) -> str:
 def measure(folder: Path, scene: Scene, real: bool) -> dict[str, Any]:
     """Simulate, reduce (by the real steps of jwst, or quickly), search and score one scene."""
     words = ["simulate", str(folder), "--size", scene.size, "--flats", "0", "--darks", str(scene.darks)]
-    words += ["--seed", str(scene.seed), "--defects-per-level", "40", "--overwrite", "-q", *scene.words.split()]
+    words += ["--seed", str(scene.seed), "--defects-per-level", "30", "--overwrite", "-q", *scene.words.split()]
     call(*words, *(["--condition", scene.condition] if scene.condition else []), *RAW[: 2 * real])
     if real:
         subprocess.run([sys.executable, str(REDUCE), str(folder)], check=True, capture_output=True)

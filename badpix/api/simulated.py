@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from badpix.errors import DataError, UsageError, nearest
 from badpix.io.html import as_table
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
-from badpix.simulation import score_mask
+from badpix.simulation import score_dates, score_mask
 from badpix.simulation.truth import read_truth
 
 
@@ -31,12 +31,16 @@ class Score:
         Masks that were counted together.
     search : str
         Which types were counted.
+    dates : list of dict
+        A row a type that changes with time, of masks with evidence beside them: pixels ``injected``, ``told`` (with a
+        date), ``right`` (of the same set of darks), ``near`` (at most one set off).
     """
 
     completeness: list[dict[str, Any]]
     flags: list[dict[str, Any]]
     masks: int
     search: str
+    dates: list[dict[str, Any]] = field(default_factory=list)
 
     def _repr_html_(self) -> str:
         wanted = [row for row in self.completeness if row["injected"] and row["setting"] == "all"]
@@ -99,12 +103,15 @@ def score(
         raise UsageError(f"found {len(many)} masks and {len(files)} truths, expected one truth for each mask")
     if search not in score_mask.SEARCHES:
         raise UsageError(f"search {search!r} is unknown{nearest(search, score_mask.SEARCHES)}")
-    rows = []
+    rows, dates = [], []
     for mask, truth_file in zip(many, files, strict=True):
         found = mask_file.read_mask(mask) if isinstance(mask, str | Path) else mask
         _, truth, defects = read_truth(truth_file)
         if found.image.shape != truth.shape:
             raise DataError(f"mask: found shape {found.image.shape}, expected {truth.shape} as in {truth_file}")
         rows.append((found.image, truth, defects))
+        if found.path is not None:
+            dates.append(score_dates.count_in_files(found.image, found.path, truth_file))
     result = score_mask.score(rows, search)
-    return Score(result["completeness"], result["flags"], result["masks"], result["search"])
+    told = [vars(row) for row in score_dates.add_dated(dates)]
+    return Score(result["completeness"], result["flags"], result["masks"], result["search"], told)

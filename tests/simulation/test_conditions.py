@@ -8,6 +8,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from badpix import dq
+from badpix.api.simulated import score
 from badpix.cli.main import badpix
 from badpix.errors import UsageError
 from badpix.settings.simulate import CONDITIONS, SimulateSettings
@@ -280,4 +281,6 @@ def test_command_and_score_with_dates(tmp_path):
     lines = done.output[done.output.index("Dates:") :].splitlines()
     born = next(line.split() for line in lines if line.startswith("NEWLY_HOT"))
     assert int(born[1]) == 12
+    dates = {row["type"]: row for row in score(mask, truth, search="darks").dates}
+    assert [dates["NEWLY_HOT"][k] for k in ("injected", "told", "right", "near")] == [int(v) for v in born[1:]]
     assert int(born[4]) >= 8  # a pixel that is hot in the newest dark alone is not sure
