@@ -89,6 +89,8 @@ def parse(text: str) -> dict[str, Any]:
     """Keywords with a value, texts without blanks around them; the first of equal ones counts, as in astropy."""
     found: dict[str, Any] = {}
     last = ""  # keyword that a CONTINUE card belongs to
+    if not text.isprintable():  # astropy takes no control characters in texts
+        raise Odd("a control character")
     for start in range(0, len(text), CARD):
         card = text[start : start + CARD]
         keyword = card[:8].rstrip()

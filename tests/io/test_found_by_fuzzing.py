@@ -84,3 +84,15 @@ def test_what_older_headers_hold_is_printable_in_new_ones():
     assert list(made["HISTORY"])[-2:] == ["a?b", "c?"]
     assert made["BPDHOT"] == "a?b"
     assert not any("\t" in key for key in made)
+
+
+@pytest.mark.parametrize("byte", [0, 9, 10, 27, 127])
+@pytest.mark.parametrize("keyword", ["REFTYPE", "DETECTOR", "EXTNAME"])
+def test_control_characters_in_cards_are_a_fault_of_the_file(tmp_path, keyword, byte):
+    path = make_mask(tmp_path / "m.fits")
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(keyword.ljust(8).encode() + b"= '") + 12] = byte
+    path.write_bytes(raw)
+    done = CliRunner().invoke(badpix, ["check", str(path)])
+    assert done.exit_code == 3
+    assert "internal error" not in done.output
