@@ -14,8 +14,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 from badpix.errors import DataError
 from badpix.image.grid import Window, join_windows
 from badpix.io.fits import read_into
+from badpix.io.scratch import scratch_folder
 from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
@@ -98,11 +97,8 @@ class Shelf:
 @contextmanager
 def open_shelf(parent: Path) -> Iterator[Shelf]:
     """A shelf in a private directory below ``parent``; it is gone afterwards, also after an error or an interrupt."""
-    folder = Path(tempfile.mkdtemp(prefix=".badpix-image-", dir=parent))
-    try:
+    with scratch_folder(parent, hidden=True) as folder:
         yield Shelf(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mosaic_name(group: int) -> str:

@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
 from badpix.io.fits import Layout, read_image, read_layouts
 from badpix.io.headers import refuse_stripes
+from badpix.io.scratch import scratch_folder
 from badpix.outside import quote
 
 LARGEST = 1 << 31  # no keyword that is a pixel or a number of things is larger
@@ -117,11 +116,8 @@ class Exposure:
 @contextmanager
 def unpacking() -> Iterator[Path]:
     """A private temporary folder for unpacked files, gone when the block ends however it ends."""
-    folder = Path(tempfile.mkdtemp(prefix="badpix-"))
-    try:
+    with scratch_folder() as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence[str] | None = None) -> Exposure:

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import headers
+from badpix.io.scratch import scratch_folder
 from badpix.io.structure import Piece, walk
 from badpix.io.unpack import gunzip, is_gzip, make_plain
 from badpix.outside import printable, require_regular, understood
@@ -152,8 +152,8 @@ def unpacked(path: str | Path) -> Iterator[Path]:
     if not is_gzip(path):
         yield path
         return
-    with TemporaryDirectory(prefix="badpix-") as folder:
-        yield gunzip(path, Path(folder))
+    with scratch_folder() as folder:
+        yield gunzip(path, folder)
 
 
 def as_bits(values: NDArray[Any]) -> NDArray[Any]:

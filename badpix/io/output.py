@@ -26,6 +26,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from badpix.errors import DataError, UsageError
+from badpix.io.scratch import sweep_half_written
 from badpix.outside import find_fault, printable, quote
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def check_directory(directory: str | Path) -> Path:
         _made.extend(missing)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{directory}: not writable")
+    sweep_half_written(directory)
     return directory
 
 

@@ -56,20 +56,22 @@ def read_manual(path: str | Path, shape: tuple[int, int], one_based: bool = Fals
     if regions.is_region_file(text):
         return _read_regions(path, text, shape)
     rows = []
+    names: dict[str, str] = {}  # of flags as they are written: a list may have a million lines
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#")[0].split()
-        if not words or [w.lower() for w in words] == ["x", "y", "flag"]:
+        words = line.partition("#")[0].split()
+        if not words or (words[0] in ("x", "X") and [w.lower() for w in words] == ["x", "y", "flag"]):
             continue
-        where = f"{path}: line {number}"
-        if len(words) != 3:
-            raise UsageError(f"{where}: found {quote(line.strip())}, expected 'x y flag'")
         try:
-            flag_value(words[2])
+            if len(words) != 3:
+                raise UsageError(f"found {quote(line.strip())}, expected 'x y flag'")
+            if words[2] not in names:
+                flag_value(words[2])
+                names[words[2]] = words[2].upper()
             x = parse_range(words[0], shape[1], one_based)
             y = parse_range(words[1], shape[0], one_based)
         except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
-        rows.append(ManualRow(y, x, words[2].upper(), number))
+            raise UsageError(f"{path}: line {number}: {error}") from None
+        rows.append(ManualRow(y, x, names[words[2]], number))
     return rows
 
 
@@ -113,10 +115,27 @@ def parse_range(text: str, size: int, one_based: bool = False) -> slice:
 def add_manual(image: DQ, rows: Sequence[ManualRow], do_not_use: Collection[str]) -> DQ:
     """A copy of ``image`` with manual flags added; flags in ``do_not_use`` add DO_NOT_USE."""
     out = image.copy()
-    for row in rows:
-        value = flag_value(row.flag) | (dq.VALUE["DO_NOT_USE"] if row.flag in do_not_use else 0)
-        out[row.y, row.x] |= np.uint32(value)
+    names = sorted({row.flag for row in rows})
+    values = [flag_value(n) | (dq.VALUE["DO_NOT_USE"] if n in do_not_use else 0) for n in names]
+    value_of = dict(zip(names, values, strict=True))
+    y, x, single = find_single(rows)
+    flags = np.fromiter((value_of[row.flag] for row in rows), np.uint32, len(rows))
+    for value in values:
+        at = single & (flags == value)
+        out[y[at], x[at]] |= np.uint32(value)
+    for k in np.flatnonzero(~single).tolist():
+        out[rows[k].y, rows[k].x] |= flags[k]
     return out
+
+
+def find_single(rows: Sequence[ManualRow]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """First row and column of each line, and which lines name a single pixel: (n,) each."""
+    y, y_stop, x, x_stop = (
+        np.fromiter((getattr(getattr(row, axis), end) for row in rows), np.intp, len(rows))
+        for axis in ("y", "x")
+        for end in ("start", "stop")
+    )
+    return y, x, (y_stop - y == 1) & (x_stop - x == 1)
 
 
 def find_manual_file(name: str | None, exposure: Exposure) -> Path | None:
@@ -145,12 +164,16 @@ def read_manual_file(name: str | Path | None, exposure: Exposure) -> list[manual
 
 def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window) -> list[manual.ManualRow]:
     """Manual rows in the coordinates of a window; what lies outside is left out."""
+    if (window.xstart, window.ystart) == (1, 1) and all(
+        row.y.stop <= window.ysize and row.x.stop <= window.xsize for row in rows
+    ):
+        return list(rows)
     out = []
     for row in rows:
         y = _shift(row.y, window.ystart - 1, window.ysize)
         x = _shift(row.x, window.xstart - 1, window.xsize)
         if y.start < y.stop and x.start < x.stop:
-            out.append(row._replace(y=y, x=x))
+            out.append(ManualRow(y, x, row.flag, row.line))
     return out
 
 

@@ -23,7 +23,7 @@ from badpix.io.evidence import Evidence, Source
 from badpix.mask.beside import open_evidence, search_names
 from badpix.mask.file import Mask
 from badpix.mask.history import find_kind, flags_of_search, manual_lists
-from badpix.mask.manual import ManualRow, add_manual
+from badpix.mask.manual import ManualRow, add_manual, find_single
 
 DQ = NDArray[np.uint32]
 SIDE = np.uint32(sum(dq.VALUE[name] for name in ("REFERENCE_PIXEL", "BAD_REF_PIXEL", "NON_SCIENCE")))
@@ -116,8 +116,12 @@ def list_layer(path: str | Path, rows: Sequence[ManualRow], shape: tuple[int, in
     """The layer of a manual list: its flags, and the last line that named each pixel."""
     flags = add_manual(np.zeros(shape, np.uint32), rows, do_not_use)
     lines = np.zeros(shape, np.int32)
-    for row in rows:
-        lines[row.y, row.x] = row.line
+    y, x, single = find_single(rows)
+    numbers = np.fromiter((row.line for row in rows), np.int32, len(rows))
+    lines[y[single], x[single]] = numbers[single]  # of several lines the last counts, as they ascend
+    for k in np.flatnonzero(~single).tolist():
+        place = lines[rows[k].y, rows[k].x]
+        np.maximum(place, numbers[k], out=place)
     return Layer(Source(0, "manual", Path(path).name), flags, lines)
 
 

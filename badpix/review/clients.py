@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ import numpy as np
 
 from badpix import detectors, dq
 from badpix.errors import DataError
+from badpix.io.scratch import scratch_folder
 from badpix.io.unpack import make_plain
 from badpix.mask import rules
 from badpix.mask.combine import standard_bits
@@ -83,20 +83,20 @@ def run_certify(path: str | Path) -> Answer:
 def _run(client: str, package: str, task: str, path: str | Path, exposure: str | Path | None) -> Answer:
     if find_spec(package) is None:
         return Answer(client, "not run", [f"the package {package} is not installed: pip install 'badpix[pipeline]'"])
-    with tempfile.TemporaryDirectory(prefix="badpix-client-") as folder:
+    with scratch_folder() as folder:
         try:
-            check_files([path, *([exposure] if exposure else [])], Path(folder))
+            check_files([path, *([exposure] if exposure else [])], folder)
         except DataError as error:
             return Answer(client, "failed", [f"not asked: {error}"])
-        call = [sys.executable, "-m", "badpix.review.clients", task, folder, str(Path(path).resolve())]
+        call = [sys.executable, "-m", "badpix.review.clients", task, str(folder), str(Path(path).resolve())]
         call += [str(Path(exposure).resolve())] if exposure else []
         paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep), **_offline(folder)}
+        environment = {**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep), **_offline(str(folder))}
         try:
             done = subprocess.run(call, capture_output=True, text=True, timeout=TIMEOUT, env=environment, cwd=folder)
         except subprocess.TimeoutExpired:
             return Answer(client, "failed", [f"no answer within {TIMEOUT} s"])
-        result = Path(folder) / "answer.json"
+        result = folder / "answer.json"
         if not result.is_file():
             lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             return Answer(client, "failed", ["stopped: " + " / ".join(lines[-2:])])

@@ -36,6 +36,11 @@ STRIPED = {
     "export": ("export", "mask.fits", "-o", "m.reg"),
     "report": ("report", "mask.fits", "-o", "m.html"),
     "ramps": ("ramps", "dark_rate.fits"),
+    "prepare": ("prepare", "raw_uncal.fits", "--output-dir", "p"),
+    "science": ("science", "flat_rate.fits", "dark_rate.fits", "-o", "m.fits"),
+    "tune": ("tune", "mask.fits", "--set", "hot_sigma_threshold=6"),
+    "deliver": ("deliver", "mask.fits", "--no-pipeline", "--output-dir", "d"),
+    "check against": ("check", "whole.fits", "--against", "mask.fits"),
     "outlier image": ("image", "flat_rate.fits", "other_cal.fits", "--output-dir", "out"),
     "outlier ifu": ("ifu", "flat_rate.fits", "other_cal.fits", "--output-dir", "out"),
 }
@@ -46,6 +51,7 @@ def striped(tmp_path_factory):
     place = tmp_path_factory.mktemp("stripes")
     for name in ("flat_rate.fits", "dark_rate.fits", "other_cal.fits"):
         write_rate(place / name, np.ones((80, 96), np.float32), MSTR_RD2=41)
+    write_rate(place / "raw_uncal.fits", np.ones((1, 3, 80, 96), np.float32), MSTR_RD2=41, NGROUPS=3)
     make_mask(place / "mask.fits", "NRCB1", SUB160, MSTR_RD2=41)
     make_mask(place / "whole.fits", "NRCB1")
     return place

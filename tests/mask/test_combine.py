@@ -13,6 +13,7 @@ from badpix.errors import DataError, UsageError
 from badpix.mask import combine as mask_combine
 from badpix.mask.combine import combine, merge, merge_newest, standard_bits
 from badpix.mask.manual import ManualRow, add_manual, parse_range, read_manual
+from badpix.mask.origins import list_layer
 
 V = dq.VALUE
 DNU, REF = V["DO_NOT_USE"], V["REFERENCE_PIXEL"]
@@ -368,3 +369,25 @@ def test_real_list_of_mirimage(real_data):
     image = painted(read_manual(path, (1024, 1032)), (1024, 1032))
     assert set(np.nonzero(image)[1]) == {384, 385}
     assert (image[:, 384:386] == V["UNRELIABLE_SLOPE"]).all()
+
+
+def test_a_million_lines_are_painted_like_each_line_alone(tmp_path):
+    """Ranges and single pixels in any order, pixels named several times: flags of all, and the last line."""
+    rng = np.random.default_rng(4)
+    shape, names = (40, 50), ["HOT", "DEAD", "rc", "Low_QE"]
+    lines, painted_one_by_one, last = [], np.zeros(shape, np.uint32), np.zeros(shape, np.int32)
+    for number in range(1, 1500):
+        x, y = (sorted(rng.integers(0, n, 2)) for n in (50, 40))
+        if rng.random() < 0.8:
+            x, y = x[:1] * 2, y[:1] * 2
+        name = names[rng.integers(4)]
+        lines.append(f"{x[0]}:{x[1]} {y[0]}:{y[1]} {name}" if x[0] != x[1] else f"{x[0]} {y[0]}:{y[1]} {name}")
+        part = np.s_[y[0] : y[1] + 1, x[0] : x[1] + 1]
+        painted_one_by_one[part] |= dq.VALUE[name.upper()] | (1 if name == "HOT" else 0)
+        last[part] = number
+    (tmp_path / "m.txt").write_text("\n".join(lines))
+    rows = read_manual(tmp_path / "m.txt", shape)
+    layer = list_layer(tmp_path / "m.txt", rows, shape, {"HOT"})
+    np.testing.assert_array_equal(add_manual(np.zeros(shape, np.uint32), rows, {"HOT"}), painted_one_by_one)
+    np.testing.assert_array_equal(layer.flags, painted_one_by_one)
+    np.testing.assert_array_equal(layer.lines, last)
