@@ -6,7 +6,8 @@
 3. Parsers of outside text and bytes (YAML, JSON, ASDF, FITS, gzip) raise nearly anything on damaged input. They are
    called inside :func:`understood`, which turns all of it into one message with the name of the file. An error of our
    own elsewhere keeps its traceback.
-4. What a message quotes of a file is short and printable (:func:`quote`, :func:`printable`).
+4. What a message quotes of a file is short and printable (:func:`quote`, :func:`printable`), what a header takes of
+   its name is ASCII (:func:`header_text`).
 """
 
 from __future__ import annotations
@@ -210,6 +211,11 @@ def quote(value: Any, most: int = QUOTED) -> str:
 def printable(text: Any) -> str:
     """A name as it may stand in a message: control characters and lone surrogates escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def header_text(text: Any) -> str:
+    """A name as a FITS header or table takes it: ASCII, what is not printable there as ``?``."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in str(text))
 
 
 def first_line(error: BaseException) -> str:

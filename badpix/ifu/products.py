@@ -15,6 +15,7 @@ from badpix.ifu.search import Found, measure_detector
 from badpix.io.associations import Association, product_name
 from badpix.io.figure import make_figure, save_figure
 from badpix.io.flagged_copy import set_text
+from badpix.outside import header_text
 
 COLORS = {
     "percentile": "tab:red",
@@ -55,7 +56,7 @@ def write_differences(path: Path, final: str, first: Exposure, exposures: list[E
     )
     header = first.cal.hdus[0].full_header
     header.setdefault("FILENAME", "")
-    set_text(header, "FILENAME", final)
+    set_text(header, "FILENAME", header_text(final))
     header["DATAMODL"] = "OutlierIFUOutputModel"
     rows, columns = odd(p.kernel_size)
     header["KERNXSZ"] = (rows, "outlier detection kernel x size")

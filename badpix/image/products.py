@@ -25,6 +25,7 @@ from badpix.io.associations import Association, product_name
 from badpix.io.cal import CalFile, image_hdu
 from badpix.io.output import atomic_path, check_target
 from badpix.numerics.neighbors import locate
+from badpix.outside import header_text
 
 SUFFIXES = ("outlier_i2d", "median", "blot")
 CUTOUT = 10  # pixels to each side
@@ -79,7 +80,7 @@ def write_direct_median(target: Target, cal: CalFile, median: NDArray[Any]) -> N
 
 def _write(path: Path, cal: CalFile, hdus: list[fits.ImageHDU], grid: Grid | None) -> None:
     primary = fits.PrimaryHDU(header=_reduced(cal.hdus[0].full_header, _SINGLE if grid else ("CHECKSUM", "DATASUM")))
-    primary.header["FILENAME"] = path.name
+    primary.header["FILENAME"] = header_text(path.name)
     if grid is not None:
         primary.header["S_RESAMP"] = "COMPLETE"
         hdus = [*hdus, make_asdf_hdu({"meta": {"wcs": make_gwcs(grid), "filename": path.name}})]

@@ -35,7 +35,7 @@ from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
 from badpix.io.tiles import write_image
-from badpix.outside import find_fault, printable, quote
+from badpix.outside import find_fault, header_text, printable, quote
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -286,7 +286,7 @@ def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
 def _exposures_hdu(exposures: Sequence[tuple[str, float, float]]) -> fits.BinTableHDU:
     names, dates, scales = zip(*exposures, strict=True)
     columns = [
-        fits.Column("file", f"{max(len(name) for name in names)}A", array=np.array(names)),
+        fits.Column("file", f"{max(len(name) for name in names)}A", array=np.array(list(map(header_text, names)))),
         fits.Column("mjd", "D", array=np.array(dates, float)),
         fits.Column("scale", "E", array=np.array(scales, np.float32)),
     ]
@@ -296,10 +296,8 @@ def _exposures_hdu(exposures: Sequence[tuple[str, float, float]]) -> fits.BinTab
 def _sources_hdu(sources: Sequence[Source]) -> fits.BinTableHDU:
     widths = {"kind": 8, "name": 120, "date": 10, "via": 120}
     columns = [fits.Column("number", "I", array=np.array([s.number for s in sources], np.int16))]
-    columns += [
-        fits.Column(name, f"{width}A", array=np.array([getattr(s, name) for s in sources], f"U{width}"))
-        for name, width in widths.items()
-    ]
+    texts = {name: [header_text(getattr(s, name)) for s in sources] for name in widths}
+    columns += [fits.Column(n, f"{width}A", array=np.array(texts[n], f"U{width}")) for n, width in widths.items()]
     return table_hdu(columns, "SOURCES")
 
 

@@ -90,6 +90,9 @@ class Layout:
         return int(np.prod(self.shape[:-2], dtype=np.int64))
 
 
+MOST_OF_MASK = 4 << 30  # bytes that a gzipped mask, map or table may unpack to; exposures may be larger
+
+
 # --- 1 to 4: opening -------------------------------------------------------------------------------------
 
 
@@ -153,7 +156,7 @@ def unpacked(path: str | Path) -> Iterator[Path]:
         yield path
         return
     with scratch_folder() as folder:
-        yield gunzip(path, folder)
+        yield gunzip(path, folder, MOST_OF_MASK)
 
 
 def as_bits(values: NDArray[Any]) -> NDArray[Any]:

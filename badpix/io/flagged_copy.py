@@ -30,6 +30,7 @@ from badpix.io.associations import Association, crf_name
 from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, layout_of, read_asdf
 from badpix.io.fits import Layout, bands, pack, read_band
 from badpix.io.headers import Odd
+from badpix.outside import header_text
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -125,7 +126,7 @@ def _header_values(name: str, association: Association, status: str) -> dict[str
     if association.table_name:
         values["ASNTABLE"] = association.table_name
         values["ASNPOOL"] = association.pool_name or "none"
-    return values
+    return {key: header_text(value) for key, value in values.items()}
 
 
 # Where the values of the primary header stand in the ASDF tree.

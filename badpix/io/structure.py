@@ -100,6 +100,42 @@ def walk_open(handle: int) -> list[Piece]:
     return pieces
 
 
+class Growing:
+    """A file that is being written from a stream: from where on nothing belongs to it, by what its headers claim.
+
+    Parameters
+    ----------
+    handle : int
+        Open for reading.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.handle, self.at, self.number, self.need = handle, 0, 0, CHUNK
+
+    def is_whole(self, size: int) -> bool:
+        """Whether the file ends within its first ``size`` bytes, whatever follows.
+
+        Raises
+        ------
+        DataError
+            If a header claims what can't be; without the file's name.
+        """
+        while size >= self.need:
+            try:
+                found = _read_header(self.handle, self.at, first=self.number == 0)
+            except DataError as error:
+                if not str(error).startswith("truncated"):
+                    raise
+                self.need = size + max(CHUNK, size - self.at)
+                return False
+            if found is None or self.number == HDU_LIMIT:
+                return True
+            length = measure_data(found[0], first=self.number == 0)
+            self.at = found[1] + -(-length // BLOCK) * BLOCK
+            self.number, self.need = self.number + 1, self.at + CHUNK
+        return False
+
+
 def _read_header(handle: int, at: int, *, first: bool) -> tuple[bytes, int] | None:
     """Cards of the header that begins at a byte, and the byte behind it; None where no extension begins there."""
     found = bytearray(os.pread(handle, CHUNK, at))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from badpix.errors import DataError
-from badpix.io.structure import BLOCK, Piece, is_compressed, walk
+from badpix.io.structure import BLOCK, Growing, Piece, is_compressed, walk
 from badpix.outside import open_regular, printable, understood
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def check_space(path: Path, workdir: Path, need: int) -> None:
 # --- 1: gzip ---------------------------------------------------------------------------------------------
 
 
-def gunzip(path: Path, workdir: Path) -> Path:
-    """A gzipped file, unpacked.
+def gunzip(path: Path, workdir: Path, most: int = MOST_UNPACKED) -> Path:
+    """A gzipped FITS file, unpacked up to where its headers say that it ends, and to ``most`` bytes.
 
     Raises
     ------
@@ -99,11 +99,12 @@ def gunzip(path: Path, workdir: Path) -> Path:
     """
     target = _temporary(workdir, path, ".fits")
     check_space(path, workdir, 2 * path.stat().st_size)
-    limit = min(MOST_UNPACKED, shutil.disk_usage(workdir).free // 2)
+    limit = min(most, shutil.disk_usage(workdir).free // 2)
     written = 0
     pieces = inflate(path)
     try:
-        with open(target, "wb") as plain:
+        with open(target, "w+b") as plain:
+            growing = Growing(plain.fileno())
             while piece := _next_piece(pieces, path):
                 if not written and not piece.startswith(b"SIMPLE"):
                     raise DataError(f"{printable(path)}: gzipped, but no FITS file")
@@ -111,6 +112,11 @@ def gunzip(path: Path, workdir: Path) -> Path:
                 if written > limit:
                     raise DataError(f"{printable(path)}: unpacks to more than {limit / 1e9:.1f} GB")
                 plain.write(piece)
+                plain.flush()
+                if growing.is_whole(written):
+                    break
+    except DataError as problem:
+        raise DataError(f"{printable(path)}: {str(problem).removeprefix(f'{printable(path)}: ')}") from None
     except OSError as problem:  # of the folder: what is wrong with the file is said by then
         raise DataError(f"{printable(path)}: can't be unpacked: {problem}") from None
     return target

@@ -26,6 +26,7 @@ from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.io.structure import walk
 from badpix.io.sums import read_sums
 from badpix.mask.combine import standard_bits
+from badpix.outside import header_text
 
 LARGEST = 1 << 15  # SUBSTRT beyond this is no place on a detector
 # Extensions of files that are no masks, and what those files are.
@@ -230,7 +231,7 @@ def write_mask(path: str | Path, image: NDArray[np.uint32], header: fits.Header,
     if image.dtype != np.uint32 or image.ndim != 2:
         raise TypeError(f"the mask is {image.dtype} with {image.ndim} axes, expected uint32 with 2")
     header = header.copy()
-    header["FILENAME"] = (path.name, "name of this file")
+    header["FILENAME"] = (header_text(path.name), "name of this file")
     with atomic_path(path, overwrite) as temporary:
         write_hdus(temporary, _hdus(image, header))
         found = rules.read_file(temporary, path.name)
@@ -278,4 +279,4 @@ def evidence_header(mask_path: Path) -> dict[str, Any]:
     with fits.open(mask_path, memmap=False) as hdus:
         keep = ("INSTRUME", "DETECTOR", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "DATE", "BPVERSN")
         facts = {key: hdus[0].header[key] for key in keep if key in hdus[0].header}
-        return {**facts, "MASKFILE": mask_path.name, "MASKSUM": hdus["DQ"].header["DATASUM"]}
+        return {**facts, "MASKFILE": header_text(mask_path.name), "MASKSUM": hdus["DQ"].header["DATASUM"]}

@@ -20,6 +20,7 @@ from badpix.detectors import Window
 from badpix.errors import UsageError
 from badpix.io.exposure import Exposure
 from badpix.io.provenance import Input, code_version
+from badpix.outside import header_text
 from badpix.settings import render
 from badpix.settings.param import Settings
 from badpix.settings.reference import ReferenceSettings
@@ -215,7 +216,7 @@ def make_header(
         header[key] = (value, comment)
     for source in reversed(sources):  # of a merge: what its masks were made with, the first one's word counts
         own = {k: v for k, v in source.items() if OWN.fullmatch(k)}
-        header.update({k: _ascii(v) if isinstance(v, str) else v for k, v in own.items()})
+        header.update({k: header_text(v) if isinstance(v, str) else v for k, v in own.items()})
     for p in about.parameters:
         for key, value, comment in render.cards(p):
             header[key] = (value, comment)
@@ -320,17 +321,13 @@ def history(texts: ReferenceSettings, about: Provenance) -> list[str]:
     for p in about.parameters:
         lines += render.history_lines(p)
     lines += [f"Note: {note}" for note in (*about.notes, *note_missing_texts(texts))]
-    wrapped = [card for line in lines for card in _cards(_ascii(line))]
-    return [*wrapped, *map(_ascii, about.earlier)]
+    wrapped = [card for line in lines for card in _cards(header_text(line))]
+    return [*wrapped, *map(header_text, about.earlier)]
 
 
 def _cards(line: str) -> list[str]:
     """A line in pieces of 72 characters, broken between words where it can be."""
     return textwrap.wrap(line, 72, subsequent_indent="    ", break_on_hyphens=False, drop_whitespace=True) or [""]
-
-
-def _ascii(text: str) -> str:
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
 def source_headers(exposures: Sequence[Exposure]) -> list[dict[str, Any]]:

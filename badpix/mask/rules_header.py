@@ -15,6 +15,7 @@ from badpix import detectors
 from badpix.errors import DataError, nearest
 from badpix.io.headers import refuse_stripes
 from badpix.mask.raw_file import Fault, Faults, MaskFile, error, warning
+from badpix.outside import header_text
 
 PLAIN_PEDIGREES = ("GROUND", "DUMMY", "SIMULATION", "MODEL")
 TOPICS = ("DOCUMENT:", "SOFTWARE:", "DATA USED:", "DIFFERENCES:")
@@ -170,8 +171,9 @@ def _texts(found: MaskFile) -> Faults:
     yield from _time(found.header, "USEAFTER", "error")
     yield from _time(found.header, "DATE", "warning")
     held = found.header.get("FILENAME")
-    if held != re.sub(r"\.(gz|fz)$", "", found.name):
-        yield warning("filename", f"FILENAME = {held!r}, expected {found.name!r}")
+    expected = header_text(re.sub(r"\.(gz|fz)$", "", found.name))
+    if held != expected:
+        yield warning("filename", f"FILENAME = {held!r}, expected {expected!r}")
 
 
 def _pedigree(text: Any) -> Faults:

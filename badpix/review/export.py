@@ -26,7 +26,7 @@ from badpix.io.evidence import Evidence, path_beside
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
 from badpix.mask.file import Mask
 from badpix.mask.regions import FIRST_LINE
-from badpix.outside import printable
+from badpix.outside import header_text, printable
 
 FORMATS = {"list": (".txt", ".dat", ".list"), "ds9": (".reg",), "fits": (".fits", ".fit"), "csv": (".csv",)}
 
@@ -194,7 +194,7 @@ def _write_image(mask: Mask, image: NDArray[np.uint32], path: Path, flags: Seque
     for key in ("TELESCOP", "INSTRUME", "DETECTOR", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2"):
         if key in mask.header:
             header[key] = mask.header[key]
-    header["MASKFILE"] = (mask.path.name if mask.path else "", "mask that this comes from")
+    header["MASKFILE"] = (header_text(mask.path.name if mask.path else ""), "mask that this comes from")
     header["BADFLAGS"] = (",".join(n.upper() for n in flags)[:68], "1: has one of these")
     primary = fits.PrimaryHDU((image != 0).astype(np.uint8), header=header)
     with atomic_path(path, overwrite) as temporary:

@@ -193,6 +193,26 @@ def test_a_mask_with_a_strange_name_is_compared_and_exported_in_one_line(tmp_pat
     assert (tmp_path / "m.txt").read_text().splitlines()[1] == "x y flag"
 
 
+def test_names_with_letters_of_other_alphabets_go_into_headers(tmp_path):
+    write_rates(tmp_path / "flats", make_flats(3))
+    for path in sorted((tmp_path / "flats").iterdir()):
+        path.rename(path.with_name(f"\u00e9{path.name}"))
+    mask, merged = tmp_path / "m\u00e4sk.fits", tmp_path / "m\u00e9rge.fits"
+    assert run("flats", tmp_path / "flats", "-o", mask, *TEXTS).exit_code == 0
+    (tmp_path / "\u00fc list.txt").write_text("1010 905 HOT\n")
+    for words in (
+        ("merge", mask, "--manual", tmp_path / "\u00fc list.txt", "-o", merged, *TEXTS),
+        ("export", merged, "-o", tmp_path / "x.fits"),
+        ("report", merged, "-o", tmp_path / "r.html"),
+        ("explain", merged, 1010, 905),
+        ("compare", mask, merged),
+    ):
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+    assert "FILENAME" not in run("check", merged).output
+    assert fits.getheader(merged)["FILENAME"] == "m?rge.fits"
+
+
 def test_a_folder_that_was_made_for_a_run_that_fails_goes_again(tmp_path):
     write_rates(tmp_path / "flats", make_flats(3))
     done = run("flats", tmp_path / "flats", "-o", tmp_path / "a/b/m.fits", "--author", "x" * 200)

@@ -151,7 +151,7 @@ def make_other_forms(root: Path) -> None:
 
     (root / "a.fits.gz").write_bytes(gzip.compress((root / "a.fits").read_bytes(), 1))
     with fits.open(root / "a.fits") as hdus:
-        packed = fits.CompImageHDU(hdus["DQ"].data.astype("i4"), name="DQ")
+        packed = fits.CompImageHDU(hdus["DQ"].data, name="DQ")
         fits.HDUList([hdus[0], packed, hdus["DQ_DEF"]]).writeto(root / "a.fits.fz", checksum=True)
     (root / "flats_gz").mkdir()
     for path in (root / "flats").iterdir():

@@ -174,3 +174,24 @@ def test_an_exposure_in_stripes_is_refused_by_its_keyword(tmp_path):
     for read in (open_exposure, read_layout):
         with pytest.raises(DataError, match=r"a_rate.fits: MSTR_RD2 = 41: read out in stripes"):
             read(path)
+
+
+@pytest.mark.parametrize("claimed", [0, 1 << 20])
+def test_a_small_file_that_expands_is_unpacked_as_far_as_its_headers_say(tmp_path, claimed):
+    header = fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 1 if claimed else 0})
+    if claimed:
+        header["NAXIS1"] = claimed
+    path = tmp_path / "a.fits.gz"
+    with gzip.open(path, "wb", 1) as stream:
+        stream.write(header.tostring().encode() + bytes(claimed))
+        for _ in range(64):
+            stream.write(bytes(1 << 20))
+    assert gunzip(path, tmp_path).stat().st_size <= claimed + (3 << 20)
+
+
+def test_a_claim_that_can_not_be_is_refused_before_all_is_unpacked(tmp_path):
+    header = fits.Header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 2, "NAXIS1": 1 << 20, "NAXIS2": 1 << 20})
+    path = tmp_path / "a.fits.gz"
+    path.write_bytes(gzip.compress(header.tostring().encode() + bytes(8 << 20), 1))
+    with pytest.raises(DataError, match=r"a.fits.gz: .*more than any detector's frame has"):
+        gunzip(path, tmp_path)

@@ -13,7 +13,8 @@ from badpix import detectors
 from badpix.cli.main import badpix
 from badpix.darks.inputs import DarkFiles
 from badpix.errors import DataError
-from badpix.io import evidence
+from badpix.io import evidence, flagged_copy
+from badpix.io.associations import Association
 from badpix.io.exposure import Exposure, open_exposure
 from badpix.io.fits import open_fits
 from badpix.mask import header as mask_header
@@ -96,3 +97,10 @@ def test_control_characters_in_cards_are_a_fault_of_the_file(tmp_path, keyword, 
     done = CliRunner().invoke(badpix, ["check", str(path)])
     assert done.exit_code == 3
     assert "internal error" not in done.output
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x1bb", "p\u00f6l", "x" * 200])
+def test_texts_of_associations_are_printable_in_headers(text):
+    association = Association((), table_name=text, pool_name=text)
+    values = flagged_copy._header_values(text, association, "COMPLETE")
+    assert all(value.isascii() and value.isprintable() for value in values.values())
