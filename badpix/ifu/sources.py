@@ -11,7 +11,7 @@ asked around the pixel. All three are in units of the noise, 0 where nothing sho
    here, as this exposure would show its own. The third largest counts, so that single bad pixels don't.
 3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or 10 times the line:
    a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed. The
-   line may peak a pixel beyond the window along the dispersion (this may be its flank) and two across it.
+   line may peak a pixel beyond the window along the dispersion: this may be its flank.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BEYOND = 4  # pixels beyond the window, along the dispersion, that show the tra
 _CHUNK = 4000  # pixels whose surroundings are in memory at a time
 _RANK = 3  # which of the largest differences in the window counts
 
-_TRACE, _LINE = 0.35, 0.2  # weights of what shows, beside that of the blob
+_TRACE, _LINE = 0.35, 0.15  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
 _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows
 
@@ -150,7 +150,7 @@ def explain(
 
 def _widen(window: tuple[int, int]) -> tuple[int, int]:
     """The window in which a line may peak of which only the flank lies in another one."""
-    return window[0] + 2, window[1] + 4
+    return window[0] + 2, window[1]
 
 
 def _excess(weight: float, value: NDArray[Any], noise: float) -> NDArray[Any]:
