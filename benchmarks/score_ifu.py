@@ -1,9 +1,9 @@
 """What `outlier ifu` finds and wrongly flags on simulated exposures, beside the documented rank cut.
 
-    python benchmarks/score_ifu.py SEED... [--cases flat spectra hard harsh]
+    python benchmarks/score_ifu.py SEED... [--cases flat spectra hard harsh] [--markdown]
 
 Both rules see the same exposures in memory and are scored on the same pixels (badpix/simulation/score_ifu.py). One
-row a case, over all seeds.
+row a case, over all seeds. ``--markdown`` prints the tables of docs/outlier-ifu.md.
 """
 
 import argparse
@@ -20,6 +20,21 @@ from badpix.simulation.ifu import simulate
 from badpix.simulation.ifu_defects import HALF_BAD, Defects
 from badpix.simulation.ifu_optics import DETECTORS
 from badpix.simulation.ifu_scene import BRIGHT, FLAT, SCENES, Sky, without_dither
+
+COLUMNS = {  # key of the score: heading
+    "case": "case",
+    "rule": "rule",
+    "in_all": "in all",
+    "in_all_strong": "in all > 50 sigma",
+    "in_some": "in some",
+    "cosmic_ray": "rays > 4",
+    "cosmic_ray_strong": "rays > 10",
+    "cosmic_ray_certain": "rays > 50",
+    "false_per_million": "false per million",
+    "false_on_sources_per_million": "on sources",
+    "rows_losing": "rows losing 1 %",
+}
+FORMS = {"false_per_million": "{:.1f}", "false_on_sources_per_million": "{:.0f}", "rows_losing": "{:.2%}"}
 
 NONE = Defects(in_all=0, in_some=0, cosmic_rays=0, known=0, negative=0)
 TEN, FIFTY = (10.0, 10.01), (50.0, 50.01)
@@ -136,12 +151,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--markdown", action="store_true", help="as in docs/outlier-ifu.md")
     args = parser.parse_args()
-    names = ("in_all", "in_all_strong", "in_some", "cosmic_ray", "cosmic_ray_strong", "cosmic_ray_certain")
-    print(
-        "| case | rule | in all | in all > 50 sigma | in some | rays > 4 | rays > 10 | rays > 50 | "
-        "false per million | on sources | rows losing 1 % |\n" + "|---" * 11 + "|"
-    )
+    print_row(COLUMNS.values(), args.markdown)
+    if args.markdown:
+        print("|---" * len(COLUMNS) + "|")
     for group in args.cases:
         for title, row in CASES[group].items():
             totals = {}
@@ -149,10 +163,20 @@ def main():
                 run(*row, seed, totals)
             for rule in ("documented", "default"):
                 found = score_ifu.summarize({name: pair for (r, name), pair in totals.items() if r == rule})
-                cells = [f"{found[name]:.4f}" for name in names]
-                cells += [f"{found['false_per_million']:.1f}", f"{found['false_on_sources_per_million']:.0f}"]
-                line = " | ".join([title, rule, *cells, f"{100 * found['rows_losing']:.2f} %"])
-                print(f"| {line} |".replace("nan %", "-").replace("nan", "-"), flush=True)
+                cells = {"case": title, "rule": rule} | {
+                    k: FORMS.get(k, "{:.4f}").format(v) for k, v in found.items()
+                }
+                print_row(["-" if "nan" in cells[name] else cells[name] for name in COLUMNS], args.markdown)
+
+
+def print_row(cells, markdown):
+    """A row of the table: for the docs, or in columns."""
+    if markdown:
+        print(f"| {' | '.join(cells)} |", flush=True)
+    else:
+        print(
+            "".join(f"{cell[:28]:<29}" if i == 0 else f"{cell[:12]:>13}" for i, cell in enumerate(cells)), flush=True
+        )
 
 
 if __name__ == "__main__":
