@@ -29,8 +29,8 @@ from badpix.numerics.clipping import median
 from badpix.numerics.neighbors import distinct
 from badpix.settings.ifu import IfuSettings
 
-_SAMPLES = 1 << 19  # pixels that the noise level is measured on
-_SAMPLE_ROWS = 16
+_SAMPLES = 1 << 18  # pixels that the noise level is measured on
+_SAMPLE_ROWS = 8
 _USUAL_HALO = 19  # rows that a band reads beyond its own, on each side
 _TALLEST = 320  # rows of a band, at the most
 _ELEMENTS = 5 << 19  # pixels of all exposures in one band, at the most

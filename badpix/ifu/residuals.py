@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -200,4 +199,11 @@ def solve_hit_limit(false_alarm: float) -> float:
     The difference has wider tails than a Gaussian: with this limit about 1 pixel in a million is flagged on blank sky
     for the default of 1e-5.
     """
-    return -NormalDist().inv_cdf(false_alarm / _HIT_SHARE)
+    low, high = 0.0, 40.0
+    for _ in range(80):  # halved until nothing is left between them
+        middle = (low + high) / 2
+        if 0.5 * math.erfc(middle / math.sqrt(2)) > false_alarm / _HIT_SHARE:
+            low = middle
+        else:
+            high = middle
+    return high

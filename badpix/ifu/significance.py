@@ -149,15 +149,15 @@ def _find_candidates(
     """
     around = offsets(3, 3, band.stride)
     size = band.noise.reshape(-1)
-    low, high = np.float32(floor) * size, np.float32(first) * size
+    low, limit = np.float32(floor) * size, np.float32(first) * size
     times = np.zeros(size.size, np.uint16)
     for r in band.residuals:
         times += np.abs(r.eta.reshape(-1)) > low
-    often = times >= 2
+    np.copyto(limit, low, where=times >= 2)
     out = []
     for r in band.residuals:
         eta = r.eta.reshape(-1)
-        at = np.flatnonzero(np.abs(eta) > np.where(often, low, high))
+        at = np.flatnonzero(np.abs(eta) > limit)
         value = eta[at] / size[at]
         value /= measure_structure(eta, size, at, around, strength=protect, noise=NOISE_ETA)
         larger = r.larger.reshape(-1)

@@ -344,5 +344,5 @@ def match(arrays: dict[str, NDArray[Any]], flagged: NDArray[Any]) -> NDArray[Any
             values |= bad * DO_NOT_USE
             values |= flagged * FLAGGED
         else:
-            values[bad] = np.nan
+            np.copyto(values, np.nan, where=bad)
     return bad

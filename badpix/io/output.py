@@ -16,7 +16,6 @@ import gzip
 import logging
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -200,7 +199,7 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_place(path)
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(6).hex()}-{path.name}")
     try:
         yield temporary
         _sync(temporary)
