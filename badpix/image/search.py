@@ -49,7 +49,8 @@ from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
 from badpix.settings.image import ImageSettings, ModelSettings, SourceSettings
 
-KIN_SHARE = 0.12  # of what turned spikes excuse, where one exposure at the same angle is the model
+KIN_SHARE = 0.12  # of what turned spikes excuse, where one exposure at the same angle is the model ...
+KIN_MOST = 3.0  # ... sigma of a pair of mosaics at most: a hit stays one
 _SATURATED = np.uint32(flags.VALUE["SATURATED"])
 
 
@@ -122,7 +123,7 @@ def _allow_for_turned_spikes(plan: Plan, group: int, reference: NDArray[Any], fo
     slack = measure_slack(known, everyone, _other_angles(plan, group, wide), wanted, sigma=plan.pair_sigma)
     slack = np.ascontiguousarray(slack[here])
     alone = foreign == ONE_KIN  # it is off by its sub-pixel phase alone
-    slack[alone] = np.float32(KIN_SHARE) * slack[alone]
+    slack[alone] = np.minimum(np.float32(KIN_SHARE) * slack[alone], np.float32(KIN_MOST * plan.pair_sigma))
     return slack
 
 
