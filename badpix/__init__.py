@@ -24,6 +24,8 @@ _PLACES = {
     "explain": "api.masks",
     "compare": "api.masks",
     "depth": "api.masks",
+    "tune": "api.depths",
+    "make_families": "api.depths",
     "Flagged": "api.outliers",
     "flag_ifu": "api.outliers",
     "flag_image": "api.outliers",
@@ -47,6 +49,7 @@ _PLACES = {
 
 if TYPE_CHECKING:
     from badpix.api.defects import find_dark_defects, find_flat_defects
+    from badpix.api.depths import make_families, tune
     from badpix.api.masks import check, compare, depth, explain, merge, read_mask, write_mask
     from badpix.api.outliers import Flagged, flag_ifu, flag_image
     from badpix.api.result import DefectMask
@@ -90,10 +93,12 @@ __all__ = [
     "find_science_defects",
     "flag_ifu",
     "flag_image",
+    "make_families",
     "merge",
     "read_mask",
     "score",
     "simulate",
+    "tune",
     "write_mask",
 ]
 

@@ -19,6 +19,28 @@ from badpix.errors import DataError, nearest
 
 ALIASES = {"NRCA5": "NRCALONG", "NRCB5": "NRCBLONG"}
 IRS2_ROWS = 3200  # rows of a NIRSpec frame read with interleaved reference pixels
+# Frames averaged in a group and frames skipped between groups.
+READOUT = {
+    "RAPID": (1, 0),
+    "BRIGHT1": (1, 1),
+    "BRIGHT2": (2, 0),
+    "SHALLOW2": (2, 3),
+    "SHALLOW4": (4, 1),
+    "MEDIUM2": (2, 8),
+    "MEDIUM8": (8, 2),
+    "DEEP2": (2, 18),
+    "DEEP8": (8, 12),
+    "NIS": (4, 0),
+    "NISRAPID": (1, 0),
+    "FGS": (2, 0),
+    "FGSRAPID": (1, 0),
+    "NRS": (4, 0),
+    "NRSRAPID": (1, 0),
+    "NRSIRS2RAPID": (1, 0),
+    "NRSIRS2": (5, 0),
+    "FASTR1": (1, 0),
+    "SLOWR1": (1, 0),
+}
 
 
 class Window(NamedTuple):

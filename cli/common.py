@@ -29,7 +29,7 @@ S = TypeVar("S", bound=settings_param.Settings)
 # Sections of a parameter file; a command reads its own and the ones that all share.
 FILE_KEYS = (
     "detector detectors defaults set reference flats darks science merge check compare report prepare rebuild output "
-    "ifu image simulate"
+    "ifu image simulate families"
 ).split()
 
 

@@ -36,6 +36,7 @@ BADPIX = {
         "compare": ("compare:compare", "What changed between masks of one detector?"),
         "tune": ("tune:tune", "What would other limits flag? Without a new run."),
         "depth": ("depth:depth", "Which defects could the exposures behind a mask have shown?"),
+        "families": ("families:families", "Make masks for exposures of several depths from one run."),
         "deliver": ("deliver:deliver", "Check a MASK as for a delivery, and write the folder that is sent."),
         "report": ("report:report", "Write one self-contained page about a MASK."),
         "export": ("report:export", "Write a MASK as list, DS9 regions, boolean image or table."),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 
 import pytest
 from checkout import ROOT
+from click.testing import CliRunner
+
+from badpix.cli.main import badpix
 
 DOCS = ROOT / "docs"
 RENDERED = dict(runpy.run_path(str(DOCS / "generate.py"))["render_all"]())
@@ -37,3 +41,23 @@ def test_links_between_pages_lead_somewhere(page):
 def test_pages_name_no_machine(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])/(work|root)/", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["depth", "families"])
+def test_examples_of_how_to_pages_run(tmp_path, monkeypatch, page):
+    text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+    first = re.search(r"```bash\n(.*?)```", text, re.S)
+    monkeypatch.chdir(tmp_path)
+    for line in first.group(1).replace("\\\n", " ").splitlines():
+        done = CliRunner().invoke(badpix, shlex.split(line)[1:])
+        assert done.exit_code == 0, done.output
+    if page == "depth":  # what the page shows is what the command says
+        shown = re.search(r"```text\n(.*?)```", text, re.S).group(1)
+        assert shown.strip() in done.stdout
+    else:
+        assert {p.name for p in (tmp_path / "masks").iterdir()} == {
+            "mask_short.fits",
+            "mask_long.fits",
+            "mask_families.html",
+        }

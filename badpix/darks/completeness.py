@@ -1,6 +1,6 @@
 """The depth of a search in darks: which defects these exposures could have shown, and how many good pixels it flags.
 
-1. Strengths around the limits of this run (:func:`choose_strengths`), six of each kind.
+1. Strengths around the limits of this run (:func:`choose_strengths`), eight of each kind.
 2. A few bands of rows are read again; on a grid of good pixels the ramps are changed (:mod:`badpix.darks.injection`),
    and the same measure, score and decide functions run over the band. Nothing of it reaches the mask.
 3. Found is what got its right type; flagged is what got any.
@@ -48,7 +48,7 @@ UNITS = {
     "intermittent": "of the darks",
 }
 RIGHT = {"intermittent": ("intermittent", "hot")}  # types that count as right; else the kind itself
-STEPS = np.array([0.5, 0.75, 1.0, 1.4, 2.0, 4.0])  # strengths over the limit
+STEPS = np.array([0.5, 0.75, 0.9, 1.0, 1.15, 1.35, 1.8, 4.0])  # strengths over the limit
 IN_BLINK = 3.0  # rate of an intermittent pixel in its hot darks, over the limit of HOT
 AGREES = 0.98  # share of unchanged copies on which the emulation must give what the files say
 SHUFFLED_PART = 0.5  # of the bands, read once more with shuffled groups
@@ -62,7 +62,7 @@ SHAPED = ("rc", "telegraph")  # types that the order of groups decides
 
 
 def choose_strengths(job: Job, population: Population, p: DarkSettings) -> dict[str, NDArray[np.float64]]:
-    """Six strengths of each kind of defect that is searched, around its limit."""
+    """Eight strengths of each kind of defect that is searched, around its limit."""
     noise = float(np.exp(population.spread["log_noise"][0]))
     out = {}
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
@@ -102,7 +102,7 @@ def choose_bands(job: Job, height: int, wanted: int) -> list[tuple[int, int]]:
 @dataclass(frozen=True)
 class Second:
     """What the second pass shares: job and population of the first, height of its bands, reference pixels, bias,
-    executor."""
+    executor, inter-pixel capacitance."""
 
     job: Job
     population: Population
@@ -110,6 +110,7 @@ class Second:
     reference: Bool
     bias: Float | None
     executor: Executor | None
+    ipc: float = 0.0
 
 
 def measure_depth(
@@ -141,7 +142,7 @@ def measure_depth(
     depth, alarms, notes : list
     """
     job, population = second.job, second.population
-    plan = make_plan(job, population, maps["rate"], p)
+    plan = make_plan(job, population, maps["rate"], second.ipc, p)
     flagged = np.any(list(result.detection.maps.values()), axis=0)
     good = neighbors.clear_of(flagged) & ~second.reference
     bands = choose_bands(job, second.height, p.depth_pixels)
@@ -211,11 +212,11 @@ def count_quiet(sample: Stats, job: Job, population: Population, p: DarkSettings
     return [Alarm("noisy", "sign", int(known.sum()), int((scores[known] < -p.noisy_sigma_threshold).sum()))]
 
 
-def make_plan(job: Job, population: Population, rate: Float, p: DarkSettings) -> Plan:
+def make_plan(job: Job, population: Population, rate: Float, ipc: float, p: DarkSettings) -> Plan:
     """The plan of the second pass; equal darks give equal seeds."""
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population) or 0.0
     seed = crc32(np.ascontiguousarray(rate[len(rate) // 2]).tobytes())
-    return Plan(seed, choose_strengths(job, population, p), IN_BLINK * limit)
+    return Plan(seed, choose_strengths(job, population, p), IN_BLINK * limit, ipc)
 
 
 def count_found(plan: Plan, injected: Sequence[Injected], maps: dict[str, Bool]) -> list[Depth]:

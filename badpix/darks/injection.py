@@ -28,7 +28,8 @@ Flags = NDArray[np.uint8]
 Index = NDArray[np.intp]
 
 SPACING = 4  # rows and columns between pixels: neighbors stay good, medians of cells stay what they were
-LEVELS = 6  # strengths of each kind
+CHARGES = ("hot", "intermittent", "rc", "telegraph")  # kinds that are charge in the pixel, not noise of its readout
+LEVELS = 8  # strengths of each kind
 JUMP, UNUSABLE = dq.VALUE["JUMP_DET"], dq.VALUE["SATURATED"] | dq.VALUE["DO_NOT_USE"]
 THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 8.0)  # of jump detection, sigma: the one that fits the files is taken
 DECAYS = (1.0, 12.0)  # groups in which an RC pixel settles, evenly in the logarithm

@@ -15,13 +15,17 @@ from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Dark, Job
 from badpix.errors import DataError, UsageError
+from badpix.io.depths import Readout
 from badpix.io.fits import read_band
+from badpix.io.spill import DiskImage
 from badpix.settings.darks import DarkDataSettings, DarkSettings, HotSettings, TelegraphSettings
 
 KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two levels
 MIN_KEPT = 5  # integrations
 SUSPECT_GROUPS = 150  # groups of a pixel from which on fewer pixels are suspects,
 FEWEST_SUSPECTS = 0.002  # down to this part
+KNOWN_FROM, KNOWN_ROWS = 4, 64  # integrations and rows that the known noise is read from, at least and at once
+USUAL_GAIN = 2.0  # e/DN where the variances of the files tell none
 
 
 def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -> Job:
@@ -66,6 +70,46 @@ def choose_depth(darks: DarkSet, p: DarkDataSettings) -> Depth:
     """The depth in which noise and shape are measured."""
     number = [f.integrations for f in darks.files]
     return depths.choose_depth(darks.depths, number, least=p.min_integrations, most=p.examined_integrations)
+
+
+def describe_readout(darks: DarkSet, job: Job, population: Population, p: DarkDataSettings) -> Readout:
+    """How the darks were read whose ramps were measured, and what a typical pixel is like."""
+    chosen = choose_depth(darks, p)
+    header = next(f.rate.header for f in darks.files if f.depth.joins(chosen))
+    gap, frame_time = header.get("GROUPGAP"), header.get("TFRAME")
+    skipped = gap if isinstance(gap, int) and gap > 0 else 0
+    told = isinstance(frame_time, int | float) and 0 < frame_time <= chosen.group_time
+    seconds = float(frame_time) if told else chosen.group_time / (chosen.frames + skipped)
+    skipped = max(round(chosen.group_time / seconds) - chosen.frames, 0)
+    noise = float(np.exp(population.spread["log_noise"][0]))
+    gain = chosen.group_time / population.shot_of_rate if population.shot_of_rate > 0 else USUAL_GAIN
+    return Readout(
+        chosen.pattern, job.fit.usable, chosen.frames, skipped, seconds, noise, float(population.shot), gain
+    )
+
+
+def read_known_noise(job: Job) -> DiskImage:
+    """Noise of a group that the pipeline's reference knows at each pixel, DN: from the variances of whole ramps.
+
+    NaN where the files give none; the smallest of some integrations counts, as flags in a ramp raise its variance.
+    """
+    out = DiskImage(job.shape)
+    chosen, integrations = [], 0
+    for dark in job.darks:
+        if dark.read_noise is not None and integrations < KNOWN_FROM:
+            chosen.append(dark)
+            integrations += dark.integrations
+    for start in range(0, job.shape[0], KNOWN_ROWS):
+        stop = min(start + KNOWN_ROWS, job.shape[0])
+        known = np.full((stop - start, job.shape[1]), np.nan, np.float32)
+        for dark in chosen:
+            groups = dark.stop - dark.start
+            variance = np.fmin.reduce(read_band(dark.read_noise, start, stop).reshape(-1, *known.shape))
+            with np.errstate(invalid="ignore"):
+                noise = np.sqrt(variance * np.float32((groups**3 - groups) / 12)) * np.float32(dark.group_time)
+            known = np.fmin(known, np.where(noise > 0, noise, np.float32(np.nan)))
+        out.write_rows(start, known)
+    return out
 
 
 def list_alike(darks: DarkSet, depth: Depth) -> list[int]:

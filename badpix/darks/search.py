@@ -194,12 +194,14 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     kept = result.detection.evidence
     if p.depth:
         height = plan.band_rows(job, run.memory)
-        second = completeness.Second(job, population, height, run.reference, bias, run.executor)
+        second = completeness.Second(job, population, height, run.reference, bias, run.executor, ipc)
         kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, sample, choose, p)
         notes += [*told, *describe_curves(kept.depth, kept.alarms)]
     kept.rules += make_rules(result.decisions, job.setup.integrations, p)
     if job.samples:
         types.add_evidence(result, table, maps, population)
+        kept.images["dark_known_noise"] = plan.read_known_noise(job)
+        kept.readouts = [plan.describe_readout(run.darks, job, population, p)]
     if verdicts is not None:
         add_changes(run, job, result, table, verdicts)
     result.detection.notes[:0] = [*notes, ipc_note]

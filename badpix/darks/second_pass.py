@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from badpix.darks import cells, injection
 from badpix.darks.bands import Band, measure_stack
 from badpix.darks.injection import Agreement, Exposure, Readout
+from badpix.darks.plan import USUAL_GAIN
 from badpix.darks.scores import Population
 from badpix.darks.stack import NEEDED_MAPS, Dark, Job, Rows, read_band_stack
 from badpix.io.fits import Layout, read_band
@@ -24,17 +25,16 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
 
-USUAL_GAIN = 2.0  # e/DN where the variances of the files tell none
-
 
 @dataclass(frozen=True)
 class Plan:
     """What the second pass needs: the seed, kinds and their strengths, the rate (DN/s) of intermittent
-    pixels in their hot darks."""
+    pixels in their hot darks, the part of a charge that each side neighbor shows."""
 
     seed: int
     strengths: dict[str, NDArray[np.float64]]
     rate: float
+    ipc: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def measure_injected(job: Job, population: Population, plan: Plan, band: tuple[R
             strength = plan.rate if name == "intermittent" else strength
             size = (*ramp.shape[:2], len(at))
             mine = traits.some(at), k, rng
-            ramp[:, :, at] += injection.make_change(size, name, strength, readout, readout.noise[at], *mine)
+            change = injection.make_change(size, name, strength, readout, readout.noise[at], *mine)
+            own = 1 - 4 * plan.ipc if name in injection.CHARGES else 1.0  # its neighbors show the rest
+            ramp[:, :, at] += change * np.float32(own)
         new, agreed = injection.apply_difference(old, ramp, readout)
         agreement += agreed
         changed.append(new)

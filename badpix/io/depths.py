@@ -1,4 +1,5 @@
-"""The depth of a mask as tables in its evidence: which defects were found in copies of pixels, and false alarms."""
+"""The depth of a mask as tables in its evidence: which defects were found in copies of pixels, and false alarms; and
+how the darks were read."""
 
 from __future__ import annotations
 
@@ -13,6 +14,16 @@ from badpix.io.output import pack_hdu, table_hdu
 TABLES = {
     "DEPTH": {"search": "24A", "level": "D", "unit": "24A", "injected": "J", "found": "J", "flagged": "J"},
     "ALARMS": {"search": "24A", "estimate": "8A", "pixels": "J", "flagged": "J"},
+    "READOUT": {
+        "readpatt": "24A",
+        "groups": "J",
+        "frames": "J",
+        "skipped": "J",
+        "frame_time": "D",
+        "noise": "D",
+        "shot": "D",
+        "gain": "D",
+    },
 }
 
 
@@ -48,9 +59,43 @@ class Alarm(NamedTuple):
     flagged: int
 
 
-def write_tables(stream: BinaryIO, depth: Sequence[Depth], alarms: Sequence[Alarm]) -> None:
-    """Both tables, where they hold anything."""
-    tables: dict[str, Sequence[Depth] | Sequence[Alarm]] = {"DEPTH": depth, "ALARMS": alarms}
+class Readout(NamedTuple):
+    """How the darks were read, and what a typical pixel is like.
+
+    Attributes
+    ----------
+    readpatt : str
+        Readout pattern.
+    groups : int
+        Usable groups of an integration.
+    frames, skipped : int
+        Frames averaged to a group, frames skipped between groups.
+    frame_time : float
+        Seconds between frames.
+    noise : float
+        Typical noise of a group without shot noise, DN.
+    shot : float
+        Typical variance of the shot noise from group to group, DN^2.
+    gain : float
+        e/DN, as the variances of bright pixels tell it.
+    """
+
+    readpatt: str
+    groups: int
+    frames: int
+    skipped: int
+    frame_time: float
+    noise: float
+    shot: float
+    gain: float
+
+
+def write_tables(
+    stream: BinaryIO, depth: Sequence[Depth], alarms: Sequence[Alarm], readouts: Sequence[Readout] = ()
+) -> None:
+    """The tables that hold anything."""
+    tables: dict[str, Sequence[Depth] | Sequence[Alarm] | Sequence[Readout]]
+    tables = {"DEPTH": depth, "ALARMS": alarms, "READOUT": readouts}
     for name, rows in tables.items():
         if rows:
             columns = [
@@ -60,9 +105,10 @@ def write_tables(stream: BinaryIO, depth: Sequence[Depth], alarms: Sequence[Alar
             stream.write(pack_hdu(table_hdu(columns, name)))
 
 
-def read_tables(hdus: fits.HDUList) -> tuple[list[Depth], list[Alarm]]:
-    """Both tables of an open evidence file; nothing where they are missing."""
-    return [Depth(*row) for row in _read(hdus, "DEPTH")], [Alarm(*row) for row in _read(hdus, "ALARMS")]
+def read_tables(hdus: fits.HDUList) -> tuple[list[Depth], list[Alarm], list[Readout]]:
+    """The tables of an open evidence file; nothing where they are missing."""
+    depth, alarms = [Depth(*row) for row in _read(hdus, "DEPTH")], [Alarm(*row) for row in _read(hdus, "ALARMS")]
+    return depth, alarms, [Readout(*row) for row in _read(hdus, "READOUT")]
 
 
 def _read(hdus: fits.HDUList, name: str) -> list[list[Any]]:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import depths
-from badpix.io.depths import Alarm, Depth
+from badpix.io.depths import Alarm, Depth, Readout
 from badpix.io.fits import open_fits, reading, same_number
 from badpix.io.output import pack_hdu, table_hdu
 from badpix.io.structure import walk
@@ -137,6 +137,7 @@ class Evidence:
     sources: list[Source] = field(default_factory=list)
     depth: list[Depth] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    readouts: list[Readout] = field(default_factory=list)
 
 
 @dataclass
@@ -195,7 +196,7 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
             stream.write(pack_hdu(_exposures_hdu(evidence.exposures)))
         if evidence.sources:
             stream.write(pack_hdu(_sources_hdu(evidence.sources)))
-        depths.write_tables(stream, evidence.depth, evidence.alarms)
+        depths.write_tables(stream, evidence.depth, evidence.alarms, evidence.readouts)
         stream.write(pack_hdu(_rules_hdu(evidence.rules)))  # last: a file that was cut has none
 
 
@@ -223,6 +224,7 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
     rules: list[Rule] = []
     depth: list[Depth] = []
     alarms: list[Alarm] = []
+    readouts: list[Readout] = []
     known = {"PRIMARY", "RULES", "SOURCES", *depths.TABLES}
     own_names = tuple(name.upper() for name in BOOKKEEPING)
     with open(path, "wb") as stream:
@@ -233,6 +235,7 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
                 rules += [r for r in found.rules if r.search not in told]
                 depth += [d for d in found.depth if d.search not in told]
                 alarms += [a for a in found.alarms if a.search not in told]
+                readouts = readouts or found.readouts
             pieces = walk(part)
             with open_fits(part) as hdus:
                 names = [hdu.name for hdu in same_number(Path(part), hdus, pieces)]
@@ -250,7 +253,7 @@ def join(path: str | Path, parts: Sequence[str | Path], header: Mapping[str, Any
             _write_image(stream, name, own.images.pop(name))
         if own.sources:
             stream.write(pack_hdu(_sources_hdu(own.sources)))
-        depths.write_tables(stream, depth, alarms)
+        depths.write_tables(stream, depth, alarms, readouts)
         stream.write(pack_hdu(_rules_hdu([*rules, *own.rules])))
 
 
@@ -346,7 +349,7 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
         found.sources = [
             Source(int(r["number"]), *(str(r[k]) for k in ("kind", "name", "date", "via"))) for r in rows
         ]
-    found.depth, found.alarms = depths.read_tables(hdus)
+    found.depth, found.alarms, found.readouts = depths.read_tables(hdus)
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)

@@ -1,19 +1,22 @@
 """What a depth table says: the strength at which half and nine tenths of the defects are found, and false alarms.
 
-1. Completeness at each strength is made to rise (isotonic: pool adjacent violators) and interpolated in the logarithm
-   of the strength; for DEAD and LOW_QE, where less light is a stronger defect, it falls.
+1. Completeness at each strength is made to rise (isotonic: pool adjacent violators). Between strengths it is that of
+   a Gaussian error: its quantile is interpolated in the logarithm of the strength. For DEAD and LOW_QE, where less
+   light is a stronger defect, it falls, and the strength itself counts.
 2. False alarms per million come with the interval of 68 % of a Poisson count (Gehrels 1986, equations 7 and 12).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from badpix.io.depths import Alarm, Depth
 
+GAUSSIAN = NormalDist()
 FALLING = ("DEAD", "LOW_QE")  # searches for which a lower strength is easier to find
 NAMES = {
     "hot": "HOT",
@@ -36,8 +39,8 @@ class Curve:
         As in the table.
     levels, completeness : tuple of float
         Strengths, ascending, and the part found (right type).
-    injected : int
-        Defects in all.
+    numbers : tuple of int
+        Defects at each strength.
     half, ninety : float or None
         Strengths at which 50 and 90 % are found; None where the curve does not reach that.
     """
@@ -46,14 +49,55 @@ class Curve:
     unit: str
     levels: tuple[float, ...]
     completeness: tuple[float, ...]
-    injected: int
-    half: float | None
-    ninety: float | None
+    numbers: tuple[int, ...]
+    half: float | None = None
+    ninety: float | None = None
+
+    @property
+    def injected(self) -> int:
+        """Defects in all."""
+        return sum(self.numbers)
 
     @property
     def falls(self) -> bool:
         """Whether less is found at larger strengths."""
         return self.search in FALLING
+
+    def at(self, strength: float) -> float:
+        """Part that is found of defects of a strength; beyond the strengths that were tried that of the last one."""
+        scale, quantiles, rising = self._rising()
+        x = self._scale(np.array([strength]))[0]
+        if not scale[0] < x < scale[-1]:
+            return float(rising[0] if x <= scale[0] else rising[-1])
+        return GAUSSIAN.cdf(float(np.interp(x, scale, quantiles)))
+
+    def find(self, part: float) -> float | None:
+        """The strength at which ``part`` of the defects is found; None where that is not reached."""
+        scale, quantiles, rising = self._rising()
+        if rising[-1] < part:
+            return None
+        if rising[0] >= part:
+            return float(self._back(scale[0]))
+        k = int(np.flatnonzero(rising >= part)[0])
+        low, high = quantiles[k - 1 : k + 1]
+        share = min(max((GAUSSIAN.inv_cdf(part) - low) / max(high - low, 1e-9), 0.0), 1.0)
+        return float(self._back(scale[k - 1] + share * (scale[k] - scale[k - 1])))
+
+    def _rising(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Strengths on their scale in rising order, quantiles of the Gaussian, and the part that is found."""
+        order = slice(None, None, -1) if self.falls else slice(None)
+        numbers = np.array(self.numbers, float)[order]
+        rising = rise(np.array(self.completeness)[order], numbers)
+        inside = (rising * numbers + 0.5) / (numbers + 1)  # none and all of a few are not 0 and 1
+        quantiles = np.array([GAUSSIAN.inv_cdf(float(part)) for part in inside])
+        return self._scale(np.array(self.levels))[order], quantiles, rising
+
+    def _scale(self, strength: np.ndarray) -> np.ndarray:
+        found: np.ndarray = -strength if self.falls else np.log(np.maximum(strength, 1e-12))
+        return found
+
+    def _back(self, place: float) -> float:
+        return -place if self.falls else float(np.exp(place))
 
 
 def make_curves(rows: Sequence[Depth]) -> list[Curve]:
@@ -63,30 +107,10 @@ def make_curves(rows: Sequence[Depth]) -> list[Curve]:
         mine = sorted((r for r in rows if r.search == search and r.injected), key=lambda r: r.level)
         if not mine:
             continue
-        levels, found = np.array([r.level for r in mine]), np.array([r.found / r.injected for r in mine])
-        weights = np.array([r.injected for r in mine], float)
-        reached = [find_level(levels, found, weights, part, search in FALLING) for part in (0.5, 0.9)]
-        out.append(
-            Curve(search, mine[0].unit, tuple(levels.tolist()), tuple(found.tolist()), int(weights.sum()), *reached)
-        )
+        levels, numbers = tuple(r.level for r in mine), tuple(r.injected for r in mine)
+        curve = Curve(search, mine[0].unit, levels, tuple(r.found / r.injected for r in mine), numbers)
+        out.append(replace(curve, half=curve.find(0.5), ninety=curve.find(0.9)))
     return out
-
-
-def find_level(
-    levels: np.ndarray, found: np.ndarray, weights: np.ndarray, part: float, falls: bool = False
-) -> float | None:
-    """The strength at which ``part`` of the defects is found, by interpolation; None where that is not reached."""
-    order = slice(None, None, -1) if falls else slice(None)
-    rising = rise(found[order], weights[order])
-    scale = np.log(np.maximum(levels[order], 1e-12))
-    above = np.flatnonzero(rising >= part)
-    if not above.size:
-        return None
-    k = int(above[0])
-    if k == 0:
-        return float(levels[order][0])
-    share = (part - rising[k - 1]) / (rising[k] - rising[k - 1])
-    return float(np.exp(scale[k - 1] + share * (scale[k] - scale[k - 1])))
 
 
 def rise(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

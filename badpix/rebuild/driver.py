@@ -7,7 +7,7 @@ With the lock of the detector held:
 2. Their hashes, the parameters and the code give keys (:mod:`plan`). The current product has the same key: done.
 3. A product with that key exists already (it was refused, or the run was killed before the link): it goes to step 6.
 4. Searches (flats, darks) whose key is known are taken from the shelf, the others are made in a private folder.
-5. Merge, evidence, report. If an input changed meanwhile, all starts again from step 1.
+5. Merge, evidence, report, masks of families. If an input changed meanwhile, all starts again from step 1.
 6. Gate: :mod:`check` against the current mask, with the limits of the section ``check``.
 7. The product is renamed into place with its record, and becomes ``current`` or ``rejected``; old ones are forgotten.
 
@@ -32,7 +32,7 @@ from badpix.rebuild.jobs import Job
 from badpix.rebuild.locks import hold
 from badpix.rebuild.plan import Plan
 from badpix.rebuild.searches import ChangedError, Options
-from badpix.review import check, compare, report
+from badpix.review import check, compare, families, report
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,8 @@ def _attempt(job: Job, options: Options, work: Path, begun: float) -> Outcome:
     _gate(job, work / "product" / content["mask"], content, against, options)
     if job.policy.report:
         _add_report(job, made, work / "product", content, against)
+    if job.families:
+        _add_families(job, work / "product", content)
     content["outputs"] = shelf.describe_outputs(work / "product", content["mask"])
     _compare_bytes(content, there)
     return _put(job, content, work, begun)
@@ -242,6 +244,13 @@ def _add_report(
         report.write_report(mask, target, job.values.check, against=old, ramps=ramps, overwrite=True)
     except Exception as error:
         content["notes"].append(f"report not written: {type(error).__name__}: {error}")
+
+
+def _add_families(job: Job, place: Path, content: dict[str, Any]) -> None:
+    """The masks of all families, and the page that compares them."""
+    mask = place / content["mask"]
+    _, members = families.make_families(mask, job.families, place, overwrite=True)
+    content |= families.describe_json(members, mask_file.read_mask(mask))
 
 
 def _judge_again(job: Job, product: dict[str, Any], against: Mapping[str, Any] | None, options: Options) -> Outcome:

@@ -21,6 +21,7 @@ from badpix.settings import files as settings_files
 from badpix.settings import param
 from badpix.settings.check import CheckSettings
 from badpix.settings.darks import DarkSettings
+from badpix.settings.families import Family, read_families
 from badpix.settings.flats import FlatSettings
 from badpix.settings.merge import MergeSettings
 from badpix.settings.param import Settings
@@ -29,7 +30,7 @@ from badpix.settings.rebuild import RebuildSettings
 from badpix.settings.reference import ReferenceSettings
 from badpix.settings.science import ScienceSettings
 
-KEYS = "detector set reference flats darks science merge check report rebuild prepare output".split()
+KEYS = "detector set reference flats darks science merge check report rebuild prepare families output".split()
 OF_OTHERS = "compare ifu image simulate".split()  # sections of other commands in the same file
 SECTIONS = ("flats", "darks", "science", "merge", "reference", "check", "rebuild", "prepare")
 
@@ -71,6 +72,8 @@ class Job:
         Inputs by section and role.
     stages : tuple of str
         Searches to make: ``flats``, ``darks``, ``science``.
+    families : tuple of Family
+        Depths of exposure that get masks of their own.
     """
 
     detector: str
@@ -79,6 +82,7 @@ class Job:
     values: Values
     inputs: dict[str, dict[str, Any]]
     stages: tuple[str, ...]
+    families: tuple[Family, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -179,7 +183,11 @@ def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
         read[name], inputs[name] = _section({**tree, name: content}, name, where)
     read["reference"] = mask_header.check_texts(read["reference"])
     values = Values(**read)
-    return Job(facts.name, path, _output(tree, path, where), values, inputs, _stages(tree, values, inputs, where))
+    stages = _stages(tree, values, inputs, where)
+    families = tuple(read_families(tree["families"], where)) if tree.get("families") else ()
+    if families and not ("darks" in stages and values.rebuild.evidence):
+        raise UsageError(f"{where}: families: they need darks, and rebuild.evidence: true")
+    return Job(facts.name, path, _output(tree, path, where), values, inputs, stages, families)
 
 
 def _section(tree: Mapping[str, Any], name: str, where: str) -> tuple[Settings, dict[str, Any]]:

@@ -316,7 +316,8 @@ def make_keys(job: Job, inputs: Sequence[Known]) -> dict[str, str]:
         frame = [getattr(job.values.reference, name) for name in OF_FRAME]
         keys[stage] = digest([stage, _contents(inputs, stage), as_text(job, stage), frame, versions()])
     rest = [_contents(inputs, "merge"), as_text(job, "merge"), as_text(job, "reference"), versions()]
-    beside = [job.detector, Path(job.output).name, job.policy.evidence]
+    beside: list[Any] = [job.detector, Path(job.output).name, job.policy.evidence]
+    beside += [[asdict(f) for f in job.families]] if job.families else []  # keys without them stay as they were
     keys["merge"] = digest([dict(keys), rest, beside])
     return keys
 
@@ -361,7 +362,7 @@ def explain(job: Job, plan: Plan, current: Mapping[str, Any] | None) -> list[str
         why += [_some(changed, "changed parameter", name)] if changed else []
     before = current["versions"]
     why += [f"{n} {before.get(n)} -> {v}" for n, v in versions().items() if before.get(n) != v]
-    return why or ["output name, searches or evidence changed"]
+    return why or ["output name, searches, families or evidence changed"]
 
 
 def _changed_inputs(now: Sequence[Known], before: Sequence[Mapping[str, Any]]) -> list[str]:

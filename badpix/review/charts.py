@@ -170,6 +170,20 @@ def draw_curve(curve: Curve, title: str) -> str:
     return _frame(title, body + axes.draw(curve.unit, "found, %", x_ticks=ticks))
 
 
+def draw_counts(
+    places: NDArray[np.float64], heights: NDArray[np.float64], limit: float, top: float, title: str
+) -> str:
+    """A line of counts, both axes logarithmic and given as logarithms; the limit as a line."""
+    axes = Axes((float(places[0]), float(places[-1])), (0.0, top))
+    x_ticks = [(float(k), f"{10.0**k:g}") for k in range(int(np.ceil(places[0])), int(places[-1]) + 1)]
+    y_ticks = [(float(k), _power_of_ten(k)) for k in range(int(top) + 1)]
+    body = f'<path class="line" d="{axes.path(places, heights)}"/>'
+    body += axes.draw("excess", "pixels", y_ticks, x_ticks)
+    place = axes.to_x(min(max(limit, axes.x0), axes.x1))
+    body += _line(place, TOP, place, HEIGHT - BOTTOM, "limit")
+    return _frame(title, body + _text(place + 4, TOP + 10, "limit", "start", "limit-text"))
+
+
 def draw_ramp(ramp: Ramp, title: str) -> str:
     """One ramp: signal, jumps, saturated groups, fit."""
     values = np.concatenate([ramp.signal, ramp.fit])

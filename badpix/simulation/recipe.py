@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.detectors import Detector, Window
+from badpix.detectors import READOUT, Detector, Window
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,6 @@ PHYSICS = {
     ),
 }
 
-# Frames averaged in a group and frames skipped between groups.
-READOUT = {
-    "RAPID": (1, 0),
-    "BRIGHT1": (1, 1),
-    "BRIGHT2": (2, 0),
-    "SHALLOW2": (2, 3),
-    "SHALLOW4": (4, 1),
-    "MEDIUM2": (2, 8),
-    "MEDIUM8": (8, 2),
-    "DEEP2": (2, 18),
-    "DEEP8": (8, 12),
-    "NIS": (4, 0),
-    "NISRAPID": (1, 0),
-    "FGS": (2, 0),
-    "FGSRAPID": (1, 0),
-    "NRS": (4, 0),
-    "NRSRAPID": (1, 0),
-    "FASTR1": (1, 0),
-    "SLOWR1": (1, 0),
-}
 AVERAGED_READOUT = {"NIRCAM": "SHALLOW4", "NIRISS": "NIS", "FGS": "FGS", "NIRSPEC": "NRS"}
 DEFAULT_READOUT = {
     "NIRCAM": "RAPID",

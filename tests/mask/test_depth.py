@@ -1,5 +1,8 @@
 """Curves of a depth table: levels, the sequence that never falls, intervals of counts."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,11 +16,18 @@ def row(level, found, search="hot", injected=100):
     return Depth(search, level, "DN/s", injected, found, found)
 
 
-def test_levels_are_interpolated_in_the_logarithm():
-    (curve,) = depth.make_curves([row(1, 0), row(2, 50), row(4, 100)])
-    assert curve.half == pytest.approx(2)
-    assert curve.ninety == pytest.approx(2 * 2**0.8)
-    assert curve.injected == 300
+def test_between_strengths_the_curve_is_that_of_a_gaussian_error():
+    """Found where the logarithm of the strength and an error of 0.3 together exceed a limit."""
+    error = NormalDist(0.0, 0.3)
+    rows = [row(level, round(1e4 * error.cdf(math.log(level / 2))), injected=10_000) for level in (1, 1.7, 2.4, 4)]
+    (curve,) = depth.make_curves(rows)
+    assert curve.half == pytest.approx(2, rel=0.01)
+    assert curve.ninety == pytest.approx(2 * math.exp(0.3 * 1.2816), rel=0.01)
+    for level in (1.3, 2.0, 2.2, 3.0):
+        assert curve.at(level) == pytest.approx(error.cdf(math.log(level / 2)), abs=0.01)
+    assert curve.at(0.1) == curve.completeness[0]
+    assert curve.at(100) == curve.completeness[-1]
+    assert curve.injected == 40_000
 
 
 def test_a_curve_that_ends_below_has_no_level():

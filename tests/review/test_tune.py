@@ -1,11 +1,14 @@
 """Other limits from the evidence: the run's own give its mask, stricter ones what a new run gives."""
 
+import json
+
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from badpix.cli.main import badpix
+import badpix
+from badpix.cli.main import badpix as command
 from badpix.errors import DataError, UsageError
 from badpix.mask import file as mask_file
 from badpix.review import readings, tune
@@ -14,7 +17,7 @@ TEXTS = ("--author", "A", "--descrip", "d", "--pedigree", "GROUND", "--useafter"
 
 
 def call(*words):
-    return CliRunner().invoke(badpix, [str(w) for w in words])
+    return CliRunner().invoke(command, [str(w) for w in words])
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,12 @@ def test_the_command_prints_a_table_and_yaml(made, tmp_path):
         assert done.exit_code == 2
         assert what in done.output
     assert call("tune", made / "darks.fits").exit_code == 2
+
+
+def test_the_same_from_python(made):
+    mask = made / "darks.fits"
+    first, second = badpix.tune(mask, "hot_sigma_threshold", [8, 20])
+    told = call("tune", mask, "--set", "hot_sigma_threshold=8,20", "--json")
+    assert json.loads(told.stdout)["trials"]["hot_sigma_threshold"] == [vars(first), vars(second)]
+    with pytest.raises(UsageError, match="nothing to try"):
+        badpix.tune(mask, "hot_sigma_threshold")
