@@ -16,7 +16,7 @@ from badpix.darks.scores import Cuts, Population, Setup
 from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Dark, Job
 from badpix.errors import DataError, UsageError
 from badpix.io.depths import Readout
-from badpix.io.fits import read_band
+from badpix.io.fits import Layout, read_band
 from badpix.io.spill import DiskImage
 from badpix.settings.darks import DarkDataSettings, DarkSettings, HotSettings, TelegraphSettings
 
@@ -78,8 +78,9 @@ def describe_readout(darks: DarkSet, job: Job, population: Population, p: DarkDa
     header = next(f.rate.header for f in darks.files if f.depth.joins(chosen))
     gap, frame_time = header.get("GROUPGAP"), header.get("TFRAME")
     skipped = gap if isinstance(gap, int) and gap > 0 else 0
-    told = isinstance(frame_time, int | float) and 0 < frame_time <= chosen.group_time
-    seconds = float(frame_time) if told else chosen.group_time / (chosen.frames + skipped)
+    seconds = chosen.group_time / (chosen.frames + skipped)
+    if isinstance(frame_time, int | float) and 0 < frame_time <= chosen.group_time:
+        seconds = float(frame_time)
     skipped = max(round(chosen.group_time / seconds) - chosen.frames, 0)
     noise = float(np.exp(population.spread["log_noise"][0]))
     gain = chosen.group_time / population.shot_of_rate if population.shot_of_rate > 0 else USUAL_GAIN
@@ -94,17 +95,18 @@ def read_known_noise(job: Job) -> DiskImage:
     NaN where the files give none; the smallest of some integrations counts, as flags in a ramp raise its variance.
     """
     out = DiskImage(job.shape)
-    chosen, integrations = [], 0
+    chosen: list[tuple[Dark, Layout]] = []
+    integrations = 0
     for dark in job.darks:
         if dark.read_noise is not None and integrations < KNOWN_FROM:
-            chosen.append(dark)
+            chosen.append((dark, dark.read_noise))
             integrations += dark.integrations
     for start in range(0, job.shape[0], KNOWN_ROWS):
         stop = min(start + KNOWN_ROWS, job.shape[0])
         known = np.full((stop - start, job.shape[1]), np.nan, np.float32)
-        for dark in chosen:
+        for dark, layout in chosen:
             groups = dark.stop - dark.start
-            variance = np.fmin.reduce(read_band(dark.read_noise, start, stop).reshape(-1, *known.shape))
+            variance = np.fmin.reduce(read_band(layout, start, stop).reshape(-1, *known.shape))
             with np.errstate(invalid="ignore"):
                 noise = np.sqrt(variance * np.float32((groups**3 - groups) / 12)) * np.float32(dark.group_time)
             known = np.fmin(known, np.where(noise > 0, noise, np.float32(np.nan)))

@@ -258,7 +258,7 @@ def measure_excess(known: Candidates, darks: Darks, family: Family, ngroups: int
 
 
 def _cut_by_jumps(
-    ratio: Float, readout: Readout, ngroups: int, gain: float, rng: np.random.Generator
+    ratio: NDArray[np.floating[Any]], readout: Readout, ngroups: int, gain: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Variance of white noise that is so many times the usual one, over that of the formula: jumps cut the ramps."""
     draws = max(min(LOUD_DRAWS, LOUD_GROUPS // ngroups), 500)

@@ -30,7 +30,7 @@ from badpix.settings.simulate import CONDITIONS, SimulateSettings
 from badpix.simulation.detector import Scene, make_scene, prepare_exposure
 from badpix.simulation.format import StreamedFits, layout_of, primary_header
 from badpix.simulation.illumination import check_light
-from badpix.simulation.recipe import AVERAGED_READOUT, DEFAULT_READOUT, READOUT, Recipe, shrink
+from badpix.simulation.recipe import AVERAGED_READOUT, DEFAULT_READOUT, Recipe, shrink
 from badpix.simulation.reduce import Reduced, measure_offsets, reduce_rows
 from badpix.simulation.truth import write_truth
 
@@ -70,8 +70,8 @@ def make_recipe(p: SimulateSettings) -> Recipe:
     readout = choose_readout(p, detector.instrument)
     if "IRS2" in readout:
         raise UsageError(f"readout {readout}: frames with interleaved reference pixels (IRS2) are not simulated")
-    if readout not in READOUT:
-        raise UsageError(f"readout {readout!r} is unknown; known are {', '.join(READOUT)}")
+    if readout not in detectors.READOUT:
+        raise UsageError(f"readout {readout!r} is unknown; known are {', '.join(detectors.READOUT)}")
     if "unreset" in p.condition and detector.instrument != "MIRI":
         raise UsageError(f"condition unreset: {detector.name} needs no reset correction; it is for MIRI")
     if p.sets and (not p.condition or p.sets > p.darks):
