@@ -219,6 +219,7 @@ def _report(
     help="Write an index page over all detectors: state, counts, trends, links.",
 )
 @option("--overwrite", is_flag=True, heading="Page", help="Replace an existing page.")
+@option("--depth", is_flag=True, heading="Choice", help="The depth of each mask: strengths that 90 % are found at.")
 @talk_options
 @click.pass_context
 def history(
@@ -229,6 +230,7 @@ def history(
     last: int | None,
     page: str | None,
     overwrite: bool,
+    depth: bool,
     **options: Any,
 ) -> None:
     """List what was rebuilt in DIR, refused or failed: one line each, oldest first.
@@ -256,16 +258,39 @@ def history(
         click.echo(json.dumps({"command": "badpix history", "records": rows}, indent=1))
     elif not rows:
         talk.say(f"{directory}: no records")
+    elif depth:
+        click.echo(_as_depths(rows))
     else:
-        click.echo(_as_table(rows))
+        columns = ("finished", "detector", "status", "inputs", "rejected", "flagged", "unusable", "seconds", "reason")
+        click.echo(_as_table(columns, rows))
 
 
-def _as_table(rows: list[dict[str, Any]]) -> str:
+def _as_depths(rows: list[dict[str, Any]]) -> str:
+    """The strength that 90 % are found at, a column a search, for masks that state it."""
+    rows = [row for row in rows if row["depth"]]
+    searches = list(dict.fromkeys(name for row in rows for name in row["depth"]))
+    units = {name: of["unit"] for row in rows for name, of in row["depth"].items()}
+    told = [
+        {
+            **{key: row[key] for key in ("finished", "detector", "status")},
+            **{f"{n}, {units[n]}": _strength(row["depth"].get(n)) for n in searches},
+        }
+        for row in rows
+    ]
+    columns = ("finished", "detector", "status", *(f"{n}, {units[n]}" for n in searches))
+    return _as_table(columns, told) if told else "no mask here states its depth"
+
+
+def _strength(of: dict[str, Any] | None) -> str | None:
+    value = (of or {}).get("strength_90")
+    return f"{value:.3g}" if isinstance(value, int | float) else None
+
+
+def _as_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
     """Aligned columns, plain text: the result of ``badpix history``."""
-    columns = ("finished", "detector", "status", "inputs", "rejected", "flagged", "unusable", "seconds", "reason")
     cells = [[_cell(row[name]) for name in columns] for row in rows]
     widths = [max(len(line[k]) for line in [list(columns), *cells]) for k in range(len(columns))]
-    numbers = {"inputs", "rejected", "flagged", "unusable", "seconds"}
+    numbers = {*columns} - {"finished", "detector", "status", "reason"}
     lines = []
     for line in [list(columns), *cells]:
         padded = [c.rjust(w) if n in numbers else c.ljust(w) for c, w, n in zip(line, widths, columns, strict=True)]

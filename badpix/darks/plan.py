@@ -84,9 +84,17 @@ def describe_readout(darks: DarkSet, job: Job, population: Population, p: DarkDa
     skipped = max(round(chosen.group_time / seconds) - chosen.frames, 0)
     noise = float(np.exp(population.spread["log_noise"][0]))
     gain = chosen.group_time / population.shot_of_rate if population.shot_of_rate > 0 else USUAL_GAIN
-    return Readout(
-        chosen.pattern, job.fit.usable, chosen.frames, skipped, seconds, noise, float(population.shot), gain
-    )
+    shot = measure_rate(job.darks[0]) * chosen.group_time / gain
+    return Readout(chosen.pattern, job.fit.usable, chosen.frames, skipped, seconds, noise, shot, gain)
+
+
+def measure_rate(dark: Dark) -> float:
+    """Typical dark current of an exposure, DN/s, from bands of rows; its variances would hang on the noise."""
+    ny = dark.rate.shape[-2]
+    bands = [read_band(dark.rate, k * ny // 8, k * ny // 8 + 2) for k in (2, 4, 6)]
+    with np.errstate(invalid="ignore"):
+        middle = np.nanmedian(np.concatenate(bands, axis=-2))
+    return float(max(middle, 0.0)) if np.isfinite(middle) else 0.0
 
 
 def read_known_noise(job: Job) -> DiskImage:

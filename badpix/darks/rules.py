@@ -50,7 +50,6 @@ def make_images(
     for name in [name for name in maps if name not in NEEDED_MAPS]:
         column = scores[name] if name in scores else pixels[name]
         images[f"dark_{name}"] = sparse(places, column, maps[name])
-    images["dark_shot"] = sparse(places, scores["shot"])
     images["dark_residual"] = sparse(places, np.sqrt(pixels["residual"]))
     usual = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(pixels)
     images["dark_noise_ratio"] = sparse(places, scores["noise"] / usual)

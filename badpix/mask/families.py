@@ -115,7 +115,7 @@ def read_candidates(evidence: Evidence, darks: Darks) -> Candidates:
         If the evidence lacks an image that this needs.
     """
     images = evidence.images
-    for name in ("dark_noise", "dark_noise_ratio", "dark_shot"):
+    for name in ("dark_rate", "dark_noise", "dark_noise_ratio"):
         if name not in images:
             raise DataError(f"the evidence holds no {name}: make the mask of the darks again with this version")
     noise, ratio = (np.asarray(images[name][:, :]).astype(np.float32) for name in ("dark_noise", "dark_noise_ratio"))
@@ -143,7 +143,8 @@ def read_candidates(evidence: Evidence, darks: Darks) -> Candidates:
     own = np.where(two, np.minimum(own, usual), np.fmax(own, at("dark_residual", 0) * frames))  # levels are no noise
     separation = np.where(two, at("telegraph_separation", 0), np.float32(0))
     low, high = (at(f"telegraph_dwell_{name}", 1.0) * np.float32(time) for name in ("low", "high"))
-    all_of = Noise(own, at("dark_shot", darks.shot) / np.float32(time), separation, low, high)
+    shot = np.float32(darks.shot / time) + np.maximum(at("dark_rate", 0), 0) / np.float32(darks.gain)
+    all_of = Noise(own, shot, separation, low, high)
     limits = [r.limit for r in evidence.rules if r.quantity == "votes_saturated"]
     saturated = at("votes_saturated", 0) >= float(limits[0] if limits else np.inf)
     wander = _measure_wander(evidence, all_of, darks, index, shape)

@@ -4,7 +4,8 @@
 2. A pixel was measured where the evidence doesn't call it undetermined: ``<search>_undetermined`` or
    ``dark_undetermined``, ``flat_undetermined`` mark it; without them a value that is missing does.
 3. A pixel is faint where its value in the old mask's evidence lies so near the new limit that fewer than nine of ten
-   like it would be seen again (:func:`badpix.mask.update.find_faint`).
+   like it would be seen again (:func:`badpix.mask.update.find_faint`). Where the new mask states its depth, that says
+   so: a pixel is faint below the strength at which nine of ten are found (:func:`find_below_depth`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from badpix import dq
 from badpix.io.evidence import OTHERWISE, WITHHELD, Evidence, Rule
 from badpix.mask.beside import CANDIDATES_ONLY, open_evidence, search_names
+from badpix.mask.depth import make_curves
 from badpix.mask.file import Mask
 from badpix.mask.history import FLATS, find_kind, flags_of_search, join_history
 from badpix.mask.update import SIDE_FLAGS, Coverage, State, find_faint, join_tested
@@ -143,7 +145,39 @@ def _faint(found: Evidence, before: Evidence | None, search: str) -> Bool:
             ways.setdefault(rule.way, []).append(rule)
     if before is None or not ways:
         return np.zeros(shape, bool)
+    below = find_below_depth(found, before, search)
+    if below is not None:
+        return below
     out: Bool = np.all([np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()], axis=0)
+    return out
+
+
+STRENGTHS = {
+    "hot": "dark_rate",
+    "warm": "dark_rate",
+    "telegraph": "telegraph_separation",
+    "noisy": "dark_noise_ratio",
+    "intermittent": "dark_bright_fraction",
+    "DEAD": "flat_norm",
+    "LOW_QE": "flat_norm",
+}  # the image whose values are strengths as the depth of a search knows them
+
+
+def find_below_depth(found: Evidence, before: Evidence, search: str) -> Bool | None:
+    """Pixels that are weaker in the old evidence than what the new mask's depth finds nine times in ten.
+
+    None where there is no depth of the search, or the old evidence holds no strength. Pixels without a value are not
+    faint: nothing is known of their strength.
+    """
+    curve = next((c for c in make_curves(found.depth) if c.search == search), None)
+    name = STRENGTHS.get(search, "")
+    if curve is None or name not in before.images:
+        return None
+    strength = np.asarray(before.images[name][:, :]).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        if curve.ninety is None:
+            return np.isfinite(strength)
+        out: Bool = strength > curve.ninety if curve.falls else strength < curve.ninety
     return out
 
 

@@ -33,6 +33,7 @@ from badpix.rebuild.locks import hold
 from badpix.rebuild.plan import Plan
 from badpix.rebuild.searches import ChangedError, Options
 from badpix.review import check, compare, families, report
+from badpix.review.depth import describe_depth
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,7 @@ def _make(job: Job, made: Plan, options: Options, work: Path) -> dict[str, Any]:
     started = record.now()
     found, memory = searches.make_searches(job, made, options, work)
     product = searches.merge(job, made, work / "product")
+    depth = describe_depth(product.path) if product.evidence else None
     searches.check_unchanged(made)
     rejected = [{"stage": s, "file": Path(f).name, "path": f, "reason": why} for s, f, why in made.rejected]
     rejected += [row for s in found.values() for row in s["rejected"]]
@@ -201,6 +203,7 @@ def _make(job: Job, made: Plan, options: Options, work: Path) -> dict[str, Any]:
         "searches": {name: row for s in found.values() for name, row in s["searches"].items()},
         "flags": product.flags,
         **({"update": product.summary()["update"]} if product.changes else {}),
+        **({"depth": depth} if depth else {}),
         "science_pixels": product.science_pixels,
         "notes": [*(n for s in found.values() for n in s["notes"]), *product.notes],
         "stages": {n: {k: s[k] for k in ("key", "reused", "seconds")} for n, s in found.items()},

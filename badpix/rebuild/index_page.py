@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from badpix.io.output import write_text
+from badpix.mask.depth import NAMES
 from badpix.review.page import fill_page
 
 WIDTH, HEIGHT = 150, 34  # of a trend
@@ -50,7 +51,7 @@ def write_index(
     body = "".join(_line(name, [p for p in pairs if p[1]["detector"] == name], target.parent) for name in names)
     head = "".join(
         f"<th>{text}</th>"
-        for text in ("Detector", "State", "Made", "Flagged", "Not to be used", "Trends", "Last run", "Files")
+        for text in ("Detector", "State", "Made", "Flagged", "Not to be used", "Trends", "Depth", "Last run", "Files")
     )
     newest = max((str(r["finished"]) for r in rows), default="")
     told = (
@@ -76,6 +77,7 @@ def _line(name: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]
         f"<td>{html.escape(str(row['finished'])[:10])}</td>",
         f'<td class="number">{_count(row["flagged"])}</td><td class="number">{_count(row["unusable"])}</td>',
         f"<td>{_trends([p[0] for p in pairs])}</td>",
+        f"<td>{_depths([p[1] for p in pairs])}</td>",
         f"<td><span{css}>{run[:160]}</span><br><small>{html.escape(str(last['finished']))}</small></td>",
         f"<td>{_links(record, place) if current else ''}</td>",
     ]
@@ -98,14 +100,27 @@ def _trends(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(out[:3]) or "-"
 
 
-def draw_trend(values: Sequence[int], label: str) -> str:
-    """Counts as a line, from zero to their maximum."""
+def _depths(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A small chart for each search of the current masks' depth: the strength that 90 % are found at, over time."""
+    known = [row["depth"] for row in rows if row.get("depth")]
+    out = []
+    for search, of in known[-1].items() if known else ():
+        values = [d.get(search, {}).get("strength_90") for d in known]
+        numbers = [float(v) for v in values if isinstance(v, int | float)]
+        if numbers:
+            label = f"{NAMES.get(search, search)} {numbers[0]:.3g} to {numbers[-1]:.3g} {of.get('unit', '')}"
+            out.append(f"<small>{html.escape(label)}</small>{draw_trend(numbers, f'90 % of {search}')}")
+    return "".join(out[:3]) or "-"
+
+
+def draw_trend(values: Sequence[float], label: str) -> str:
+    """Numbers as a line, from zero to their maximum."""
     top = max(values) or 1
     step = (WIDTH - 8) / max(len(values) - 1, 1)
     points = [(4 + k * step, HEIGHT - 4 - v / top * (HEIGHT - 8)) for k, v in enumerate(values)]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>' for x, y in points)
-    title = html.escape(f"{label}: {', '.join(f'{v:,}' for v in values)}")
+    title = html.escape(f"{label}: {', '.join(f'{v:,}' if isinstance(v, int) else f'{v:.3g}' for v in values)}")
     return (
         f'<svg class="trend" width="{WIDTH}" height="{HEIGHT}" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'

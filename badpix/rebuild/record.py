@@ -145,6 +145,7 @@ def _row(r: Mapping[str, Any], current: bool) -> dict[str, Any]:
         "seconds": r.get("seconds"),
         "memory_mb": r.get("peak_memory_mb"),
         "version": (r.get("versions") or {}).get("badpix", ""),
+        "depth": r.get("depth") if isinstance(r.get("depth"), dict) else None,
         "reason": reason,
         "record": r["path"],
     }

@@ -101,6 +101,22 @@ def describe_json(curves: list[Curve], alarms: list[Alarm]) -> dict[str, Any]:
     }
 
 
+def describe_depth(mask: str | Path) -> dict[str, Any] | None:
+    """The depth of a mask for a record: by search the strengths at which 50 and 90 % are found, their unit, false
+    alarms per million; None without one."""
+    try:
+        curves, alarms = read_depth(mask)
+    except DataError:
+        return None
+    false: dict[str, dict[str, float]] = {}
+    for alarm in alarms:
+        false.setdefault(alarm.search, {})[alarm.estimate] = round(per_million(alarm)[0], 1)
+    return {
+        c.search: {"strength_50": c.half, "strength_90": c.ninety, "unit": c.unit, "false": false.get(c.search, {})}
+        for c in curves
+    }
+
+
 def draw_curves(curves: list[Curve], title: str, path: Path) -> Path:
     """Completeness by strength, one panel a search."""
     from badpix.io.figure import make_figure, save_figure

@@ -14,10 +14,12 @@ from badpix import dq
 from badpix.cli.main import badpix
 from badpix.errors import UsageError
 from badpix.io import evidence
+from badpix.io.depths import Depth
 from badpix.io.evidence import Evidence, Rule
 from badpix.mask import file as mask_file
 from badpix.mask import update
 from badpix.mask.update import KEEP, Coverage, State
+from badpix.mask.update_inputs import find_below_depth
 from badpix.review import explain, readings
 
 SHAPE = (SUB64.ysize, SUB64.xsize)
@@ -276,3 +278,24 @@ def test_a_merge_says_that_old_flags_never_leave(tmp_path, old):
     assert "5 pixels have flags of old.fits alone, which a merge never takes off; badpix update" in done.output
     done = run("merge", new, old, "--prefer", "newest", "-o", tmp_path / "newest.fits", *TEXTS)
     assert "no pixel keeps" not in done.output or "badpix update" in done.output
+
+
+def test_the_depth_of_the_new_darks_says_who_could_have_been_missed():
+    """A pixel below the strength at which nine of ten are found is faint, whatever the limit is."""
+    rows = [Depth("hot", level, "DN/s", 100, found, found) for level, found in ((0.1, 0), (0.3, 50), (1.0, 100))]
+    rows += [Depth("DEAD", level, "of the light", 100, found, found) for level, found in ((0.02, 100), (0.08, 0))]
+    found = evidence.Evidence(depth=rows)
+    before = evidence.Evidence(
+        images={
+            "dark_rate": np.array([[0.2, 0.5, 5.0, np.nan]], np.float32),
+            "flat_norm": np.array([[0.0, 0.03, 0.07, 0.9]], np.float32),
+        }
+    )
+    ninety = 0.3 * (1 / 0.3) ** (1.2816 / 2.58)
+    assert 0.5 < ninety < 0.6
+    assert find_below_depth(found, before, "hot").tolist() == [[True, True, False, False]]
+    assert find_below_depth(found, before, "DEAD").tolist() == [[False, False, True, True]]
+    assert find_below_depth(found, before, "rc") is None
+    assert find_below_depth(evidence.Evidence(), before, "hot") is None
+    shallow = evidence.Evidence(depth=[Depth("hot", 0.1, "DN/s", 100, 10, 10)])
+    assert find_below_depth(shallow, before, "hot").tolist() == [[True, True, True, False]]

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from click.testing import CliRunner
 from notes import heard
 
+from badpix.cli.main import badpix
 from badpix.darks import build as darks_build
 from badpix.errors import BadpixError, DataError, UsageError
 from badpix.flats import build
@@ -760,3 +762,33 @@ def test_named_companions_follow_their_exposure_when_it_is_left_out(site: Site) 
     assert found is not None
     assert [r["reason"] for r in found["rejected"]] == ["DETECTOR = 'NRCB2', expected 'NRCB1'"]
     assert site.run().status == "unchanged"
+
+
+@pytest.mark.slow
+def test_families_and_depth_come_with_each_product(site: Site) -> None:
+    site.edit("evidence: false", "evidence: true")
+    site.edit("output:", "families: [{name: short, readpatt: RAPID, ngroups: 5}]\noutput:")
+    site.edit("darks: {inputs", "darks: {depth_pixels: 200, inputs")
+    assert site.run().status == "rebuilt"
+    (short,) = (site.folder / "masks").glob("*_short.fits")
+    assert fits.getheader(short)["NGROUPS"] == 5
+    (row,) = record.history_rows(record.list_records(site.folder / "masks"))
+    assert row["depth"]["hot"]["unit"] == "DN/s"
+    done = CliRunner().invoke(badpix, ["history", str(site.folder / "masks"), "--depth"])
+    assert "hot, DN/s" in done.stdout
+    assert site.run().status == "unchanged"
+    site.edit("ngroups: 5", "ngroups: 8")
+    assert site.run().status == "rebuilt"
+    (short,) = (site.folder / "masks").glob("*_short.fits")
+    assert fits.getheader(short)["NGROUPS"] == 8
+
+
+@pytest.mark.parametrize("line", ["families: [{name: short}]", "families: {}"])
+def test_wrong_families_are_refused_before_anything_is_read(site: Site, line: str) -> None:
+    site.edit("evidence: false", "evidence: true")
+    site.edit("output:", f"{line}\noutput:")
+    if line.endswith("{}"):
+        assert site.job().families == ()
+    else:
+        with pytest.raises(UsageError, match="families: entry 1"):
+            site.job()
