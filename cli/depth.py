@@ -114,10 +114,9 @@ def _go_through(
     from badpix.settings.prepare import PrepareSettings
 
     tree = load_files(options)
-    darks, prepare = (
-        settings.from_values(section_values(tree, settings, "depth")[0], "depth", tree.get("set") or "default")
-        for settings in (DarkSettings, PrepareSettings)
-    )
+    chosen = tree.get("set") or "default"
+    darks = DarkSettings.from_values(section_values(tree, DarkSettings, "depth")[0], "depth", chosen)
+    prepare = PrepareSettings.from_values(section_values(tree, PrepareSettings, "depth")[0], "depth", chosen)
     files = expand_inputs(list(raws), ("_uncal",))
     pairs, _ = through_pipeline.measure(
         mask, files, darks, prepare, rounds=rounds, workers=workers, evidence=evidence

@@ -144,7 +144,7 @@ def read_candidates(evidence: Evidence, darks: Darks) -> Candidates:
     separation = np.where(two, at("telegraph_separation", 0), np.float32(0))
     low, high = (at(f"telegraph_dwell_{name}", 1.0) * np.float32(time) for name in ("low", "high"))
     shot = np.float32(darks.shot / time) + np.maximum(at("dark_rate", 0), 0) / np.float32(darks.gain)
-    all_of = Noise(own, shot, separation, low, high)
+    all_of = Noise(own, shot.astype(np.float32), separation, low, high)
     limits = [r.limit for r in evidence.rules if r.quantity == "votes_saturated"]
     saturated = at("votes_saturated", 0) >= float(limits[0] if limits else np.inf)
     wander = _measure_wander(evidence, all_of, darks, index, shape)
@@ -269,7 +269,9 @@ def _cut_by_jumps(
     noise = Noise(LOUD.astype(np.float32), zero, zero, zero, zero)
     big = Noise(noise.read * 100, zero, zero, zero, zero)  # in DN that no shot noise of a few electrons matters in
     found = measure_variance(big, usual * 100, readout, ngroups, gain, draws=draws, rng=rng)
-    return np.interp(ratio, LOUD, np.maximum.accumulate(found / expect_variance(big, readout, ngroups, gain)))
+    rising = np.maximum.accumulate(found / expect_variance(big, readout, ngroups, gain))
+    louder: NDArray[np.float64] = np.interp(ratio, LOUD, rising)
+    return louder
 
 
 def find_readout(family: Family, darks: Darks) -> Readout:
