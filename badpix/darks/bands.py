@@ -7,11 +7,12 @@ few maps, and the statistics of its candidates. :func:`measure_stack` does the s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import ramps, series, telegraph
+from badpix.darks import halves, ramps, series, telegraph
 from badpix.darks.scores import Population, expected_noise, find_candidates, find_suspects, score_pixels
 from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, cut, read_band_stack
 from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
@@ -139,6 +140,8 @@ def measure_stack(job: Job, population: Population, band: Rows, stack: Integrati
     index, table = index[keep], {name: column[keep] for name, column in table.items()}
     samples = {name: getattr(stack, name)[:, index].T.astype(np.float32) for name in job.samples}
     table |= _examine(job, stack, index, table)
+    if job.halves:
+        table |= halves.measure_halves(job, population, stack, index, table, partial(_combine, job))
     by_step = _measure_series(job, stack, index, table)
     images = {name: image.reshape(-1, nx) for name, image in maps.items()}
     return Band(band.start, images, index + band.start * nx, table, samples, by_step)

@@ -4,8 +4,9 @@
 2. A few bands of rows are read again; on a grid of good pixels the ramps are changed (:mod:`badpix.darks.injection`),
    and the same measure, score and decide functions run over the band. Nothing of it reaches the mask.
 3. Found is what got its right type; flagged is what got any.
-4. False alarms, two estimates. *Sign*: pixels as far below as the limit is above. *Time*: the groups of all good
+4. False alarms, three estimates. *Sign*: pixels as far below as the limit is above. *Time*: the groups of all good
    ramps of every other band are shuffled, which keeps each pixel's noise and destroys memory, decay and steps.
+   *Halves*: flags that the odd or the even exposures alone make (:mod:`badpix.darks.halves`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import injection, ramps, types
+from badpix.darks import halves, injection, ramps, types
 from badpix.darks.bands import Band
 from badpix.darks.candidates import Candidates
 from badpix.darks.injection import SPACING, Agreement
@@ -49,6 +50,7 @@ UNITS = {
 }
 RIGHT = {"intermittent": ("intermittent", "hot")}  # types that count as right; else the kind itself
 STEPS = np.array([0.5, 0.75, 0.9, 1.0, 1.15, 1.35, 1.8, 4.0])  # strengths over the limit
+FEWEST_DARKS = 6  # of which intermittent pixels can be hot in some
 IN_BLINK = 3.0  # rate of an intermittent pixel in its hot darks, over the limit of HOT
 AGREES = 0.98  # share of unchanged copies on which the emulation must give what the files say
 SHUFFLED_PART = 0.5  # of the bands, read once more with shuffled groups
@@ -79,7 +81,7 @@ def choose_strengths(job: Job, population: Population, p: DarkSettings) -> dict[
     if p.low_pedestal_search_type == "mean" and np.isfinite(population.spread["pedestal"][1]):
         out["low_pedestal"] = p.low_pedestal_sigma_threshold * population.spread["pedestal"][1] * STEPS
     number = len(job.darks)
-    if limit is not None and job.bright is not None and number >= injection.LEVELS:
+    if limit is not None and job.bright is not None and number >= FEWEST_DARKS:
         counts = np.unique(np.rint(np.linspace(1, 0.7 * number, injection.LEVELS)))
         out["intermittent"] = np.resize(counts, injection.LEVELS) / number
     return out
@@ -117,6 +119,7 @@ def measure_depth(
     second: Second,
     maps: dict[str, Any],
     result: types.Outcome,
+    table: Candidates,
     sample: Stats,
     choose: Callable[..., Any],
     p: DarkSettings,
@@ -131,6 +134,8 @@ def measure_depth(
         Its images; as they were when this is over.
     result : Outcome
         What it decided.
+    table : Candidates
+        Of the first pass.
     sample : dict
         Statistics of a sample of pixels, for the sign test of noise.
     choose : callable
@@ -161,6 +166,11 @@ def measure_depth(
     for name in (n for n in SHAPED if n in found.detection.maps):
         hits = int((found.detection.maps[name] & inside).sum())
         alarms.append(Alarm(name, "time", int(inside.sum()), hits))
+    flags = {name: image.flat[table.places.index] for name, image in result.detection.maps.items()}
+    limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
+    alarms += halves.count_unrepeated(
+        table.pixels, flags, {} if limit is None else {"hot": limit}, population, int(good.sum()), p
+    )
     return rows, alarms, notes
 
 

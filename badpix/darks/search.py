@@ -156,6 +156,7 @@ def search(
     job = plan.prepare_job(darks, reference, p)
     if with_evidence:
         job = replace(job, maps=EVIDENCE_MAPS, samples=SAMPLED)
+    job = replace(job, halves=p.depth)
     run = Run(darks, job, reference, bias, executor, memory, progress)
     found = search_ramps(run, p) if needs_ramps(p) else Detection({})
     if needs_votes(p):
@@ -195,7 +196,7 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     if p.depth:
         height = plan.band_rows(job, run.memory)
         second = completeness.Second(job, population, height, run.reference, bias, run.executor, ipc)
-        kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, sample, choose, p)
+        kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, table, sample, choose, p)
         notes += [*told, *describe_curves(kept.depth, kept.alarms)]
     kept.rules += make_rules(result.decisions, job.setup.integrations, p)
     if job.samples:

@@ -76,7 +76,7 @@ def measure_injected(job: Job, population: Population, plan: Plan, band: tuple[R
         agreement += agreed
         changed.append(new)
     stack = read_band_stack(job, rows, partial(_put, job, pixels, originals, changed))
-    found = measure_stack(replace(job, maps=NEEDED_MAPS, samples=()), population, rows, stack)
+    found = measure_stack(replace(job, maps=NEEDED_MAPS, samples=(), halves=False), population, rows, stack)
     return Injected(found, pixels + rows.start * job.shape[1], kind, level, agreement)
 
 
@@ -167,7 +167,7 @@ def measure_shuffled(job: Job, population: Population, seed: int, band: tuple[Ro
             shuffle_groups(sci, flags, good, job.cells, rng)
 
     stack = read_band_stack(job, rows, shuffle)
-    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=()), population, rows, stack)
+    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=(), halves=False), population, rows, stack)
 
 
 def shuffle_groups(

@@ -71,7 +71,8 @@ class Job:
     kept until the candidates are known; ``steps``: the step in time of each integration;
     ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched;
     ``levels``: the usual noise by place, once it is known; ``spreads``: scatter of the rates of each integration over
-    pixels, DN/s, where the depths of the darks differ, and ``apart``: integrations of another depth.
+    pixels, DN/s, where the depths of the darks differ, and ``apart``: integrations of another depth; ``halves``:
+    whether the odd exposures are held against the even ones.
     """
 
     darks: tuple[Dark, ...]
@@ -91,6 +92,7 @@ class Job:
     kept: tuple[int, ...] = ()
     spreads: tuple[float, ...] = ()
     apart: tuple[int, ...] = ()
+    halves: bool = False
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
 

@@ -51,7 +51,7 @@ class Depth(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """False alarms of a search by one estimate (``sign``, ``time``): how many of how many good pixels."""
+    """False alarms of a search by one estimate (``sign``, ``time``, ``halves``): how many of how many good pixels."""
 
     search: str
     estimate: str

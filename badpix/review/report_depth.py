@@ -21,8 +21,8 @@ def depth_block(evidence: Evidence | None) -> str:
     curves = make_curves(evidence.depth)
     told = (
         "<p>Defects of known strength were put into copies of good pixels and searched in the same run. False "
-        "alarms: good pixels as far below as the limit is above (sign), or flagged with shuffled groups (time); in "
-        "brackets the interval of 68 %.</p>"
+        "alarms: good pixels as far below as the limit is above (sign), or flagged with shuffled groups (time), or "
+        "flags that half of the exposures does not bear out (halves); in brackets the interval of 68 %.</p>"
     )
     pictures = "".join(charts.draw_curve(c, f"{NAMES.get(c.search, c.search)}: found by strength") for c in curves)
     return f'{head}{told}{table(COLUMNS, list_rows(curves, evidence.alarms))}<div class="charts">{pictures}</div>'
