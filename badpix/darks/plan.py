@@ -16,6 +16,7 @@ from badpix.darks.scores import Cuts, Population, Setup
 from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Dark, Job
 from badpix.errors import DataError, UsageError
 from badpix.io.depths import Readout
+from badpix.io.evidence import Sparse
 from badpix.io.fits import Layout, read_band
 from badpix.io.spill import DiskImage
 from badpix.settings.darks import DarkDataSettings, DarkSettings, HotSettings, TelegraphSettings
@@ -97,7 +98,7 @@ def measure_rate(dark: Dark) -> float:
     return float(max(middle, 0.0)) if np.isfinite(middle) else 0.0
 
 
-def read_known_noise(job: Job) -> DiskImage:
+def read_known_noise(job: Job) -> Sparse:
     """Noise of a group that the pipeline's reference knows at each pixel, DN: from the variances of whole ramps.
 
     NaN where the files give none; the smallest of some integrations counts, as flags in a ramp raise its variance.
@@ -119,7 +120,7 @@ def read_known_noise(job: Job) -> DiskImage:
                 noise = np.sqrt(variance * np.float32((groups**3 - groups) / 12)) * np.float32(dark.group_time)
             known = np.fmin(known, np.where(noise > 0, noise, np.float32(np.nan)))
         out.write_rows(start, known)
-    return out
+    return Sparse(np.empty(0, np.intp), np.empty(0, np.float32), job.shape, out)
 
 
 def list_alike(darks: DarkSet, depth: Depth) -> list[int]:

@@ -30,6 +30,7 @@ from badpix.io.evidence import Evidence, Samples
 from badpix.mask import file as mask_file
 from badpix.mask import origins
 from badpix.mask.file import Mask
+from badpix.numerics import clipping
 from badpix.numerics.slope_noise import Noise, Readout, expect_variance, measure_variance
 from badpix.settings.families import Family
 
@@ -47,6 +48,7 @@ LOUD_DRAWS = 4000
 LOUD_GROUPS = 400_000  # groups that are drawn at each of them, at most
 LOUDER = 1.12  # noise over the usual or the known one from which on a pixel is looked at
 BLOCK = 64  # rows and columns of a block whose median noise is the usual one
+SEEN = 4.0  # scatters of all rates above which a pixel has a dark current of its own
 FEWEST = 5  # integrations from which on the scatter of a rate counts
 SURE = 3.1  # sigma above which it is more than the noise within the ramp makes
 
@@ -143,7 +145,10 @@ def read_candidates(evidence: Evidence, darks: Darks) -> Candidates:
     own = np.where(two, np.minimum(own, usual), np.fmax(own, at("dark_residual", 0) * frames))  # levels are no noise
     separation = np.where(two, at("telegraph_separation", 0), np.float32(0))
     low, high = (at(f"telegraph_dwell_{name}", 1.0) * np.float32(time) for name in ("low", "high"))
-    shot = np.float32(darks.shot / time) + np.maximum(at("dark_rate", 0), 0) / np.float32(darks.gain)
+    spread = clipping.median_mad(np.asarray(images["dark_rate"][:, :]).ravel())[1]
+    rate = at("dark_rate", 0)
+    rate = np.where(rate > np.float32(SEEN * spread), rate, np.float32(0))  # of others it is noise of the darks
+    shot = np.float32(darks.shot / time) + rate / np.float32(darks.gain)
     all_of = Noise(own, shot.astype(np.float32), separation, low, high)
     limits = [r.limit for r in evidence.rules if r.quantity == "votes_saturated"]
     saturated = at("votes_saturated", 0) >= float(limits[0] if limits else np.inf)
