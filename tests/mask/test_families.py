@@ -122,6 +122,7 @@ def evidence(values):
         out.flat[list(index)] = value
         return out
 
+    ripple = 0.01 * np.cos(np.arange(20, dtype=np.float32)).reshape(shape)
     return Evidence(
         images={
             "dark_noise": np.full(shape, 5, np.float32),
