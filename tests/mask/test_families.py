@@ -128,8 +128,7 @@ def evidence(values):
             "dark_noise": np.full(shape, 5, np.float32),
             "dark_noise_ratio": image([1.0, 2.0, 1.0]),
             "dark_residual": image([5.0, 5.0, 9.0]),
-            "dark_rate": image([0.02, -0.1, 0.8], empty=0.0)
-            + 0.01 * np.cos(np.arange(20, dtype=np.float32)).reshape(shape),
+            "dark_rate": image([0.02, -0.1, 0.8], empty=0.0) + ripple,
             "is_telegraph": image([1, 0, 0], empty=0),
             "telegraph_separation": image([30, 20, np.nan]),
             "telegraph_dwell_low": image([4, 4, 4]),
