@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PLAIN = HERE.parent / "tests" / "plain_flats.py"
+PLAIN = HERE.parent / "tests" / "helpers" / "plain_flats.py"
 BADPIX = str(Path(sys.executable).parent / "badpix")
 
 

@@ -68,19 +68,27 @@ def add(score: dict, key: tuple, found: dict, false: dict) -> None:
 
 
 def show(found: dict, false: dict, seeds: int) -> None:
-    """The Markdown table."""
+    """The Markdown table, one number a cell."""
     print(f"{seeds} seeds")
-    print("| detector | flats | set | " + " | ".join(TYPES) + " | false DEAD per million | false, any |")
-    print("|---|---|---|" + "---|" * (len(TYPES) + 2))
+    head = [
+        "detector",
+        "flats",
+        "set",
+        "defects",
+        *(f"{kind} %" for kind in TYPES),
+        "false DEAD per million",
+        "false, any",
+    ]
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
     for detector, n, name in sorted({k[:3] for k in found}):
-        cells = []
-        for kind in TYPES:
-            hit, all_ = found[(detector, n, name, kind)]
-            cells.append(f"{100 * hit / all_:.2f} % ({hit:,} of {all_:,})")
+        counts = [found[(detector, n, name, kind)] for kind in TYPES]
+        cells = [detector, str(n), name, f"{sum(all_ for _, all_ in counts):,}"]
+        cells += [f"{100 * hit / all_:.2f}" for hit, all_ in counts]
         for flag in ("DEAD", "any"):
             wrong, good = false[(detector, n, name, flag)]
             cells.append(f"{1e6 * wrong / good:.1f}" if good else "-")
-        print(f"| {detector} | {n} | {name} | " + " | ".join(cells) + " |")
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

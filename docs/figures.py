@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import figures_light
 import numpy as np
 from astropy.io import fits
 
@@ -251,6 +252,7 @@ def main() -> None:
         work = Path(sys.argv[1] if len(sys.argv) > 1 else folder)
         make_masks(work)
         made = [draw_ramps(work), draw_flow(), draw_histogram(work), draw_outliers(work), shoot_report(work)]
+        made += [figures_light.draw_dispersed(TARGET), figures_light.draw_areas(TARGET)]
         for path in filter(None, made):
             reduce_colors(path)
             sys.stdout.write(f"{path} {path.stat().st_size} bytes\n")

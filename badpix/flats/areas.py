@@ -1,6 +1,6 @@
 """Areas of a flat that are dark or weak as a whole: masks in the light, shadows, voids, clusters.
 
-1. *Low areas*: touching pixels below :data:`LOW` of what they should see, or unlit, at least :data:`SMALL` of them.
+1. *Low areas*: touching pixels below :data:`LOW` of what they should see, dim or unlit; at least :data:`SMALL`.
 2. An area is a *step of light* and no cluster of defects, if it is unlit somewhere; if it has more than
    `max_cluster_pixels` pixels and is not a line (5 x 5 pixels fit into it); or if its edge is soft: most pixels that
    touch it do not see what those further out see. A cluster of dead pixels ends from one pixel to the next. So is a
@@ -77,7 +77,7 @@ def judge_areas(
         Part of the light outside above which an area's pixels are judged by its own light.
     """
     with np.errstate(invalid="ignore"):
-        low = (norm < LOW) | (state == judged.UNLIT)
+        low = (norm < LOW) | (state == judged.UNLIT) | (state == judged.DIM)
     if not _is_dense(low):
         return []
     from scipy import ndimage

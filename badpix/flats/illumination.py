@@ -9,7 +9,8 @@
 3. Around pixels that then look low the local median is used instead: at the steep edge of a shadow it follows the
    light. Where it is below 0.15 of the coarse illumination, the patch itself is weak.
 
-Sources: project notes on methods, section 4.
+Sources: medians of cells, filtered and interpolated, are the background map of Bertin & Arnouts 1996, A&AS 117, 393;
+the box mean is that of the jwst_reffiles documentation.
 """
 
 from __future__ import annotations

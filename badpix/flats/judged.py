@@ -3,7 +3,7 @@
 1. *Saturated* and *no slope*: pixels without a rate in any flat; DQ tells which.
 2. *Unlit*: the light there is not above its noise by :data:`SEEN`, or nothing tells what it is.
 3. *Dim*: less than `min_light` (0.1) of the bright light (its 95th percentile where it is dispersed), or too little
-   for its noise to tell a dead pixel (:data:`TELLS`).
+   for its noise to tell a dead pixel (:data:`TELLS`). In an imager less than `min_light` of the median.
 4. *Lit*: all others. They alone get a normalized rate and a type; the rest is undetermined.
 """
 
@@ -19,7 +19,8 @@ from badpix import dq
 from badpix.flats.dispersed import measure_bright
 from badpix.io.exposure import Exposure
 from badpix.io.fits import read_band
-from badpix.numerics.clipping import median_mad
+from badpix.numerics.clipping import median_mad, thin
+from badpix.numerics.smoothing import blocks
 
 REFERENCE, LIT, DIM, UNLIT, SATURATED, NO_SLOPE = range(6)  # values of the state of a pixel
 NAMES = {UNLIT: "unlit", DIM: "dim", SATURATED: "saturated", NO_SLOPE: "no slope"}
@@ -30,6 +31,7 @@ REASONS = {
     NO_SLOPE: "the flats have no slope of it",
 }
 SEEN = 5.0  # standard deviations of the noise above zero: less light than that is none
+NONE = 0.01  # of the typical light: less is none, in an imager
 TELLS = 12.0  # standard deviations: the noise of a dead pixel stays below max_low_qe_norm_signal
 FAINT = 0.05  # of the bright light: pixels below it show the noise
 ASKED = 3  # flats that are asked for SATURATED
@@ -67,6 +69,29 @@ def find_state_by_rate(mean: Float, norm: Float) -> State:
     state[~np.isfinite(norm)] = UNLIT
     state[~np.isfinite(mean)] = NO_SLOPE
     return state
+
+
+def mark_dim(mean: Float, norm: NDArray[np.float32], state: State, min_light: float) -> None:
+    """Turn LIT into DIM, or UNLIT, where an imager's light is too little, in place: no rate of it is normalized.
+
+    Parameters
+    ----------
+    mean, norm : ndarray
+        (ny, nx) mean and normalized rate: their ratio is the light.
+    state : ndarray of uint8
+        (ny, nx) from :func:`find_state_by_rate`.
+    min_light : float
+        Part of the typical light below which a pixel is dim.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        some = thin(mean) / thin(norm)
+        typical = float(np.median(some[np.isfinite(some)])) if np.isfinite(some).any() else 0.0
+        for rows in blocks(len(mean)):
+            light = mean[rows] / norm[rows]
+            dim = light < min_light * typical
+            if dim.any():
+                state[rows][dim] = np.where(light[dim] < NONE * typical, UNLIT, DIM)
+                norm[rows][dim] = np.nan
 
 
 def mark_saturated(state: State, rates: Sequence[Exposure]) -> None:

@@ -93,6 +93,8 @@ def normalize_light(mean: Float, p: FlatSettings, table_ipc: float, mode: detect
         iterations=p.mask_iterations,
     )
     state = judged.find_state_by_rate(mean, norm)
+    if p.flat_mean_normalization_method == "smoothed" and p.min_light > 0:
+        judged.mark_dim(mean, norm, state, p.min_light)
     if p.ipc_correction == "none" or p.flat_mean_normalization_method == "none":
         return Light(norm, state, f"{0:.4f}")
     rho, text = _coupling(norm, p, table_ipc)

@@ -6,7 +6,8 @@
    side neighbors (missing ones 0, unmeasured ones 1). Without it a dead pixel reads 4 rho of its neighbors.
 
 The documented variants (one constant around the frame, median smoothing, clipped mean, no normalization) and a
-photutils background mesh are parameters. Sources: jwst_reffiles documentation; project notes on methods, section 4.
+photutils background mesh are parameters. Sources: jwst_reffiles documentation;
+Moore, Ninkov & Forrest 2006, Optical Engineering 45, 076402 (interpixel capacitance).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@
 A pixel without a slope in any flat (saturated in every group) is undetermined: it has no type.
 
 The documented rules (`dead_definition: search_type`, `open_test: neighbors`, types that overlap) are the other
-values of the same parameters. Sources: jwst_reffiles documentation of the official algorithm; project notes on
-methods, section 4.
+values of the same parameters. Sources: jwst_reffiles documentation of the official algorithm;
+the meaning of DEAD, LOW_QE, OPEN and ADJ_OPEN is that of the data quality flags in the JWST pipeline documentation.
 """
 
 from __future__ import annotations

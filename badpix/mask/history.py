@@ -1,4 +1,4 @@
-"""What the HISTORY of a mask says, read back: its lines, the flags of its searches, its manual lists."""
+"""What the HISTORY of a mask says, read back: lines, flags of searches, manual lists, what flats judged."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def flags_of_search(mask: Mask, name: str) -> list[str]:
         if found:
             mapping |= {k.lower(): v.split(",") for k, _, v in (w.partition(":") for w in found[1].split()) if v}
     return [flag.upper() for flag in mapping.get(name.lower(), own)]
+
+
+def read_judged(mask: Mask) -> tuple[float, str] | None:
+    """Percent of the science pixels that the flats of a mask judged, and its line; None where no flats say so.
+
+    Of a mask that was merged from several the first one counts.
+    """
+    for line in join_history(mask.history):
+        found = re.search(r"judged ([\d.]+(?:e[+-]\d+)?) % of [\d,]+ science pixels.*", line)
+        if found:
+            return float(found[1]), found[0]
+    return None
 
 
 def manual_lists(mask: Mask) -> list[str]:

@@ -1,7 +1,8 @@
 """Is a mask valid and plausible? The gate before a mask is delivered.
 
 1. Rules: everything that :mod:`badpix.mask.rules` finds in the file.
-2. Level: share of science pixels with each flag, with any flag, and with DO_NOT_USE; whole rows and columns.
+2. Level: share of science pixels with each flag, with any flag, and with DO_NOT_USE; whole rows and columns; the
+   share that the flats could judge (the rest is unlit, dim, saturated: no flag there does not mean good).
 3. Policy: defects without DO_NOT_USE, DO_NOT_USE without a reason, HOT together with DEAD.
 4. Jump: the number of pixels with each flag against the previous mask, where both look.
 5. Clients: the pipeline's DQInitStep and ``crds certify``, where they are installed.
@@ -29,6 +30,7 @@ from badpix.mask import rules
 from badpix.mask.combine import count_flags
 from badpix.mask.file import Mask
 from badpix.mask.header import NOBODY
+from badpix.mask.history import read_judged
 from badpix.mask.rules import Fault
 from badpix.review import clients
 from badpix.review.depth import find_shallower
@@ -36,6 +38,7 @@ from badpix.settings.check import ChangeSettings, CheckSettings, CountSettings, 
 
 NOT_DEFECTS = ("DO_NOT_USE", "NON_SCIENCE", "REFERENCE_PIXEL", "BAD_REF_PIXEL")
 LINES_SHOWN = 5
+USUALLY_JUDGED = 95.0  # percent of the science pixels
 JUMP_SIGMA = 5.0  # changes within this many times their counting noise are never a jump
 
 
@@ -53,6 +56,8 @@ class Checked:
         What the clients said.
     done : list of str
         Which groups of checks were run.
+    judged_percent : float or None
+        Share of the science pixels that the flats judged.
     """
 
     path: Path
@@ -60,6 +65,7 @@ class Checked:
     flags: list[dict[str, Any]] = field(default_factory=list)
     answers: list[clients.Answer] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    judged_percent: float | None = None
     strict: bool = False
 
     @property
@@ -77,6 +83,7 @@ class Checked:
             "errors": [f._asdict() for f in self.faults if f.severity == "error"],
             "warnings": [f._asdict() for f in self.faults if f.severity == "warning"],
             "notes": [f._asdict() for f in self.faults if f.severity == "note"],
+            "judged_percent": self.judged_percent,
             "flags": self.flags,
             "clients": [vars(a) for a in self.answers],
         }
@@ -124,7 +131,9 @@ def check_mask(
         counts = count_flags(mask.image, science)
         result.flags = _rows(counts, int(science.sum()), p)
         result.faults += [*check_level(counts, int(science.sum()), p), *check_lines(mask, p), *check_policy(mask, p)]
-        result.faults += check_texts(mask)
+        judged = read_judged(mask)
+        result.judged_percent = judged[0] if judged else None
+        result.faults += [*check_texts(mask), *(check_judged(*judged, p) if judged else [])]
         result.done += ["level", "policy", "texts"]
         if previous is not None:
             result.faults += _check_previous(mask, previous, p, result.flags)
@@ -221,6 +230,15 @@ def check_lines(mask: Mask, p: CountSettings) -> list[Fault]:
             more = f" and {lines.size - LINES_SHOWN} more" if lines.size > LINES_SHOWN else ""
             found.append(Fault("warning", "lines", f"{name} {shown}{more}: most of its pixels are flagged"))
     return found
+
+
+def check_judged(percent: float, line: str, p: CountSettings) -> list[Fault]:
+    """Whether the flats of a mask could judge most pixels; ``line`` says what kept them from the rest."""
+    if percent >= max(p.min_judged_percent, USUALLY_JUDGED):
+        return []
+    wanted = f"; at least {p.min_judged_percent:g} % are expected" if percent < p.min_judged_percent else ""
+    text = f"the flats {line}; a pixel that was not judged has no flag and may be bad{wanted}"
+    return [Fault("warning" if wanted else "note", "judged", text)]
 
 
 # --- 3. policy -------------------------------------------------------------------------------------------

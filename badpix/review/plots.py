@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import __version__, dq
+from badpix.flats import judged
 from badpix.io.evidence import Detection, Evidence
 from badpix.io.figure import make_figure, save_figure
 from badpix.review import histograms
@@ -33,6 +34,14 @@ DOTS = 512  # of an overview, in its longer direction
 CELLS = 64  # blocks of a density map, in its longer direction
 ZOOM = 64  # pixels along each side of the place shown pixel by pixel
 FLAGGED, OTHERS, LIMIT = "#D55E00", "#B9D7EA", "#1C2024"
+STATES = {  # of pixels in flats, in the order of their values: name and color
+    "reference": "#1C2024",
+    "judged": "#E8EEF2",
+    "dim": "#F0C070",
+    "unlit": "#5B7A99",
+    "saturated": "#CC79A7",
+    "no slope": "#D55E00",
+}
 Bool = NDArray[np.bool_]
 
 
@@ -82,6 +91,9 @@ def write_flats(found: Detection, image: NDArray[np.uint32], directory: str | Pa
     if "flat_norm" in evidence.images:
         path = place / "flat_norm_histogram.png"
         written.append(draw_histogram(evidence, "flat_norm", "Normalized rate", path, caption, image))
+    state = evidence.images.get("flat_state")
+    if state is not None and (np.asarray(state) > judged.LIT).any():
+        written.append(draw_states(np.asarray(state), place / "flat_state.png", caption))
     written.append(draw_flags(image, "Flags from flats", place / "flags.png", caption))
     return written
 
@@ -215,6 +227,25 @@ def draw_flags(image: NDArray[np.uint32], title: str, path: Path, caption: str =
     _frame(axes, image.shape)
     _name_axes(axes, "")
     _name_colors(figure, axes)
+    return save_figure(figure, path)
+
+
+def draw_states(state: NDArray[np.uint8], path: Path, caption: str = "") -> Path:
+    """Which pixels the flats judged, and why they did not judge the others: one color a reason."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    figure = make_figure(10, 7.4)
+    counts = judged.count_states(state)
+    _name_figure(figure, judged.headline(counts), caption)
+    axes = figure.add_subplot()
+    axes.imshow(state, cmap=ListedColormap(list(STATES.values())), vmin=-0.5, vmax=len(STATES) - 0.5, origin="lower")
+    _frame(axes, state.shape)
+    _name_axes(axes, "")
+    handles = [
+        Patch(color=color, label=f"{name} ({counts[name]:,})") for name, color in STATES.items() if counts.get(name)
+    ]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
     return save_figure(figure, path)
 
 

@@ -6,6 +6,7 @@ import html
 
 from badpix.mask.combine import count_flags
 from badpix.mask.file import Mask
+from badpix.mask.history import read_judged
 from badpix.review.check import Checked, common_part
 from badpix.review.html_table import percent, table
 
@@ -32,7 +33,7 @@ def headline(mask: Mask, checked: Checked, previous: Mask | None) -> str:
     counts = count_flags(mask.image, science)
     n = int(science.sum())
     errors = sum(f.severity == "error" for f in checked.faults)
-    warnings = len(checked.faults) - errors
+    warnings = sum(f.severity == "warning" for f in checked.faults)
     verdict = "Checks passed" if checked.passed else "Checks failed"
     detail = ", ".join(
         f"{k} {word}{'s' if k != 1 else ''}" for k, word in ((errors, "error"), (warnings, "warning")) if k
@@ -57,6 +58,9 @@ def facts_table(mask: Mask) -> str:
     """Keywords that say what the mask is, and its window."""
     rows = [[label, str(mask.header[key])] for key, label in FACTS.items() if mask.header.get(key) not in (None, "")]
     w = mask.window
+    judged = read_judged(mask)
+    if judged:
+        rows.append(["Flats", judged[1]])
     rows.append(["Window", f"{w.xsize} x {w.ysize} pixels, from ({w.xstart}, {w.ystart}) counted from 1"])
     return table(["", ""], rows, "facts")
 

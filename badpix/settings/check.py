@@ -36,6 +36,13 @@ class CountSettings(Settings):
         "More science pixels with a flag than this are an error.",
         unit="%",
     )
+    min_judged_percent: float = param(
+        0.0,
+        "Flats that judged a smaller share of the science pixels are a warning; below 95 % it is said in any case.",
+        unit="%",
+        low=0.0,
+        high=100.0,
+    )
     max_line_percent: float = param(
         50.0,
         "A row or column with a larger share of flagged pixels than this is a warning.",
