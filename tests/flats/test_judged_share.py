@@ -37,7 +37,7 @@ def test_check_knows_the_share(half_lit):
     mask = read_mask(half_lit / "m.fits")
     percent, line = read_judged(mask)
     assert percent == pytest.approx(62.5, abs=1.5)
-    assert "unlit" in line
+    assert "2,880 dim" in line
     p = CheckSettings.in_set()
     checked = check.check_mask(half_lit / "m.fits", p)
     assert checked.summary()["judged_percent"] == percent
