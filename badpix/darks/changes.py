@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def judge(
     quiet: Float,
     shot: Float,
     median: Float,
+    scales: Sequence[float] = (),
     *,
     ipc: float,
     limit: float,
@@ -52,6 +54,8 @@ def judge(
         (candidates,) scatter of the rate of one integration by shot noise, DN/s.
     median : ndarray
         (ny, nx) median rates over all integrations, DN/s: what surrounds a pixel (glow) is no change of its own.
+    scales : sequence of float
+        By which the rates of each step were divided: glow knows no temperature and is divided wrongly.
     ipc : float
         Signal of a side neighbor over that of a pixel.
     limit : float
@@ -66,7 +70,8 @@ def judge(
     for step in range(rate.shape[1]):
         rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc)
     level, _ = surroundings.measure_level(median, *np.divmod(near.index, near.shape[1]))
-    rate[some] -= np.maximum(level, 0)[:, None]
+    more = np.maximum(np.median(scales) / np.array(scales), 1) if len(scales) else np.ones(1)
+    rate[some] -= np.maximum(level, 0)[:, None] * more.astype(np.float32)
     return series.judge(steps, rate, quiet, shot, limit=limit, fraction=fraction)
 
 

@@ -50,7 +50,7 @@ from badpix.darks.candidates import Candidates
 from badpix.darks.inputs import DarkSet
 from badpix.darks.rules import MOST_SAMPLES, make_rules
 from badpix.darks.scores import Population, find_candidates, measure_population, measure_suspicion, score_pixels
-from badpix.darks.stack import NEEDED_MAPS, Job, Rows, leave_room
+from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, leave_room
 from badpix.darks.stats import Stats, join
 from badpix.darks.votes import choose_votes
 from badpix.errors import DataError
@@ -170,7 +170,7 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     """The searches in the ramps: steps 2 to 4."""
     bias = run.bias
     job, population, sample = describe(run.job, run.reference, bias, run.executor, run.darks.mixed)
-    job = replace(job, drop_sigma=population.drop_sigma, bright=plan.choose_brightness(population, p))
+    job = replace(job, drop_sigma=population.drop_sigma, bright=choose_brightness(job, population, p))
     population = expect_two_levels(replace(run, job=job), population, sample, p)
     notes = [
         *plan.describe_steps(run.darks),
@@ -207,6 +207,15 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
         add_changes(run, job, result, table, verdicts)
     result.detection.notes[:0] = [*notes, ipc_note]
     return result.detection
+
+
+def choose_brightness(job: Job, population: Population, p: DarkSettings) -> Brightness | None:
+    """What makes an integration bright, with the scale of the dark current of each step in time."""
+    found = plan.choose_brightness(population, p)
+    if found is None or not job.scales:
+        return found
+    of_step = dict(zip(job.steps, job.scales, strict=True))
+    return replace(found, scales=tuple(of_step[k] for k in sorted(of_step)))
 
 
 def add_changes(run: Run, job: Job, result: types.Outcome, table: Candidates, verdicts: series.Verdicts) -> None:

@@ -56,11 +56,13 @@ class Dark:
 
 @dataclass(frozen=True)
 class Brightness:
-    """From which rate (DN/s), own errors and part of the slope in the second half on an integration is bright."""
+    """From which rate (DN/s), own errors and part of the slope in the second half on an integration is bright;
+    ``scales``: dark current of each step in time over the usual one, by which rates were divided."""
 
     limit: float
     own: float
     late: float
+    scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

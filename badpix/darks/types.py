@@ -96,7 +96,15 @@ def judge_time(
     quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
     shot = np.sqrt(np.nan_to_num(np.maximum(table.pixels["poisson"], 0)))
     return changes.judge(
-        table.series, table.places, quiet, shot, rate, ipc=ipc, limit=bright.limit, fraction=p.intermittent_fraction
+        table.series,
+        table.places,
+        quiet,
+        shot,
+        rate,
+        bright.scales,
+        ipc=ipc,
+        limit=bright.limit,
+        fraction=p.intermittent_fraction,
     )
 
 

@@ -8,11 +8,12 @@ from click.testing import CliRunner
 from dark_files import TGROUP, make_ramps, write_dark
 
 from badpix.cli.main import badpix
-from badpix.darks import series
+from badpix.darks import changes, series
 from badpix.darks.bands import find_lone
 from badpix.darks.inputs import open_darks
 from badpix.darks.search import search
 from badpix.io.dates import read_date
+from badpix.numerics.neighbors import Places
 from badpix.settings.darks import FLAG_VALUES, KEYS, DarkSettings
 
 STEPS = 8
@@ -64,6 +65,22 @@ def test_shot_noise_of_glow_is_no_change():
     assert judge(rate).intermittent[0]
     assert judge(rate, shot=0.05).intermittent[0]
     assert not judge(rate, shot=0.3).intermittent[0]
+
+
+def test_glow_that_was_divided_by_a_temperature_does_not_change():
+    """Glow of 1 DN/s, in darks of which two were cold: divided by their scale it looks 2.5 times as bright."""
+    scales = np.array([1, 1, 0.4, 1, 0.4, 1.2, 1.1])
+    shape = (41, 41)
+    places = Places(np.array([20 * 41 + 20]), shape)
+    rate = np.float32(1 / scales)[None]
+    table = {"rate": rate, "noise": np.full_like(rate, 5), "bright": np.ones_like(rate), "used": np.ones_like(rate)}
+    one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
+    settings = {"ipc": 0.0, "limit": 0.5, "fraction": 0.2}
+    median = np.ones(shape, np.float32)
+    assert changes.judge(table, places, one, none, median, **settings).intermittent[0]
+    assert not changes.judge(table, places, one, none, median, tuple(scales), **settings).intermittent[0]
+    table["rate"] = rate + np.array([0, 3, 0, 3, 0, 0, 3], np.float32)  # hot by itself
+    assert changes.judge(table, places, one, none, median, tuple(scales), **settings).intermittent[0]
 
 
 def test_a_plateau_that_ends_is_no_decay():
