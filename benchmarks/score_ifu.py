@@ -1,9 +1,10 @@
 """What `outlier ifu` finds and wrongly flags on simulated exposures, beside the documented rank cut.
 
-    python benchmarks/score_ifu.py SEED... [--cases flat spectra hard harsh] [--markdown]
+    python benchmarks/score_ifu.py SEED... [--cases flat spectra hard harsh] [--rows N] [--markdown]
 
 Both rules see the same exposures in memory and are scored on the same pixels (badpix/simulation/score_ifu.py). One
-row a case, over all seeds. ``--markdown`` prints the tables of docs/outlier-ifu.md.
+row a case, over all seeds; ``--rows`` shortens the detectors along the dispersion. ``--markdown`` prints the tables
+of docs/outlier-ifu.md.
 """
 
 import argparse
@@ -121,9 +122,10 @@ def search_documented(usable, axis):
         return [ranked.ratio > ranked.limit] * len(usable)
 
 
-def run(detector, exposures, sky, defects, slices, changed, seed, totals):
+def run(detector, exposures, sky, defects, slices, changed, seed, totals, rows=None):
     """One seed of one case, added to the totals of both rules."""
-    made = simulate(detector, exposures, seed, sky=sky, defects=defects, slices=slices)
+    shape = (rows, DETECTORS[detector].shape[1]) if rows else None
+    made = simulate(detector, exposures, seed, sky=sky, defects=defects, slices=slices, shape=shape)
     usable = []
     for exposure in made:
         sci = exposure.arrays["SCI"].copy()
@@ -151,6 +153,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--rows", type=int, help="of a shorter detector; the width stays")
     parser.add_argument("--markdown", action="store_true", help="as in docs/outlier-ifu.md")
     args = parser.parse_args()
     print_row(COLUMNS.values(), args.markdown)
@@ -160,7 +163,7 @@ def main():
         for title, row in CASES[group].items():
             totals = {}
             for seed in args.seeds:
-                run(*row, seed, totals)
+                run(*row, seed, totals, args.rows)
             for rule in ("documented", "default"):
                 found = score_ifu.summarize({name: pair for (r, name), pair in totals.items() if r == rule})
                 cells = {"case": title, "rule": rule} | {

@@ -31,7 +31,7 @@ _BEYOND = 4  # pixels beyond the window, along the dispersion, that show the tra
 _CHUNK = 4000  # pixels whose surroundings are in memory at a time
 _RANK = 3  # which of the largest differences in the window counts
 
-_TRACE, _LINE = 0.35, 0.15  # weights of what shows, beside that of the blob
+_TRACE, _LINE = 0.5, 0.15  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
 _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows
 

@@ -168,6 +168,19 @@ def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("row", "explained"), [(22, True), (26, False)])
+def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explained):
+    """High neighbors around (20, 20); another exposure has a line two rows away, or six."""
+    values = [np.random.default_rng(k).standard_normal((41, 41), dtype="f4") for k in range(3)]
+    values[0][19:22, 19:22] += 30
+    values[1][row, 17:24] += 60
+    d = sources.Differences([np.pad(v, 9, constant_values=np.nan) for v in values], 59, 1)
+    at = np.array([29 * 59 + 29])
+    options = {"limit": 5.0, "defects": np.zeros(59 * 59, bool), "window": (3, 7), "strength": 1.0}
+    found = sources.find_unexplained(d, 0, at, np.array([30.0], "f4"), **options)
+    assert (found.size == 0) == explained
+
+
 def test_noise_alone_explains_next_to_nothing():
     rng = np.random.default_rng(11)
     values = [rng.standard_normal((90, 90), dtype="f4") for _ in range(4)]
