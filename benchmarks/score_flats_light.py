@@ -70,7 +70,7 @@ def score(folder: Path, name: str, number: int) -> str:
     cells = [name, number, f"{100 * made['judged']['judged'] / made['judged']['science']:.1f}"]
     cells.append(f"{rows['lit', 'any']['injected']:,}")
     for kind in ("DEAD", "LOW_QE", "LOW_FILTER", "OPEN"):
-        share = rows["lit", kind]["completeness"]
+        share = rows.get(("lit", kind), {}).get("completeness")
         cells.append("-" if share is None else f"{100 * share:.1f}")
     false = [rows[light, "any"] for light in ("lit", "dim", "unlit") if (light, "any") in rows]
     cells.append(f"{rows['lit', 'any']['false_per_million']:.0f}")
