@@ -350,6 +350,7 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
             Source(int(r["number"]), *(str(r[k]) for k in ("kind", "name", "date", "via"))) for r in rows
         ]
     found.depth, found.alarms, found.readouts = depths.read_tables(hdus)
+    found.images = Images(path)
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)
@@ -358,6 +359,17 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
         elif hdu.name.startswith("SAMPLES_"):
             found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
     return found, dict(hdus[0].header)
+
+
+class Images(dict[str, Any]):
+    """Images of an evidence file by name; one that is asked for and not there is the file's fault."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise DataError(f"{printable(self._path)}: the image {name.upper()} is missing: damaged evidence")
 
 
 class Stored:
@@ -384,7 +396,8 @@ def read(path: str | Path) -> tuple[Evidence, dict[str, Any]]:
         If the file is missing or holds no RULES.
     """
     with opened(path) as (found, header):
-        found.images = {name: np.asarray(image[:, :]) for name, image in found.images.items()}
+        for name, image in found.images.items():
+            found.images[name] = np.asarray(image[:, :])
         return found, header
 
 

@@ -159,3 +159,12 @@ def test_truncated_files(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(DataError, match=r"e\.fits: "):
             evidence.read(path)
+
+
+def test_an_image_that_is_asked_for_and_missing_is_the_file_s_fault(tmp_path):
+    path = tmp_path / "m_evidence.fits"
+    images = evidence.Images(path)
+    images["dark_rate"] = np.zeros((2, 2))
+    assert images.get("open_own") is None
+    with pytest.raises(DataError, match=r"m_evidence.fits: the image OPEN_OWN is missing: damaged evidence"):
+        images["open_own"]
