@@ -20,7 +20,7 @@ from badpix.review.histograms import Histogram
 from badpix.review.pixel_ramps import Ramp
 
 WIDTH, HEIGHT = 560, 220
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 14, 40
 
 
 def _frame(title: str, body: str, width: int = WIDTH, height: int = HEIGHT) -> str:

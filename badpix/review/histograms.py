@@ -46,7 +46,7 @@ class Limit(NamedTuple):
         return (
             f"{names} {self.comparison} {self.value:.4g}"
             if self.decides
-            else f"{names} flagged from {self.value:.4g}"
+            else f"{names} flagged {self._side} {self.value:.4g}"
         )
 
 

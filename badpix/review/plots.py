@@ -20,6 +20,7 @@ from badpix.io.evidence import Detection, Evidence
 from badpix.io.figure import make_figure, save_figure
 from badpix.review import histograms
 from badpix.review.export import COLORS
+from badpix.review.readings import CANDIDATES_ONLY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,9 +130,8 @@ def draw_quantity(
     side = -(-max(image.shape) // CELLS)
     cells = count_blocks(flagged, side)
     edges = (-0.5, cells.shape[1] * side - 0.5, -0.5, cells.shape[0] * side - 0.5)
-    _show(
-        panels[1], cells, edges, (0.0, max(float(cells.max(initial=0)), 1.0)), f"in {side} x {side} pixels", "magma_r"
-    )
+    most = max(float(cells.max(initial=0)), 1.0)
+    _show(panels[1], cells, edges, (0.0, most), f"flagged in {side} x {side} pixels", "magma_r", whole=True)
     _frame(panels[1], image.shape)
     _name_axes(panels[1], f"{int(flagged.sum()):,} flagged pixels")
     y, x = densest(flagged, min(ZOOM, *image.shape))
@@ -158,8 +158,9 @@ def _draw_zoom(
         "cividis",
     )
     rows, columns = np.nonzero(marks)
-    box: dict[str, Any] = {"s": 26, "marker": "s", "facecolors": "none", "edgecolors": FLAGGED, "linewidths": 0.9}
-    axes.scatter(columns + x, rows + y, **box)
+    box: dict[str, Any] = {"s": 26 if rows.size > 12 else 60, "marker": "s", "facecolors": "none"}
+    for color, width in (("white", 2.4), (FLAGGED, 1.2)):  # seen on bright and on dark
+        axes.scatter(columns + x, rows + y, edgecolors=color, linewidths=width, **box)
     _name_axes(axes, f"where they are densest ({int(marks.sum())} flagged, outlined)")
 
 
@@ -170,10 +171,15 @@ def _show(
     scale: tuple[float, float],
     label: str,
     colors: str,
+    whole: bool = False,
 ) -> None:
+    """An image with its color bar; ``whole``: counts, with whole numbers beside the bar."""
     options: dict[str, Any] = {"vmin": scale[0], "vmax": scale[1], "extent": extent, "cmap": colors}
     shown = axes.imshow(image, origin="lower", interpolation="nearest", **options)
-    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label)
+    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label)
+    if whole:
+        bar.locator.set_params(integer=True)  # type: ignore[union-attr]
+        bar.update_ticks()
 
 
 def _scale(image: NDArray[Any]) -> tuple[float, float]:
@@ -255,6 +261,7 @@ def _scatter(axes: Axes, image: NDArray[np.uint32]) -> None:
         y, x = np.nonzero(image & np.uint32(dq.VALUE[name]))
         if x.size:
             size = 2 if x.size > 2000 else 8
+            size = 24 if name == "ADJ_OPEN" and x.size <= 20_000 else size  # a rim around the open pixel
             where: dict[str, Any] = {"s": size, "c": color, "marker": "s", "linewidths": 0, "zorder": depth}
             axes.scatter(x[:SHOWN], y[:SHOWN], label=f"{name} ({x.size:,})", **where)
 
@@ -307,7 +314,8 @@ def draw_histogram(
     figure = make_figure(9, 5.4)
     _name_figure(figure, label, caption)
     axes = figure.add_subplot()
-    axes.stairs(made.flagged + made.others, made.edges, fill=True, color=OTHERS, label="all measured pixels")
+    everything = "all candidates" if quantity in CANDIDATES_ONLY else "all measured pixels"
+    axes.stairs(made.flagged + made.others, made.edges, fill=True, color=OTHERS, label=everything)
     if made.flagged.any():
         label_of = "flagged by a search of this quantity"
         axes.stairs(made.flagged, made.edges, fill=True, color=FLAGGED, alpha=0.8, label=label_of)
@@ -319,7 +327,8 @@ def draw_histogram(
     axes.set_xlim(made.edges[0], made.edges[-1])
     axes.set_ylim(0.5, None)
     for one, style in zip(limits, ("--", ":", "-.", (0, (1, 3)), (0, (5, 1))) * 3, strict=False):
-        text = f"{one.label} {one.unit}: {one.beyond:,} beyond, {one.flagged:,} flagged"
+        kept = ", others kept back by further tests" if one.beyond > one.flagged else ""
+        text = f"{one.label} {one.unit}".strip() + f": {one.beyond:,} beyond, {one.flagged:,} flagged{kept}"
         axes.axvline(one.value, color=LIMIT, linestyle=style, linewidth=1.2, label=text)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=8, ncols=1)
     axes.set_xlabel(label)

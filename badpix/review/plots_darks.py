@@ -17,8 +17,11 @@ from badpix.review.readings import MAIN_QUANTITY
 HISTOGRAMS = {
     "dark_rate": "dark rate over its surroundings, DN/s",
     "dark_noise": "noise of one group, DN",
+    "dark_noise_z": "noise of one group among all candidates, sigma",
+    "dark_noise_ratio": "noise of one group over the usual one of its place",
     "dark_rc": "contrast with a decay, sigma",
     "dark_telegraph": "telegraph score, sigma",
+    "telegraph_likelihood": "likelihood of two levels over one (candidates)",
     "dark_pedestal_sigma": "mean pedestal, sigma",
     "clean_slope_scatter": "standard deviation of clean slopes, DN/s",
 }
@@ -57,7 +60,7 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
     written = [
         plots.draw_histogram(evidence, name, label, folder / f"{name}_histogram.png", caption, image)
         for name, label in HISTOGRAMS.items()
-        if name in images
+        if name in images and plots.numeric_limits(evidence, name)
     ]
     for name, (title, unit) in MAPS.items():
         if name in images:
@@ -69,7 +72,7 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
     for name, flagged in found.maps.items():
         ramps = example_ramps(evidence, name, flagged, darks)
         if ramps:
-            title = f"{name}: the strongest {len(ramps)} of {int(flagged.sum()):,} pixels"
+            title = f"{name.replace('_', ' ')}: the strongest {len(ramps)} of {int(flagged.sum()):,} pixels"
             written.append(plots.draw_ramps(ramps, title, folder / f"ramps_{name}.png", caption))
     return written
 
@@ -92,16 +95,25 @@ def example_ramps(evidence: Evidence, name: str, flagged: NDArray[np.bool_], dar
     order = np.argsort(-choose.measure_excess(evidence, name, flagged.shape)[y, x], kind="stable")[:EXAMPLES]
     quantity = MAIN_QUANTITY.get(name, "")
     values = np.asarray(evidence.images[quantity])[y, x] if quantity in evidence.images else np.full(len(y), np.nan)
+    unit = _unit_of(evidence, quantity)
     jumps, window = [f.jump.path for f in darks.files[:SEARCHED]], darks.first.window
     ramps = []
     for k in order:
         place = int(x[k]) + window.xstart - 1, int(y[k]) + window.ystart - 1
         score = (
-            f", {quantity.removeprefix('dark_').replace('_', ' ')} {values[k]:.4g}" if np.isfinite(values[k]) else ""
+            f", {quantity.removeprefix('dark_').replace('_', ' ')} {values[k]:.4g}{unit}"
+            if np.isfinite(values[k])
+            else ""
         )
         ramp = max(read_ramps(jumps, *place), key=_stray)
         ramps.append(replace(ramp, label=f"pixel ({place[0]}, {place[1]}){score}"))
     return ramps
+
+
+def _unit_of(evidence: Evidence, quantity: str) -> str:
+    """The unit of a quantity after a space: that of its map, or of the rule that compares it."""
+    units = [MAPS[quantity][1]] if quantity in MAPS else [r.unit for r in evidence.rules if r.quantity == quantity]
+    return f" {units[0]}" if units and units[0] else ""
 
 
 def _stray(ramp: Ramp) -> float:

@@ -22,10 +22,10 @@ CHARTS = 16  # histograms
 
 
 def histogram_figures(mask: Mask, evidence: Evidence | None) -> str:
-    """One histogram a quantity that a rule compares with a number; the others follow without limits."""
+    """One histogram a quantity that a rule compares; all quantities where there are no rules."""
     if evidence is None:
-        return "<p>No evidence beside the mask: make it with <code>--evidence</code>.</p>"
-    used = {r.quantity: None for r in evidence.rules}
+        return "<p>No evidence beside the mask: searches write it unless <code>--no-evidence</code> is given.</p>"
+    used = {r.quantity for r in evidence.rules}
     limits_only = {r.limit for r in evidence.rules if isinstance(r.limit, str)}
     names = [
         n
@@ -34,7 +34,7 @@ def histogram_figures(mask: Mask, evidence: Evidence | None) -> str:
     ]
     science = ~mask.reference
     figures: list[str] = []
-    for name in sorted(names, key=lambda n: n not in used):
+    for name in [n for n in names if n in used] or names:
         values = evidence.images[name][:, :]
         some = values[science]
         if len(figures) < CHARTS and np.unique(some[:10_000]).size > 2 and np.isfinite(some).any():
@@ -56,9 +56,16 @@ def _histogram_figure(evidence: Evidence, name: str, values: NDArray[Any], scien
     lines = [(one.value, one.label) for one in limits]
     chart = charts.draw_histogram(made, lines, f"Histogram of {label}", label + unit)
     few = " (candidates alone)" if name in readings.CANDIDATES_ONLY else ""
-    words = html.escape(histograms.say_limits(limits))
-    caption = f"<strong>{html.escape(label)}</strong>{few}. {words}"
+    words = html.escape(histograms.say_limits(limits) or _say_limit_images(evidence, name))
+    caption = f"<strong>{html.escape(label)}</strong>{few}{'. ' if words else ''}{words}."
     return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+
+
+def _say_limit_images(evidence: Evidence, name: str) -> str:
+    """That a quantity is compared with another image, in words; empty where it is not."""
+    rules = [r for r in evidence.rules if r.quantity == name and isinstance(r.limit, str)]
+    told = [f"{r.search}: {r.comparison} {str(r.limit).replace('_', ' ')}, pixel by pixel ({r.meaning})" for r in rules]
+    return "; ".join(dict.fromkeys(told))
 
 
 def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) -> str:

@@ -79,7 +79,7 @@ def test_pictures_show_limits_maps_and_ramps_of_each_type(folder):
     done = call(folder / "darks", "-o", folder / "drawn.fits", "--plot", folder / "pictures")
     assert done.exit_code == 0, done.output
     names = {p.stem for p in (folder / "pictures").glob("*.png")}
-    assert {"ramps_rc", "ramps_telegraph", "ramps_hot", "dark_noise_histogram", "dark_rate", "dark_flags"} <= names
+    assert {"ramps_rc", "ramps_telegraph", "ramps_hot", "dark_noise_z_histogram", "dark_rate", "dark_flags"} <= names
 
 
 def test_the_documented_set(folder):

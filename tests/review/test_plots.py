@@ -72,3 +72,11 @@ def test_small_pictures_hold_the_means_of_what_was_measured(image, step):
         block = image[y * step : (y + 1) * step, x * step : (x + 1) * step]
         good = block[np.isfinite(block)]
         assert small[y, x] == pytest.approx(good.mean(), abs=1e-4) if good.size else np.isnan(small[y, x])
+
+
+def test_a_limit_that_does_not_decide_is_named_by_the_side_on_which_pixels_are_flagged():
+    low = histograms.Limit(("OPEN",), "<", 0.34, "", "", False, 10, 4)
+    high = low._replace(comparison=">", searches=("noisy",))
+    assert low.label == "OPEN flagged up to 0.34"
+    assert high.label == "noisy flagged from 0.34"
+    assert low._replace(decides=True).label == "OPEN < 0.34"
