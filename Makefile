@@ -15,12 +15,12 @@ help:
 $(VENV)/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[plots]"
+	$(BIN)/pip install -qq --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install -qq --disable-pip-version-check -e ".[plots]"
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test,docs]"
+	$(BIN)/pip install -qq --disable-pip-version-check -e ".[test,docs]"
 	@touch $@
 
 demo: $(VENV)/installed
@@ -41,7 +41,7 @@ test: lint
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 $(VENV)/documented: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/pip install -qq --disable-pip-version-check -e ".[docs]"
 	@touch $@
 
 docs: $(VENV)/documented

@@ -116,6 +116,8 @@ class Command(click.Command):
             fail(ctx, str(error), error.exit_code)
         except MemoryError:
             fail(ctx, "out of memory; give a smaller --max-memory or fewer --workers", 1)
+        except BrokenPipeError:  # whoever reads has seen enough (| head): click ends without a word
+            raise
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
             fail(ctx, f"{name}{error.strerror or error}", 1)

@@ -93,8 +93,16 @@ def check_detector(tree: Mapping[str, Any], options: Mapping[str, Any]) -> None:
                 raise UsageError(f"{source}: {error}") from None
 
 
-def report(talk: Talk, command: str, product: Product) -> None:
-    """The summary of a mask command: inputs, counts, limits, notes, and the result on stdout."""
+def say_number(number: int, word: str) -> str:
+    """A number and what it counts: 1 mask, 2 masks."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def report(talk: Talk, command: str, product: Product, inputs: str = "") -> None:
+    """The summary of a mask command: inputs, counts, limits, notes, and the result on stdout.
+
+    A search is listed beside the flags where its name or its number is not that of a flag.
+    """
     if product.judged:
         from badpix.flats.judged import headline
 
@@ -103,14 +111,12 @@ def report(talk: Talk, command: str, product: Product) -> None:
         talk.note(f"rejected: {name}: {why}")
     for note in product.notes:
         talk.note(note)
-    inputs = len(product.inputs)
-    talk.say(f"{inputs} input{'s' * (inputs != 1)}, {product.science_pixels:,} science pixels")
+    talk.say(f"{inputs or say_number(len(product.inputs), 'input')}, {product.science_pixels:,} science pixels")
     n = max(product.science_pixels, 1)
-    rows: list[tuple[str, str, int, str]] = [
-        ("search", k, v, f"{100 * v / n:.4f}") for k, v in product.searches.items()
-    ]
-    rows += [("flag", k, v, f"{100 * v / n:.4f}") for k, v in product.flags.items()]
-    talk.table(str(product.path), ["", "type", "pixels", "% of science"], rows)
+    searches = {k: v for k, v in product.searches.items() if product.flags.get(k.upper()) != v}
+    kinds = {"flag": product.flags, "search": searches}
+    rows = [(kind, k, v, f"{100 * v / n:.4f}") for kind, found in kinds.items() for k, v in found.items()]
+    talk.table("Flagged pixels", ["", "type", "pixels", "% of science"], rows)
     limits = [
         (
             r["search"],
@@ -239,4 +245,5 @@ def merge(ctx: click.Context, /, masks: tuple[str, ...], manual_files: tuple[str
         with_evidence=options["evidence"],
         detector=tree.get("detector"),
     )
-    report(talk, "badpix merge", product)
+    counted = say_number(len(files), "mask") + (f", {say_number(len(lists), 'manual list')}" if lists else "")
+    report(talk, "badpix merge", product, counted)

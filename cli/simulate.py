@@ -130,17 +130,6 @@ def _print_tables(result: Any, by_setting: bool) -> None:
     """The result, on stdout, within 80 columns: false positives come first, purity with its density."""
     from badpix.simulation.score_mask import LOUD
 
-    click.secho("Completeness: found with the right flag, flagged with any, of those injected", bold=True)
-    head = f"{'type':<13}{'level':<20}{'injected':>9}{'found':>7}{'flagged':>9}{'%':>7}{'95 % interval':>15}"
-    click.echo(head)
-    for row in result["completeness"]:
-        if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD) or "poor" in row["setting"]):
-            low, high = row["interval"]
-            level = f"{row['level']:g} {row['unit']}" if row["level"] is not None else row["setting"]
-            counts = f"{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}"
-            share = f"{100 * row['completeness']:>7.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>15}"
-            click.echo(f"{row['type']:<13}{level:<20}{counts}{share}")
-    click.echo()
     click.secho("Flags: false per million good pixels (false positives), with their 95 % interval", bold=True)
     click.echo(f"{'flag':<17}{'per million':>12}{'interval':>16}{'false':>7}{'set':>9}{'right':>9}{'purity %':>10}")
     for row in result["flags"]:
@@ -166,6 +155,17 @@ def _print_tables(result: Any, by_setting: bool) -> None:
         click.echo(
             f"Purity holds for the density of defects here, {1e6 * injected / good:,.0f} per million good pixels."
         )
+    click.echo()
+    click.secho("Completeness: found with the right flag, flagged with any, of those injected", bold=True)
+    head = f"{'type':<13}{'level':<20}{'injected':>9}{'found':>7}{'flagged':>9}{'%':>7}{'95 % interval':>15}"
+    click.echo(head)
+    for row in result["completeness"]:
+        if row["injected"] and (by_setting or row["setting"] in ("all", "natural", LOUD) or "poor" in row["setting"]):
+            low, high = row["interval"]
+            level = f"{row['level']:g} {row['unit']}" if row["level"] is not None else row["setting"]
+            counts = f"{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}"
+            share = f"{100 * row['completeness']:>7.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>15}"
+            click.echo(f"{row['type']:<13}{level:<20}{counts}{share}")
 
 
 def _print_light(rows: Any) -> None:

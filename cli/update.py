@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from badpix.cli.common import Command, collect, load_files, option, parameter_options, shared_options
-from badpix.cli.masks import check_detector, choose_output, evidence_option, output_option, report
+from badpix.cli.masks import check_detector, choose_output, evidence_option, output_option, report, say_number
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
 from badpix.settings.merge import MergeSettings
@@ -110,4 +110,5 @@ def update(
         detector=tree.get("detector"),
     )
     talk.say(f"{Path(base).name} updated by {', '.join(f.name for f in files)}")
-    report(talk, "badpix update", product)
+    counted = say_number(1 + len(files), "mask") + (f", {say_number(len(lists), 'manual list')}" if lists else "")
+    report(talk, "badpix update", product, counted)

@@ -16,9 +16,9 @@ for detector in NRCB1 MIRIMAGE; do
     if [ ! -f "$here/sim/${name}_truth.fits" ]; then
         "$BIN/badpix" simulate "$here/sim" --detector "$detector" --flats 5 --darks 5 --workers "$WORKERS"
     fi
-    "$BIN/badpix" flats "$here/sim/flats" --pedigree SIMULATION -o "$here/flats.fits" \
+    "$BIN/badpix" flats "$here/sim/flats" --author "make demo" --pedigree SIMULATION -o "$here/flats.fits" \
         --overwrite --plot "$here/pictures"
-    "$BIN/badpix" darks "$here/sim/darks" --pedigree SIMULATION -o "$here/darks.fits" \
+    "$BIN/badpix" darks "$here/sim/darks" --author "make demo" --pedigree SIMULATION -o "$here/darks.fits" \
         --overwrite --workers "$WORKERS" --plot "$here/pictures"
     "$BIN/badpix" merge "$here/flats.fits" "$here/darks.fits" --manual "$DEMO/manual.txt" --pedigree SIMULATION \
         --author "make demo" --descrip "Bad pixels of a simulated $detector" --useafter 2026-01-01 \

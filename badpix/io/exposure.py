@@ -25,6 +25,13 @@ from badpix.io.headers import refuse_stripes
 from badpix.io.scratch import scratch_folder
 from badpix.outside import quote
 
+WORDS = {  # what a file is, where something is missing in it
+    "jump": "ramps (a jump file)",
+    "uncal": "raw ramps (an uncal file)",
+    "fitopt": "optional results of a ramp fit (a fitopt file)",
+    "rate": "slopes (a rate file)",
+    "rateints": "slopes by integration (a rateints file)",
+}
 LARGEST = 1 << 31  # no keyword that is a pixel or a number of things is larger
 
 
@@ -39,7 +46,8 @@ class Exposure:
     def __getitem__(self, name: str) -> Layout:
         if name not in self.arrays:
             found = ", ".join(self.arrays) or "none"
-            raise DataError(f"{self.path}: extension {name} is missing; found {found}")
+            what = f"{WORDS[self.kind]}; " if self.kind in WORDS else ""
+            raise DataError(f"{self.path}: {what}extension {name} is missing; found {found}")
         return self.arrays[name]
 
     @property

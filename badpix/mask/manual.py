@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -17,6 +18,8 @@ from badpix.io.exposure import Exposure
 from badpix.mask import combine, manual, regions
 from badpix.mask.combine import flag_value
 from badpix.outside import quote, read_text, whole_number
+
+log = logging.getLogger(__name__)
 
 DQ = NDArray[np.uint32]
 
@@ -159,11 +162,12 @@ def read_manual_file(name: str | Path | None, exposure: Exposure) -> list[manual
         return []
     facts = exposure.detector
     window = exposure.window
-    return cut_rows(manual.read_manual(name, (max(facts.shape[0], window.ysize), facts.shape[1])), window)
+    rows = manual.read_manual(name, (max(facts.shape[0], window.ysize), facts.shape[1]))
+    return cut_rows(rows, window, str(name))
 
 
-def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window) -> list[manual.ManualRow]:
-    """Manual rows in the coordinates of a window; what lies outside is left out."""
+def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window, name: str) -> list[manual.ManualRow]:
+    """Manual rows in the coordinates of a window; what lies outside is left out, which a note says of list `name`."""
     if (window.xstart, window.ystart) == (1, 1) and all(
         row.y.stop <= window.ysize and row.x.stop <= window.xsize for row in rows
     ):
@@ -174,6 +178,8 @@ def cut_rows(rows: Sequence[manual.ManualRow], window: detectors.Window) -> list
         x = _shift(row.x, window.xstart - 1, window.xsize)
         if y.start < y.stop and x.start < x.stop:
             out.append(ManualRow(y, x, row.flag, row.line))
+    if len(out) < len(rows):
+        log.warning(f"{name}: {len(rows) - len(out)} of {len(rows)} lines lie outside the mask's window: left out")
     return out
 
 

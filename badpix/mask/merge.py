@@ -238,7 +238,7 @@ def same_frame(masks: Sequence[Mask], embed: bool) -> tuple[list[Mask], list[NDA
 
 def _manual_of(name: str, first: Mask, one_based: bool) -> list[manual.ManualRow]:
     shape = first.image.shape if first.is_full else detectors.get(first.detector).shape
-    return cut_rows(manual.read_manual(name, shape, one_based), first.window)
+    return cut_rows(manual.read_manual(name, shape, one_based), first.window, name)
 
 
 def _reference(first: Mask, masks: Sequence[Mask]) -> NDArray[np.bool_]:

@@ -64,8 +64,8 @@ def _histogram_figure(evidence: Evidence, name: str, values: NDArray[Any], scien
 def _say_limit_images(evidence: Evidence, name: str) -> str:
     """That a quantity is compared with another image, in words; empty where it is not."""
     rules = [r for r in evidence.rules if r.quantity == name and isinstance(r.limit, str)]
-    told = [f"{r.search}: {r.comparison} {str(r.limit).replace('_', ' ')}, pixel by pixel ({r.meaning})" for r in rules]
-    return "; ".join(dict.fromkeys(told))
+    words = [f"{r.search}: {r.comparison} {r.limit}, pixel by pixel ({r.meaning})" for r in rules]
+    return "; ".join(dict.fromkeys(words)).replace("_", " ")
 
 
 def ramp_examples(mask: Mask, evidence: Evidence | None, paths: Sequence[Path]) -> str:

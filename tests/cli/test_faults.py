@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 from checkout import ROOT
+from evidence_files import write_jump
 from make_files import list_folder, make_flats, pack_gzip, write_rates
 
 from badpix.errors import BadpixError, DataError
@@ -305,3 +306,27 @@ def test_a_disk_that_fails_while_reading(folder, monkeypatch):
             folder / "out" / "m.fits",
             texts=texts,
         )
+
+
+def test_a_jump_file_is_called_by_its_name(tmp_path):
+    """Somebody gives ramps where slopes are meant: the error says what the file is."""
+    path = write_jump(tmp_path / "jw0_nrcb1_jump.fits")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "flats", path, "-o", tmp_path / "m.fits"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "ramps (a jump file)" in done.stderr
+
+
+def test_who_reads_the_first_lines_alone_sees_no_error():
+    """`badpix params darks | head`: the pipe is closed, and nothing is said about it."""
+    ours, its = os.pipe()
+    os.close(ours)
+    call = [sys.executable, "-c", RUN, "params", "darks"]
+    done = subprocess.run(call, stdout=its, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(its)
+    assert (done.returncode, done.stderr) == (1, "")

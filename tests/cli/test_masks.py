@@ -165,11 +165,13 @@ def test_documented_set_leaves_dead_pixels_usable(folder, tmp_path):
 
 def test_manual_lists_are_in_full_frame_coordinates(folder, tmp_path):
     (tmp_path / "l.txt").write_text("x y flag\n10 11 HOT\n30 20 RC\n500: : WARM\n:7 9 UNRELIABLE_SLOPE\n2 2 DEAD\n")
-    run("flats", folder, "--manual", tmp_path / "l.txt", "-o", tmp_path / "m.fits")
+    _, err = run("flats", folder, "--manual", tmp_path / "l.txt", "-o", tmp_path / "m.fits")
+    assert "l.txt: 1 of 5 lines lie outside the mask's window: left out" in err
+    assert "OPEN" not in [line.split()[2] for line in err.splitlines() if line.startswith("│ search")]  # as the flag
     found = mask_file.read_mask(tmp_path / "m.fits")
     assert found.image[11, 10] == V["HOT"] | DNU
     assert found.image[20, 30] == V["DEAD"] | V["RC"] | DNU
-    assert not (found.image & V["WARM"]).any()  # outside of the window
+    assert not (found.image & V["WARM"]).any()  # outside of the window, which a note says
     assert (found.image[9, 4:8] == V["UNRELIABLE_SLOPE"] | DNU).all()
     assert found.image[2, 2] == V["REFERENCE_PIXEL"] | V["DEAD"]  # a good reference pixel keeps in use
     assert "l.txt" in " ".join(found.history)
@@ -433,8 +435,9 @@ def miri(path, *flags, **keywords):
     return make_mask(path, "MIRIMAGE", SUB64, flags, SUBARRAY="SUB64", **keywords)
 
 
-def merged(tmp_path, *args, code=0):
-    run("merge", *args, "-o", tmp_path / "m.fits", "--overwrite", code=code)
+def merged(tmp_path, *args, code=0, said=""):
+    _, err = run("merge", *args, "-o", tmp_path / "m.fits", "--overwrite", code=code)
+    assert said in err
     return mask_file.read_mask(tmp_path / "m.fits")
 
 
@@ -442,7 +445,7 @@ def test_masks_and_lists_are_joined(tmp_path):
     one = miri(tmp_path / "one.fits", (10, 10, "DEAD+DO_NOT_USE"), (11, 11, "DEAD+DO_NOT_USE"))
     two = miri(tmp_path / "two.fits", (10, 10, "HOT"), (12, 12, "RC"))
     (tmp_path / "l.txt").write_text("20 800 OTHER_BAD_PIXEL\n12 790 WARM\n")
-    found = merged(tmp_path, one, two, "--manual", tmp_path / "l.txt")
+    found = merged(tmp_path, one, two, "--manual", tmp_path / "l.txt", said="2 masks, 1 manual list, ")
     wanted = mask_file.read_mask(miri(tmp_path / "w.fits")).image
     wanted[10, 10], wanted[11, 11], wanted[12, 12] = V["HOT"] | DNU, V["DEAD"] | DNU, V["RC"] | V["WARM"]
     wanted[800 - 778, 20] = V["OTHER_BAD_PIXEL"] | DNU
