@@ -19,6 +19,8 @@ from badpix.outside import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.progress import Progress
+
 
 class Talk:
     """What a run says: messages and progress on stderr and in the log file, the result on stdout.
@@ -45,6 +47,7 @@ class Talk:
             check_log(self.log_file, "--log-file")
         self.started = time.monotonic()
         self.notes: list[str] = []
+        self.bar: Progress | None = None  # while it is shown
         listen(self)
 
     def say(self, message: str) -> None:
@@ -52,14 +55,14 @@ class Talk:
         message = clean(message)
         self._log("info", message)
         if not self.quiet:
-            click.echo(message, err=True)
+            self._print(message)
 
     def detail(self, message: str) -> None:
         """One line for ``-v``."""
         message = clean(message)
         self._log("debug", message)
         if self.verbose:
-            click.echo(message, err=True)
+            self._print(message)
 
     def note(self, message: str) -> None:
         """Something that the user should know, said once; repeated in the summary."""
@@ -68,13 +71,20 @@ class Talk:
             return
         self.notes.append(message)
         self._log("warning", message)
-        click.secho(f"note: {message}", fg="yellow", err=True)
+        self._print(f"note: {message}", "yellow")
 
     def error(self, message: str) -> None:
         """Why the run ends."""
         message = clean(message)
         self._log("error", message)
-        click.secho(f"error: {message}", fg="red", err=True)
+        self._print(f"error: {message}", "red")
+
+    def _print(self, message: str, color: str | None = None) -> None:
+        """One line on stderr, above the bar where there is one."""
+        if self.bar is None:
+            click.secho(message, fg=color, err=True)
+        else:
+            self.bar.console.print(message, style=color, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _log(self, level: str, message: str) -> None:
         if self.log_file:
@@ -88,7 +98,10 @@ class Talk:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """A function ``tick(done, total)``; a bar appears after a second, on a terminal only."""
+        """A function ``tick(done, total)``; a bar appears after a second, on a terminal only.
+
+        When all is done, what comes (results are written, pictures drawn) has no measure: the bar says so.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield lambda done, total: None
             return
@@ -99,20 +112,24 @@ class Talk:
         bar = Progress(*columns, console=Console(stderr=True), transient=True)
         task = bar.add_task(label, total=None)
         begun = time.monotonic()
-        shown = False
 
         def tick(done: int, total: int) -> None:
-            nonlocal shown
-            if not shown and time.monotonic() - begun > 1 and done < total:
+            nonlocal task
+            if self.bar is None and time.monotonic() - begun > 1 and done < total:
                 bar.start()
-                shown = True
-            bar.update(task, description=label if done < total else f"{label}, writing", completed=done, total=total)
+                self.bar = bar
+            if done < total:
+                bar.update(task, description=label, completed=done, total=total)
+            else:
+                bar.remove_task(task)
+                task = bar.add_task(f"{label}, finishing", total=None)
 
         try:
             yield tick
         finally:
-            if shown:
+            if self.bar is not None:
                 bar.stop()
+                self.bar = None
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table on stderr; the first column to the left, numbers to the right."""
