@@ -174,13 +174,16 @@ def _preview(talk: Talk, found: list[Job], force: bool) -> int:
 def _report(
     talk: Talk, outcomes: list[Outcome], failed: list[tuple[Path, BadpixError]], counts: dict[str, int], code: int
 ) -> None:
-    """The summary of the whole run; on stdout the masks that are new and current."""
+    """The summary of the whole run; on stdout the masks that are new and current. A failure is told once."""
     for outcome in outcomes:
         for note in outcome.notes:
             talk.note(f"{outcome.detector}: {note}")
         if outcome.exit_code:
             talk.error(f"{outcome.detector}: {outcome.status}: {'; '.join(outcome.reasons)}")
-    rows = [(o.detector, o.status, o.seconds, o.peak_memory_mb, "; ".join(o.reasons)) for o in outcomes]
+    rows = [
+        (o.detector, o.status, o.seconds, o.peak_memory_mb, "" if o.exit_code else "; ".join(o.reasons))
+        for o in outcomes
+    ]
     talk.table("Detectors", ["detector", "outcome", "seconds", "MB", "why"], rows)
     described = [
         {

@@ -222,7 +222,7 @@ def open_darks(
                 raise
             found.rejected.append((rate, str(error)))
     if not found.files:
-        raise DataError(f"{rates[0]}: none of the {len(rates)} darks can be used: {found.rejected[0][1]}")
+        raise DataError(f"none of the {len(rates)} darks can be used; the first: {found.rejected[0][1]}")
     return _keep_set(found, most_left_out) if skip_bad else found
 
 

@@ -128,7 +128,9 @@ def prepare_all(
         ready = len(out.done) + len(out.reused)
         raise DataError(f"{len(out.failed)} of {len(files)} exposures failed ({ready} are ready): {lines}")
     if not out.records:
-        raise DataError(f"none of the {len(files)} exposures can be used: {out.failed[0][0]}: {out.failed[0][1]}")
+        raise DataError(
+            f"none of the {len(files)} exposures can be used; the first: {out.failed[0][0]}: {out.failed[0][1]}"
+        )
     return out
 
 

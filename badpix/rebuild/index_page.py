@@ -74,7 +74,7 @@ def _line(name: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]
     css = "" if last["status"] in ("current", "made", "kept") else ' class="state bad"'
     cells = [
         f"<td><strong>{html.escape(name)}</strong></td><td>{state}</td>",
-        f"<td>{html.escape(str(row['finished'])[:10])}</td>",
+        f'<td style="white-space: nowrap">{html.escape(str(row["finished"])[:10])}</td>',
         f'<td class="number">{_count(row["flagged"])}</td><td class="number">{_count(row["unusable"])}</td>',
         f"<td>{_trends([p[0] for p in pairs])}</td>",
         f"<td>{_depths([p[1] for p in pairs])}</td>",

@@ -176,7 +176,6 @@ def _died(job: Job, code: int) -> Outcome:
 
 def _failed(job: Job, reason: str) -> Outcome:
     """A failure that the child could not report itself."""
-    log.info(f"{job.detector}: failed: {reason}")
     begun = record.now()
     path = _note_failure(job, shelf.stamp() + f"_{os.getpid()}", reason, begun, 1, 0.0)
     return Outcome(job.detector, "failed", [reason], record=path, exit_code=1)
@@ -234,7 +233,7 @@ def work(job: Job, options: Options, name: str) -> Outcome:
         reason, code = f"internal error: {type(error).__name__}: {error}; please report it", 1
         _log(job.folder / shelf.LOGS / f"{name}.log", traceback.format_exc())
     seconds = round(time.monotonic() - begun, 2)
-    log.info(f"failed: {reason}")
+    reason = reason.removeprefix(f"{job.detector}: ")  # whoever tells of an outcome names its detector
     path = _note_failure(job, name, reason, started, code, seconds)
     return _measured(Outcome(job.detector, "failed", [reason], record=path, seconds=seconds, exit_code=code))
 
