@@ -174,8 +174,9 @@ _SHEET = "What is simulated"
     "scene",
     type=click.Choice(list(PRESETS)),
     default="sw",
+    metavar="NAME",
     heading=_SHEET,
-    help="Fields as they should be, and harder ones (docs/outlier-image.md).  [default: sw]",
+    help=f"Fields as they should be, and harder ones (docs/outlier-image.md): {', '.join(PRESETS)}.  [default: sw]",
 )
 @option("--groups", type=click.IntRange(1, 99999), heading=_SHEET, help="Dithered exposures.")
 @option("--size", metavar='"NX NY"', heading=_SHEET, help="Columns and rows of the detector.  [default: 1024 1024]")

@@ -16,4 +16,4 @@ html_css_files = ["badpix.css"]
 html_show_sphinx = False
 html_show_copyright = False
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]

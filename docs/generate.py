@@ -26,8 +26,8 @@ Every parameter is declared once, in `badpix/settings/`. From there come these t
 (`badpix params flats`), and the keywords and HISTORY lines of a mask.
 
 The documented parameters keep their documented names and default values. Each correction to the documented methods
-is a parameter of its own; its value in the `documented` set (`--set documented`) stands in the third column and turns
-the correction off.
+is a parameter of its own; its value in the `documented` set (`--set documented`) stands in a column of its own and
+turns the correction off.
 """
 
 COMMANDS = f"""{MADE}
@@ -49,7 +49,7 @@ def render_parameters() -> str:
         sec = param.section(name)
         inputs = "".join(f"- `{role}`: {text}\n" for role, text in sec.inputs.items())
         intro = f"\nInput files that the YAML may name under `{name}: inputs:`\n\n{inputs}" if inputs else ""
-        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{render.render_table(sec)}")
+        parts.append(f"## {name}\n\n{sec.title}\n{intro}\n{{.parameters}}\n{render.render_table(sec)}")
     return "\n".join(parts)
 
 

@@ -176,10 +176,10 @@ def _show(
     """An image with its color bar; ``whole``: counts, with whole numbers beside the bar."""
     options: dict[str, Any] = {"vmin": scale[0], "vmax": scale[1], "extent": extent, "cmap": colors}
     shown = axes.imshow(image, origin="lower", interpolation="nearest", **options)
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label)
-    if whole:
-        bar.locator.set_params(integer=True)  # type: ignore[union-attr]
-        bar.update_ticks()
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(integer=True) if whole else None
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, ticks=ticks)
 
 
 def _scale(image: NDArray[Any]) -> tuple[float, float]:

@@ -108,10 +108,10 @@ def _yaml_value(value: Any) -> str:
 
 def render_table(sec: type[Settings]) -> str:
     """The parameters of a section as a Markdown table, for the documentation."""
-    rows = ["| name | default | documented | unit, range | keyword | meaning |", "|---|---|---|---|---|---|"]
+    rows = ["| name | meaning | default | documented | unit, range | keyword |", "|---|---|---|---|---|---|"]
     for p in sec.params():
         doc = f"`{as_text(p.documented)}`" if p.differs else ""
         hint = _hint(p)[2:-1].replace("|", "or")
         text = p.help.replace("|", "or")
-        rows.append(f"| `{p.name}` | `{as_text(p.default)}` | {doc} | {hint} | {p.keyword} | {text} |")
+        rows.append(f"| `{p.name}` | {text} | `{as_text(p.default)}` | {doc} | {hint} | {p.keyword} |")
     return "\n".join(rows) + "\n"
