@@ -140,14 +140,6 @@ def _print_tables(result: Any, by_setting: bool) -> None:
         purity = "-" if row["purity"] is None else f"{100 * row['purity']:.1f}"
         counts = f"{row['false']:>7,}{row['set']:>9,}{row['right']:>9,}"
         click.echo(f"{row['flag']:<17}{rate:>12}{span:>16}{counts}{purity:>10}")
-    if result["dates"]:
-        click.echo()
-        click.secho("Dates: pixels with one, and with the right set of darks", bold=True)
-        click.echo(f"{'type':<13}{'injected':>9}{'dated':>7}{'right':>7}{'to one set':>12}")
-        for row in result["dates"]:
-            counts = f"{row['injected']:>9,}{row['told']:>7,}{row['right']:>7,}{row['near']:>12,}"
-            click.echo(f"{row['type']:<13}{counts}")
-    _print_light(result["light"])
     whole = [r for r in result["completeness"] if r["setting"] == "all" and r["level"] is None]
     injected = sum(r["injected"] for r in whole)
     good = max((r["good"] for r in result["flags"]), default=0)
@@ -166,6 +158,14 @@ def _print_tables(result: Any, by_setting: bool) -> None:
             counts = f"{row['injected']:>9,}{row['found']:>7,}{row['flagged']:>9,}"
             share = f"{100 * row['completeness']:>7.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>15}"
             click.echo(f"{row['type']:<13}{level:<20}{counts}{share}")
+    if result["dates"]:
+        click.echo()
+        click.secho("Dates: pixels with one, and with the right set of darks", bold=True)
+        click.echo(f"{'type':<13}{'injected':>9}{'dated':>7}{'right':>7}{'to one set':>12}")
+        for row in result["dates"]:
+            counts = f"{row['injected']:>9,}{row['told']:>7,}{row['right']:>7,}{row['near']:>12,}"
+            click.echo(f"{row['type']:<13}{counts}")
+    _print_light(result["light"])
 
 
 def _print_light(rows: Any) -> None:
