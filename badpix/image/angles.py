@@ -37,6 +37,7 @@ KNOTS = 1.0  # more of what that range has above noise: knots are finer than a p
 FINE = 4.0  # ... sigma of a pair, which 3x3 of noise stay below
 NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
 MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
+BORDER = 4  # pixels from it, at which a peak may belong to a source outside
 MAX_PEAKS = 5_000
 
 
@@ -131,19 +132,32 @@ def measure_slack(
     spread = max(sigma, noise) if np.isfinite(noise) else np.inf
     centers = _find_centers(everyone, *_find_peaks(everyone, level + BRIGHT * spread))
     for other in others:
-        np.minimum(least, _slack_by(reference, other, centers, level, spread), out=least)
+        np.minimum(least, _slack_by(reference, everyone, other, centers, level, spread), out=least)
     return np.where(wanted & np.isfinite(least), least, np.float32(0))
 
 
 def _slack_by(
-    reference: NDArray[Any], other: Turned, centers: list[tuple[float, float]], level: float, spread: float
+    reference: NDArray[Any],
+    everyone: NDArray[Any],
+    other: Turned,
+    centers: list[tuple[float, float, bool]],
+    level: float,
+    spread: float,
 ) -> NDArray[Any]:
-    """The allowance by one other angle around some sources (y, x), float32; 0 elsewhere."""
+    """The allowance by one other angle around some sources (y, x), float32; 0 elsewhere.
+
+    At the border the source's middle may lie outside, about which its spikes turn: its largest value at that distance
+    counts there.
+    """
     image, turn = other
     out = np.zeros(image.shape, np.float32)
-    for y, x in centers:
+    for y, x, border in centers:
         profile = _ring_profile(image, round(y), round(x), level, spread)
-        if profile is None:
+        if profile is None:  # this angle never saw the source, and says nothing of its spikes
+            whole = _ring_profile(everyone, round(y), round(x), level, spread)
+            reach = 0 if whole is None else len(whole) - 1
+            rows, columns = (slice(max(0, round(v) - reach), round(v) + reach + 1) for v in (y, x))
+            out[rows, columns] = np.inf
             continue
         reach = len(profile) - 1
         rows, columns = (slice(max(0, round(v) - reach), round(v) + reach + 1) for v in (y, x))
@@ -157,7 +171,9 @@ def _slack_by(
         ring = np.minimum(np.rint(np.hypot(dy, dx)).astype(np.intp), reach)
         slack = np.fmax(high - part, part - low) + np.float32(BLUR) * (high - low) - np.float32(NOISE * spread)
         slack += np.float32(KNOTS) * np.maximum(high - low - np.float32(FINE * spread), 0)
-        slack = np.where(np.isnan(slack), profile[ring] - np.float32(level), slack)
+        usual = profile[ring] - np.float32(level)
+        slack = np.where(np.isnan(slack), usual, slack)
+        slack = np.maximum(slack, usual) if border else slack
         inside = np.hypot(dy, dx) <= reach
         target = out[rows, columns]
         np.maximum(target, np.where(inside, slack, 0), out=target)
@@ -175,23 +191,24 @@ def _turned_range(image: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> tupl
     return low.reshape(shape), high.reshape(shape)
 
 
-def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> list[tuple[float, float]]:
-    """The peaks, brightest last; of those beside a hole, such as a saturated core, the middle of the hole, once."""
+def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> list[tuple[float, float, bool]]:
+    """The peaks (y, x, at the border), brightest last; of those beside a saturated core its middle, once."""
     from scipy.ndimage import center_of_mass, label
 
     missing = np.isnan(image)
-    beside = (gather(missing.astype(np.float32), ys, xs, 1) > 0).any(axis=0)
-    found = [(float(y), float(x)) for y, x in zip(ys[~beside], xs[~beside], strict=True)]
-    if not beside.any():
-        return found
     holes, _ = label(missing, np.ones((3, 3)))
     size = np.bincount(holes.ravel())
-    names = gather(holes.astype(np.float32), ys[beside], xs[beside], 1).max(axis=0).astype(np.intp)
-    single = [name for name in np.unique(names) if size[name] <= MAX_HOLE]
-    centers = center_of_mass(missing, holes, single) if single else []
-    at_border = ~np.isin(names, single)
-    found += [(float(y), float(x)) for y, x in zip(ys[beside][at_border], xs[beside][at_border], strict=True)]
-    return found + [(float(y), float(x)) for y, x in centers]
+    size[0] = 0
+    outside = np.pad((size > MAX_HOLE)[holes], BORDER, constant_values=True).astype(np.float32)
+    border = (gather(outside, ys + BORDER, xs + BORDER, BORDER) > 0).any(axis=0)
+    names = gather(holes.astype(np.float32), ys, xs, 1)
+    inner = np.where(size[np.nan_to_num(names).astype(np.intp)] <= MAX_HOLE, np.nan_to_num(names), 0).max(axis=0)
+    beside = inner > 0
+    places = zip(ys[~beside], xs[~beside], border[~beside], strict=True)
+    found = [(float(y), float(x), bool(edge)) for y, x, edge in places]
+    single = np.unique(inner[beside]).astype(np.intp)
+    centers = center_of_mass(missing, holes, single) if len(single) else []
+    return found + [(float(y), float(x), False) for y, x in centers]
 
 
 def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArray[Any]]:
