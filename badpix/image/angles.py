@@ -201,10 +201,10 @@ def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> li
     size[0] = 0
     large = np.take(size > MAX_HOLE, holes)
     outside = np.pad(large, BORDER, constant_values=True).astype(np.float32)
-    border: NDArray[Any] = (gather(outside, ys + BORDER, xs + BORDER, BORDER) > 0).any(axis=0)
+    border: Any = (gather(outside, ys + BORDER, xs + BORDER, BORDER) > 0).any(axis=0)
     names = gather(holes.astype(np.float32), ys, xs, 1)
     inner = np.where(size[np.nan_to_num(names).astype(np.intp)] <= MAX_HOLE, np.nan_to_num(names), 0).max(axis=0)
-    beside: NDArray[Any] = inner > 0
+    beside = inner > 0
     places = zip(ys[~beside], xs[~beside], border[~beside], strict=True)
     found = [(float(y), float(x), bool(edge)) for y, x, edge in places]
     single = np.unique(inner[beside]).astype(np.intp)
