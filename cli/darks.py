@@ -6,28 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix.cli.common import (
-    Command,
-    collect,
-    load_files,
-    make_executor,
-    option,
-    parameter_options,
-    share_memory,
-    shared_options,
-)
+from badpix.cli.common import Command, option, parameter_options, shared_options
 from badpix.cli.masks import (
-    check_detector,
     choose_inputs,
-    choose_output,
     evidence_option,
     input_options,
     output_option,
-    report,
+    read_asked,
+    search_and_report,
 )
-from badpix.cli.talk import Talk
 from badpix.settings.darks import DarkSettings
-from badpix.settings.reference import ReferenceSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,35 +59,14 @@ def darks(ctx: click.Context, /, rates: tuple[str, ...], **options: Any) -> None
     @list.txt. Beside each lie its _jump and _fitopt files. Any number of exposures and integrations is read in bands
     of rows within --max-memory.
     """
-    talk = ctx.obj = Talk(options)
-    tree = load_files(options)
-    p, inputs = collect(DarkSettings, tree, options)
-    reference, _ = collect(ReferenceSettings, tree, options)
-    check_detector(tree, options)
-    share = share_memory(talk, options)
+    asked = read_asked(ctx, options, DarkSettings)
     from badpix.darks import build as darks_build
-    from badpix.mask import header as mask_header
 
-    texts = mask_header.check_texts(reference)
-    files = choose_inputs(rates, inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
-    talk.say(f"darks: {len(files)} exposures")
-    with make_executor(share.workers, options["dask"]) as executor, talk.progress("darks") as progress:
-        product = darks_build.build_darks(
-            files,
-            p,
-            choose_output(options, tree),
-            texts=texts,
-            named={role: _named(options[role], inputs.get(role), role) for role in COMPANIONS},
-            overwrite=options["overwrite"],
-            with_evidence=options["evidence"],
-            skip_bad=options["skip_bad"],
-            executor=executor,
-            memory=share.band,
-            progress=progress,
-            look=_pictures(options["plot"]),
-            detector=options["detector"] or tree.get("detector"),
-        )
-    report(talk, "badpix darks", product)
+    files = choose_inputs(rates, asked.inputs.get("rate"), ("_rateints", "_rate"), "slope images of darks")
+    asked.talk.say(f"darks: {len(files)} exposures")
+    named = {role: _named(options[role], asked.inputs.get(role), role) for role in COMPANIONS}
+    look = _pictures(options["plot"])
+    search_and_report(asked, "darks", files, darks_build.build_darks, named=named, look=look)
 
 
 def _named(given: tuple[str, ...], in_file: Any, role: str) -> list[Path]:

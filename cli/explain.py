@@ -78,8 +78,8 @@ def explain(
 ) -> None:
     """Why is a pixel flagged, or why not?
 
-    X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats
-    and darks). -v also says why the other searches did not find it.
+    X and Y are 0-based, of the full frame. The numbers come from the evidence beside the mask (--evidence of flats,
+    darks and science). -v also says why the other searches did not find it.
 
     MASK may also be an exposure (rate, rateints, cal, crf), with X and Y of its own image or --radec: what the bits
     of its DQ mean, which step set them, and why, where the mask that was used is at hand.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +28,9 @@ from badpix.settings.reference import ReferenceSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from badpix.io.workers import Share
     from badpix.mask.product import Product
+    from badpix.settings.param import Settings
 
 
 # of the commands that write one mask
@@ -45,6 +47,73 @@ input_options = stack(
         "--detector", metavar="NAME", help="Detector that the files must be of; with --skip-bad others are left out."
     ),
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line and the YAML of a command that searches say: parameters, named inputs, texts, memory."""
+
+    talk: Talk
+    options: Mapping[str, Any]
+    tree: Mapping[str, Any]
+    p: Any
+    inputs: Mapping[str, Any]
+    texts: ReferenceSettings
+    share: Share
+
+
+def read_asked(ctx: click.Context, options: dict[str, Any], settings: type[Settings]) -> Asked:
+    """Check everything that can be checked before files are opened.
+
+    Raises
+    ------
+    UsageError
+        At parameters that are wrong.
+    """
+    talk = ctx.obj = Talk(options)
+    tree = load_files(options)
+    p, inputs = collect(settings, tree, options)
+    reference, _ = collect(ReferenceSettings, tree, options)
+    check_detector(tree, options)
+    share = share_memory(talk, options)
+    from badpix.mask import header as mask_header
+
+    return Asked(talk, options, tree, p, inputs, mask_header.check_texts(reference), share)
+
+
+def search_and_report(asked: Asked, name: str, files: list[Path], build: Callable[..., Product], **more: Any) -> None:
+    """Run a search, show how far it is, and report what it wrote.
+
+    Parameters
+    ----------
+    asked : Asked
+        From :func:`read_asked`.
+    name : str
+        Of the command.
+    files : list of Path
+        Exposures.
+    build : callable
+        ``build(files, p, target, ...)`` of the search.
+    **more
+        What this search alone takes.
+    """
+    options, talk = asked.options, asked.talk
+    with make_executor(asked.share.workers, options["dask"]) as executor, talk.progress(name) as progress:
+        product = build(
+            files,
+            asked.p,
+            choose_output(options, asked.tree),
+            texts=asked.texts,
+            overwrite=options["overwrite"],
+            with_evidence=options["evidence"],
+            skip_bad=options["skip_bad"],
+            executor=executor,
+            memory=asked.share.band,
+            progress=progress,
+            detector=options["detector"] or asked.tree.get("detector"),
+            **more,
+        )
+    report(talk, f"badpix {name}", product)
 
 
 def choose_output(options: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
@@ -163,37 +232,16 @@ def flats(ctx: click.Context, /, rates: tuple[str, ...], uncal: tuple[str, ...],
 
     RATE are slope images (rate or rateints) of one detector: files, folders, quoted globs, or @list.txt.
     """
-    talk = ctx.obj = Talk(options)
-    tree = load_files(options)
     options["manual_flag_file"] = options.pop("manual_flag") or options["manual_flag_file"]
-    p, inputs = collect(FlatSettings, tree, options)
-    reference, _ = collect(ReferenceSettings, tree, options)
-    check_detector(tree, options)
-    share = share_memory(talk, options)
+    asked = read_asked(ctx, options, FlatSettings)
     from badpix.flats import build
-    from badpix.mask import header as mask_header
 
-    texts = mask_header.check_texts(reference)
-    files = choose_inputs(rates, inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
-    raws = choose_inputs(uncal, inputs.get("uncal"), ("_uncal",), "raw flats") if uncal or inputs.get("uncal") else []
-    talk.say(f"flats: {len(files)} slope images")
-    with make_executor(share.workers, options["dask"]) as executor, talk.progress("flats") as progress:
-        product = build.build_flats(
-            files,
-            p,
-            choose_output(options, tree),
-            texts=texts,
-            uncals=raws,
-            overwrite=options["overwrite"],
-            with_evidence=options["evidence"],
-            skip_bad=options["skip_bad"],
-            executor=executor,
-            memory=share.band,
-            progress=progress,
-            look=_pictures(options["plot"]),
-            detector=options["detector"] or tree.get("detector"),
-        )
-    report(talk, "badpix flats", product)
+    files = choose_inputs(rates, asked.inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
+    named = asked.inputs.get("uncal")
+    raws = choose_inputs(uncal, named, ("_uncal",), "raw flats") if uncal or named else []
+    asked.talk.say(f"flats: {len(files)} slope images")
+    look = _pictures(options["plot"])
+    search_and_report(asked, "flats", files, build.build_flats, uncals=raws, look=look)
 
 
 def _pictures(folder: str | None) -> Any:

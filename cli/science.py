@@ -6,26 +6,15 @@ from typing import Any
 
 import click
 
-from badpix.cli.common import (
-    Command,
-    collect,
-    load_files,
-    make_executor,
-    option,
-    parameter_options,
-    share_memory,
-    shared_options,
-)
+from badpix.cli.common import Command, option, parameter_options, shared_options
 from badpix.cli.masks import (
-    check_detector,
     choose_inputs,
-    choose_output,
     evidence_option,
+    input_options,
     output_option,
-    report,
+    read_asked,
+    search_and_report,
 )
-from badpix.cli.talk import Talk
-from badpix.settings.reference import ReferenceSettings
 from badpix.settings.science import ScienceSettings
 
 
@@ -43,8 +32,7 @@ from badpix.settings.science import ScienceSettings
 )
 @output_option
 @evidence_option
-@option("--skip-bad", is_flag=True, help="Leave out files that can't be used, and say so, instead of stopping.")
-@option("--detector", metavar="NAME", help="Detector that the files must be of; with --skip-bad others are left out.")
+@input_options
 @shared_options
 @parameter_options("science", "reference")
 @click.pass_context
@@ -55,30 +43,20 @@ def science(ctx: click.Context, /, files: tuple[str, ...], flagged: tuple[str, .
     or @list.txt. Sources move while the telescope does and pixels do not: the exposures must be of several pointings
     and visits, or the command refuses. What it writes is a MASK for `badpix merge`.
     """
-    talk = ctx.obj = Talk(options)
-    tree = load_files(options)
-    p, inputs = collect(ScienceSettings, tree, options)
-    reference, _ = collect(ReferenceSettings, tree, options)
-    check_detector(tree, options)
-    share = share_memory(talk, options)
-    from badpix.mask import header as mask_header
+    asked = read_asked(ctx, options, ScienceSettings)
     from badpix.science import build
 
-    texts = mask_header.check_texts(reference)
-    named = choose_inputs((*files, *flagged), inputs.get("rate"), build.SUFFIXES, "science exposures")
-    talk.say(f"science: {len(named)} exposures")
-    with make_executor(share.workers, options["dask"]) as executor, talk.progress("science") as progress:
-        product = build.build_science(
-            named,
-            p,
-            choose_output(options, tree),
-            texts=texts,
-            overwrite=options["overwrite"],
-            with_evidence=options["evidence"],
-            skip_bad=options["skip_bad"],
-            executor=executor,
-            memory=share.band,
-            progress=progress,
-            detector=options["detector"] or tree.get("detector"),
-        )
-    report(talk, "badpix science", product)
+    named = choose_inputs((*files, *flagged), asked.inputs.get("rate"), build.SUFFIXES, "science exposures")
+    asked.talk.say(f"science: {len(named)} exposures")
+    search_and_report(asked, "science", named, build.build_science, look=_pictures(options["plot"]))
+
+
+def _pictures(folder: str | None) -> Any:
+    """What draws the pictures, or None; a missing matplotlib is told before the work."""
+    if not folder:
+        return None
+    from badpix.io.figure import picture_folder
+    from badpix.review.plots_science import write_science
+
+    place = picture_folder(folder)
+    return lambda found, used, image: write_science(found, used, image, place)

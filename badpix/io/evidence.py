@@ -12,6 +12,7 @@ near a limit (*samples*). They are stored beside the mask as ``<mask root>_evide
   the flags it gave, in standard bits; of a manual list also ``line_<number>``, the line that named the pixel;
 * of a mask that was updated, for each flag ``update_<flag>``: what became of it (:class:`badpix.mask.update.State`),
   and ``absent_<flag>``: in how many updates in a row a pixel that is still flagged was good (+ 128: a faint one);
+* ``EXPOSURES`` and, of science exposures, ``EXPOSURES_SCIENCE``: file and date of each step of the samples in time;
 * the mask it belongs to, by the DATASUM of its DQ.
 """
 
@@ -40,6 +41,7 @@ from badpix.outside import find_fault, header_text, printable, quote
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
 NO_QUANTITY = ("is_", *BOOKKEEPING)  # images that are no measurements
+STEPS, SCIENCE_STEPS = "EXPOSURES", "EXPOSURES_SCIENCE"  # tables of the steps in time
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -127,13 +129,16 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
 class Evidence:
     """Images (arrays, or :class:`Sparse`), rules and samples of one or several searches.
 
-    ``exposures``: file name, date (MJD) and scale of the dark current of each step in time, in the order of time.
+    ``exposures``: file name, date (MJD) and scale of the dark current of each step in time, in the order of time;
+    ``science_exposures``: the same of science exposures, with the factor that made their values ``science_unit``.
     """
 
     images: dict[str, Any] = field(default_factory=dict)
     rules: list[Rule] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
     exposures: list[tuple[str, float, float]] = field(default_factory=list)
+    science_exposures: list[tuple[str, float, float]] = field(default_factory=list)
+    science_unit: str = ""
     sources: list[Source] = field(default_factory=list)
     depth: list[Depth] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
@@ -194,6 +199,10 @@ def write(path: str | Path, evidence: Evidence, header: Mapping[str, Any]) -> No
             stream.write(pack_hdu(_samples_hdu(name, samples)))
         if evidence.exposures:
             stream.write(pack_hdu(_exposures_hdu(evidence.exposures)))
+        if evidence.science_exposures:
+            steps = _exposures_hdu(evidence.science_exposures, SCIENCE_STEPS)
+            steps.header["BUNIT"] = evidence.science_unit
+            stream.write(pack_hdu(steps))
         if evidence.sources:
             stream.write(pack_hdu(_sources_hdu(evidence.sources)))
         depths.write_tables(stream, evidence.depth, evidence.alarms, evidence.readouts)
@@ -286,14 +295,14 @@ def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:
     return table_hdu(columns, f"SAMPLES_{name.upper()}")
 
 
-def _exposures_hdu(exposures: Sequence[tuple[str, float, float]]) -> fits.BinTableHDU:
-    names, dates, scales = zip(*exposures, strict=True)
+def _exposures_hdu(exposures: Sequence[tuple[str, float, float]], name: str = STEPS) -> fits.BinTableHDU:
+    files, dates, scales = zip(*exposures, strict=True)
     columns = [
-        fits.Column("file", f"{max(len(name) for name in names)}A", array=np.array(list(map(header_text, names)))),
+        fits.Column("file", f"{max(len(file) for file in files)}A", array=np.array(list(map(header_text, files)))),
         fits.Column("mjd", "D", array=np.array(dates, float)),
         fits.Column("scale", "E", array=np.array(scales, np.float32)),
     ]
-    return table_hdu(columns, "EXPOSURES")
+    return table_hdu(columns, name)
 
 
 def _sources_hdu(sources: Sequence[Source]) -> fits.BinTableHDU:
@@ -354,8 +363,10 @@ def _read_contents(path: Path, hdus: fits.HDUList) -> tuple[Evidence, dict[str, 
     for hdu in hdus[1:]:
         if isinstance(hdu, fits.CompImageHDU):
             found.images[hdu.name.lower()] = Stored(hdu, path)
-        elif hdu.name == "EXPOSURES":
-            found.exposures = [(str(row["file"]), float(row["mjd"]), float(row["scale"])) for row in hdu.data]
+        elif hdu.name == STEPS:
+            found.exposures = _steps(hdu.data)
+        elif hdu.name == SCIENCE_STEPS:
+            found.science_exposures, found.science_unit = _steps(hdu.data), str(hdu.header.get("BUNIT", ""))
         elif hdu.name.startswith("SAMPLES_"):
             found.samples[hdu.name.removeprefix("SAMPLES_").lower()] = _samples(hdu.data)
     return found, dict(hdus[0].header)
@@ -370,6 +381,10 @@ class Images(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise DataError(f"{printable(self._path)}: the image {name.upper()} is missing: damaged evidence")
+
+
+def _steps(rows: Any) -> list[tuple[str, float, float]]:
+    return [(str(row["file"]), float(row["mjd"]), float(row["scale"])) for row in rows]
 
 
 class Stored:

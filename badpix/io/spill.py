@@ -1,4 +1,4 @@
-"""Images that wait on disk until they are needed: those that no step before the evidence looks at."""
+"""Images and tables that wait on disk until they are needed: what no step before the evidence looks at."""
 
 from __future__ import annotations
 
@@ -40,3 +40,31 @@ class DiskImage:
                 self._file.seek(int(run[0]) * size)
                 self._file.readinto(image[run[0] : run[-1] + 1].data)  # type: ignore[attr-defined]
         return image if dtype is None else image.astype(dtype)
+
+
+class DiskTable:
+    """Rows of float32 numbers in a temporary file without a name: appended band by band, read where they are chosen.
+
+    Parameters
+    ----------
+    columns : int
+        Numbers in a row.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.columns, self.rows = columns, 0
+        self._file = tempfile.TemporaryFile(prefix="badpix-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Add (n, columns) numbers at the end."""
+        self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self.rows += len(rows)
+
+    def read(self, chosen: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The rows of these numbers, ascending: (chosen, columns)."""
+        out = np.empty((len(chosen), self.columns), np.float32)
+        for k, row in enumerate(chosen):
+            self._file.seek(int(row) * self.columns * 4)
+            self._file.readinto(out[k].data)  # type: ignore[attr-defined]
+        return out

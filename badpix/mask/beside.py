@@ -11,7 +11,7 @@ from badpix.io import evidence as evidence_files
 from badpix.io.evidence import Evidence
 from badpix.mask.file import Mask, evidence_header
 
-# Images that the darks keep of candidates alone.
+# Images that darks and science exposures keep of candidates alone.
 CANDIDATES_ONLY = (
     "dark_residual",
     "dark_noise_z",
@@ -25,6 +25,18 @@ CANDIDATES_ONLY = (
     "telegraph_separation",
     "telegraph_dwell_low",
     "telegraph_dwell_high",
+    "science_mean",
+    "science_harm",
+    "science_response",
+    "science_scatter",
+    "science_bright",
+    "science_height",
+    "science_run",
+    "science_since",
+    "science_step",
+    "science_bright_first",
+    "science_bright_last",
+    "science_flagged",
 )
 NO_EVIDENCE = "no evidence beside the mask: make it with --evidence to see the numbers behind the flags"
 

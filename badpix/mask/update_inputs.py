@@ -5,7 +5,11 @@
    ``dark_undetermined``, ``flat_undetermined`` mark it; without them a value that is missing does.
 3. A pixel is faint where its value in the old mask's evidence lies so near the new limit that fewer than nine of ten
    like it would be seen again (:func:`badpix.mask.update.find_faint`). Where the new mask states its depth, that says
-   so: a pixel is faint below the strength at which nine of ten are found (:func:`find_below_depth`).
+   so: a pixel is faint below the strength at which nine of ten are found (:func:`find_below_depth`). Where the old
+   excess was measured in science exposures, it is compared in DN/s, for deep and shallow sets differ in what one sigma
+   is.
+4. Science exposures judge the flags alone that science exposures gave: what darks found has been taken off them by
+   the dark reference, and what flats found needs light that may not have been there.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.io.evidence import OTHERWISE, WITHHELD, Evidence, Rule
+from badpix.mask import science_depth
 from badpix.mask.beside import CANDIDATES_ONLY, open_evidence, search_names
 from badpix.mask.depth import make_curves
 from badpix.mask.file import Mask
@@ -40,7 +45,9 @@ class NewMask(NamedTuple):
     covered: Bool
 
 
-def find_tested(new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequence[str]) -> dict[str, Coverage]:
+def find_tested(
+    new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequence[str], by_science: NDArray[np.uint32]
+) -> dict[str, Coverage]:
     """For each flag what the new masks can say about it.
 
     Parameters
@@ -53,6 +60,8 @@ def find_tested(new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequ
         As in :class:`NewMask`.
     flags : sequence of str
         Flags to be judged.
+    by_science : uint32 ndarray
+        (ny, nx) flags of the old mask that science exposures alone gave.
     """
     shape = new[0].covered.shape
     outside = ~np.any([one.covered for one in new], axis=0)
@@ -62,7 +71,7 @@ def find_tested(new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequ
         before = None if note else before
         for one in new:
             found, note = stack.enter_context(open_evidence(one.mask))
-            for flag, tested in _tests_of(one, None if note else found, before, place_old).items():
+            for flag, tested in _tests_of(one, None if note else found, before, place_old, by_science).items():
                 if flag in parts:
                     parts[flag].append(tested)
     nowhere = np.where(outside, np.uint8(State.OUTSIDE), np.uint8(State.NOT_SEARCHED))
@@ -70,21 +79,33 @@ def find_tested(new: Sequence[NewMask], old: Mask, place_old: Place, flags: Sequ
     return {flag: join_tested([*found, nothing]) for flag, found in parts.items()}
 
 
-def _tests_of(one: NewMask, found: Evidence | None, before: Evidence | None, place_old: Place) -> dict[str, Coverage]:
+def _tests_of(
+    one: NewMask,
+    found: Evidence | None,
+    before: Evidence | None,
+    place_old: Place,
+    by_science: NDArray[np.uint32],
+) -> dict[str, Coverage]:
     """What one new mask says about each flag that it searched for."""
     inside = np.where(one.covered, np.uint8(State.NONE), np.uint8(State.OUTSIDE))
     if found is None:
-        nothing = np.zeros(inside.shape, bool)
-        return {flag: Coverage(inside, nothing) for flag in searched_flags(one.mask)}
+        unsure = np.full(inside.shape, find_kind(one.mask) == "science")
+        return {flag: Coverage(inside, unsure) for flag in searched_flags(one.mask)}
     out: dict[str, list[Coverage]] = {}
     for search in search_names(found):
         if f"is_{search.lower()}" not in found.images:
             continue
         unknown = one.place(find_undetermined(found, search), False)
         reason = np.where(unknown & one.covered, np.uint8(State.UNDETERMINED), inside)
-        faint = place_old(_faint(found, before, search), False) if before is not None else np.zeros_like(unknown)
+        in_science = search.startswith("science_")
+        if in_science:
+            faint = science_depth.find_faint(found, before, search, one.place, place_old)
+        else:
+            faint = place_old(_faint(found, before, search), False) if before is not None else np.zeros_like(unknown)
         for flag in flags_of_search(one.mask, search):
-            out.setdefault(flag, []).append(Coverage(reason, faint))
+            foreign = in_science & ((by_science & np.uint32(dq.VALUE[flag])) == 0) & one.covered
+            why = np.where(foreign, np.uint8(State.UNDETERMINED), reason)
+            out.setdefault(flag, []).append(Coverage(why, faint))
     return {flag: join_tested(parts) for flag, parts in out.items()}
 
 
@@ -143,12 +164,16 @@ def _faint(found: Evidence, before: Evidence | None, search: str) -> Bool:
         numeric = not rule.quantity.endswith((WITHHELD, OTHERWISE)) and not isinstance(rule.limit, str)
         if rule.search == search and numeric and before is not None and rule.quantity in before.images:
             ways.setdefault(rule.way, []).append(rule)
-    if before is None or not ways:
-        return np.zeros(shape, bool)
-    below = find_below_depth(found, before, search)
-    if below is not None:
-        return below
-    out: Bool = np.all([np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()], axis=0)
+    out: Bool = np.zeros(shape, bool)
+    if before is not None and ways:
+        below = find_below_depth(found, before, search)
+        near = [np.any([_is_faint(found, before, r) for r in way], axis=0) for way in ways.values()]
+        out = np.all(near, axis=0) if below is None else below
+    rates = [r for r in found.rules if r.search == search and r.quantity == "dark_rate" and r.comparison == ">"]
+    if before is not None and rates and science_depth.has_rates(before):
+        limit = float(rates[0].limit)
+        spread = measure_spread(np.asarray(found.images["dark_rate"][:, :]))
+        out |= science_depth.is_hot(before) & find_faint(science_depth.read_rates(before), limit, ">", spread)
     return out
 
 

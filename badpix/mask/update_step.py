@@ -91,8 +91,9 @@ def renew(
     masks = [
         NewMask(m, partial(_placed, window=m.window, frame=frame), c) for m, c in zip(given, covered, strict=True)
     ]
-    tested = find_tested(masks, base, partial(_placed, window=base.window, frame=frame), flags)
-    by_hand = _by_hand(layers, new.shape)
+    by_science = _given_by(layers, ("science",), new.shape)
+    tested = find_tested(masks, base, partial(_placed, window=base.window, frame=frame), flags, by_science)
+    by_hand = _given_by(layers, ("manual", "plain"), new.shape)
     policy = {**dict.fromkeys(flags, REPLACE), **update.read_policy(p.policy)}
     before, known = _read_absent(base, flags, frame)
     notes = _say_base(base, flags, policy, p.policy, known)
@@ -141,13 +142,13 @@ def _types(new: DQ) -> DQ:
     return new & ~side
 
 
-def _by_hand(layers: Sequence[Layer], shape: tuple[int, ...]) -> DQ:
-    """Flags that manual lists and maps of other tools gave, and no search or mask beside them."""
-    hand, other = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
+def _given_by(layers: Sequence[Layer], kinds: Sequence[str], shape: tuple[int, ...]) -> DQ:
+    """Flags that sources of these kinds gave, and no other beside them."""
+    mine, other = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
     for layer in layers:
-        chosen = hand if layer.source.kind in ("manual", "plain") else other
+        chosen = mine if layer.source.kind in kinds else other
         chosen |= layer.flags
-    return hand & ~other
+    return mine & ~other
 
 
 def _read_absent(

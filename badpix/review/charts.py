@@ -17,6 +17,7 @@ from badpix.io.dates import day_of
 from badpix.mask.depth import Curve
 from badpix.review import histograms
 from badpix.review.histograms import Histogram
+from badpix.review.history import STANDS_OUT
 from badpix.review.pixel_ramps import Ramp
 
 WIDTH, HEIGHT = 560, 220
@@ -201,14 +202,44 @@ def draw_ramp(ramp: Ramp, title: str) -> str:
         if np.isfinite(value):
             x, y = axes.to_x(float(g)), axes.to_y(float(value))
             if jump:
-                body += (
-                    f'<path class="jump" d="M{x - 4:.1f} {y + 4:.1f}L{x:.1f} {y - 4:.1f}L{x + 4:.1f} {y + 4:.1f}Z"/>'
-                )
+                body += _triangle(axes, float(g), float(value))
             elif saturated:
                 body += f'<rect class="saturated" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"/>'
             else:
-                body += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
+                body += _dot(axes, float(g), float(value))
     return _frame(title, body, width, height)
+
+
+def draw_series(
+    dates: NDArray[np.float64], values: NDArray[np.floating[Any]], z: NDArray[np.floating[Any]], title: str, unit: str
+) -> str:
+    """Excess of a pixel by date (MJD); exposures above :data:`STANDS_OUT` sigma are triangles."""
+    known = np.isfinite(values) & np.isfinite(dates)
+    width, height = 300, 200
+    if not known.any():
+        return ""
+    x, y = dates[known] - np.floor(dates[known].min()), values[known]
+    margin = 0.06 * float(np.ptp(y)) or 1.0
+    axes = Axes(
+        (float(x.min()) - 0.5, float(x.max()) + 0.5),
+        (min(float(y.min()) - margin, 0), float(y.max()) + margin),
+        width,
+        height,
+    )
+    body = axes.draw(f"days since {day_of(float(np.floor(dates[known].min())))}", f"excess ({unit})")
+    body += _line(LEFT, axes.to_y(0), width - RIGHT, axes.to_y(0), "axis")
+    for a, b, bright in zip(x, y, z[known] > STANDS_OUT, strict=True):
+        body += _triangle(axes, float(a), float(b)) if bright else _dot(axes, float(a), float(b))
+    return _frame(title, body, width, height)
+
+
+def _dot(axes: Axes, x: float, y: float) -> str:
+    return f'<circle class="dot" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2"/>'
+
+
+def _triangle(axes: Axes, a: float, b: float) -> str:
+    x, y = axes.to_x(a), axes.to_y(b)
+    return f'<path class="jump" d="M{x - 4:.1f} {y + 4:.1f}L{x:.1f} {y - 4:.1f}L{x + 4:.1f} {y + 4:.1f}Z"/>'
 
 
 def draw_depth(before: Sequence[int], after: Sequence[int], title: str) -> str:

@@ -24,7 +24,7 @@ from badpix.mask.file import Mask
 from badpix.mask.history import find_kind
 from badpix.mask.update import State
 from badpix.review import words
-from badpix.review.history import DECAYS, tell_series
+from badpix.review.history import DECAYS, tell_science, tell_series
 from badpix.review.readings import Search, is_undetermined, manual_lists, read_quantities, read_searches
 
 SIDE_FLAGS = ("DO_NOT_USE", "REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
@@ -128,7 +128,9 @@ def explain(mask: Mask, evidence: Evidence | None, x: int, y: int) -> Explanatio
     out.sentences = _sentences(mask, out, reference, evidence is not None)
     if not reference:
         out.others = _why_not(out)
-        out.sentences += [] if evidence is None else tell_series(evidence, quantities, column, row)
+        if evidence is not None:
+            out.sentences += tell_series(evidence, quantities, column, row)
+            out.sentences += tell_science(evidence, quantities, column, row)
     return out
 
 
@@ -235,6 +237,10 @@ def _unknown(pixel: Explanation) -> str:
         reasons.append("the charge of an earlier exposure decays in its darks (persistence)")
     elif is_undetermined(pixel.quantities):
         reasons.append("the darks have too few usable groups or integrations of it")
+    elif "dark_noise" not in pixel.quantities and pixel.quantities.get("science_undetermined", 0) > 0:
+        reasons.append("too few pointings of the science exposures saw it")
+    elif "dark_noise" not in pixel.quantities and pixel.quantities.get("science_decaying", 0) > 0:
+        reasons.append("the charge of an earlier exposure decays in its science exposures (persistence)")
     if math.isnan(pixel.quantities.get("flat_norm", 0.0)):
         state = int(pixel.quantities.get("flat_state", NO_SLOPE))
         reasons.append(REASONS.get(state, REASONS[NO_SLOPE]))

@@ -8,6 +8,7 @@ however small they would be drawn), and the place where they are densest, pixel 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def with_maps(found: Detection) -> Evidence:
     """The evidence of a detection with the maps of its searches, as it is stored."""
     kept = found.evidence
     maps = {f"is_{name.lower()}": image for name, image in found.maps.items()}
-    return Evidence({**kept.images, **maps}, kept.rules, kept.samples)
+    return replace(kept, images={**kept.images, **maps})
 
 
 # --- images ----------------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ MAIN_QUANTITY = {
     "telegraph": "telegraph_likelihood",
     "noisy": "dark_noise",
     "low_pedestal": "dark_pedestal",
+    "science_hot": "science_sigma",
+    "science_warm": "science_sigma",
+    "science_low": "science_sigma",
+    "science_noisy": "science_scatter",
+    "science_switching": "science_bright",
 }
 CORRECTED = ("dark_rate",)
 
@@ -155,7 +160,10 @@ def read_quantities(evidence: Evidence, row: int, column: int) -> dict[str, floa
 
 
 def is_candidate(quantities: Mapping[str, float]) -> bool:
-    """Whether the darks looked at a pixel closer; one that could not be measured counts as such."""
+    """Whether darks or science exposures looked at a pixel closer; one that could not be measured counts as such."""
+    if "dark_noise" not in quantities and "science_sigma" in quantities:
+        unknown = math.isnan(quantities["science_sigma"]) or quantities.get("science_undetermined", 0) > 0
+        return unknown or not math.isnan(quantities.get("science_mean", math.nan))
     measured = not math.isnan(quantities.get("dark_noise", math.nan)) and not is_undetermined(quantities)
     return not measured or any(not math.isnan(quantities.get(name, math.nan)) for name in CANDIDATES_ONLY)
 

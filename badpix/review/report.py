@@ -37,6 +37,7 @@ from badpix.review.report_counts import count_table, search_table
 from badpix.review.report_depth import depth_block
 from badpix.review.report_head import check_list, facts_table, headline
 from badpix.review.report_history import glossary, history_block, inputs_block, parameters_table
+from badpix.review.report_science import science_block
 from badpix.review.report_time import time_block
 from badpix.review.report_where import amplifier_table, profiles
 from badpix.review.report_why import histogram_figures, ramp_examples
@@ -123,6 +124,7 @@ def make_page(
         "HISTOGRAMS": histogram_figures(mask, evidence),
         "AMPLIFIERS": amplifier_table(mask),
         "PROFILES": profiles(mask),
+        "SCIENCE": science_block(mask, evidence),
         "RAMPS": ramp_examples(mask, evidence, ramps),
         "PARAMETERS": parameters_table(mask),
         "INPUTS": inputs_block(mask),

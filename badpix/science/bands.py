@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.io.fits import Layout, read_band
+from badpix.io.spill import DiskTable
 from badpix.numerics.clipping import median_mad
 from badpix.numerics.medians import median_rows
 from badpix.science import residuals, series
@@ -91,7 +92,10 @@ class Rows(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What leaves a band: first row, sums over exposures (ny, nx), and what was measured of candidates."""
+    """What leaves a band: first row, sums over exposures (ny, nx), and what was measured of candidates.
+
+    ``series``: excess and its significance in each exposure, (2, candidates, exposures), NaN where not usable.
+    """
 
     start: int
     mean: Float
@@ -100,6 +104,20 @@ class Band(NamedTuple):
     pointings: NDArray[np.uint8]
     where: NDArray[np.intp]
     table: dict[str, NDArray[Any]]
+    series: Float
+
+
+class Measured(NamedTuple):
+    """All bands: sums (ny, nx), candidates, and their excess and its significance by exposure, on disk."""
+
+    mean: Float
+    error: Float
+    square: Float
+    pointings: NDArray[np.uint8]
+    where: NDArray[np.intp]
+    table: dict[str, NDArray[Any]]
+    excess: DiskTable
+    sigma: DiskTable
 
 
 def read_padded(layout: Layout, start: int, stop: int, margin: int) -> NDArray[Any]:
@@ -192,7 +210,17 @@ def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About
     table = series.measure(picked, heavy, light, numbers, np.array([a.bright for a in abouts]))
     table["square"] = square.reshape(-1)[found]
     table["flagged"] = (outliers.reshape(-1)[found] / np.maximum(count.reshape(-1)[found], 1)).astype(np.float32)
-    return Band(start, mean, error, square, count_pointings(weight, numbers), found + start * shape[2], table)
+    where = found + start * shape[2]
+    return Band(
+        start, mean, error, square, count_pointings(weight, numbers), where, table, make_series(picked, heavy)
+    )
+
+
+def make_series(z: Float, weight: Float) -> Float:
+    """Excess and significance of candidates, (2, candidates, exposures), from (exposures, candidates)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        series = np.where(weight > 0, np.stack([z / weight, z]), np.float32(np.nan))
+    return np.ascontiguousarray(series.transpose(0, 2, 1))
 
 
 def sum_up(z: Float, weight: Float) -> tuple[tuple[Float, Float], Float, Bool, NDArray[np.uint16]]:
@@ -244,16 +272,19 @@ def row_bytes(number: int, nx: int) -> int:
     return nx * 4 * (3 * number + 40)
 
 
-def join(found: Iterable[Band], shape: tuple[int, int]) -> Band:
-    """All bands as one."""
+def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured:
+    """All bands of ``number`` exposures as one."""
     mean, error, square = (np.full(shape, np.nan, np.float32) for _ in range(3))
     pointings = np.zeros(shape, np.uint8)
+    excess, sigma = DiskTable(number), DiskTable(number)
     index, tables = [], []
     for band in found:
         rows = slice(band.start, band.start + len(band.mean))
         mean[rows], error[rows], square[rows] = band.mean, band.error, band.square
         pointings[rows] = band.pointings
+        excess.append(band.series[0])
+        sigma.append(band.series[1])
         index.append(band.where)
         tables.append(band.table)
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
-    return Band(0, mean, error, square, pointings, np.concatenate(index), table)
+    return Measured(mean, error, square, pointings, np.concatenate(index), table, excess, sigma)

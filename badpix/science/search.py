@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.io.dates import day_of
-from badpix.io.evidence import Detection, Evidence, Rule, Sparse
+from badpix.io.evidence import Detection
 from badpix.io.exposure import band_height, read_reference_pixels
 from badpix.io.fits import bands
 from badpix.io.tasks import Progress, Spread, run_in_order, silent
@@ -30,18 +29,14 @@ from badpix.numerics.ipc import ratio_of
 from badpix.numerics.neighbors import Places
 from badpix.science import bands as science_bands
 from badpix.science import decide
-from badpix.science.bands import Band, Setup
+from badpix.science.bands import Measured, Setup
 from badpix.science.decide import Verdicts
+from badpix.science.evidence import make_evidence
 from badpix.science.inputs import ScienceSet
 from badpix.settings.science import TYPES, ScienceSettings
 
 MOST_DATES = 12  # births are told one by one up to so many dates
 HIGHEST = 64  # rows of a band
-SCIENCE_MEANING = {
-    "science_hot": "brighter than the pixels around, whatever lay there",
-    "science_warm": "brighter than the pixels around, whatever lay there",
-    "science_low": "fainter than the pixels around, whatever lay there",
-}
 
 
 def search(
@@ -79,7 +74,8 @@ def search(
     abouts = list(run_in_order(executor, partial(science_bands.describe, setup), found.members))
     height = min(HIGHEST, band_height(science_bands.row_bytes(len(files), shape[1]), memory, shape[0]))
     task = partial(science_bands.measure_band, setup, found.members, abouts)
-    measured = science_bands.join(run_in_order(executor, Spread(task), bands(shape[0], height), progress), shape)
+    rows = run_in_order(executor, Spread(task), bands(shape[0], height), progress)
+    measured = science_bands.join(rows, shape, len(files))
     places = Places(measured.where, shape)
     wider = decide.measure_excess_scatter(measured.mean, measured.error)
     verdicts = decide.judge(
@@ -95,13 +91,14 @@ def search(
     dates = [m.mjd for m in found.members]
     result = Detection(make_maps(measured, places, verdicts, reference, p))
     result.evidence = make_evidence(measured, places, verdicts, dates, wider, p)
-    result.evidence.exposures = [(m.exposure.path.name, m.mjd, 1.0) for m in found.members]
+    result.evidence.science_exposures = [(m.exposure.path.name, m.mjd, m.factor) for m in found.members]
+    result.evidence.science_unit = found.unit
     result.notes = describe(found, measured, verdicts, dates, wider, reference, p)
     return result
 
 
 def make_maps(
-    measured: Band, places: Places, verdicts: Verdicts, reference: NDArray[np.bool_], p: ScienceSettings
+    measured: Measured, places: Places, verdicts: Verdicts, reference: NDArray[np.bool_], p: ScienceSettings
 ) -> dict[str, NDArray[np.bool_]]:
     """A map of each type."""
     with np.errstate(invalid="ignore"):
@@ -110,74 +107,9 @@ def make_maps(
     return {name: places.to_map(type_) & ~reference for name, type_ in zip(TYPES, types, strict=True)}
 
 
-def make_evidence(
-    measured: Band,
-    places: Places,
-    verdicts: Verdicts,
-    dates: Sequence[float],
-    wider: float,
-    p: ScienceSettings,
-) -> Evidence:
-    """Images and rules of the decisions."""
-    table, index, shape = measured.table, places.index, places.shape
-    day = np.array([d if np.isfinite(d) else np.nan for d in (*dates, np.nan)], np.float32)
-    when = np.where(verdicts.born | verdicts.recovered, day[np.minimum(table["since"], len(dates))], np.nan)
-
-    def image(values: NDArray[Any]) -> Sparse:
-        return Sparse(index, values.astype(np.float32), shape, np.nan)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        harm = verdicts.level / table["noise"]
-        sigma = measured.mean / (measured.error * np.float32(wider))
-        sigma.flat[index] = verdicts.sigma
-        images = {
-            "science_square": measured.square,
-            "science_pointings": measured.pointings,
-            "science_undetermined": measured.pointings < p.min_pointings,
-            "science_mean": image(verdicts.level),
-            "science_sigma": sigma,
-            "science_harm": image(harm),
-            "science_response": image(1 + table["deficit"]),
-            "science_scatter": image(table["scatter"]),
-            "science_bright": image(table["fraction"]),
-            "science_run": image(table["run"]),
-            "science_since": image(when),
-            "science_flagged": image(table["flagged"]),
-            "science_hot_otherwise": image(verdicts.hot),
-            "science_low_otherwise": image(verdicts.low),
-            "science_noisy_otherwise": image(verdicts.noisy),
-            "science_switching_otherwise": image(verdicts.switching),
-        }
-    return Evidence(images, make_rules(science_bands.square_limit(len(dates)), p))
-
-
-def make_rules(square: float, p: ScienceSettings) -> list[Rule]:
-    """What each type was decided on."""
-    noise = "noise of one exposure"
-    rules = []
-    for name, sign in (("science_hot", ">"), ("science_warm", "<=")):
-        rules += [
-            Rule(name, "science_sigma", ">", p.science_sigma, "sigma", SCIENCE_MEANING[name]),
-            Rule(name, "science_harm", sign, p.harm, noise, "excess over what one exposure shows"),
-            Rule(name, "science_hot_otherwise", ">", 0.5, "", "most pointings agree, and no light explains it"),
-        ]
-    rules += [
-        Rule("science_low", "science_sigma", "<", -p.science_sigma, "sigma", SCIENCE_MEANING["science_low"]),
-        Rule("science_low", "science_response", "<", p.max_low_response, "", "response to the light around"),
-        Rule("science_low", "science_low_otherwise", ">", 0.5, "", "the deficit follows the light"),
-        Rule("science_noisy", "science_square", ">", square, "of the noise squared", "mean square of residuals"),
-        Rule("science_noisy", "science_scatter", ">", p.noisy_scatter, "of the noise", "scatter over exposures"),
-        Rule("science_noisy", "science_noisy_otherwise", ">", 0.5, "", "to both sides, and no chance"),
-        Rule("science_switching", "science_square", ">", square, "of the noise squared", "mean square of residuals"),
-        Rule("science_switching", "science_bright", ">=", p.switching_fraction, "", "fraction of bright exposures"),
-        Rule("science_switching", "science_switching_otherwise", ">", 0.5, "", "alike, in several pointings"),
-    ]
-    return rules
-
-
 def describe(
     found: ScienceSet,
-    measured: Band,
+    measured: Measured,
     verdicts: Verdicts,
     dates: Sequence[float],
     wider: float,

@@ -77,12 +77,3 @@ def test_rebuild_takes_science_exposures(folder, mask):
     told = invoke("explain", made, x + 100, y + 100)
     assert "science_hot" in told
     assert "the science exposures of" in told
-
-
-@pytest.mark.slow
-def test_update_tells_what_recovered(folder, mask):
-    fewer = write_program(folder / "later", lambda light, k: light, seed=9)
-    invoke("science", *fewer, "-o", folder / "later.fits", "--author", "A", "-q")
-    invoke("update", mask, "--science", folder / "later.fits", "-o", folder / "updated.fits", "--author", "A", "-q")
-    image = read_mask(folder / "updated.fits").image
-    assert ((image != 0) <= truth()).all()

@@ -77,7 +77,7 @@ def test_each_type_is_found_and_nothing_else(found):
 
 def test_births_have_their_date(found):
     since = np.asarray(found.evidence.images["science_since"])[Y, X][KIND == "newborn"]
-    dates = np.array([mjd for _, mjd, _ in found.evidence.exposures])
+    dates = np.array([mjd for _, mjd, _ in found.evidence.science_exposures])
     assert (np.abs(since - dates[BORN]) < 0.1).mean() >= 0.8
 
 
