@@ -17,7 +17,7 @@ import numpy as np
 from badpix.io.depths import Alarm, Depth
 
 GAUSSIAN = NormalDist()
-FALLING = ("DEAD", "LOW_QE")  # searches for which a lower strength is easier to find
+FALLING = ("DEAD", "LOW_QE", "science_low")  # searches for which a lower strength is easier to find
 NAMES = {
     "hot": "HOT",
     "warm": "WARM",
@@ -26,6 +26,11 @@ NAMES = {
     "noisy": "noisy",
     "low_pedestal": "low pedestal",
     "intermittent": "intermittent",
+    "science_hot": "hot in science exposures",
+    "science_born": "born hot between science exposures",
+    "science_switching": "switching in science exposures",
+    "science_low": "low in science exposures",
+    "science_noisy": "noisy in science exposures",
 }
 
 

@@ -26,7 +26,8 @@ from badpix.io.fits import Layout, read_band
 from badpix.io.spill import DiskTable
 from badpix.numerics.clipping import median_mad
 from badpix.numerics.medians import median_rows
-from badpix.science import residuals, series
+from badpix.science import completeness, residuals, series
+from badpix.science.completeness import Copies
 from badpix.science.inputs import Member
 
 CLIP = 4.0  # sigma, of the residuals in the sums
@@ -49,11 +50,13 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Setup:
-    """What is the same for all exposures: axis of the dispersion, of the stripes (None: left in), shape."""
+    """What is the same for all exposures: axis of the dispersion, of the stripes (None: left in), shape, and the plan
+    of the depth (None: not measured)."""
 
     axis: int | None
     stripes: int | None
     shape: tuple[int, int]
+    plan: completeness.Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Rows(NamedTuple):
 class Band(NamedTuple):
     """What leaves a band: first row, sums over exposures (ny, nx), and what was measured of candidates.
 
-    ``series``: excess and its significance in each exposure, (2, candidates, exposures), NaN where not usable.
+    ``series``: excess and its significance in each exposure, (2, candidates, exposures), NaN where not usable;
+    ``copies``: of pixels with defects, for the depth.
     """
 
     start: int
@@ -105,6 +109,7 @@ class Band(NamedTuple):
     where: NDArray[np.intp]
     table: dict[str, NDArray[Any]]
     series: Float
+    copies: Copies | None
 
 
 class Measured(NamedTuple):
@@ -118,6 +123,7 @@ class Measured(NamedTuple):
     table: dict[str, NDArray[Any]]
     excess: DiskTable
     sigma: DiskTable
+    copies: Copies | None
 
 
 def read_padded(layout: Layout, start: int, stop: int, margin: int) -> NDArray[Any]:
@@ -205,15 +211,37 @@ def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.flatnonzero(stands_out | (outliers > FLAGGED * len(members)) & (count > 0))
         mean, error = total[0] / total[1], (1 / np.sqrt(total[1])).astype(np.float32)
-    numbers = np.array([m.pointing for m in members])
+    numbers, shares = np.array([m.pointing for m in members]), np.array([a.bright for a in abouts])
     picked, heavy, light = (np.ascontiguousarray(a.reshape(len(members), -1)[:, found]) for a in (z, weight, level))
-    table = series.measure(picked, heavy, light, numbers, np.array([a.bright for a in abouts]))
+    table = series.measure(picked, heavy, light, numbers, shares)
     table["square"] = square.reshape(-1)[found]
     table["flagged"] = (outliers.reshape(-1)[found] / np.maximum(count.reshape(-1)[found], 1)).astype(np.float32)
-    where = found + start * shape[2]
-    return Band(
-        start, mean, error, square, count_pointings(weight, numbers), where, table, make_series(picked, heavy)
-    )
+    where, seen = found + start * shape[2], count_pointings(weight, numbers)
+    copies = None
+    if setup.plan is not None:
+        copies = measure_copies(setup.plan, (z, weight, level), ~stands_out & (count > 0), start, numbers, shares)
+    return Band(start, mean, error, square, seen, where, table, make_series(picked, heavy), copies)
+
+
+def measure_copies(
+    plan: completeness.Plan,
+    stacks: tuple[Float, Float, Float],
+    free: Bool,
+    start: int,
+    pointings: NDArray[np.intp],
+    shares: NDArray[np.float64],
+) -> Copies:
+    """Copies of some pixels with defects, and the series of those that stand out (:mod:`.completeness`)."""
+    chosen, kind, number = completeness.choose(plan, free, start)
+    z, weight, level = (stack.reshape(len(stack), -1)[:, chosen] for stack in stacks)
+    where = chosen + start * free.shape[1]
+    z = completeness.inject(z, weight, level, kind, plan.strengths[kind, number], where)
+    _, square, stands_out, _ = sum_up(z[:, None], weight[:, None])
+    out = stands_out[0]
+    picked, heavy, light = (np.ascontiguousarray(a[:, out]) for a in (z, weight, level))
+    table = series.measure(picked, heavy, light, pointings, shares)
+    table["square"] = square[0][out]
+    return Copies(where, kind, number, out, table)
 
 
 def make_series(z: Float, weight: Float) -> Float:
@@ -277,7 +305,7 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
     mean, error, square = (np.full(shape, np.nan, np.float32) for _ in range(3))
     pointings = np.zeros(shape, np.uint8)
     excess, sigma = DiskTable(number), DiskTable(number)
-    index, tables = [], []
+    index, tables, copies = [], [], []
     for band in found:
         rows = slice(band.start, band.start + len(band.mean))
         mean[rows], error[rows], square[rows] = band.mean, band.error, band.square
@@ -286,5 +314,7 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
         sigma.append(band.series[1])
         index.append(band.where)
         tables.append(band.table)
+        copies += [band.copies] if band.copies is not None else []
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
-    return Measured(mean, error, square, pointings, np.concatenate(index), table, excess, sigma)
+    joined = completeness.join(copies) if copies else None
+    return Measured(mean, error, square, pointings, np.concatenate(index), table, excess, sigma, joined)

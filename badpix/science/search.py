@@ -8,6 +8,7 @@
    allows; what leaves it does not grow with the number of exposures.
 4. Types, births, structures (:mod:`badpix.science.decide`).
 5. Evidence: what each type was decided on, and its rules.
+6. Depth, if asked for: copies of pixels with defects, judged in the same way (:mod:`badpix.science.completeness`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,10 +27,10 @@ from badpix.io.evidence import Detection
 from badpix.io.exposure import band_height, read_reference_pixels
 from badpix.io.fits import bands
 from badpix.io.tasks import Progress, Spread, run_in_order, silent
-from badpix.numerics.ipc import ratio_of
+from badpix.mask.depth import describe as describe_depth
 from badpix.numerics.neighbors import Places
 from badpix.science import bands as science_bands
-from badpix.science import decide
+from badpix.science import completeness, decide
 from badpix.science.bands import Measured, Setup
 from badpix.science.decide import Verdicts
 from badpix.science.evidence import make_evidence
@@ -72,28 +74,37 @@ def search(
     stripes = (1 if abs(detector.fastaxis) == 1 else 0) if p.remove_stripes else None
     setup = Setup(found.axis, stripes, shape)
     abouts = list(run_in_order(executor, partial(science_bands.describe, setup), found.members))
+    if p.depth:
+        noises = [a.noise * m.factor for a, m in zip(abouts, found.members, strict=True)]
+        setup = replace(setup, plan=completeness.make_plan(noises, found.unit, shape, p))
     height = min(HIGHEST, band_height(science_bands.row_bytes(len(files), shape[1]), memory, shape[0]))
     task = partial(science_bands.measure_band, setup, found.members, abouts)
     rows = run_in_order(executor, Spread(task), bands(shape[0], height), progress)
     measured = science_bands.join(rows, shape, len(files))
     places = Places(measured.where, shape)
     wider = decide.measure_excess_scatter(measured.mean, measured.error)
-    verdicts = decide.judge(
-        measured.table,
-        places,
-        wider,
-        measured.pointings,
-        p,
-        ipc=ratio_of(detector.ipc),
+    judge = partial(
+        decide.judge,
+        wider=wider,
+        pointings=measured.pointings,
+        p=p,
+        ipc=detector.ipc,
         dispersed=found.axis is not None,
         most_square=science_bands.square_limit(len(files)),
     )
+    verdicts = judge(measured.table, places)
     dates = [m.mjd for m in found.members]
     result = Detection(make_maps(measured, places, verdicts, reference, p))
     result.evidence = make_evidence(measured, places, verdicts, dates, wider, p)
     result.evidence.science_exposures = [(m.exposure.path.name, m.mjd, m.factor) for m in found.members]
     result.evidence.science_unit = found.unit
     result.notes = describe(found, measured, verdicts, dates, wider, reference, p)
+    if setup.plan is not None and measured.copies is not None:
+        copies, seen = measured.copies, int((measured.pointings >= p.min_pointings).sum())
+        of_copies = judge(copies.table, Places(copies.where[copies.stands_out], shape))
+        result.evidence.depth = completeness.count_found(setup.plan, copies, of_copies)
+        result.evidence.alarms = completeness.count_below(measured.table, seen, wider, p)
+        result.notes += describe_depth(result.evidence.depth, result.evidence.alarms)
     return result
 
 

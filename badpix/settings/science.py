@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from badpix.settings.depth import DepthSettings
 from badpix.settings.param import Settings, param
 
 TYPES = ("science_hot", "science_warm", "science_low", "science_noisy", "science_switching")
@@ -135,7 +136,7 @@ class ScienceResultSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScienceSettings(VarietySettings, ResidualSettings, ScienceLimitSettings, ScienceResultSettings):
+class ScienceSettings(VarietySettings, ResidualSettings, ScienceLimitSettings, ScienceResultSettings, DepthSettings):
     """All parameters of ``badpix science``."""
 
     section: ClassVar[str] = "science"
