@@ -4,7 +4,7 @@
    by so much that nine of ten would be seen again.
 2. Switching and noisy pixels: what they did in one old exposure stands out from the noise of one new one, and the new
    exposures are so many that they would have switched in enough of them.
-3. Where that can't be told (no evidence, another unit, no value), the pixel is faint.
+3. Where that can't be told (no evidence, another unit, no value, what outlier steps flagged), the pixel is faint.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def find_faint(found: Evidence, before: Evidence | None, search: str, place_new:
         return place_old(np.asarray(before.images[f"science_{name}"][:, :]), np.nan)
 
     with np.errstate(invalid="ignore"):
-        if search in ("science_hot", "science_warm", "science_low"):
+        if search == "science_outlier":
+            seen = np.zeros(error.shape, bool)
+        elif search in ("science_hot", "science_warm", "science_low"):
             limit = abs(_limit(found, search, "science_sigma")) + POWER
             seen = np.abs(old("mean")) > limit * error
         else:

@@ -47,6 +47,7 @@ MAIN_QUANTITY = {
     "science_low": "science_sigma",
     "science_noisy": "science_scatter",
     "science_switching": "science_bright",
+    "science_outlier": "science_flagged",
 }
 CORRECTED = ("dark_rate",)
 

@@ -8,8 +8,8 @@
 3. Stripes: the median residual of each line along the fast axis is taken off.
 4. Sums over exposures, from the newest to the oldest: weights, residuals clipped at :data:`CLIP`, squares, and the
    highest significance of any number of newest exposures (births).
-5. Candidates: pixels whose sums stand out, or that an outlier step flagged often. Their series are measured at once
-   (:mod:`badpix.science.series`), so that only what was measured leaves the band.
+5. Candidates: pixels whose sums stand out, or that an outlier step flagged often; it may have made their values NaN.
+   Their series are measured at once (:mod:`badpix.science.series`), so that only what was measured leaves the band.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About
     """Sums of all pixels of a band, and the series of candidates (steps 3 to 5)."""
     shape = (len(members), stop - start, setup.shape[1])
     z, weight, level = (np.empty(shape, np.float32) for _ in range(3))
-    outliers = np.zeros(shape[1:], np.uint16)
+    outlier = np.zeros(shape, bool)
     for k, (member, about) in enumerate(zip(members, abouts, strict=True)):
         rows = read_rows(member, about, setup, start, stop)
         if setup.stripes == 1:
@@ -206,17 +206,18 @@ def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About
         weight[k][~rows.usable] = 0
         np.multiply(rows.value * np.float32(member.factor), weight[k], out=z[k])
         np.multiply(rows.level, np.float32(member.factor), out=level[k])
-        outliers += rows.outlier
+        outlier[k] = rows.outlier
     total, square, stands_out, count = sum_up(z, weight)
+    outliers = outlier.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.flatnonzero(stands_out | (outliers > FLAGGED * len(members)) & (count > 0))
+        found = np.flatnonzero(stands_out | (outliers > FLAGGED * len(members)))
         mean, error = total[0] / total[1], (1 / np.sqrt(total[1])).astype(np.float32)
     numbers, shares = np.array([m.pointing for m in members]), np.array([a.bright for a in abouts])
     picked, heavy, light = (np.ascontiguousarray(a.reshape(len(members), -1)[:, found]) for a in (z, weight, level))
     table = series.measure(picked, heavy, light, numbers, shares)
     table["square"] = square.reshape(-1)[found]
-    table["flagged"] = (outliers.reshape(-1)[found] / np.maximum(count.reshape(-1)[found], 1)).astype(np.float32)
-    where, seen = found + start * shape[2], count_pointings(weight, numbers)
+    table |= measure_outliers(outlier.reshape(len(members), -1)[:, found], heavy > 0, numbers)
+    where, seen = found + start * shape[2], count_pointings((weight > 0) | outlier, numbers)
     copies = None
     if setup.plan is not None:
         copies = measure_copies(setup.plan, (z, weight, level), ~stands_out & (count > 0), start, numbers, shares)
@@ -241,7 +242,15 @@ def measure_copies(
     picked, heavy, light = (np.ascontiguousarray(a[:, out]) for a in (z, weight, level))
     table = series.measure(picked, heavy, light, pointings, shares)
     table["square"] = square[0][out]
+    table |= measure_outliers(np.zeros(picked.shape, bool), heavy > 0, pointings)
     return Copies(where, kind, number, out, table)
+
+
+def measure_outliers(outlier: Bool, usable: Bool, pointings: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """Of candidates, from (exposures, candidates): share of the exposures flagged as outliers, pointings of these."""
+    seen = (outlier | usable).sum(axis=0)
+    share = (outlier.sum(axis=0) / np.maximum(seen, 1)).astype(np.float32)
+    return {"flagged": share, "pointings_flagged": count_pointings(outlier, pointings)}
 
 
 def make_series(z: Float, weight: Float) -> Float:
@@ -287,17 +296,17 @@ def square_limit(number: int) -> float:
     return float(1 + SQUARE_SIGMA * np.sqrt(2 / max(number, 1)))
 
 
-def count_pointings(weight: Float, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Different pointings that saw each pixel: (ny, nx), 255 at the most."""
-    out = np.zeros(weight.shape[1:], np.uint8)
+def count_pointings(seen: Bool, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Different pointings that saw each pixel, from (exposures, ...): 255 at the most."""
+    out = np.zeros(seen.shape[1:], np.uint8)
     for number in np.unique(numbers)[:255]:
-        out += weight[numbers == number].any(axis=0)
+        out += seen[numbers == number].any(axis=0)
     return out
 
 
 def row_bytes(number: int, nx: int) -> int:
-    """Memory that a row of all exposures takes, bytes: three stacks, and what one exposure needs."""
-    return nx * 4 * (3 * number + 40)
+    """Memory that a row of all exposures takes, bytes: three stacks and two maps, and what one exposure needs."""
+    return nx * (14 * number + 160)
 
 
 def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured:

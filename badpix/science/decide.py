@@ -13,6 +13,7 @@
 5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings, more
    often than chance. *Noisy*: a scatter above `noisy_scatter` that chance does not make.
    What changes in time and shows in the pixel beside it as well is a leak, or in dispersed light a line.
+   *Outlier*: flagged by an outlier step in `outlier_fraction` of the exposures, of `min_pointings` pointings.
 6. *Decaying* pixels hold persistence: no flag.
 7. *Structures*: touching pixels of steps 2 to 5, more than `max_structure_pixels` of them, are no pixels: no flag.
 8. Pixels seen in fewer than `min_pointings` pointings are undetermined.
@@ -59,6 +60,7 @@ class Verdicts:
     low: Bool
     noisy: Bool
     switching: Bool
+    outlier: Bool
     born: Bool
     recovered: Bool
     decaying: Bool
@@ -133,13 +135,15 @@ def judge(
     low = find_low(table, p, wider) & seen & ~switching & ~born
     sigma = np.where(low, measure_low_sigma(table, wider), sigma).astype(np.float32)
     noisy = find_noisy(table, p) & unsteady & seen & ~hot & ~low & ~switching & ~recovered & ~decaying
-    structure = find_structures(hot | low | noisy | switching, places, most=p.max_structure_pixels)
+    outlier = find_outliers(table, p) & seen & ~(hot | low | noisy | switching)
+    structure = find_structures(hot | low | noisy | switching | outlier, places, most=p.max_structure_pixels)
     free = ~structure
     return Verdicts(
         hot & free,
         low & free,
         noisy & free,
         switching & free,
+        outlier & free,
         born & hot & free,
         recovered & free,
         decaying,
@@ -203,6 +207,12 @@ def find_noisy(table: Table, p: ScienceLimitSettings) -> Bool:
     limit = np.maximum(p.noisy_scatter, 1 + SCATTER_SIGMA * SCATTER_ERROR / np.sqrt(np.maximum(table["number"], 1)))
     with np.errstate(invalid="ignore"):
         found: Bool = (table["scatter"] > limit) & (table["below"] >= LEAST_BELOW)
+    return found
+
+
+def find_outliers(table: Table, p: ScienceSettings) -> Bool:
+    """Pixels that an outlier step flagged again and again, whatever lay there (step 5)."""
+    found: Bool = (table["flagged"] >= p.outlier_fraction) & (table["pointings_flagged"] >= p.min_pointings)
     return found
 
 

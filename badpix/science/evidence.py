@@ -74,6 +74,7 @@ def make_evidence(
             "science_low_otherwise": image(verdicts.low),
             "science_noisy_otherwise": image(verdicts.noisy),
             "science_switching_otherwise": image(verdicts.switching),
+            "science_outlier_otherwise": image(verdicts.outlier),
             **{f"science_{name}": mark(getattr(verdicts, name)) for name in CHANGES},
         }
     rules = make_rules(bands.square_limit(len(dates)), p)
@@ -113,5 +114,7 @@ def make_rules(square: float, p: ScienceSettings) -> list[Rule]:
         Rule("science_switching", "science_square", ">", square, "of the noise squared", "mean square of residuals"),
         Rule("science_switching", "science_bright", ">=", p.switching_fraction, "", "fraction of bright exposures"),
         Rule("science_switching", "science_switching_otherwise", ">", 0.5, "", "alike, in several pointings"),
+        Rule("science_outlier", "science_flagged", ">=", p.outlier_fraction, "", "fraction flagged as outliers"),
+        Rule("science_outlier", "science_outlier_otherwise", ">", 0.5, "", "in several pointings, of no other type"),
     ]
     return rules

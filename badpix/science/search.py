@@ -114,7 +114,8 @@ def make_maps(
     """A map of each type."""
     with np.errstate(invalid="ignore"):
         harmful = verdicts.level > p.harm * measured.table["noise"]
-    types = (verdicts.hot & harmful, verdicts.hot & ~harmful, verdicts.low, verdicts.noisy, verdicts.switching)
+    hot = (verdicts.hot & harmful, verdicts.hot & ~harmful)
+    types = (*hot, verdicts.low, verdicts.noisy, verdicts.switching, verdicts.outlier)
     return {name: places.to_map(type_) & ~reference for name, type_ in zip(TYPES, types, strict=True)}
 
 

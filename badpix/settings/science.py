@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from badpix.settings.depth import DepthSettings
 from badpix.settings.param import Settings, param
 
-TYPES = ("science_hot", "science_warm", "science_low", "science_noisy", "science_switching")
+TYPES = ("science_hot", "science_warm", "science_low", "science_noisy", "science_switching", "science_outlier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,14 @@ class ScienceLimitSettings(Settings):
         high=0.5,
         keyword="BPSSWTCH",
     )
+    outlier_fraction: float = param(
+        0.5,
+        "Pixels that an outlier step (`outlier ifu`, `outlier image`, or the pipeline's) flagged in at least this "
+        "fraction of the exposures that show them get the type science_outlier.",
+        low=0.1,
+        high=1.0,
+        keyword="BPSOUTLF",
+    )
     harm: float = param(
         0.5,
         "Hot pixels whose excess is above this get the type science_hot, fainter ones science_warm.",
@@ -123,12 +131,13 @@ class ScienceResultSettings(Settings):
             "science_low": ["LOW_QE"],
             "science_noisy": ["UNRELIABLE_SLOPE"],
             "science_switching": ["UNRELIABLE_SLOPE"],
+            "science_outlier": ["OTHER_BAD_PIXEL"],
         },
         "Flags of each type; a partial mapping changes only the types it names.",
         keyword="BPSMAPS",
     )
     science_do_not_use: list[str] = param(
-        ["science_hot", "science_low", "science_noisy", "science_switching"],
+        ["science_hot", "science_low", "science_noisy", "science_switching", "science_outlier"],
         "Types that also get DO_NOT_USE.",
         choices=TYPES,
         keyword="BPSDONOT",

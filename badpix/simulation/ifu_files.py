@@ -26,6 +26,7 @@ from badpix.simulation.ifu_optics import DETECTORS, Detector
 from badpix.simulation.ifu_scene import Sky, dither
 
 _ARCSEC_PER_PIXEL = 0.17
+FIRST_DAY = 61041.0  # MJD of the first exposure
 
 # Where the arrays stand in the ASDF tree.
 _IN_TREE = {
@@ -115,6 +116,15 @@ def _write_cal(path: Path, name: str, det: Detector, exposure: Exposure, i: int,
         "EXPOSURE": str(i + 1),
         "XOFFSET": shift[0] * _ARCSEC_PER_PIXEL,
         "YOFFSET": shift[1] * _ARCSEC_PER_PIXEL,
+        "SUBARRAY": "FULL",
+        "SUBSTRT1": 1,
+        "SUBSTRT2": 1,
+        "SUBSIZE1": exposure.kind.shape[-1],
+        "SUBSIZE2": exposure.kind.shape[-2],
+        "DATE-OBS": "2026-01-01",
+        "TIME-OBS": f"{i % 24:02d}:00:00.000",
+        "EXPSTART": FIRST_DAY + i / 24,
+        "S_RAMP": "COMPLETE",
         "S_WCS": "COMPLETE",
         "S_FLAT": "COMPLETE",
         "S_PHOTOM": "COMPLETE",

@@ -284,6 +284,7 @@ def _primary_cards(name: str, pointing: Pointing, setup: Setup, sky: float) -> d
         "SLOWAXIS": 2,
         "TARG_RA": setup.target[0],
         "TARG_DEC": setup.target[1],
+        "S_RAMP": "COMPLETE",
         "S_FLAT": "COMPLETE",
         "S_PHOTOM": "COMPLETE",
         "S_WCS": "COMPLETE",
