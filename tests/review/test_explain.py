@@ -156,7 +156,7 @@ def test_what_the_darks_keep_of_candidates_alone_is_known_by_name(darks_mask):
         for name, image in found.images.items()
         if image.dtype.kind == "f" and np.isnan(image[measured]).mean() > 0.5
     }
-    assert partly == set(readings.CANDIDATES_ONLY)
+    assert partly == {name for name in readings.CANDIDATES_ONLY if not name.startswith("science_")}
 
 
 def place(mask, chosen):
