@@ -38,6 +38,7 @@ SQUARE_SIGMA = 4.0  # of the mean square, over its scatter of sqrt(2 / n)
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
 BLOCKS, BLOCK_ROWS = 24, 4  # rows of an exposure on which it is described
 THIN = 4  # every so many columns, for the median of a line
+LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
 
 BAD = np.uint32(dq.VALUE["SATURATED"] | dq.VALUE["REFERENCE_PIXEL"] | dq.VALUE["NON_SCIENCE"])
@@ -85,13 +86,15 @@ class About:
 
 
 class Rows(NamedTuple):
-    """Rows of one exposure: residual, level, noise, usable, flagged as outlier; (ny, nx) each."""
+    """Rows of one exposure: residual, level, noise, usable, flagged as outlier, and where a source may add to the
+    noise; (ny, nx) each."""
 
     value: Float
     level: Float
     noise: Float
     usable: Bool
     outlier: Bool
+    lit: Bool
 
 
 class Band(NamedTuple):
@@ -156,7 +159,7 @@ def read_rows(member: Member, about: About, setup: Setup, start: int, stop: int)
     noise = np.where(usable[inner], err[inner], np.float32(1)) * np.float32(about.scale)
     found = residuals.measure_residual(filled, noise, setup.axis, sharpness=member.sharpness)
     value = np.where(usable[inner], own - found.level, np.float32(0))
-    return Rows(value, found.level, found.noise, usable[inner], outlier)
+    return Rows(value, found.level, found.noise, usable[inner], outlier, found.noise > noise)
 
 
 def measure_lines(rows: Rows, axis: int) -> Float:
@@ -184,7 +187,8 @@ def describe(setup: Setup, member: Member) -> About:
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         z = ((rows.value - lines) / rows.noise)[rows.usable]
-    _, spread = median_mad(z)
+    plain = ~rows.lit[rows.usable]
+    _, spread = median_mad(z[plain] if plain.mean() > LEAST_PLAIN else z)
     scale = spread if np.isfinite(spread) and spread > 0 else 1.0
     bright = float((z > STANDS_OUT * scale).mean()) if z.size else 0.0
     noise = float(np.median(rows.noise[rows.usable])) * scale if z.size else float("nan")

@@ -1,7 +1,8 @@
 """Types of candidates: hot, warm, low, noisy, switching; what was born when; what is no pixel.
 
 1. Errors are those of the means, times how much wider than them the means of all pixels scatter (flat-field errors,
-   noise that is alike in neighbors).
+   noise that is alike in neighbors). A bad neighbor moves the median of the pixels around by up to :data:`SHIFT`
+   noises of an exposure; what such neighbors did is put back.
 2. *Hot*: the mean is above `science_sigma` errors, and so is what a brighter neighbor's leak leaves of it; most
    pointings agree (their median is above half of the mean); and it is no mere response: a pixel whose excess follows
    the light (a flat-field error) is not hot. *Warm* is hot below `harm`.
@@ -10,8 +11,8 @@
 4. *Low*: the mean or the response is more than `science_sigma` errors below, and the response to the level is below
    `max_low_response`; where the backgrounds differ enough to tell, the deficit follows the light (regression with an
    excess).
-5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings, more
-   often than chance. *Noisy*: a scatter above `noisy_scatter` that chance does not make.
+5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings and not
+   in one alone but for once, more often than chance. *Noisy*: a scatter above `noisy_scatter`, beyond chance.
    What changes in time and shows in the pixel beside it as well is a leak, or in dispersed light a line.
    *Outlier*: flagged by an outlier step in `outlier_fraction` of the exposures, of `min_pointings` pointings.
 6. *Decaying* pixels hold persistence: no flag.
@@ -29,9 +30,12 @@ from numpy.typing import NDArray
 from badpix.numerics.clipping import MAD_TO_SIGMA, thin
 from badpix.numerics.ipc import leaked
 from badpix.numerics.neighbors import SIDES, Places
+from badpix.science.residuals import offsets_of
 from badpix.science.series import Table
 from badpix.settings.science import ScienceLimitSettings, ScienceSettings
 
+SHIFT = 0.18  # noises: the median of eight pixels of which one is far above or below (order statistics)
+FOLLOWS = 1 / 8  # of a small excess of one of them that the median follows
 AGREE = 0.5  # of the mean: least median of the pointings' means
 RESPONSE_SIGMA = 4.0  # errors: a slope against the level that is sure
 CONSISTENT = 3.0  # errors within which two measurements agree
@@ -39,12 +43,14 @@ QUIET_BEFORE = 0.3  # of the level after a birth: most that was there before
 STRAYS = 0.15  # share of values that stray, at most, on each side of a step in time
 LEAST_DECAY = 3  # bright exposures in a row that a decay takes: one alone was a particle
 LEAST_BRIGHT = 4  # exposures in which a switching pixel is bright
+LINES = (1.08, 1.3)  # what lines leave makes tails: factor of limits in dispersed light, of means and of births
+LEAST_ELSEWHERE = 2  # bright exposures beside those of the pointing that has most of them
 LEAST_POINTINGS = (3, 2)  # pointings in which it is: of images, of dispersed light
 SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line show
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
-SCATTER_SIGMA = 4.5  # errors of a robust scatter above 1
+SCATTER_SIGMA = 5.5  # errors of a robust scatter above 1
 SCATTER_ERROR = 1.17  # of a robust scatter, times the square root of the number
 LEAST_BELOW = 2  # exposures far below: sources make none
 
@@ -79,6 +85,16 @@ def measure_excess_scatter(mean: Float, error: Float) -> float:
     return float(max(1.0, MAD_TO_SIGMA * np.median(np.abs(ratio - np.median(ratio)))))
 
 
+def measure_shift(table: Table, places: Places, axis: int | None) -> Float:
+    """By how much bad neighbors move what candidates are compared with (step 1)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.nan_to_num(table["mean"] / table["noise"])
+    moved = SHIFT * np.tanh(FOLLOWS / SHIFT * far) * np.nan_to_num(table["noise"])
+    near = places.neighbors(moved, offsets_of(axis), 0.0)
+    out: Float = near.sum(axis=0, dtype=np.float32)
+    return out
+
+
 def judge(
     table: Table,
     places: Places,
@@ -87,7 +103,7 @@ def judge(
     p: ScienceSettings,
     *,
     ipc: float,
-    dispersed: bool,
+    axis: int | None,
     most_square: float,
 ) -> Verdicts:
     """Verdicts of all candidates.
@@ -106,19 +122,24 @@ def judge(
         Limits.
     ipc : float
         Signal of a side neighbor over that of a pixel.
-    dispersed : bool
-        Whether light is dispersed.
+    axis : int or None
+        Of the dispersion.
     most_square : float
         Mean square of the residuals of a steady pixel.
     """
+    dispersed = axis is not None
     least = LEAST_POINTINGS[dispersed]
+    wider *= LINES[0] if dispersed else 1.0
+    shift = measure_shift(table, places, axis)
+    table = {**table, "mean": table["mean"] + shift}
     seen = pointings.flat[places.index] >= p.min_pointings
-    recovered = find_steps(table, p, wider, least, up=False) & seen
-    born = find_steps(table, p, wider, least, up=True) & seen
+    steps = wider * (LINES[1] if dispersed else 1.0)
+    recovered = find_steps(table, p, steps, least, up=False) & seen
+    born = find_steps(table, p, steps, least, up=True) & seen
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = level - leaked(np.maximum(level, 0), places, ipc)
+        own = level - leaked(np.maximum(level, 0), places, ipc) + np.where(born, shift, 0)
         sigma = (own / error).astype(np.float32)
         flat_error = (table["slope"] > RESPONSE_SIGMA * table["slope_error"]) & (
             table["excess"] < CONSISTENT * table["excess_error"]
@@ -195,6 +216,7 @@ def find_switching(table: Table, p: ScienceLimitSettings, least: int) -> Bool:
     dark = table["dark"] / np.maximum(table["number"], 1)
     with np.errstate(invalid="ignore"):
         found = (fraction >= p.switching_fraction) & (dark >= p.switching_fraction)
+        found &= table["elsewhere"] >= LEAST_ELSEWHERE
         found &= (table["bright"] >= LEAST_BRIGHT) & (table["pointings_bright"] >= least)
         found &= (table["unequal"] < UNEQUAL) & (table["chance"] < CHANCE)
         found &= table["height"] - table["base"] > APART * table["noise"]

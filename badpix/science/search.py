@@ -89,7 +89,7 @@ def search(
         pointings=measured.pointings,
         p=p,
         ipc=detector.ipc,
-        dispersed=found.axis is not None,
+        axis=found.axis,
         most_square=science_bands.square_limit(len(files)),
     )
     verdicts = judge(measured.table, places)

@@ -205,6 +205,7 @@ def measure_bright(
         "last": np.where(number > 0, (bright * steps).max(axis=0), -1).astype(np.int16),
         "run": _longest_run(bright),
         "pointings_bright": _count_pointings(bright, pointings),
+        "elsewhere": (number - _count_most(bright, pointings)).astype(np.int16),
         "chance": np.where(number > 0, gammainc(np.maximum(number, 1), expected), 1).astype(np.float32),
         "height": height,
         "base": _middle(np.where(seen & (z < DARK), value, np.nan)),
@@ -227,6 +228,14 @@ def _count_pointings(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> 
     out = np.zeros(chosen.shape[1], np.int16)
     for number in np.unique(pointings):
         out += chosen[pointings == number].any(axis=0)
+    return out
+
+
+def _count_most(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The most chosen exposures that one pointing has, of each candidate."""
+    out = np.zeros(chosen.shape[1], np.intp)
+    for number in np.unique(pointings):
+        np.maximum(out, chosen[pointings == number].sum(axis=0), out=out)
     return out
 
 

@@ -70,7 +70,7 @@ class ScienceLimitSettings(Settings):
     """Limits"""
 
     science_sigma: float = param(
-        4.5,
+        4.2,
         "Pixels whose mean residual is beyond this many of its errors, up or down, are hot, warm or low.",
         unit="sigma",
         low=3.0,
