@@ -17,7 +17,6 @@ from badpix.io.dates import day_of
 from badpix.mask.depth import Curve
 from badpix.review import histograms
 from badpix.review.histograms import Histogram
-from badpix.review.history import STANDS_OUT
 from badpix.review.pixel_ramps import Ramp
 
 WIDTH, HEIGHT = 560, 220
@@ -202,44 +201,14 @@ def draw_ramp(ramp: Ramp, title: str) -> str:
         if np.isfinite(value):
             x, y = axes.to_x(float(g)), axes.to_y(float(value))
             if jump:
-                body += _triangle(axes, float(g), float(value))
+                body += (
+                    f'<path class="jump" d="M{x - 4:.1f} {y + 4:.1f}L{x:.1f} {y - 4:.1f}L{x + 4:.1f} {y + 4:.1f}Z"/>'
+                )
             elif saturated:
                 body += f'<rect class="saturated" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"/>'
             else:
-                body += _dot(axes, float(g), float(value))
+                body += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
     return _frame(title, body, width, height)
-
-
-def draw_series(
-    dates: NDArray[np.float64], values: NDArray[np.floating[Any]], z: NDArray[np.floating[Any]], title: str, unit: str
-) -> str:
-    """Excess of a pixel by date (MJD); exposures above :data:`STANDS_OUT` sigma are triangles."""
-    known = np.isfinite(values) & np.isfinite(dates)
-    width, height = 300, 200
-    if not known.any():
-        return ""
-    x, y = dates[known] - np.floor(dates[known].min()), values[known]
-    margin = 0.06 * float(np.ptp(y)) or 1.0
-    axes = Axes(
-        (float(x.min()) - 0.5, float(x.max()) + 0.5),
-        (min(float(y.min()) - margin, 0), float(y.max()) + margin),
-        width,
-        height,
-    )
-    body = axes.draw(f"days since {day_of(float(np.floor(dates[known].min())))}", f"excess ({unit})")
-    body += _line(LEFT, axes.to_y(0), width - RIGHT, axes.to_y(0), "axis")
-    for a, b, bright in zip(x, y, z[known] > STANDS_OUT, strict=True):
-        body += _triangle(axes, float(a), float(b)) if bright else _dot(axes, float(a), float(b))
-    return _frame(title, body, width, height)
-
-
-def _dot(axes: Axes, x: float, y: float) -> str:
-    return f'<circle class="dot" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2"/>'
-
-
-def _triangle(axes: Axes, a: float, b: float) -> str:
-    x, y = axes.to_x(a), axes.to_y(b)
-    return f'<path class="jump" d="M{x - 4:.1f} {y + 4:.1f}L{x:.1f} {y - 4:.1f}L{x + 4:.1f} {y + 4:.1f}Z"/>'
 
 
 def draw_depth(before: Sequence[int], after: Sequence[int], title: str) -> str:
@@ -270,8 +239,14 @@ def _date_ticks(dates: NDArray[np.float64], number: int) -> list[tuple[float, st
     return [(float(dates[k]), day) for k, day, new in zip(picked, days, changed, strict=True) if new]
 
 
-def draw_series(dates: NDArray[np.float64], rate: NDArray[Any], bright: NDArray[np.bool_], title: str) -> str:
-    """Rate of a pixel by date (MJD); darks in which it is bright are marked."""
+def draw_series(
+    dates: NDArray[np.float64],
+    rate: NDArray[Any],
+    bright: NDArray[np.bool_],
+    title: str,
+    label: str = "rate (DN/s)",
+) -> str:
+    """Rate of a pixel by date (MJD); exposures in which it is bright are marked."""
     finite = rate[np.isfinite(rate)]
     high = float(finite.max()) if finite.size else 1.0
     low = min(float(finite.min()) if finite.size else 0.0, 0.0)
@@ -283,7 +258,7 @@ def draw_series(dates: NDArray[np.float64], rate: NDArray[Any], bright: NDArray[
         if np.isfinite(value):
             at = f'cx="{axes.to_x(float(day)):.1f}" cy="{axes.to_y(float(value)):.1f}"'
             body += f'<circle class="{"mark" if lit else "dot"}" {at} r="{4 if lit else 2}"/>'
-    body += axes.draw("date", "rate (DN/s)", x_ticks=_date_ticks(dates, 3))
+    body += axes.draw("date", label, x_ticks=_date_ticks(dates, 3))
     return _frame(title, body, width, height)
 
 

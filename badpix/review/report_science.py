@@ -10,12 +10,12 @@ import numpy as np
 from badpix.io.evidence import Evidence
 from badpix.mask.file import Mask
 from badpix.review import charts
-from badpix.review.history import list_changes, tell_science
+from badpix.review.history import STANDS_OUT, list_changes, tell_science
 from badpix.review.html_table import table
 from badpix.review.readings import read_quantities
 from badpix.review.science_series import DRAWN, find_strongest, read_series
 
-SHOWN = 3  # pixels of each type
+SHOWN = 2  # pixels of each type
 
 
 def science_block(mask: Mask, evidence: Evidence | None) -> str:
@@ -37,12 +37,13 @@ def science_block(mask: Mask, evidence: Evidence | None) -> str:
         drawn, told = "", ""
         for x, y in find_strongest(evidence, name, (ny, nx), SHOWN):
             place = f"({x + mask.window.xstart - 1}, {y + mask.window.ystart - 1})"
-            series = read_series(evidence, x, y)
-            drawn += charts.draw_series(dates, *series, f"{name} pixel {place}", evidence.science_unit)
+            excess, z = read_series(evidence, x, y)
+            label = f"excess ({evidence.science_unit})"
+            drawn += charts.draw_series(dates, excess, z > STANDS_OUT, f"{name} pixel {place}", label)
             sentences = tell_science(evidence, read_quantities(evidence, y, x), x, y)
             told = told or f"{place}: {' '.join(sentences[:-1])}"
         if drawn:
             caption = f"<strong>{html.escape(name)}</strong> {html.escape(told)}"
             out += f'<figure class="ramps"><div>{drawn}</div><figcaption>{caption}</figcaption></figure>'
-    key = "Excess over the pixels around by exposure, in the order of time; triangles: above 4 sigma."
+    key = "Excess over the pixels around by exposure, by date; large dots: above 4 sigma."
     return f'{out}<p class="key">{key}</p>'
