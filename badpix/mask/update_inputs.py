@@ -6,7 +6,7 @@
 3. A pixel is faint where its value in the old mask's evidence lies so near the new limit that fewer than nine of ten
    like it would be seen again (:func:`badpix.mask.update.find_faint`). Where the new mask states its depth, that says
    so: a pixel is faint below the strength at which nine of ten are found (:func:`find_below_depth`). Where the old
-   excess was measured in science exposures, it is compared in DN/s: one sigma is not the same in deep and shallow sets.
+   excess was measured in science exposures, it is compared in DN/s: one sigma differs from set to set.
 4. Science exposures judge the flags alone that science exposures gave: what darks found has been taken off them by
    the dark reference, and what flats found needs light that may not have been there.
 """

@@ -156,7 +156,8 @@ def test_what_the_darks_keep_of_candidates_alone_is_known_by_name(darks_mask):
         for name, image in found.images.items()
         if image.dtype.kind == "f" and np.isnan(image[measured]).mean() > 0.5
     }
-    assert partly == {name for name in readings.CANDIDATES_ONLY if not name.startswith("science_")}
+    no_rule = {"dark_known_noise"}  # of pixels whose noise is unlike that around them; families read it
+    assert partly - no_rule == {name for name in readings.CANDIDATES_ONLY if not name.startswith("science_")}
 
 
 def place(mask, chosen):
