@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Generic, TypeVar
 
 from badpix.errors import DataError, UsageError
 from badpix.outside import quote
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
+R = TypeVar("R")
 
 # Memory of a run on a full frame of 2048 x 2048, as measured, bytes.
 ALONE = 150 << 20  # of a run without workers while bands are worked on: interpreter, libraries, maps
@@ -84,9 +83,9 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
         from badpix.io.provenance import library_versions
 
         with client:
-            check_versions(client.run(library_versions), dask)
-            with client.get_executor() as executor:
-                yield executor
+            check_versions(client.run(library_versions, on_error="return"), dask)
+            with client.get_executor() as executor, Cluster(executor, dask) as checked:
+                yield checked
     elif workers > 1:
         from concurrent.futures import ProcessPoolExecutor
 
@@ -118,13 +117,13 @@ def keep_memory() -> None:
         mallopt(option, value)
 
 
-def check_versions(found: Mapping[str, Mapping[str, str]], dask: str) -> None:
+def check_versions(found: Mapping[str, object], dask: str) -> None:
     """Make sure that all workers of a cluster run what we run: other versions give other bytes.
 
     Parameters
     ----------
     found : mapping
-        By address of the worker: what :func:`badpix.io.provenance.library_versions` says there.
+        By address of the worker: what :func:`badpix.io.provenance.library_versions` says there, or its exception.
     dask : str
         The scheduler, for messages.
 
@@ -140,12 +139,60 @@ def check_versions(found: Mapping[str, Mapping[str, str]], dask: str) -> None:
     mine = library_versions()
     for worker, theirs in sorted(found.items()):
         if not isinstance(theirs, Mapping):
-            raise DataError(f"--dask {dask}: worker {worker} does not say what it runs: {quote(theirs)}")
+            said = str(theirs) if isinstance(theirs, Exception) else theirs
+            raise DataError(f"--dask {dask}: worker {worker} does not say what it runs: {quote(said)}")
         for name, version in mine.items():
             if theirs.get(name) != version:
                 raise DataError(
                     f"--dask {dask}: worker {worker} runs {name} {theirs.get(name)}, expected {version} as here"
                 )
+
+
+@dataclass(frozen=True)
+class SameVersions(Generic[R]):
+    """A task that looks first whether the worker runs what the caller runs: workers may join at any time."""
+
+    task: Callable[..., R]
+    expected: Mapping[str, str]
+    dask: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Check and call.
+
+        Raises
+        ------
+        DataError
+            Where versions differ.
+        """
+        from badpix.io.provenance import library_versions
+
+        mine = library_versions()
+        for name, version in self.expected.items():
+            if mine.get(name) != version:
+                raise DataError(
+                    f"--dask {self.dask}: a worker that joined later runs {name} {mine.get(name)}, expected "
+                    f"{version} as where the run was started"
+                )
+        return self.task(*args, **kwargs)
+
+
+class Cluster(Executor):
+    """The executor of a cluster whose workers are checked at each task."""
+
+    def __init__(self, executor: Executor, dask: str) -> None:
+        from badpix.io.provenance import library_versions
+
+        self._executor = executor
+        self._expected = library_versions()
+        self._dask = dask
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """As the cluster's own."""
+        return self._executor.submit(SameVersions(fn, self._expected, self._dask), *args, **kwargs)
+
+    def map(self, fn: Callable[..., R], *iterables: Iterable[Any], **kwargs: Any) -> Iterator[R]:
+        """As the cluster's own."""
+        return self._executor.map(SameVersions(fn, self._expected, self._dask), *iterables, **kwargs)
 
 
 def end_with_parent() -> None:

@@ -1,5 +1,8 @@
 """How memory is shared out, and which clusters are trusted."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from badpix.errors import DataError
@@ -40,6 +43,17 @@ def test_a_worker_of_another_version_is_refused_by_name(name):
 
 def test_a_worker_that_says_nothing_and_no_worker_are_refused():
     with pytest.raises(DataError, match="does not say what it runs"):
-        check_versions({"tcp://a:1": "ModuleNotFoundError"}, "tcp://s")  # type: ignore[dict-item]
+        check_versions({"tcp://a:1": "nothing"}, "tcp://s")
+    with pytest.raises(DataError, match="worker tcp://a:1 does not say what it runs: \"No module named 'badpix'\""):
+        check_versions({"tcp://a:1": ModuleNotFoundError("No module named 'badpix'")}, "tcp://s")
     with pytest.raises(DataError, match="no workers"):
         check_versions({}, "tcp://s")
+
+
+def test_a_worker_that_joins_later_is_checked_by_each_task():
+    with ThreadPoolExecutor(1) as pool, workers.Cluster(pool, "tcp://s") as cluster:
+        assert list(cluster.map(abs, [-1, 2])) == [1, 2]
+        assert cluster.submit(abs, -3).result() == 3
+    other = workers.SameVersions(abs, {**library_versions(), "numpy": "0.0"}, "tcp://s")
+    with pytest.raises(DataError, match=r"tcp://s: a worker that joined later runs numpy .*, expected 0\.0"):
+        pickle.loads(pickle.dumps(other))(-1)
