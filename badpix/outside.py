@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 QUOTED = 60  # characters of outside text in a message
 MESSAGE = 300  # characters of another library's message
 TEXT_LIMIT = 64 << 20  # bytes of a text; a list of ten million pixels is longer
+MOST_DIGITS = 18  # of a whole number: more may be beyond 64 bits
 DEPTH_LIMIT, NODE_LIMIT = 64, 1_000_000  # of a tree of settings or members
 
 _KINDS = {
@@ -190,10 +191,13 @@ def whole_number(text: str) -> int:
     Raises
     ------
     ValueError
-        If it is none, or has more than 18 digits.
+        If it is none, or has more than :data:`MOST_DIGITS` digits.
     """
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    digits = re.fullmatch(r"[+-]?([0-9]+)", text)
+    if digits is None:
         raise ValueError(f"found {quote(text)}, expected a whole number")
+    if len(digits[1]) > MOST_DIGITS:
+        raise ValueError(f"found {quote(text)}, expected at most {MOST_DIGITS} digits")
     return int(text)
 
 

@@ -89,11 +89,17 @@ def test_trees_that_hold_themselves_or_expand_are_refused():
     check_tree({"flats": {"inputs": {"rate": ["a"] * 1000}}, "x": None}, "p.yml")
 
 
-@pytest.mark.parametrize("text", ["", " 1", "1_0", "1.0", "0x1", "9" * 19, "+", "\u0663", "\uff11"])
+@pytest.mark.parametrize("text", ["", " 1", "1_0", "1.0", "0x1", "+", "\u0663", "\uff11"])
 def test_numbers_are_ascii_digits(text):
     with pytest.raises(ValueError, match="expected a whole number"):
         whole_number(text)
     assert whole_number("-12") == -12
+
+
+def test_a_number_of_too_many_digits_is_called_that():
+    assert whole_number("-" + "9" * 18) == -(10**18) + 1
+    with pytest.raises(ValueError, match=r"found '9{19}', expected at most 18 digits"):
+        whole_number("9" * 19)
 
 
 def test_quotes_are_short_and_printable():

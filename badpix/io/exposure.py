@@ -106,8 +106,12 @@ class Exposure:
         whole = (isinstance(value, int) and not isinstance(value, bool)) or (
             isinstance(value, float) and value.is_integer()
         )
-        if not whole or abs(value) > LARGEST:
+        if not whole:
             raise DataError(f"{self.path}: keyword {name} = {quote(value)}, expected a whole number")
+        if abs(value) > LARGEST:
+            raise DataError(
+                f"{self.path}: keyword {name} = {quote(value)} is out of range, expected {LARGEST} at most"
+            )
         return int(value)
 
     def seconds(self, name: str) -> float:

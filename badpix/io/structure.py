@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from badpix.errors import DataError
-from badpix.outside import open_regular, printable, quote
+from badpix.outside import MOST_DIGITS, open_regular, printable, quote
 
 CARD, BLOCK = 80, 2880  # bytes of a card, of a FITS block
 CHUNK = 4 * BLOCK  # bytes that a header is read by at first
@@ -33,7 +33,7 @@ _STRUCTURAL = re.compile(
     rb"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|ZIMAGE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|TFIELDS|TFORM\d+"
 )
 _FIRST = b"SXBNPGZT"  # letters that their names begin with
-_WHOLE = re.compile(rb"[+-]?\d{1,18}")
+_WHOLE = re.compile(rb"[+-]?\d{1,%d}" % MOST_DIGITS)
 _TFORM = re.compile(r"(\d{0,9})([LXBAIJKEDCMPQ])")
 
 
@@ -240,7 +240,8 @@ def _number(values: dict[bytes, bytes], key: bytes, label: str) -> int:
     if value is None:
         raise DataError(f"{label}: keyword {key.decode()} is missing")
     if not _WHOLE.fullmatch(value):
-        raise DataError(f"{label}: {key.decode()} = {quote(value)}, expected a whole number")
+        what = f"at most {MOST_DIGITS} digits" if re.fullmatch(rb"[+-]?\d+", value) else "a whole number"
+        raise DataError(f"{label}: {key.decode()} = {quote(value)}, expected {what}")
     return int(value)
 
 

@@ -8,7 +8,7 @@ place. Equal inputs and parameters give equal bytes: no clock time enters the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from badpix.io.fits import as_bits, open_fits, plain_header, unpacked
 from badpix.io.headers import refuse_stripes
 from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.io.structure import walk
-from badpix.io.sums import read_sums
+from badpix.io.sums import Sum, read_sums
 from badpix.mask.combine import standard_bits
 from badpix.outside import header_text
 
@@ -109,16 +109,24 @@ def _check_sums(path: Path, source: Path) -> None:
     A CHECKSUM that is wrong beside a right DATASUM tells of an edited header: stdatamodels 6.0.0 copies the sums of
     the original along when it saves a model, and its copies are sound. `check` reports them.
     """
-    wrong = [
-        f"{one.keyword} of {one.extension}"
-        for one in read_sums(source, path)
-        if one.right is False and one.keyword == "DATASUM"
-    ]
-    if wrong:
+    if said := _describe_wrong(one for one in read_sums(source, path) if one.keyword == "DATASUM"):
         raise DataError(
-            f"{path}: {', '.join(wrong)} is wrong: the file was changed after it was written; "
-            "--ignore-checksum uses it as it is"
+            f"{path}: {said}; --ignore-checksum uses it as it is (in the YAML of a rebuild: merge: ignore_checksum: "
+            "true)"
         )
+
+
+def describe_sums(path: str | Path) -> str:
+    """Which checksums of a file are wrong, for a message; empty if none is."""
+    path = Path(path)
+    with unpacked(path) as source:
+        said = _describe_wrong(read_sums(source, path))
+    return f"{path}: {said}" if said else ""
+
+
+def _describe_wrong(sums: Iterable[Sum]) -> str:
+    wrong = [f"{one.keyword} of {one.extension}" for one in sums if one.right is False]
+    return f"{', '.join(wrong)} is wrong: the file was changed after it was written" if wrong else ""
 
 
 def _read_mask(path: Path, source: Path) -> Mask:

@@ -88,10 +88,12 @@ def write_report(
     mask = mask_file.read_mask(path, check_sums=False)  # the page shows what the check says of them
     checked = check.check_mask(path, limits, against=against)
     previous = mask_file.read_mask(against, check_sums=False) if against else None
+    notes = [said for one in (path, against) if one and (said := mask_file.describe_sums(one))]
     with readings.open_evidence(mask, evidence) as (found, note):  # one image in memory at a time
-        if note:
-            log.warning(note)
-        text = make_page(mask, found, checked, previous, ramps, note)
+        notes += [note] if note else []
+        for line in notes:
+            log.warning(line)
+        text = make_page(mask, found, checked, previous, ramps, notes)
     size = len(text.encode("utf-8"))
     if size > SIZE_LIMIT:
         raise DataError(
@@ -107,7 +109,7 @@ def make_page(
     checked: check.Checked,
     previous: Mask | None,
     ramps: Sequence[Path] = (),
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """The page as text."""
     pair = compare.compare(previous, mask) if previous is not None else None
@@ -130,7 +132,7 @@ def make_page(
         "INPUTS": inputs_block(mask),
         "HISTORY": history_block(mask),
         "GLOSSARY": glossary(mask),
-        "NOTE": f'<p class="note">{html.escape(note)}</p>' if note else "",
+        "NOTE": "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes),
         "DATA": _safe_json(map_data(mask, evidence, pair)),
     }
     return fill_page(read_asset("report_body.html"), parts, script=read_asset("report.js"))

@@ -210,6 +210,7 @@ def test_missing_keyword_of_comparison(tmp_path, key):
         ({"SUBSTRT1": "one"}, "SUBSTRT1 = 'one', expected a whole number"),
         ({"SUBSTRT1": 1.5}, "SUBSTRT1 = 1.5, expected a whole number"),
         ({"SUBSTRT2": True}, "SUBSTRT2 = True, expected a whole number"),
+        ({"SUBSTRT1": 10**18 - 1}, f"SUBSTRT1 = {10**18 - 1} is out of range, expected 2147483648 at most"),
         ({"SUBSIZE1": 97}, "SUBSIZE1, SUBSIZE2 = 97, 80, but the image has 96 x 80 pixels"),
         ({"SUBSIZE1": 80, "SUBSIZE2": 96}, "but the image has 96 x 80 pixels"),
     ],

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
 from evidence_files import FLAGS, make_evidence, write_jump
 from mask_files import SUB64, make_mask
@@ -162,6 +163,21 @@ def test_a_mask_without_evidence_has_a_page(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_content_that_was_changed_is_said_here_and_on_the_page(tmp_path, made, which):
+    path = made[which]
+    with fits.open(path) as hdus:
+        at = hdus["DQ"].fileinfo()["datLoc"] + 4 * (30 * 72 + 30) + 3
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    words = "CHECKSUM of DQ, DATASUM of DQ is wrong: the file was changed after it was written"
+    with heard() as said:
+        report.write_report(made[0], tmp_path / "r.html", P, against=made[1])
+    assert [text for text in said if "SUM" in text] == [f"{path}: {words}"]
+    assert words in (tmp_path / "r.html").read_text()
+
+
 def test_the_page_of_a_crowded_full_frame_stays_small(tmp_path):
     """Ten per cent of a large detector flagged at random, with eight quantities: below 5 MB."""
     path = make_mask(tmp_path / "mask.fits", "NRCA1")
