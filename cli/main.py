@@ -92,6 +92,25 @@ CONTEXT = {
 }
 
 
+def ask_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Send a signal anew whose exception Python dropped: it came while a callback of a weak reference ran.
+
+    The import system has such callbacks, so a Ctrl-C or SIGTERM of the first second was lost now and then. The signal
+    comes from another thread, when this hook is over: what is raised inside is dropped as well.
+    """
+    number = 2 if isinstance(dropped.exc_value, KeyboardInterrupt) else 0
+    if isinstance(dropped.exc_value, SystemExit) and isinstance(dropped.exc_value.code, int):
+        number = max(dropped.exc_value.code - 128, 0)  # as our handlers of signals leave
+    if not number:
+        sys.__unraisablehook__(dropped)
+        return
+    import threading
+
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called; its help comes from the table."""
 
@@ -104,6 +123,8 @@ class LazyGroup(click.Group):
         self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **options: Any
     ) -> Any:
         """Run as a program: what libraries warn of is not for its user, who gets our notes (``-W`` shows it)."""
+        if args is None:
+            sys.unraisablehook = ask_again
         if args is None and not sys.warnoptions:
             import warnings
 

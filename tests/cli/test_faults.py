@@ -330,3 +330,22 @@ def test_who_reads_the_first_lines_alone_sees_no_error():
     done = subprocess.run(call, stdout=its, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     os.close(its)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", -2), ("SIGTERM", 143)])
+def test_a_signal_that_comes_while_python_drops_exceptions_is_not_lost(name, code):
+    """As Ctrl-C in a callback of the import system: the run went on as if nobody had asked."""
+    program = PROGRAM + (
+        "import signal, time, weakref\n"
+        "from badpix.cli.main import ask_again\n"
+        "sys.unraisablehook = ask_again\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "thing = type('Thing', (), {})()\n"
+        f"ref = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))\n"
+        "del thing\n"
+        "time.sleep(30)\n"
+        "sys.exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "ignored" not in done.stderr
