@@ -118,7 +118,7 @@ def _search(
     log.info(f"{stage}: {len(rates)} exposures")
     target = work / shelf.stage_name(job.detector, stage, made.keys[stage])
     try:
-        product = SEARCHES[stage](job, made, rates, target, executor, options)
+        product = SEARCHES[stage](job, made, rates, target, _shared(job, executor, options))
     except BadpixError:
         check_unchanged(made)
         raise
@@ -198,74 +198,18 @@ def check_unchanged(made: Plan) -> None:
         raise ChangedError(f"{moved[0]}{more}: changed during the run")
 
 
-def _build_flats(
-    job: Job,
-    made: Plan,
-    rates: Sequence[Path],
-    target: Path,
-    executor: Executor | None,
-    options: Options,
-) -> Product:
-    return build.build_flats(
-        rates,
-        job.values.flats,
-        target,
-        texts=_stage_texts(job),
-        uncals=made.paths("flats", "uncal"),
-        overwrite=True,
-        with_evidence=job.policy.evidence,
-        skip_bad=job.policy.skip_bad,
-        most_left_out=1.0,  # judged here, with those that were left out before
-        executor=executor,
-        memory=_share(options).band,
-    )
+def _build_flats(job: Job, made: Plan, rates: Sequence[Path], target: Path, shared: dict[str, Any]) -> Product:
+    return build.build_flats(rates, job.values.flats, target, uncals=made.paths("flats", "uncal"), **shared)
 
 
-def _build_darks(
-    job: Job,
-    made: Plan,
-    rates: Sequence[Path],
-    target: Path,
-    executor: Executor | None,
-    options: Options,
-) -> Product:
+def _build_darks(job: Job, made: Plan, rates: Sequence[Path], target: Path, shared: dict[str, Any]) -> Product:
     roles = [role for role in plan.COMPANIONS["darks"] if job.inputs["darks"].get(role)]
     named = {role: _companions_of(rates, made.paths("darks", role), role) for role in roles}
-    return darks_build.build_darks(
-        rates,
-        job.values.darks,
-        target,
-        texts=_stage_texts(job),
-        named=named,
-        overwrite=True,
-        with_evidence=job.policy.evidence,
-        skip_bad=job.policy.skip_bad,
-        most_left_out=1.0,  # judged here, with those that were left out before
-        executor=executor,
-        memory=_share(options).band,
-    )
+    return darks_build.build_darks(rates, job.values.darks, target, named=named, **shared)
 
 
-def _build_science(
-    job: Job,
-    made: Plan,
-    rates: Sequence[Path],
-    target: Path,
-    executor: Executor | None,
-    options: Options,
-) -> Product:
-    return science_build.build_science(
-        rates,
-        job.values.science,
-        target,
-        texts=_stage_texts(job),
-        overwrite=True,
-        with_evidence=job.policy.evidence,
-        skip_bad=job.policy.skip_bad,
-        most_left_out=1.0,  # judged here, with those that were left out before
-        executor=executor,
-        memory=_share(options).band,
-    )
+def _build_science(job: Job, made: Plan, rates: Sequence[Path], target: Path, shared: dict[str, Any]) -> Product:
+    return science_build.build_science(rates, job.values.science, target, **shared)
 
 
 def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> list[Path]:
@@ -278,6 +222,19 @@ def _companions_of(rates: Sequence[Path], named: Sequence[Path], role: str) -> l
 def _share(options: Options) -> Share:
     """Workers and memory of their bands."""
     return share_memory(options.max_memory, 1 if options.dask else options.workers)
+
+
+def _shared(job: Job, executor: Executor | None, options: Options) -> dict[str, Any]:
+    """What each search of a rebuild is told."""
+    return {
+        "texts": _stage_texts(job),
+        "overwrite": True,
+        "with_evidence": job.policy.evidence,
+        "skip_bad": job.policy.skip_bad,
+        "most_left_out": 1.0,  # judged here, with those that were left out before
+        "executor": executor,
+        "memory": _share(options).band,
+    }
 
 
 SEARCHES = {"flats": _build_flats, "darks": _build_darks, "science": _build_science}
