@@ -26,6 +26,7 @@ from badpix.io import evidence as evidence_file
 from badpix.io.figure import make_figure, save_figure
 from badpix.mask.file import read_mask
 from badpix.review import plots
+from badpix.review.export import COLORS as TYPE_COLORS
 from badpix.review.pixel_ramps import read_ramps
 
 TARGET = Path(__file__).parent / "_static/figures"
@@ -226,7 +227,7 @@ def shoot_report(work: Path) -> Path | None:
 
 
 def reduce_colors(path: Path) -> None:
-    """Fewer colors; the report is also halved in size.
+    """Fewer colors; the report is also made smaller.
 
     Raises
     ------
@@ -239,8 +240,14 @@ def reduce_colors(path: Path) -> None:
         image = opened.convert("RGB")
     if path.name == "report.png":
         image = image.resize((image.width * 3 // 5, image.height * 3 // 5), Image.Resampling.LANCZOS)
-    number = REPORT_COLORS if path.name == "report.png" else COLORS
-    image.quantize(number, dither=Image.Dither.NONE).save(path, optimize=True)
+    if path.name == "report.png":  # the colors of the types must stay what the legend says
+        types = [int(color[k : k + 2], 16) for color in TYPE_COLORS.values() for k in (1, 3, 5)]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(types + (image.quantize(REPORT_COLORS).getpalette() or []))
+        image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    else:
+        image = image.quantize(COLORS, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {LARGEST}")
 
