@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from badpix import __version__
 from badpix.cli.common import Command, evidence_option, option, talk_options
 from badpix.cli.talk import Talk
 
@@ -81,7 +82,9 @@ def depth(
     outputs = []
     if plot:
         name = Path(mask).name.removesuffix(".fits")
-        outputs.append(depths.draw_curves(curves, Path(mask).name, place / f"depth_{name}.png"))
+        outputs.append(
+            depths.draw_curves(curves, f"{Path(mask).name}, badpix {__version__}", place / f"depth_{name}.png")
+        )
     if talk.as_json:
         talk.finish("badpix depth", outputs, {"mask": mask, **depths.describe_json(curves, alarms)})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from badpix import dq
+from badpix import __version__, dq
 from badpix.cli.common import Command, evidence_option, ignore_checksum_option, option, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
@@ -212,4 +212,4 @@ def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str |
         from badpix.review.plots import draw_ramps
 
         path = picture_folder(png) / f"ramps_x{item.x}_y{item.y}.png"
-        talk.say(f"wrote {draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path)}")
+        talk.say(f"wrote {draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path, f'badpix {__version__}')}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from badpix import __version__
 from badpix.cli.common import Command, evidence_option, option, talk_options
 from badpix.cli.talk import Talk
 from badpix.errors import UsageError
@@ -84,8 +85,9 @@ def tune(
             raise UsageError(f"nothing to try: give --set NAME=A,B, with NAME one of {', '.join(tuning.LIMITS)}")
         trials = {name: tuning.try_values(found, evidence, name, values) for name, values in wanted.items()}
     before = {name: tuning.read_value(found, name) for name in trials}
+    title = f"{found.detector}, {Path(mask).name}, badpix {__version__}"
     outputs = [
-        tuning.draw_trials(name, rows, before[name], _place(plot) / f"tune_{name}.png")
+        tuning.draw_trials(name, rows, before[name], _place(plot) / f"tune_{name}.png", title)
         for name, rows in trials.items()
         if plot
     ]

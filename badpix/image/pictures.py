@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from badpix import __version__
 from badpix.image.products import CUTOUT, Cutout
 from badpix.io.associations import root_name
 from badpix.io.figure import make_figure, save_figure
@@ -31,7 +32,7 @@ def _draw(exposure: str, pieces: Sequence[Cutout], path: Path) -> Path:
         _draw_column(column, piece)
     for axis, label in zip(axes[:, 0], ("exposure", "model", "flags"), strict=True):
         axis.set_ylabel(label)
-    figure.suptitle(exposure, fontsize=9)
+    figure.suptitle(f"{exposure}, badpix {__version__}", fontsize=9)
     return save_figure(figure, path, dpi=110)
 
 

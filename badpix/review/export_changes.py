@@ -32,7 +32,7 @@ def write_comparison(found: Comparison, directory: str | Path, detector: str, ov
     if len(written) == 3:
         from badpix.review.plots import draw_changes
 
-        draw_changes(found, written[2])
+        draw_changes(found, written[2], detector)
     return written
 
 

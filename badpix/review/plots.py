@@ -340,9 +340,10 @@ def draw_histogram(
 # --- comparison ------------------------------------------------------------------------------------------
 
 
-def draw_changes(found: Comparison, path: Path) -> Path:
+def draw_changes(found: Comparison, path: Path, detector: str = "") -> Path:
     """What appeared and what disappeared, side by side."""
     figure = make_figure(16, 6.4)
+    _name_figure(figure, "What changed", f"{detector}, badpix {__version__}")
     for k, (title, image) in enumerate((("Appeared", found.appeared), ("Disappeared", found.disappeared)), 1):
         axes = figure.add_subplot(1, 2, k)
         _scatter(axes, image)
@@ -375,6 +376,8 @@ def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path, caption: str = "")
 
 def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
     """One ramp into one panel."""
+    from matplotlib.ticker import MaxNLocator
+
     time = np.arange(1, ramp.signal.size + 1)
     axes.plot(time, ramp.signal, ".", color="#000000", markersize=4, label="signal")
     marks: Mapping[str, tuple[Any, str, str]] = {
@@ -392,6 +395,7 @@ def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
             text = slope if k == stretch[0] else None
             axes.plot(time, np.where(stretch == k, ramp.fit, np.nan), "-", color="#0072B2", linewidth=1, label=text)
     axes.set_title(ramp.label if legend or not slope else f"{ramp.label}\n{slope}", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("group")
     axes.set_ylabel("signal (DN)")
     if legend:

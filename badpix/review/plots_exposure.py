@@ -20,10 +20,11 @@ from badpix.io.figure import make_figure, save_figure
 from badpix.prepare.products import chain, latest_flags, read_plane, read_ramp, split_name, step_before
 from badpix.review import exposure_flags as ramp_flags
 from badpix.review.pixel_ramps import Ramp, fit_segments
-from badpix.review.plots import draw_flags, draw_ramp
+from badpix.review.plots import describe, draw_flags, draw_ramp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 EXAMPLES = 9
 CORNER = 24  # pixels along each side of the enlarged corner
@@ -59,8 +60,11 @@ def write_ramps(
         return folder / f"{root}_{what}.png"
 
     made = []
+    caption = _caption(next(iter(products.values())))
     if "dq_init" in products:
-        made.append(draw_flags(read_plane(products["dq_init"], "PIXELDQ"), "flags after dq_init", name("flags")))
+        made.append(
+            draw_flags(read_plane(products["dq_init"], "PIXELDQ"), "Flags after dq_init", name("flags"), caption)
+        )
     for step in ("superbias", "refpix"):
         before = step_before(products, step) if step in products else None
         if before:
@@ -74,6 +78,15 @@ def write_ramps(
     for x, y in pixels:
         made.append(draw_pixel(products, x, y, integration, name(f"pixel_{x}_{y}")))
     return made
+
+
+def _caption(exposure: Exposure) -> str:
+    """The exposure, its detector and date, and the version: the line that every picture carries."""
+    return f"{split_name(exposure.path)[0]}, {describe([exposure])}".replace(", 1 exposure", "")
+
+
+def _name_figure(figure: Figure, title: str, exposure: Exposure) -> None:
+    figure.suptitle(f"{title}\n{_caption(exposure)}", fontsize=11)
 
 
 def _check(products: Mapping[str, Exposure], pixels: Sequence[tuple[int, int]], integration: int) -> None:
@@ -93,7 +106,7 @@ def _check(products: Mapping[str, Exposure], pixels: Sequence[tuple[int, int]], 
 def draw_step(before: Exposure, after: Exposure, integration: int, path: Path) -> Path:
     """The first group before and after a step, and a corner of both."""
     figure = make_figure(11, 10)
-    figure.suptitle(f"{split_name(after.path)[1]}: before and after, first group")
+    _name_figure(figure, f"{split_name(after.path)[1]}: before and after, first group", after)
     for row, part in enumerate((np.s_[:, :], np.s_[-CORNER:, :CORNER])):
         for column, exposure in enumerate((before, after)):
             image = read_plane(exposure, "SCI", integration, 0)[part]
@@ -110,7 +123,7 @@ def draw_sides(without: Exposure, with_sides: Exposure, integration: int, path: 
         read_plane(e, "SCI", integration, 1) - read_plane(e, "SCI", integration, 0) for e in (without, with_sides)
     ]
     figure = make_figure(15, 5)
-    figure.suptitle("reference pixels: second group minus first, without and with the side pixels")
+    _name_figure(figure, "Reference pixels: second group minus first, without and with the side pixels", with_sides)
     for k, (image, title) in enumerate(
         zip([*changes, changes[1] - changes[0]], ("without", "with", "with - without"), strict=True), 1
     ):
@@ -122,14 +135,15 @@ def draw_slopes(rate: Exposure, path: Path) -> Path:
     """The slope image; pixels without a slope are marked."""
     slope = read_plane(rate, "SCI")
     figure = make_figure(9, 7)
+    _name_figure(figure, "Slopes", rate)
     axes = figure.add_subplot()
-    show(axes, slope, "slopes (DN/s); red: zero or NaN")
+    show(axes, slope, "orange: zero or NaN", unit="DN/s")
     y, x = np.nonzero(np.isnan(slope) | (slope == 0))
     axes.scatter(x, y, s=2 if len(x) > 2000 else 8, c="#D55E00", marker="s", linewidths=0)
     return save_figure(figure, path)
 
 
-def show(axes: Axes, image: NDArray[Any], title: str, first_row: int = 0) -> None:
+def show(axes: Axes, image: NDArray[Any], title: str, first_row: int = 0, unit: str = "DN") -> None:
     """An image between its 1st and 99th percentile, with its scale."""
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
@@ -143,7 +157,7 @@ def show(axes: Axes, image: NDArray[Any], title: str, first_row: int = 0) -> Non
         interpolation="nearest",
         extent=(-0.5, nx - 0.5, first_row - 0.5, first_row + ny - 0.5),
     )
-    axes.figure.colorbar(shown, ax=axes, shrink=0.8)
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
     axes.set_title(title)
     axes.set_xlabel("x (pixels, from 0)")
     axes.set_ylabel("y (pixels, from 0)")
@@ -161,7 +175,7 @@ def draw_examples(products: Mapping[str, Exposure], integration: int, name: Any)
     flags = ramp_flags.count_ramp_flags(flagged)
     saturating = choose_examples(flags.partly > 0, EXAMPLES)
     if saturating:
-        title = "ramps that saturate on the way"
+        title = "Ramps that saturate on the way"
         made.append(draw_grid(flagged, saturating, integration, title, name("saturation")))
     before = step_before(products, "linearity") if "linearity" in products else None
     if before:
@@ -171,7 +185,7 @@ def draw_examples(products: Mapping[str, Exposure], integration: int, name: Any)
     if "jump" in products:
         hit = choose_examples((flags.hit > 0) & (flags.fully == 0), EXAMPLES)
         if hit:
-            made.append(draw_grid(products["jump"], hit, integration, "ramps with jumps, and fit", name("jumps")))
+            made.append(draw_grid(products["jump"], hit, integration, "Ramps with jumps, and fit", name("jumps")))
     return made
 
 
@@ -204,7 +218,7 @@ def draw_grid(
     columns = min(3, len(pixels))
     rows = -(-len(pixels) // columns)
     figure = make_figure(4 * columns + 1, 3 * rows + 0.6)
-    figure.suptitle(title)
+    _name_figure(figure, title, exposure)
     for k, (x, y) in enumerate(pixels, 1):
         ramp = make_ramp(exposure, x, y, integration, f"pixel ({x}, {y})")
         draw_ramp(figure.add_subplot(rows, columns, k), ramp, legend=True)
@@ -216,7 +230,7 @@ def draw_pairs(
 ) -> Path:
     """Ramps before and after linearity, and how much was added."""
     figure = make_figure(10, 3 * max(len(pixels), 1) + 0.6)
-    figure.suptitle("linearity: bright pixels before and after, and the correction")
+    _name_figure(figure, "Linearity: bright pixels before and after, and the correction", after)
     for k, (x, y) in enumerate(pixels):
         one, two = (read_ramp(e, "SCI", x, y, integration) for e in (before, after))
         axes = figure.add_subplot(len(pixels), 2, 2 * k + 1)
@@ -235,9 +249,11 @@ def draw_pairs(
 def draw_pixel(products: Mapping[str, Exposure], x: int, y: int, integration: int, path: Path) -> Path:
     """The ramp of one pixel after each step."""
     order = [p for p in chain(products) if p != "dq_init"]
-    figure = make_figure(13, 3 * (-(-len(order) // 3)) + 0.6)
-    figure.suptitle(f"pixel ({x}, {y}) after each step")
+    columns = min(3, len(order))
+    rows = -(-len(order) // max(columns, 1))
+    figure = make_figure(max(4.2 * columns, 6), 3 * rows + 0.8)
+    _name_figure(figure, f"Pixel ({x}, {y}) after each step", next(iter(products.values())))
     for k, product in enumerate(order, 1):
         ramp = make_ramp(products[product], x, y, integration, product)
-        draw_ramp(figure.add_subplot(-(-len(order) // 3), 3, k), ramp, legend=product == "jump")
+        draw_ramp(figure.add_subplot(rows, columns, k), ramp, legend=product == "jump")
     return save_figure(figure, path)

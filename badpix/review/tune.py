@@ -304,7 +304,7 @@ def write_yaml(values: Mapping[str, float]) -> str:
     return "".join(f"{section_name}:\n" + "".join(some) for section_name, some in lines.items())
 
 
-def draw_trials(name: str, trials: Sequence[Trial], before: float, path: Path) -> Path:
+def draw_trials(name: str, trials: Sequence[Trial], before: float, path: Path, title: str = "") -> Path:
     """Flagged pixels by the value of a parameter."""
     from badpix.io.figure import make_figure, save_figure
 
@@ -314,7 +314,7 @@ def draw_trials(name: str, trials: Sequence[Trial], before: float, path: Path) -
     axes.plot([t.value for t in ordered], [t.pixels for t in ordered], "o-", color="#1f5fa8", label="flagged")
     axes.axvline(before, color="0.6", linestyle="--", label="this mask")
     axes.set_xlabel(name)
-    axes.set_ylabel("pixels")
+    axes.set_ylabel("flagged pixels")
     axes.legend(frameon=False)
-    figure.tight_layout()
+    axes.set_title(title, fontsize=9)
     return save_figure(figure, path)
