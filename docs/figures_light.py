@@ -108,6 +108,6 @@ def draw_areas(target: Path) -> Path:
         (0, 1),
         "gray_r",
     )
-    draw_states(panels[2], found.state, "2. 3. steps of light: dim, unlit")
+    draw_states(panels[2], found.state, "2. 3. dim (orange), unlit (blue)")
     show(panels[3], found.norm, "normalized: the cluster stays DEAD", (0, 1.2))
     return save_figure(figure, target / "light-areas.png", dpi=80)
