@@ -88,7 +88,8 @@ class Axes:
         linear = [(v, tick_text(v)) for v in find_ticks(self.x0, self.x1, 6 if self.width > 400 else 3)]
         for value, text in x_ticks or linear:
             parts.append(_line(self.to_x(value), bottom, self.to_x(value), bottom + 4, "axis"))
-            parts.append(_text(self.to_x(value), bottom + 16, text))
+            wide = 3.2 * len(text)  # half of it
+            parts.append(_text(min(self.to_x(value), self.width - wide), bottom + 16, text))
         for value, text in y_ticks or [(v, tick_text(v)) for v in find_ticks(self.y0, self.y1, 4)]:
             parts.append(_line(LEFT - 4, self.to_y(value), LEFT, self.to_y(value), "axis"))
             parts.append(_text(LEFT - 7, self.to_y(value) + 4, text, "end"))
@@ -252,7 +253,9 @@ def draw_series(
     low = min(float(finite.min()) if finite.size else 0.0, 0.0)
     width, height, margin = 420, 200, (high - low) * 0.08 or 1.0
     room = 0.03 * float(dates[-1] - dates[0]) or 0.5
-    axes = Axes((float(dates[0]) - room, float(dates[-1]) + room), (low, high + margin), width, height)
+    axes = Axes(
+        (float(dates[0]) - room, float(dates[-1]) + room), (low - margin * (low < 0), high + margin), width, height
+    )
     body = f'<path class="line" d="{axes.path(dates, rate)}"/>'
     for day, value, lit in zip(dates, rate, bright, strict=True):
         if np.isfinite(value):

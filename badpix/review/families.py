@@ -121,7 +121,10 @@ def make_page(mask: Mask, members: Sequence[Member], names: Sequence[str]) -> st
         "FAMILIES": table(("file", *COLUMNS), [(n, *r) for n, r in zip(names, list_rows(members), strict=True)]),
         "FLAGS": _flag_table(mask, members),
         "PAIRS": _pair_table(members),
-        "CHARTS": "".join(f"<figure>{_draw_excess(m)}</figure>" for m in members),
+        "CHARTS": "".join(
+            f"<figure>{_draw_excess(m)}<figcaption>{html.escape(m.family.name)}</figcaption></figure>"
+            for m in members
+        ),
     }
     return fill_page(read_asset("families_body.html"), parts)
 

@@ -80,6 +80,8 @@ def tell_science(evidence: Evidence, quantities: Mapping[str, float], x: int, y:
             out.append(text + date + ".")
     where = f", first {days[bright[0]]}, last {days[bright[-1]]}" if len(bright) else ""
     out.append(f"Above {STANDS_OUT:g} sigma in {len(bright)} of {number} science exposures{where}.")
+    if below := int((z < -STANDS_OUT).sum()):
+        out.append(f"Below -{STANDS_OUT:g} sigma in {below}.")
     named = list(dict.fromkeys(days))[:MOST_STEPS]
     means = [np.nanmedian(excess[days == d]) if np.isfinite(excess[days == d]).any() else np.nan for d in named]
     told = ", ".join(f"{d} {v:.3g} ({int((days == d).sum())})" for d, v in zip(named, means, strict=True))
