@@ -52,7 +52,7 @@ def report(
     The page needs no network: it can be mailed and opened years later.
     """
     talk = ctx.obj = Talk(options)
-    from badpix.io.evidence import path_beside
+    from badpix.io.evidence_file import path_beside
     from badpix.io.output import check_page
     from badpix.io.selection import expand_inputs
     from badpix.review import check as checking

@@ -22,7 +22,7 @@ import figures_light
 import numpy as np
 from astropy.io import fits
 
-from badpix.io import evidence as evidence_file
+from badpix.io import evidence_file
 from badpix.io.figure import make_figure, save_figure
 from badpix.mask.file import read_mask
 from badpix.review import plots

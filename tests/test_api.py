@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import badpix
 from badpix.cli import main
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.simulation.ifu_files import write_association
 from badpix.simulation.image import simulate as simulate_image
 from badpix.simulation.image_setup import Setup
@@ -99,7 +99,7 @@ def test_masks_in_memory_merge_as_files_do(flats, darks, theirs, tmp_path, monke
     merged = badpix.merge([darks, flats])
     badpix.write_mask(merged, tmp_path / "b" / "mask.fits", evidence=True)
     assert (tmp_path / "a" / "mask.fits").read_bytes() == (tmp_path / "b" / "mask.fits").read_bytes()
-    (one, _), (two, _) = (evidence.read(tmp_path / name / "mask_evidence.fits") for name in ("a", "b"))
+    (one, _), (two, _) = (evidence_file.read(tmp_path / name / "mask_evidence.fits") for name in ("a", "b"))
     assert (one.rules, one.images.keys(), one.samples.keys()) == (two.rules, two.images.keys(), two.samples.keys())
     for name, image in one.images.items():
         np.testing.assert_array_equal(two.images[name], image, name)

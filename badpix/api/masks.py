@@ -12,6 +12,7 @@ from badpix.api.inputs import in_python, python_words
 from badpix.api.result import DefectMask, read_back, read_cards
 from badpix.errors import UsageError
 from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.io.depths import Alarm
 from badpix.io.evidence import Detection
 from badpix.io.exposure import unpacking
@@ -112,7 +113,7 @@ def write_mask(
         mask_file.write_mask(path, mask.image, cards, overwrite=overwrite)
         if evidence:
             kept = replace(mask.evidence, images=dict(mask.evidence.images))
-            write_evidence(evidence_files.path_beside(path), Detection(dict(mask.maps), kept), path, overwrite)
+            write_evidence(evidence_file.path_beside(path), Detection(dict(mask.maps), kept), path, overwrite)
     return path
 
 
@@ -170,7 +171,7 @@ def merge(
         )
         for note in product.notes:
             log.warning("merge: %s", note)
-        found = evidence_files.read(product.evidence)[0] if product.evidence else evidence_files.Evidence()
+        found = evidence_file.read(product.evidence)[0] if product.evidence else evidence_files.Evidence()
         return read_back(product, "merge", Detection({}, found))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from badpix.errors import DataError
-from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.io.evidence import Evidence
 from badpix.mask.file import Mask, evidence_header
 
@@ -44,12 +44,12 @@ NO_EVIDENCE = "no evidence beside the mask: make it with --evidence to see the n
 @contextmanager
 def open_evidence(mask: Mask, path: str | Path | None = None) -> Iterator[tuple[Evidence | None, str]]:
     """The same, with images that are unpacked where they are indexed: for a few pixels (:func:`evidence.opened`)."""
-    beside = None if mask.path is None else evidence_files.path_beside(mask.path)
+    beside = None if mask.path is None else evidence_file.path_beside(mask.path)
     if path is None and (beside is None or not beside.is_file()):
         yield None, NO_EVIDENCE
         return
     place = Path(path if path is not None else beside)  # type: ignore[arg-type]
-    with evidence_files.opened(place) as (found, header):
+    with evidence_file.opened(place) as (found, header):
         for name, image in found.images.items():
             if tuple(image.shape) != mask.image.shape:
                 raise DataError(f"{place}: image {name} has the shape {image.shape}, the mask {mask.image.shape}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.io import evidence, output
+from badpix.io import evidence, evidence_file, output
 from badpix.io.provenance import hash_inputs
 from badpix.mask import combine, manual, origins, update_step
 from badpix.mask import file as mask_file
@@ -326,10 +326,10 @@ def _join_evidence(masks: Sequence[Mask], path: Path, own: evidence.Evidence, ov
     """The evidence of all inputs in one file beside the merged mask, with the origins of its flags."""
     parts = []
     for one in masks:
-        beside = evidence.path_beside(one.path) if one.path else None
-        if beside is not None and beside.is_file() and evidence.read_shape(beside) in ((), one.image.shape):
+        beside = evidence_file.path_beside(one.path) if one.path else None
+        if beside is not None and beside.is_file() and evidence_file.read_shape(beside) in ((), one.image.shape):
             parts.append(beside)
-    beside = evidence.path_beside(path)
+    beside = evidence_file.path_beside(path)
     with output.atomic_path(beside, overwrite) as temporary:
-        evidence.join(temporary, parts, mask_file.evidence_header(path), own)
+        evidence_file.join(temporary, parts, mask_file.evidence_header(path), own)
     return beside

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors
 from badpix.errors import DataError, UsageError
-from badpix.io import evidence, output, selection
+from badpix.io import evidence_file, output, selection
 from badpix.io import exposure as exposures
 from badpix.io.evidence import Detection
 from badpix.io.exposure import Exposure
@@ -169,7 +169,7 @@ def claim_output(
         If not.
     """
     path = fill_name(target, header)
-    for out in (path, evidence.path_beside(path)) if with_evidence else (path,):
+    for out in (path, evidence_file.path_beside(path)) if with_evidence else (path,):
         output.check_target(out, overwrite, inputs)
     return path
 
@@ -214,7 +214,7 @@ def finish(
     header = mask_header.make_header(
         mask_header.source_headers(used), used[0].keyword("DETECTOR"), window, texts, about
     )
-    beside = evidence.path_beside(path) if with_evidence else None
+    beside = evidence_file.path_beside(path) if with_evidence else None
     if beside is not None:
         output.check_target(beside, overwrite)
     mask_file.write_mask(path, image, header, overwrite=overwrite)
@@ -242,4 +242,4 @@ def write_evidence(path: Path, found: Detection, mask_path: Path, overwrite: boo
     for name, flagged in found.maps.items():
         found.evidence.images.setdefault(f"is_{name.lower()}", flagged)
     with output.atomic_path(path, overwrite) as temporary:
-        evidence.write(temporary, found.evidence, header)
+        evidence_file.write(temporary, found.evidence, header)

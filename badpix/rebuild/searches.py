@@ -20,7 +20,7 @@ from typing import Any
 from badpix.darks import build as darks_build
 from badpix.errors import BadpixError, DataError
 from badpix.flats import build
-from badpix.io import evidence, output, selection
+from badpix.io import evidence_file, output, selection
 from badpix.io import exposure as exposures
 from badpix.io.provenance import hash_file
 from badpix.io.workers import Share, make_executor, peak_of_workers, share_memory
@@ -95,7 +95,7 @@ def on_shelf(job: Job, stage: str, made: Plan) -> dict[str, Any] | None:
     found = record.read_json(mask.with_suffix(".json"))
     if not found or found.get("key") != made.keys[stage] or not mask.is_file():
         return None
-    beside = evidence.path_beside(mask)
+    beside = evidence_file.path_beside(mask)
     whole = hash_file(mask) == found["sha256"] and (not job.policy.evidence or beside.is_file())
     return found if whole else None
 

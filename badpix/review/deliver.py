@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from badpix.errors import UsageError
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.io.output import check_directory, check_place, copy_file, write_text
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
@@ -95,7 +95,7 @@ def write_delivery(
     target = place / path.name
     names = [
         target,
-        evidence.path_beside(target),
+        evidence_file.path_beside(target),
         *(place / name for name in (PAGE, FORM, "check.json", "clients.txt")),
     ]
     for name in names:
@@ -103,10 +103,10 @@ def write_delivery(
     if path.resolve() != target.resolve():
         copy_file(path, target, overwrite=True)
     written = [target]
-    beside = evidence.path_beside(path)
+    beside = evidence_file.path_beside(path)
     if beside.is_file():
-        copy_file(beside, evidence.path_beside(target), overwrite=True)
-        written.append(evidence.path_beside(target))
+        copy_file(beside, evidence_file.path_beside(target), overwrite=True)
+        written.append(evidence_file.path_beside(target))
     page = place / PAGE
     report.write_report(path, page, limits, against=against, overwrite=True)
     pair = compare.compare(mask_file.read_mask(against), mask) if against else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from badpix.errors import DataError
-from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.io.depths import Alarm
 from badpix.mask.depth import NAMES, Curve, make_curves, per_million
 
@@ -28,8 +28,8 @@ def read_depth(mask: str | Path, evidence: str | Path | None = None) -> tuple[li
     DataError
         If there is no evidence, or it holds no depth.
     """
-    path = Path(evidence) if evidence else evidence_files.path_beside(mask)
-    with evidence_files.opened(path) as (found, _):
+    path = Path(evidence) if evidence else evidence_file.path_beside(mask)
+    with evidence_file.opened(path) as (found, _):
         depth, alarms = found.depth, found.alarms
     if not depth:
         raise DataError(f"{path}: holds no depth; make the mask with --depth")

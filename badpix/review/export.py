@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.errors import UsageError
-from badpix.io.evidence import Evidence, path_beside
+from badpix.io.evidence import Evidence
+from badpix.io.evidence_file import path_beside
 from badpix.io.output import atomic_path, check_target, write_hdus, write_text
 from badpix.mask.file import Mask
 from badpix.mask.regions import FIRST_LINE

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.simulation.truth import read_changes
 
 Mjd = NDArray[np.floating[Any]]
@@ -69,10 +69,10 @@ def count_dated(
 
 def count_in_files(flags: NDArray[np.uint32], mask: str | Path, truth: str | Path) -> list[Dated]:
     """The same for a mask file with its evidence beside it; nothing without evidence or without changes."""
-    known, beside = read_changes(truth), evidence_files.path_beside(mask)
+    known, beside = read_changes(truth), evidence_file.path_beside(mask)
     if known is None or not beside.is_file():
         return []
-    with evidence_files.opened(beside) as (found, _):
+    with evidence_file.opened(beside) as (found, _):
         names = ("dark_bright_first", "dark_bright_last")
         if not set(names) <= set(found.images):
             return []

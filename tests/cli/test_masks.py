@@ -27,7 +27,7 @@ from mask_files import SUB64, make_mask
 from badpix import dq
 from badpix.cli.main import badpix, outlier
 from badpix.detectors import Window
-from badpix.io import evidence
+from badpix.io import evidence, evidence_file
 from badpix.mask import file as mask_file
 from badpix.mask import rules
 from badpix.settings import files as settings_files
@@ -367,7 +367,7 @@ def test_output_names_are_filled_in(folder, tmp_path):
 
 def test_evidence_tells_why(folder, tmp_path):
     run("flats", folder, "-o", tmp_path / "m.fits", "--evidence")
-    found, header = evidence.read(tmp_path / "m_evidence.fits")
+    found, header = evidence_file.read(tmp_path / "m_evidence.fits")
     assert header["MASKSUM"] == fits.getheader(tmp_path / "m.fits", "DQ")["DATASUM"]
     (rule,) = [r for r in found.rules if r.search == "DEAD"]
     assert evidence.holds(rule, found, 20, 30)[2]
@@ -642,7 +642,7 @@ def test_merging_flats_and_an_older_mask(folder, tmp_path):
     found = mask_file.read_mask(tmp_path / "m.fits")
     assert found.image[20, 30] == V["DEAD"] | DNU
     assert found.image[60, 60] == V["WARM"]
-    joined, header = evidence.read(tmp_path / "m_evidence.fits")
+    joined, header = evidence_file.read(tmp_path / "m_evidence.fits")
     assert "flat_norm" in joined.images
     assert header["MASKFILE"] == "m.fits"
 

@@ -12,6 +12,7 @@ from badpix.darks import completeness, injection, second_pass
 from badpix.darks.cells import make_cells
 from badpix.darks.injection import Exposure, Readout
 from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.mask import file as mask_file
 from badpix.mask.depth import make_curves
 from badpix.numerics.ramp_fit import Constants, fit_ramps, measure_typical
@@ -65,7 +66,7 @@ def masks(darks, tmp_path_factory):
 
 
 def read(path) -> evidence_files.Evidence:
-    with evidence_files.opened(evidence_files.path_beside(path)) as (found, _):
+    with evidence_file.opened(evidence_file.path_beside(path)) as (found, _):
         return found
 
 
@@ -73,8 +74,8 @@ def test_the_mask_is_that_of_a_run_without(masks):
     plain, deep = (mask_file.read_mask(path) for path in masks)
     assert np.array_equal(plain.image, deep.image)
     assert plain.image.any()
-    one, two = (Path(evidence_files.path_beside(path)) for path in masks)
-    with evidence_files.opened(one) as (first, _), evidence_files.opened(two) as (second, _):
+    one, two = (Path(evidence_file.path_beside(path)) for path in masks)
+    with evidence_file.opened(one) as (first, _), evidence_file.opened(two) as (second, _):
         assert list(first.images) == list(second.images)
         for name in first.images:
             np.testing.assert_array_equal(first.images[name][:, :], second.images[name][:, :])

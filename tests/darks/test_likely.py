@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from dark_files import DEFECTS, SHAPE, write_darks
 
 from badpix.cli.main import badpix
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.mask.file import read_mask
 
 FLAGS = {"HOT": ("hot", "saturated"), "RC": ("rc", "inverse_rc"), "TELEGRAPH": ("telegraph",)}
@@ -48,7 +48,7 @@ def test_all_but_low_pedestals_are_found(likely, tmp_path):
             for y, x in DEFECTS[kind]:
                 want[y, x] = True
         np.testing.assert_array_equal((mask.image & dq.VALUE[name]) != 0, want, err_msg=name)
-    with evidence.opened(tmp_path / "m_evidence.fits") as (kept, _):
+    with evidence_file.opened(tmp_path / "m_evidence.fits") as (kept, _):
         assert "low_pedestal" not in {rule.search for rule in kept.rules}
 
 

@@ -14,7 +14,7 @@ from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
 from badpix.flats import joined, judged, search
 from badpix.flats.build import build_flats
-from badpix.io import evidence as evidence_files
+from badpix.io import evidence_file
 from badpix.io.exposure import open_exposure, read_reference_pixels
 from badpix.mask.file import read_mask
 from badpix.mask.header import check_texts
@@ -166,7 +166,7 @@ def test_filters_reach_the_user(tmp_path):
     product = build_flats(write_sets(tmp_path), p, tmp_path / "m.fits", texts=texts, with_evidence=True)
     assert len(product.summary()["sets"]) == 6
     mask = read_mask(tmp_path / "m.fits")
-    with evidence_files.opened(product.evidence) as (found, _):
+    with evidence_file.opened(product.evidence) as (found, _):
         text = " ".join(explain(mask, found, 30 + 999, 20 + 899).sentences)
         assert re.search(r"poor in F090W \((0\.29|0\.3)\d* of the light\), F200W \((0\.29|0\.3)", text)
         assert re.search(r"; good in F070W \((0\.9|1)", text)

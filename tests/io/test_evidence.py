@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from badpix.errors import DataError
-from badpix.io import evidence
-from badpix.io.evidence import Evidence, Rule, Samples, Sparse, holds, path_beside
+from badpix.io import evidence, evidence_file
+from badpix.io.evidence import Evidence, Rule, Samples, Sparse, holds
+from badpix.io.evidence_file import path_beside
 
 
 def example():
@@ -37,8 +38,8 @@ def example():
 
 
 def stored(tmp_path, made, **header):
-    evidence.write(tmp_path / "m_evidence.fits", replace(made, images=dict(made.images)), header)
-    return evidence.read(tmp_path / "m_evidence.fits")
+    evidence_file.write(tmp_path / "m_evidence.fits", replace(made, images=dict(made.images)), header)
+    return evidence_file.read(tmp_path / "m_evidence.fits")
 
 
 def test_round_trip(tmp_path):
@@ -88,11 +89,11 @@ def test_files_are_joined_as_they_are_and_the_first_image_of_a_name_counts(tmp_p
         {"more": one.samples["votes"]},
     )
     parts = [tmp_path / "one.fits", tmp_path / "two.fits"]
-    evidence.write(parts[0], example(), {"MASKSUM": "1"})
-    evidence.write(parts[1], replace(two, images=dict(two.images)), {"MASKSUM": "2"})
-    assert evidence.read_shape(parts[0]) == (40, 50)
-    evidence.join(tmp_path / "joined.fits", parts, {"MASKSUM": "3"}, Evidence())
-    joined, header = evidence.read(tmp_path / "joined.fits")
+    evidence_file.write(parts[0], example(), {"MASKSUM": "1"})
+    evidence_file.write(parts[1], replace(two, images=dict(two.images)), {"MASKSUM": "2"})
+    assert evidence_file.read_shape(parts[0]) == (40, 50)
+    evidence_file.join(tmp_path / "joined.fits", parts, {"MASKSUM": "3"}, Evidence())
+    joined, header = evidence_file.read(tmp_path / "joined.fits")
     assert header["MASKSUM"] == "3"
     assert list(joined.images) == [*one.images, "other"]
     assert list(joined.samples) == ["votes", "more"]
@@ -115,14 +116,14 @@ def test_an_image_of_candidates_is_the_image_that_it_stands_for(tmp_path):
     np.testing.assert_array_equal(made, whole)
     np.testing.assert_array_equal(made > 0.5, whole > 0.5)
     np.testing.assert_array_equal(made[3:5, 7], whole[3:5, 7])
-    evidence.write(tmp_path / "e.fits", Evidence({"q": made}), {})
-    found = evidence.read(tmp_path / "e.fits")[0].images["q"]
+    evidence_file.write(tmp_path / "e.fits", Evidence({"q": made}), {})
+    found = evidence_file.read(tmp_path / "e.fits")[0].images["q"]
     np.testing.assert_array_equal(found, whole)
 
 
 def test_images_are_given_up_as_they_are_written(tmp_path):
     made = example()
-    evidence.write(tmp_path / "e.fits", made, {})
+    evidence_file.write(tmp_path / "e.fits", made, {})
     assert made.images == {}
 
 
@@ -142,28 +143,28 @@ def test_place(mask, beside):
 def test_missing_and_broken_files(tmp_path):
     path = tmp_path / "e.fits"
     with pytest.raises(DataError, match="no evidence there; was the mask made with --no-evidence"):
-        evidence.read(path)
+        evidence_file.read(path)
     fits.PrimaryHDU().writeto(path)
     with pytest.raises(DataError, match="extension RULES is missing: not an evidence file"):
-        evidence.read(path)
+        evidence_file.read(path)
     path.write_text("no FITS")
     with pytest.raises(DataError, match=r"e\.fits: not readable as FITS"):
-        evidence.read(path)
+        evidence_file.read(path)
 
 
 def test_truncated_files(tmp_path):
     path = tmp_path / "e.fits"
-    evidence.write(path, example(), {})
+    evidence_file.write(path, example(), {})
     content = path.read_bytes()
     for length in range(0, len(content) - 2880, 1777):
         path.write_bytes(content[:length])
         with pytest.raises(DataError, match=r"e\.fits: "):
-            evidence.read(path)
+            evidence_file.read(path)
 
 
 def test_an_image_that_is_asked_for_and_missing_is_the_file_s_fault(tmp_path):
     path = tmp_path / "m_evidence.fits"
-    images = evidence.Images(path)
+    images = evidence_file.Images(path)
     images["dark_rate"] = np.zeros((2, 2))
     assert images.get("open_own") is None
     with pytest.raises(DataError, match=r"m_evidence.fits: the image OPEN_OWN is missing: damaged evidence"):

@@ -13,7 +13,7 @@ from mask_files import SUB64, make_mask
 from badpix import dq
 from badpix.cli.main import badpix
 from badpix.errors import UsageError
-from badpix.io import evidence
+from badpix.io import evidence, evidence_file
 from badpix.io.depths import Depth
 from badpix.io.evidence import Evidence, Rule
 from badpix.mask import file as mask_file
@@ -132,7 +132,7 @@ def write_darks_mask(path, rates, *, limit=1.0, undetermined=(), seed=0, **heade
     make_mask(path, window=SUB64, flags=flagged, SUBARRAY="SUB64", BPDHOTSG=5.0, **header)
     images = {"dark_rate": rate, "dark_undetermined": blind, "is_hot": hot.astype(np.uint8)}
     found = Evidence(images, [Rule("hot", "dark_rate", ">", limit, "DN/s", "dark rate")])
-    evidence.write(evidence.path_beside(path), found, mask_file.evidence_header(path))
+    evidence_file.write(evidence_file.path_beside(path), found, mask_file.evidence_header(path))
     return path
 
 
@@ -157,7 +157,7 @@ def old(tmp_path):
 
 
 def states_of(path):
-    with evidence.opened(evidence.path_beside(path)) as (found, _):
+    with evidence_file.opened(evidence_file.path_beside(path)) as (found, _):
         return {
             n.removeprefix("update_").upper(): np.asarray(i[:, :])
             for n, i in found.images.items()
@@ -244,7 +244,7 @@ def test_origins_go_through_merge_and_update(tmp_path, old):
 
 
 def test_a_mask_without_evidence_is_updated_by_the_limits_alone(tmp_path, old):
-    evidence.path_beside(old).unlink()
+    evidence_file.path_beside(old).unlink()
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0}, undetermined=[(10, 30)], seed=1)
     done = run("update", old, "--darks", new, "-o", tmp_path / "new.fits", *TEXTS)
     assert "old.fits has no evidence beside it" in done.output

@@ -12,7 +12,7 @@ from mask_files import SUB64, make_mask
 
 from badpix.cli.main import badpix
 from badpix.errors import DataError, UsageError
-from badpix.io import evidence
+from badpix.io import evidence, evidence_file
 from badpix.io.evidence import Evidence, Rule
 from badpix.mask import file as mask_file
 from badpix.review import choose, explain, pixel_ramps, readings, words
@@ -21,7 +21,7 @@ from badpix.review import choose, explain, pixel_ramps, readings, words
 @pytest.fixture
 def made(tmp_path):
     path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
-    evidence.write(evidence.path_beside(path), make_evidence(), mask_file.evidence_header(path))
+    evidence_file.write(evidence_file.path_beside(path), make_evidence(), mask_file.evidence_header(path))
     mask = mask_file.read_mask(path)
     found, note = readings.read_evidence(mask)
     assert note == ""
@@ -233,7 +233,7 @@ def test_without_evidence_the_flags_are_still_told(tmp_path):
 
 def test_evidence_of_another_mask_is_noticed(tmp_path, made):
     other = make_mask(tmp_path / "other.fits", window=SUB64, flags=FLAGS[:2], SUBARRAY="SUB64")
-    beside = evidence.path_beside(made[0].path)
+    beside = evidence_file.path_beside(made[0].path)
     _, note = readings.read_evidence(mask_file.read_mask(other), beside)
     assert "belongs to another version" in note
     full = mask_file.read_mask(make_mask(tmp_path / "full.fits"))

@@ -10,7 +10,7 @@ from mask_files import SUB64, make_mask
 
 from badpix.cli.main import badpix
 from badpix.errors import DataError
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.io.evidence import Evidence, Rule
 from badpix.io.provenance import Input
 from badpix.mask import file as mask_file
@@ -202,22 +202,22 @@ def test_an_unsigned_mask_is_named_in_the_run_and_in_the_check(tmp_path):
 
 def test_trouble_beside_open_evidence_is_not_the_evidences_fault(tmp_path):
     path = make_mask(tmp_path / "m.fits", window=SUB64, SUBARRAY="SUB64")
-    beside = evidence.path_beside(path)
-    evidence.write(beside, noisy(), mask_file.evidence_header(path))
-    with pytest.raises(OSError, match="full") as caught, evidence.opened(beside):
+    beside = evidence_file.path_beside(path)
+    evidence_file.write(beside, noisy(), mask_file.evidence_header(path))
+    with pytest.raises(OSError, match="full") as caught, evidence_file.opened(beside):
         raise OSError(28, "the disk is full", "page.html")
     assert caught.value.filename == "page.html"
 
 
 def test_a_damaged_tile_names_the_evidence(tmp_path):
     path = make_mask(tmp_path / "m.fits", window=SUB64, SUBARRAY="SUB64")
-    beside = evidence.path_beside(path)
-    evidence.write(beside, noisy(), mask_file.evidence_header(path))
-    with evidence.opened(beside) as (found, _):
+    beside = evidence_file.path_beside(path)
+    evidence_file.write(beside, noisy(), mask_file.evidence_header(path))
+    with evidence_file.opened(beside) as (found, _):
         place = found.images["dark_noise"]._hdu._bintable.fileinfo()["datLoc"]
     raw = bytearray(beside.read_bytes())
     rows = SHAPE[0] * 8
     raw[place + rows : place + rows + 4000] = b"\xff" * 4000
     beside.write_bytes(raw)
-    with evidence.opened(beside) as (found, _), pytest.raises(DataError, match=r"m_evidence\.fits"):
+    with evidence_file.opened(beside) as (found, _), pytest.raises(DataError, match=r"m_evidence\.fits"):
         found.images["dark_noise"][:, :]

@@ -17,7 +17,7 @@ from notes import heard
 
 from badpix import dq
 from badpix.cli.main import badpix
-from badpix.io import evidence
+from badpix.io import evidence, evidence_file
 from badpix.mask import file as mask_file
 from badpix.review import check, report, report_history, report_where
 from badpix.settings.check import CheckSettings
@@ -29,7 +29,7 @@ P = CheckSettings.in_set()
 def made(tmp_path):
     old = make_mask(tmp_path / "old.fits", window=SUB64, flags=FLAGS[:2], SUBARRAY="SUB64")
     path = make_mask(tmp_path / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64", AUTHOR="<b>A & B</b>")
-    evidence.write(evidence.path_beside(path), make_evidence(), mask_file.evidence_header(path))
+    evidence_file.write(evidence_file.path_beside(path), make_evidence(), mask_file.evidence_header(path))
     return path, old
 
 

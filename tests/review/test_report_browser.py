@@ -16,7 +16,7 @@ from evidence_files import FLAGS, make_evidence, write_jump
 from mask_files import SUB64, make_mask
 
 from badpix import dq
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.mask import file as mask_file
 from badpix.review import report
 from badpix.settings.check import CheckSettings
@@ -93,7 +93,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     old = make_mask(folder / "old.fits", window=SUB64, flags=[*FLAGS[:2], (50, 50, "WARM")], SUBARRAY="SUB64")
     path = make_mask(folder / "mask.fits", window=SUB64, flags=FLAGS, SUBARRAY="SUB64")
-    evidence.write(evidence.path_beside(path), make_evidence(), mask_file.evidence_header(path))
+    evidence_file.write(evidence_file.path_beside(path), make_evidence(), mask_file.evidence_header(path))
     limits = CheckSettings.in_set()
     jump = write_jump(folder / "a_jump.fits")
     report.write_report(path, folder / "report.html", limits, against=old, ramps=[jump])

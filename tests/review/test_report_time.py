@@ -9,7 +9,7 @@ import pytest
 from evidence_files import FLAGS, make_evidence
 from mask_files import SUB64, make_mask
 
-from badpix.io import evidence
+from badpix.io import evidence_file
 from badpix.io.evidence import Samples
 from badpix.mask import file as mask_file
 from badpix.mask.file import read_mask
@@ -80,6 +80,6 @@ def test_nothing_is_told_where_nothing_is_known(mask):
 
 
 def test_the_page_has_it(tmp_path, mask):
-    evidence.write(evidence.path_beside(mask.path), with_time(), mask_file.evidence_header(mask.path))
+    evidence_file.write(evidence_file.path_beside(mask.path), with_time(), mask_file.evidence_header(mask.path))
     report.write_report(mask.path, tmp_path / "r.html", CheckSettings.in_set())
     assert "In the order of time" in (tmp_path / "r.html").read_text()
