@@ -25,7 +25,7 @@ from badpix.settings.reference import ReferenceSettings
 from badpix.settings.simulate_science import ScienceProgramSettings
 from badpix.simulation.science import simulate
 from badpix.simulation.science_light import PROGRAMS
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 PEERS = """
 import sys, types, warnings

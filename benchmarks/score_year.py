@@ -26,7 +26,7 @@ from astropy.io import fits
 
 from badpix import dq
 from badpix.mask.file import read_mask
-from badpix.simulation.truth import read_changes
+from badpix.simulation.truth_file import read_changes
 
 BADPIX = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()"]
 SETS, DARKS = 12, 5

@@ -104,7 +104,7 @@ def score(ctx: click.Context, /, files: tuple[str, ...], search: str, by_setting
     from badpix.mask import file as mask_file
     from badpix.simulation import score_mask as scoring
     from badpix.simulation.score_dates import add_dated, count_in_files
-    from badpix.simulation.truth import read_light, read_truth
+    from badpix.simulation.truth_file import read_light, read_truth
 
     masks, dates, lights = [], [], []
     for mask, truth_file in zip(files[::2], files[1::2], strict=True):

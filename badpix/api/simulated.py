@@ -12,7 +12,7 @@ from badpix.io.html import as_table
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
 from badpix.simulation import score_dates, score_mask
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 
 @dataclass(frozen=True)

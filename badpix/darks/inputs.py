@@ -6,7 +6,7 @@
    ``_rateints`` beside it.
 3. Companions must be of the same exposure (keywords), shape and number of integrations, with jumps flagged.
 4. All exposures must be of one detector and window; of NIRSpec, all or none of them in an IRS2 pattern. Depths may
-   differ (:mod:`badpix.darks.depths`).
+   differ (:mod:`badpix.darks.readouts`).
 5. Ramps fitted with LIKELY have no fitopt file (a ``_likely_chisq`` instead), and no pedestals; that does, unless a
    search by votes of pedestals is asked for.
 6. With ``skip_bad`` a set of files that fails is left out, with the reason; otherwise it is an error.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks.depths import Depth
+from badpix.darks.readouts import Depth
 from badpix.darks.stack import Dark
 from badpix.errors import DataError, UsageError
 from badpix.io import exposure as io

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks import cells, depths, hits, ramps, series, types
-from badpix.darks.depths import Depth
+from badpix.darks import cells, hits, ramps, readouts, series, types
 from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
+from badpix.darks.readouts import Depth
 from badpix.darks.scores import Cuts, Population, Setup
 from badpix.darks.stack import BYTES_PER_PIXEL, Brightness, Dark, Job
 from badpix.errors import DataError, UsageError
@@ -70,7 +70,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -
 def choose_depth(darks: DarkSet, p: DarkDataSettings) -> Depth:
     """The depth in which noise and shape are measured."""
     number = [f.integrations for f in darks.files]
-    return depths.choose_depth(darks.depths, number, least=p.min_integrations, most=p.examined_integrations)
+    return readouts.choose_depth(darks.depths, number, least=p.min_integrations, most=p.examined_integrations)
 
 
 def describe_readout(darks: DarkSet, job: Job, population: Population, p: DarkDataSettings) -> Readout:

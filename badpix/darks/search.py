@@ -28,10 +28,10 @@ from badpix.darks import (
     candidates,
     changes,
     completeness,
-    depths,
     documented,
     places,
     plan,
+    readouts,
     searches,
     series,
     telegraph,
@@ -284,7 +284,7 @@ def describe(
     if mixed:  # again, now that the weights are known
         job = replace(job, spreads=tuple(known.tolist()))
         found = list(run_in_order(executor, partial(measure_sample, job), tiles))
-        spread = float(depths.pick_weighted(known[:, None], depths.weigh(known), 0.5)[0])
+        spread = float(readouts.pick_weighted(known[:, None], readouts.weigh(known), 0.5)[0])
     else:
         spread = float(np.median(known[np.isfinite(known)]))
     pixels, index = join([tile.pixels for tile in found]), np.concatenate([tile.index for tile in found])
@@ -319,7 +319,7 @@ def describe_join(darks: DarkSet, job: Job, p: DarkDataSettings) -> list[str]:
         return []
     number = [f.integrations for f in darks.files]
     chosen = plan.choose_depth(darks, p)
-    return depths.describe(darks.depths, number, chosen, depths.weigh(np.array(job.spreads)))
+    return readouts.describe(darks.depths, number, chosen, readouts.weigh(np.array(job.spreads)))
 
 
 def highest(values: NDArray[np.float32], fraction: float) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, depths, ramps
+from badpix.darks import cells, ramps, readouts
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
 from badpix.darks.stats import Integrations, Kept
@@ -266,7 +266,7 @@ class Stack:
 
     def _weights(self) -> NDArray[np.float32] | None:
         """Weights of the integrations where their depths differ."""
-        return depths.weigh(np.array(self.job.spreads)) if self.job.spreads else None
+        return readouts.weigh(np.array(self.job.spreads)) if self.job.spreads else None
 
 
 def cut(stack: Integrations, pixels: slice) -> Integrations:

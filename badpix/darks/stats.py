@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.depths import pick_weighted
+from badpix.darks.readouts import pick_weighted
 from badpix.numerics import clipping
 
 Array = NDArray[np.float32]

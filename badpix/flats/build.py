@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from badpix import detectors, dq
 from badpix.errors import DataError, UsageError
-from badpix.flats import joined, judged
+from badpix.flats import filter_sets, judged
 from badpix.flats.light import choose_mode
 from badpix.flats.types import dead_limit
 from badpix.io import exposure as exposures
@@ -82,9 +82,9 @@ def build_flats(
         reference = exposures.read_reference_pixels(used[0])
         files = [e.path for e in (*used, *raws)] + ([manual] if manual else [])
         with hashing(files) as hashes:
-            sets = joined.find_sets(used, raws)
-            sets = sets if p.mixed_optics == "join" else [joined.FlatSet("all", list(used), raws)]
-            found = joined.search(
+            sets = filter_sets.find_sets(used, raws)
+            sets = sets if p.mixed_optics == "join" else [filter_sets.FlatSet("all", list(used), raws)]
+            found = filter_sets.search(
                 sets,
                 p,
                 reference=reference,
@@ -125,7 +125,7 @@ def check_optics(used: Sequence[Exposure]) -> None:
     DataError
         Naming the first file that differs.
     """
-    for keyword in joined.OPTICS:
+    for keyword in filter_sets.OPTICS:
         first = used[0].header.get(keyword)
         for other in used[1:]:
             found = other.header.get(keyword)

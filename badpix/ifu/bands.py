@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.ifu import lone as ifu_lone
 from badpix.ifu import noise as ifu_noise
+from badpix.ifu import one_exposure as ifu_lone
 from badpix.ifu import significance as ifu_significance
 from badpix.ifu.inputs import Exposure, axis_across, is_dithered, read_usable
 from badpix.ifu.rank import measure_differences, odd

@@ -31,8 +31,8 @@ from badpix.ifu.bands import (
     search_band,
 )
 from badpix.ifu.inputs import Exposure, axis_across, check_usable, has_pointings, is_dithered, read_usable
-from badpix.ifu.lone import STRONG
 from badpix.ifu.noise import Level, measure_level
+from badpix.ifu.one_exposure import STRONG
 from badpix.ifu.rank import measure_ratio, odd
 from badpix.ifu.significance import REASONS
 from badpix.io.tasks import Spread, run_in_order

@@ -25,8 +25,8 @@ border is searched like the middle. ``sigma`` below is ERR, or 1.
 
 Step 1 is in :mod:`badpix.ifu.residuals`, with the thresholds, which come from the distribution of eta for independent
 Gaussian noise; step 2 in :mod:`badpix.ifu.noise`, step 3 in :mod:`badpix.ifu.protection`, step 6 in
-:mod:`badpix.ifu.single`. The other tests are here. A detector with one exposure has a search of its own:
-:mod:`badpix.ifu.lone`.
+:mod:`badpix.ifu.seen_once`. The other tests are here. A detector with one exposure has a search of its own:
+:mod:`badpix.ifu.one_exposure`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.ifu.lone import find_certain
 from badpix.ifu.noise import GRID, REACH, Band, Level, prepare_band
+from badpix.ifu.one_exposure import find_certain
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
-from badpix.ifu.single import SingleLimits, find_single
+from badpix.ifu.seen_once import SingleLimits, find_single
 from badpix.ifu.slices import Beside, measure_beside
 from badpix.ifu.sources import reach
 from badpix.numerics.neighbors import offsets

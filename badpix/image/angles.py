@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.resample import measure_derivative
+from badpix.image.resample_drizzle import measure_derivative
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, grow, locate
 

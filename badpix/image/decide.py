@@ -21,7 +21,7 @@ of other groups, S3 = sum of r over 3x3, tilted = D > 1.5 st, steep = D > 3 st:
 6. trails: on flat pixels, z > 2.5 where the best of 12 lines of 9 pixels exceeds trail_snr. Each line's sum counts in
    units of its scatter along that direction, if that is above the one of independent pixels: 1/f stripes;
 7. wide faint events: areas of flat pixels (:mod:`badpix.image.extended`);
-8. single coverage (m = 0): pixels sharper than any star (:mod:`badpix.image.single`).
+8. single coverage (m = 0): pixels sharper than any star (:mod:`badpix.image.seen_once`).
 
 All limits are exceeded strictly.
 """
@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.extended import find_extended, level_covers
-from badpix.image.resample import measure_derivative
+from badpix.image.resample_drizzle import measure_derivative
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, grow, locate
 

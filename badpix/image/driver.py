@@ -35,7 +35,7 @@ import numpy as np
 from badpix.errors import DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
-from badpix.image import resample
+from badpix.image import resample_drizzle
 from badpix.image.alignment import find_misplaced
 from badpix.image.cost import collect_cost, measure_depth
 from badpix.image.decide import find_unresampled
@@ -191,7 +191,7 @@ def _flag(
 
 def _check_values(p: ImageSettings) -> None:
     parse_good_bits(p.good_bits)
-    resample.parse_fillval(p.fillval)
+    resample_drizzle.parse_fillval(p.fillval)
     if p.pixmap_order == 2:
         raise UsageError("image.pixmap_order: found 2, expected 1 or 3")
     if p.protect and not p.resample_data:

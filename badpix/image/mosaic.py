@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image import direct, resample
 from badpix.image import products as image_products
+from badpix.image import resample_direct, resample_drizzle
 from badpix.image.grid import Window
 from badpix.image.members import Image, subtract_slope
 from badpix.image.persistence import detector_key
@@ -50,30 +50,32 @@ def drizzle_group(task: tuple[Plan, list[Image]]) -> float:
     return limit
 
 
-def _invert_all(images: list[Image], p: ImageSettings) -> list[direct.Inverse] | None:
+def _invert_all(images: list[Image], p: ImageSettings) -> list[resample_direct.Inverse] | None:
     """The inverse map of each image; None where the ``drizzle`` package has to make the mosaic."""
-    usual = p.kernel == "square" and p.pixfrac == 1 and resample.parse_fillval(p.fillval) == "NaN"
+    usual = p.kernel == "square" and p.pixfrac == 1 and resample_drizzle.parse_fillval(p.fillval) == "NaN"
     if p.resampler != "direct" or not usual:
         return None
-    inverses = [direct.invert_fit(i.pixel_map, i.window) if i.pixel_map and i.window else None for i in images]
+    inverses = [
+        resample_direct.invert_fit(i.pixel_map, i.window) if i.pixel_map and i.window else None for i in images
+    ]
     return [i for i in inverses if i is not None] if all(i is not None for i in inverses) else None
 
 
 def _add_all(
-    plan: Plan, images: list[Image], inverses: list[direct.Inverse], window: Window
+    plan: Plan, images: list[Image], inverses: list[resample_direct.Inverse], window: Window
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mosaic and weight of a group, from the inverse maps of its images."""
     total = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.float32)
     for image, inverse in zip(images, inverses, strict=True):
         hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
         columns = inverse.window.within(window)[1]
-        for rows, needed in direct.split_window(inverse, image.cal.shape[0], resample.DRIZZLE_ROWS):
+        for rows, needed in resample_direct.split_window(inverse, image.cal.shape[0], resample_drizzle.DRIZZLE_ROWS):
             here = slice(rows.start - window.y0, rows.stop - window.y0)
             sci, weight = _read_rows(image, plan.p, needed, hot)
             _close_bounds(weight, image, needed.start)
             part = total[0][here, columns], total[1][here, columns]
-            direct.add_band(inverse, sci, weight, rows, needed.start, part)
-    direct.finish_mosaic(total)
+            resample_direct.add_band(inverse, sci, weight, rows, needed.start, part)
+    resample_direct.finish_mosaic(total)
     return total
 
 
@@ -82,8 +84,8 @@ def _close_bounds(weight: NDArray[Any], image: Image, first: int) -> None:
     bounds, (ny, nx) = image.bounds, image.cal.shape
     if bounds is None:
         return
-    low, high = resample.inner_rows(bounds, ny)
-    left, right = resample.inner_rows((bounds[1], bounds[0]), nx)
+    low, high = resample_drizzle.inner_rows(bounds, ny)
+    left, right = resample_drizzle.inner_rows((bounds[1], bounds[0]), nx)
     weight[: max(0, low - first)] = 0
     weight[max(0, high + 1 - first) :] = 0
     weight[:, :left] = 0
@@ -93,14 +95,16 @@ def _close_bounds(weight: NDArray[Any], image: Image, first: int) -> None:
 def _drizzle_all(plan: Plan, images: list[Image], window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mosaic and weight of a group, by the ``drizzle`` package."""
     p = plan.p
-    drizzle = resample.start_drizzle(window, kernel=p.kernel, fillval=resample.parse_fillval(p.fillval))
+    drizzle = resample_drizzle.start_drizzle(
+        window, kernel=p.kernel, fillval=resample_drizzle.parse_fillval(p.fillval)
+    )
     for image in images:
         assert image.pixel_map is not None
         hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
-        for rows, inner in resample.split_rows(image.bounds, image.pixel_map):
+        for rows, inner in resample_drizzle.split_rows(image.bounds, image.pixel_map):
             sci, weight = _read_rows(image, p, rows, hot)
             positions = evaluate_map(image.pixel_map, (window.x0, window.y0), rows)
-            resample.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
+            resample_drizzle.add_image(drizzle, sci, weight, positions, image.bounds, pixfrac=p.pixfrac, rows=inner)
     return drizzle.out_img, drizzle.out_wht
 
 

@@ -12,7 +12,7 @@ from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image.grid import Grid, Window
 from badpix.image.persistence import Places
-from badpix.image.single import Sharpness
+from badpix.image.seen_once import Sharpness
 from badpix.image.stack import Shelf
 from badpix.image.transients import Detection
 from badpix.settings.image import ImageSettings

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image import direct as blots
-from badpix.image import resample
+from badpix.image import resample_direct as blots
+from badpix.image import resample_drizzle
 from badpix.image.angles import prefer_kin
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, evaluate_map
-from badpix.image.resample import measure_derivative
+from badpix.image.resample_drizzle import measure_derivative
 from badpix.image.stack import Shelf, middle_of_others, mosaic_name, read_planes, read_window
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
@@ -149,11 +149,11 @@ def blot_bands(
     if direct and interp == "poly3":
         _blot_direct(image, cover, window, pixel_map, slack, (model, others, loose))
         return model, others, loose
-    filled = None if interp == "linear" else resample.fill_for_cubic(image)
+    filled = None if interp == "linear" else resample_drizzle.fill_for_cubic(image)
     for top in range(0, ny, _ROWS):
         rows = slice(top, min(top + _ROWS, ny))
         positions = evaluate_map(pixel_map, rows=rows)
-        model[rows] = resample.blot(image, window, positions, interp=interp, filled=filled)
+        model[rows] = resample_drizzle.blot(image, window, positions, interp=interp, filled=filled)
         if cover is not None:
             others[rows] = np.minimum(_nearest(cover, window, positions), 255)
         if slack is not None and loose is not None:
@@ -169,7 +169,7 @@ def _blot_direct(
     slack: NDArray[Any] | None,
     out: tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None],
 ) -> None:
-    """The same by :mod:`badpix.image.direct`, into arrays."""
+    """The same by :mod:`badpix.image.resample_direct`, into arrays."""
     model, others, loose = out
     padded, tx = blots.pad_image(image, window), blots.map_columns(pixel_map)
     number = None if cover is None else blots.pad_zero(np.minimum(cover, 255).astype(np.uint8))

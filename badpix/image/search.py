@@ -34,14 +34,14 @@ from badpix.image.pixel_map import invert_map
 from badpix.image.plan import Found, Plan
 from badpix.image.protect import find_protected
 from badpix.image.reference import ONE_KIN, blot_bands, build_reference
-from badpix.image.resample import measure_derivative
-from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
-from badpix.image.single import (
+from badpix.image.resample_drizzle import measure_derivative
+from badpix.image.seen_once import (
     expected_width,
     find_sharp,
     measure_sharpness,
     sharpness_limit,
 )
+from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.stack import Shelf, read_median
 from badpix.image.transients import Detection, find_transients
 from badpix.io import cal as io_cal

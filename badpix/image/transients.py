@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.single import light_beside
+from badpix.image.seen_once import light_beside
 from badpix.numerics.neighbors import gather, grow, locate
 
 MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those of noise

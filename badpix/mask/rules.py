@@ -16,9 +16,10 @@ a look; a *note* is never held against a file. The groups, in order:
 10. reference pixels;
 11. checksums.
 
-The file is read by :mod:`badpix.mask.raw_file`, which takes broken ones as they are. The faults that certify without
-a word and cost flags in operation (a bit without a row, an unknown name, a VALUE that is not 2**BIT) are the reason
-for groups 3 and 4. Other bits than the standard ones are what DQ_DEF is for: the pipeline reads flags by their names.
+The file is read by :mod:`badpix.mask.file_as_found`, which takes broken ones as they are. The faults that certify
+without a word and cost flags in operation (a bit without a row, an unknown name, a VALUE that is not 2**BIT) are the
+reason for groups 3 and 4. Other bits than the standard ones are what DQ_DEF is for: the pipeline reads flags by their
+names.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.errors import DataError
 from badpix.mask import rules_header
-from badpix.mask.raw_file import COLUMNS, Fault, Faults, MaskFile, Row, error, note, read_file, warning
+from badpix.mask.file_as_found import COLUMNS, Fault, Faults, MaskFile, Row, error, note, read_file, warning
 from badpix.mask.rules_header import known_words
 
 __all__ = ["Fault", "faults_of", "find_faults", "known_words", "read_file"]

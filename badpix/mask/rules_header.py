@@ -14,7 +14,7 @@ from typing import Any
 from badpix import detectors
 from badpix.errors import DataError, nearest
 from badpix.io.headers import refuse_stripes
-from badpix.mask.raw_file import Fault, Faults, MaskFile, error, warning
+from badpix.mask.file_as_found import Fault, Faults, MaskFile, error, warning
 from badpix.outside import header_text
 
 PLAIN_PEDIGREES = ("GROUND", "DUMMY", "SIMULATION", "MODEL")

@@ -31,7 +31,7 @@ from badpix.io.scratch import scratch_folder
 from badpix.io.unpack import make_plain
 from badpix.mask import rules
 from badpix.mask.combine import standard_bits
-from badpix.mask.raw_file import MaskFile
+from badpix.mask.file_as_found import MaskFile
 from badpix.outside import require_regular
 
 TIMEOUT = 900  # seconds

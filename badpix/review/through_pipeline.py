@@ -1,7 +1,7 @@
 """The exact reference for the depth of darks: defects in raw ramps, through the pipeline itself.
 
 1. Raw ramps of the same darks get defects of the strengths that the mask's depth was measured at
-   (:mod:`badpix.prepare.injected`), isolated, eight rows and columns apart.
+   (:mod:`badpix.prepare.injected_raws`), isolated, eight rows and columns apart.
 2. The pipeline's first stage runs over them (:mod:`badpix.prepare.driver`), and the search over its products.
 3. What is found stands beside what the run's own emulation of jump step and ramp fit predicted.
 
@@ -29,7 +29,7 @@ from badpix.mask import file as mask_file
 from badpix.mask.depth import Curve, make_curves
 from badpix.mask.file import Mask
 from badpix.numerics import neighbors
-from badpix.prepare import driver, injected
+from badpix.prepare import driver, injected_raws
 from badpix.review.readings import open_evidence
 from badpix.settings.darks import DarkSettings
 from badpix.settings.prepare import PrepareSettings
@@ -149,7 +149,7 @@ def _run_round(
     """One round in a private folder: inject, prepare, search, count."""
     if len({raw.name for raw in raws}) < len(raws):
         raise UsageError("raw ramps: two files have the same name")
-    chosen = injected.choose(
+    chosen = injected_raws.choose(
         facts.good,
         facts.strengths,
         facts.noise,
@@ -165,7 +165,7 @@ def _run_round(
     with tempfile.TemporaryDirectory(prefix="badpix-depth-") as name:
         folder = Path(name)
         for k, raw in enumerate(raws):
-            injected.write_injected(raw, folder / raw.name.removesuffix(".gz"), chosen, k, number)
+            injected_raws.write_injected(raw, folder / raw.name.removesuffix(".gz"), chosen, k, number)
             for recipe in [*raw.parent.glob("*_simulate.yml"), *raw.resolve().parent.parent.glob("*_simulate.yml")]:
                 shutil.copy(recipe, folder / recipe.name)
         files = [folder / raw.name.removesuffix(".gz") for raw in raws]
@@ -181,7 +181,7 @@ def _run_round(
             names = [n.removeprefix("is_") for n in known.images if n.startswith("is_")]
             maps = {n: np.asarray(known.images[f"is_{n}"][:, :]) != 0 for n in names}
     right = [RIGHT.get(kind, (kind,)) for kind in chosen.kinds]
-    counted = injected.list_counts(chosen, maps, right)
+    counted = injected_raws.list_counts(chosen, maps, right)
     cells = np.unique(np.stack([chosen.kind, chosen.level]), axis=1).T
     return [
         Depth(chosen.kinds[a], float(facts.strengths[chosen.kinds[a]][b]), UNITS[chosen.kinds[a]], *row)

@@ -3,7 +3,7 @@
 1. :func:`make_recipe` turns checked parameters into a recipe.
 2. :func:`write_exposure` streams one exposure, band of rows by band of rows, into its uncal, rate, rateints, jump
    and fitopt files; one exposure is one task, and its bytes don't depend on the others.
-3. :mod:`badpix.simulation.truth` writes what was put in: DQ image, table of defects, map of good pixels, true maps.
+3. :mod:`badpix.simulation.truth_file` writes what was put in: DQ image, table of defects, good pixels, true maps.
 4. :func:`simulate` does all of it for a directory: ``flats/``, ``darks/``, ``<detector>_truth.fits``, and
    ``<detector>_simulate.yml`` with the parameters, from which the same files can be made again.
 """
@@ -32,7 +32,7 @@ from badpix.simulation.format import StreamedFits, layout_of, primary_header
 from badpix.simulation.illumination import check_light
 from badpix.simulation.recipe import AVERAGED_READOUT, DEFAULT_READOUT, Recipe, shrink
 from badpix.simulation.reduce import Reduced, measure_offsets, reduce_rows
-from badpix.simulation.truth import write_truth
+from badpix.simulation.truth_file import write_truth
 
 OVERHEAD = 60.0  # s between exposures that follow each other
 BAND_BYTES = 8_000_000  # of one float32 ramp array of a band

@@ -24,7 +24,7 @@ from badpix.settings.simulate_science import ScienceProgramSettings
 from badpix.simulation.defects import DEFECT, FLAG_OF
 from badpix.simulation.files import SUBARRAY_OF_SCALED
 from badpix.simulation.science_light import PROGRAMS, Program, lies_between, make_fringes, make_sky, paint
-from badpix.simulation.truth import defect_table
+from badpix.simulation.truth_file import defect_table
 
 LEVELS = {
     "STEADY": (0.02, 0.05, 0.1, 0.3, 1.0, 5.0),

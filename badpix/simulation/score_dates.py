@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.io import evidence_file
-from badpix.simulation.truth import read_changes
+from badpix.simulation.truth_file import read_changes
 
 Mjd = NDArray[np.floating[Any]]
 
@@ -45,7 +45,7 @@ def count_dated(
     flags : uint32 array (ny, nx)
         The mask.
     changes, darks : structured array
-        From :func:`badpix.simulation.truth.read_changes`.
+        From :func:`badpix.simulation.truth_file.read_changes`.
     first, last : array (ny, nx)
         MJD of the first and last bright dark; NaN where not known.
     """

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from badpix.image.resample import measure_derivative
+from badpix.image.resample_drizzle import measure_derivative
 from badpix.io import cal as io_cal
 from badpix.io.cal import DO_NOT_USE, FLAGGED
 from badpix.numerics.neighbors import gather

@@ -34,7 +34,7 @@ from badpix.settings import files as settings_files
 from badpix.settings import param
 from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.files import simulate
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 V = dq.VALUE
 DNU = V["DO_NOT_USE"]

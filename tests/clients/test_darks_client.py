@@ -15,7 +15,7 @@ from badpix.settings.simulate import SimulateSettings
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.reference_files import write_reference_files
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -26,12 +26,12 @@ from badpix.errors import DataError, UsageError
 from badpix.image import audit as image_audit
 from badpix.image import decide as image_test
 from badpix.image import driver as image_driver
-from badpix.image import single
+from badpix.image import seen_once
 from badpix.image import sky as image_sky
 from badpix.image.grid import Window
 from badpix.image.noise import measure_expected_noise, replace_bad_error
 from badpix.image.reference import combine_others, fill_holes
-from badpix.image.resample import measure_derivative
+from badpix.image.resample_drizzle import measure_derivative
 from badpix.image.sharpening import apply_sharpening, fit_sharpening
 from badpix.image.stack import (
     PLANES,
@@ -359,9 +359,9 @@ def test_no_star_is_sharper_than_expected_of_its_width(width):
         j, i = rng.uniform(-0.5, 0.5, 2) if k else (0, 0)
         star = np.exp(-((y - j) ** 2 + (x - i) ** 2) / (2 * sigma**2)).reshape(9, 10, 9, 10).mean(axis=(1, 3))
         near[:, k] = star[3:6, 3:6].ravel()
-    sharpness = 1 - single.light_beside(near) / (6 * near[4])
-    assert sharpness.max() <= single.expected_sharpness(width) + 0.01
-    assert sharpness[0] == pytest.approx(single.expected_sharpness(width), abs=0.01)
+    sharpness = 1 - seen_once.light_beside(near) / (6 * near[4])
+    assert sharpness.max() <= seen_once.expected_sharpness(width) + 0.01
+    assert sharpness[0] == pytest.approx(seen_once.expected_sharpness(width), abs=0.01)
 
 
 def testlight_beside_leaves_out_a_track_and_nothing_else():
@@ -371,14 +371,14 @@ def testlight_beside_leaves_out_a_track_and_nothing_else():
     near[[3, 2], 1] = 100  # bent
     near[[1, 3], 2] = 100  # round a corner: half of it stays
     near[[0, 1, 2, 3, 5, 6, 7, 8], 3] = 50  # a wide star
-    assert single.light_beside(near).tolist() == [0, 0, 100, 300]
+    assert seen_once.light_beside(near).tolist() == [0, 0, 100, 300]
 
 
 def test_the_width_of_the_psf_comes_from_the_shortest_wavelength_of_the_filters():
-    assert single.expected_width(["F150W2", "F162M"], 0.031) == pytest.approx(0.0327 * 1.05 / 0.031)
-    assert single.expected_width(["CLEAR", "F115W"], 0.065) == pytest.approx(0.0327 * 1.035 / 0.065)
-    assert single.expected_width(["F1000W", ""], 0.11) == pytest.approx(0.0327 * 9 / 0.11)
-    assert single.expected_width(["", ""], 0.07) == single.NARROWEST
+    assert seen_once.expected_width(["F150W2", "F162M"], 0.031) == pytest.approx(0.0327 * 1.05 / 0.031)
+    assert seen_once.expected_width(["CLEAR", "F115W"], 0.065) == pytest.approx(0.0327 * 1.035 / 0.065)
+    assert seen_once.expected_width(["F1000W", ""], 0.11) == pytest.approx(0.0327 * 9 / 0.11)
+    assert seen_once.expected_width(["", ""], 0.07) == seen_once.NARROWEST
 
 
 def test_stripes_are_no_trails():
@@ -416,29 +416,29 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
     sci[rng.integers(10, 290, 30), rng.integers(70, 290, 30)] += 200  # hits that the test missed are no yardstick
     sci[150, 30] += 300
     flagged = np.zeros(sci.shape, bool)
-    found = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
-    limit = single.sharpness_limit(found.stars, 1.5)
+    found = seen_once.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    limit = seen_once.sharpness_limit(found.stars, 1.5)
     assert 0.6 < limit < 0.95
-    sharp = single.find_sharp(found, limit, sci.shape)
+    sharp = seen_once.find_sharp(found, limit, sci.shape)
     sci[150, 29] = np.nan
-    beside = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    beside = seen_once.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(beside.ys.tolist(), beside.xs.tolist(), strict=True))
     sci[150, 29] = 0
     sci[150, 28] = np.nan  # a saturated core ...
     cover[:, :60] = 1
     cover[147:154, 28:31] = 0  # ... and the hole that it left in the others
-    hole = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    hole = seen_once.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(hole.ys.tolist(), hole.xs.tolist(), strict=True))
     sci[150, 28] = 0
-    lone = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    lone = seen_once.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) in set(zip(lone.ys.tolist(), lone.xs.tolist(), strict=True))
     assert sharp[150, 30]
     assert sharp.sum() == 1
     sci[155, 34] = 8000  # a bright star: what is sharp beside it is its diffraction
-    ring = single.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
+    ring = seen_once.measure_sharpness(sci, np.ones_like(sci), cover, flagged, stars)
     assert (150, 30) not in set(zip(ring.ys.tolist(), ring.xs.tolist(), strict=True))
     for few in (0, 4, 12, 60):  # with fewer stars less is decided, but no star
-        assert single.sharpness_limit(found.stars[:few], 1.5) > found.stars.mean() + 0.1
+        assert seen_once.sharpness_limit(found.stars[:few], 1.5) > found.stars.mean() + 0.1
 
 
 # --- sky and audit ----------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from badpix.io.exposure import Exposure, open_exposure
 from badpix.io.fits import open_fits
 from badpix.mask import header as mask_header
 from badpix.mask import rules
+from badpix.mask.file_as_found import Row, read_file
 from badpix.mask.header import Provenance
-from badpix.mask.raw_file import Row, read_file
 from badpix.settings.reference import ReferenceSettings
 
 

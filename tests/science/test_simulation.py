@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from badpix.cli.main import badpix
 from badpix.simulation.science_light import PROGRAMS
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 
 def invoke(*words):

@@ -17,7 +17,7 @@ from badpix.simulation.defects import DEFECT, FLAG_OF, LEVELS, UNIT_OF
 from badpix.simulation.detector import make_scene, measure_dark, prepare_exposure, ramp_rows
 from badpix.simulation.files import make_recipe, read_parameters, simulate
 from badpix.simulation.hits import HIT, make_cosmic_rays, split_hits
-from badpix.simulation.truth import read_changes, read_truth
+from badpix.simulation.truth_file import read_changes, read_truth
 
 SMALL = {"size": (64, 60), "darks": 10, "flats": 0, "dark_groups": 8, "defects_per_level": 1, "seed": 5}
 

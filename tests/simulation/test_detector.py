@@ -37,7 +37,7 @@ from badpix.simulation.files import (
 )
 from badpix.simulation.hits import HIT, make_cosmic_rays
 from badpix.simulation.recipe import Recipe, shrink
-from badpix.simulation.truth import read_truth
+from badpix.simulation.truth_file import read_truth
 
 SECTION = SimulateSettings
 

@@ -18,7 +18,7 @@ from badpix.simulation.defects import DEFECT
 from badpix.simulation.detector import make_scene
 from badpix.simulation.files import make_recipe, simulate
 from badpix.simulation.illumination import DIM, LIT, NAMES, STRAY, UNLIT, find_light, measure_illumination
-from badpix.simulation.truth import read_light, read_truth
+from badpix.simulation.truth_file import read_light, read_truth
 
 ON = {"mrs": "MIRIFULONG", "lrs": "MIRIMAGE", "ifu": "NRS1", "slits": "NRS2", "mos": "NRS1", "soss": "NIS"}
 MODES = {"mrs": "MRS", "lrs": "LRS", "ifu": "NIRSpec", "slits": "NIRSpec", "mos": "NIRSpec", "soss": "SOSS"}

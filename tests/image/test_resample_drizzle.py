@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from badpix.errors import DataError, UsageError
 from badpix.image import grid as grids
 from badpix.image import pixel_map as maps
-from badpix.image import resample as rs
+from badpix.image import resample_drizzle as rs
 from badpix.image import weights
 
 SCALE = 0.031 / 3600

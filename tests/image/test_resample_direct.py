@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from badpix.image import direct, resample
+from badpix.image import resample_direct, resample_drizzle
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, evaluate_map
 
@@ -35,20 +35,20 @@ def stars(rng):
 
 
 def by_library(pixel_map, sci, weight, bounds=None):
-    drizzle = resample.start_drizzle(WINDOW, kernel="square", fillval="NaN")
+    drizzle = resample_drizzle.start_drizzle(WINDOW, kernel="square", fillval="NaN")
     positions = evaluate_map(pixel_map, (WINDOW.x0, WINDOW.y0))
-    resample.add_image(drizzle, sci, weight, positions, bounds, pixfrac=1.0)
+    resample_drizzle.add_image(drizzle, sci, weight, positions, bounds, pixfrac=1.0)
     return drizzle.out_img, drizzle.out_wht
 
 
 def by_areas(pixel_map, sci, weight, size=256):
-    inverse = direct.invert_fit(pixel_map, WINDOW)
+    inverse = resample_direct.invert_fit(pixel_map, WINDOW)
     total = np.zeros(WINDOW.shape, np.float32), np.zeros(WINDOW.shape, np.float32)
-    for rows, needed in direct.split_window(inverse, SHAPE[0], size):
+    for rows, needed in resample_direct.split_window(inverse, SHAPE[0], size):
         here = slice(rows.start - WINDOW.y0, rows.stop - WINDOW.y0)
         part = total[0][here], total[1][here]
-        direct.add_band(inverse, sci[needed], weight[needed], rows, needed.start, part)
-    direct.finish_mosaic(total)
+        resample_direct.add_band(inverse, sci[needed], weight[needed], rows, needed.start, part)
+    resample_direct.finish_mosaic(total)
     return total
 
 
@@ -102,14 +102,16 @@ def test_shares_are_the_areas_of_a_turned_pixel():
         x, y = f + (1 + a) * sx + b * sy, g + c * sx + (1 + d) * sy
         right, upper = x > 0.5, y > 0.5
         counted = [np.mean(~right & ~upper), np.mean(right & ~upper), np.mean(~right & upper), np.mean(right & upper)]
-        found = direct.share_areas(*(np.array([[v]], np.float32) for v in (f, g, a, b, c, d)), direct.Buffers((1, 1)))
+        found = resample_direct.share_areas(
+            *(np.array([[v]], np.float32) for v in (f, g, a, b, c, d)), resample_direct.Buffers((1, 1))
+        )
         np.testing.assert_allclose(np.ravel(found), counted, atol=1e-3)
         assert np.sum(found) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [{"angle": 0.5}, {"angle": 0.0, "scale": 1.2}, {"angle": np.pi / 2}])
 def test_turned_images_are_left_to_the_package(shape):
-    assert direct.invert_fit(turned_map(**shape), WINDOW) is None
+    assert resample_direct.invert_fit(turned_map(**shape), WINDOW) is None
 
 
 def test_what_is_no_number_has_no_weight():
@@ -128,10 +130,10 @@ def test_cubic_way_back_is_that_of_the_package(angle):
     image = rng.normal(100, 5, WINDOW.shape).astype(np.float32)
     image[rng.random(WINDOW.shape) < 0.01] = np.nan
     positions = evaluate_map(pixel_map)
-    expected = resample.blot(image, WINDOW, positions, interp="poly3")
-    padded = direct.pad_image(image, WINDOW)
-    places = direct.place_rows(pixel_map, slice(None), direct.map_columns(pixel_map))
-    found, nearest = direct.blot_cubic(padded, *places, direct.Buffers(SHAPE))
+    expected = resample_drizzle.blot(image, WINDOW, positions, interp="poly3")
+    padded = resample_direct.pad_image(image, WINDOW)
+    places = resample_direct.place_rows(pixel_map, slice(None), resample_direct.map_columns(pixel_map))
+    found, nearest = resample_direct.blot_cubic(padded, *places, resample_direct.Buffers(SHAPE))
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
     inner = (positions > [WINDOW.x0 + 1, WINDOW.y0 + 1]) & (positions < [WINDOW.x1 - 2, WINDOW.y1 - 2])
     ok = np.isfinite(found) & inner.all(axis=-1)  # at the edges of a grid both guess
@@ -139,16 +141,18 @@ def test_cubic_way_back_is_that_of_the_package(angle):
     numbers = np.arange(image.size, dtype=np.int32).reshape(image.shape) + 1
     expected = np.rint(positions[..., 1] - WINDOW.y0) * image.shape[1] + np.rint(positions[..., 0] - WINDOW.x0) + 1
     inside = (np.rint(positions) >= [WINDOW.x0, WINDOW.y0]) & (np.rint(positions) < [WINDOW.x1, WINDOW.y1])
-    at = np.take(direct.pad_zero(numbers), nearest)
+    at = np.take(resample_direct.pad_zero(numbers), nearest)
     np.testing.assert_array_equal(at[inside.all(axis=-1)], expected[inside.all(axis=-1)])
     assert not at[~inside.all(axis=-1)].any()
 
 
 def test_places_off_the_map_are_missing():
     pixel_map = PixelMap(SHAPE, (3, 90, 2, 80), turned_map(0.0).fit, None, 0.0)
-    padded = direct.pad_image(np.ones(WINDOW.shape, np.float32), WINDOW)
-    assert direct.map_columns(pixel_map) is None
-    found, _ = direct.blot_cubic(padded, *direct.place_rows(pixel_map, slice(0, 90), None), direct.Buffers(SHAPE))
+    padded = resample_direct.pad_image(np.ones(WINDOW.shape, np.float32), WINDOW)
+    assert resample_direct.map_columns(pixel_map) is None
+    found, _ = resample_direct.blot_cubic(
+        padded, *resample_direct.place_rows(pixel_map, slice(0, 90), None), resample_direct.Buffers(SHAPE)
+    )
     inside = np.zeros(SHAPE, bool)
     inside[2:81, 3:91] = True
     np.testing.assert_array_equal(np.isfinite(found), inside)

@@ -12,7 +12,7 @@ from make_files import couple, make_flats, put_open, write_rate, write_rates
 
 from badpix.detectors import Window
 from badpix.errors import DataError, UsageError
-from badpix.flats import joined, judged, search
+from badpix.flats import filter_sets, judged, search
 from badpix.flats.build import build_flats
 from badpix.io import evidence_file
 from badpix.io.exposure import open_exposure, read_reference_pixels
@@ -47,7 +47,7 @@ def write_sets(folder, filters=FILTERS, n=3):
 def search_sets(paths, **changes):
     rates = [open_exposure(p) for p in paths]
     reference = read_reference_pixels(rates[0])
-    return joined.search(joined.find_sets(rates), FlatSettings(**changes), reference=reference)
+    return filter_sets.search(filter_sets.find_sets(rates), FlatSettings(**changes), reference=reference)
 
 
 def expected():
@@ -88,7 +88,7 @@ def test_order_of_the_sets_does_not_matter(tmp_path):
 def test_one_set_is_searched_as_ever(tmp_path):
     rates = [open_exposure(p) for p in write_sets(tmp_path, FILTERS[:1])]
     reference = read_reference_pixels(rates[0])
-    one = joined.search(joined.find_sets(rates), FlatSettings(), reference=reference)
+    one = filter_sets.search(filter_sets.find_sets(rates), FlatSettings(), reference=reference)
     other = search.search(rates, FlatSettings())
     assert one.notes == other.notes
     assert set(one.evidence.images) == set(other.evidence.images)
@@ -119,11 +119,13 @@ def test_states_join():
     """The reason that comes closest to a judgment counts."""
     shape = (2, 3)
     p, science = FlatSettings(), np.ones(shape, bool)
-    out = joined.Joined(p, science)
+    out = filter_sets.Joined(p, science)
     for states in ([[0, 1, 2], [3, 4, 5]], [[0, 5, 3], [2, 3, 5]]):
-        found = joined.Detection({name: np.zeros(shape, bool) for name in ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")})
+        found = filter_sets.Detection(
+            {name: np.zeros(shape, bool) for name in ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")}
+        )
         found.evidence.images |= {"flat_norm": np.ones(shape, np.float32), "flat_state": np.array(states, np.uint8)}
-        out.add(joined.FlatSet("A", [], []), found, None)
+        out.add(filter_sets.FlatSet("A", [], []), found, None)
     np.testing.assert_array_equal(out.finish().evidence.images["flat_state"], [[0, 1, 2], [2, 3, 5]])
 
 
@@ -135,7 +137,7 @@ def test_sets_by_keywords(tmp_path):
         write_rate(tmp_path / f"{k}_rate.fits", image, FILTER=one, PUPIL=two, BAND="N/A")
         for k, (one, two) in enumerate(keys)
     ]
-    sets = joined.find_sets([open_exposure(p) for p in paths])
+    sets = filter_sets.find_sets([open_exposure(p) for p in paths])
     assert [(s.name, [r.path.name[0] for r in s.rates]) for s in sets] == [
         ("F070W/CLEAR", ["0", "2"]),
         ("F090W/CLEAR", ["1", "4"]),
@@ -152,7 +154,7 @@ def test_a_set_that_can_not_be_searched(tmp_path):
         search_sets(paths)
     rates = [open_exposure(p) for p in paths]
     reference = read_reference_pixels(rates[0])
-    found = joined.search(joined.find_sets(rates), FlatSettings(), reference=reference, skip_bad=True)
+    found = filter_sets.search(filter_sets.find_sets(rates), FlatSettings(), reference=reference, skip_bad=True)
     assert found.notes[0].startswith("left out: F090W: ")
     assert found.maps["DEAD"][DEAD]
     with pytest.raises(UsageError, match="dead_definition"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from badpix.prepare import injected
+from badpix.prepare import injected_raws
 
 STRENGTHS = {
     "hot": np.array([50.0, 100.0]),
@@ -16,7 +16,7 @@ STRENGTHS = {
 def choose(good, **changes):
     noise = np.full(good.shape, 5, np.float32)
     options = {"exposures": 4, "most": 10_000, "rate": 80.0, "ipc": 0.01, "gain": 2.0, "seed": 1, **changes}
-    return injected.choose(good, STRENGTHS, noise, **options)
+    return injected_raws.choose(good, STRENGTHS, noise, **options)
 
 
 def test_chosen_pixels_are_good_apart_and_evenly_shared():
@@ -48,7 +48,7 @@ def raw(tmp_path):
 def test_charge_goes_to_the_pixel_and_its_neighbors_and_nothing_else_changes(raw, tmp_path):
     chosen = choose(np.ones((64, 64), bool))
     for exposure in range(2):
-        injected.write_injected(raw, tmp_path / f"{exposure}.fits", chosen, exposure, 1)
+        injected_raws.write_injected(raw, tmp_path / f"{exposure}.fits", chosen, exposure, 1)
     new = [fits.getdata(tmp_path / f"{k}.fits", "SCI").astype(float) - 10000 for k in (0, 1)]
     touched = np.zeros((64, 64), bool)
     for y, x, kind, strength, k in zip(
@@ -75,6 +75,6 @@ def test_counts_by_kind_and_strength():
     maps = {name: np.zeros((64, 64), bool) for name in ("hot", "low_pedestal")}
     maps["hot"][chosen.y[hot], chosen.x[hot]] = True
     maps["hot"][chosen.y[low], chosen.x[low]] = True
-    rows = injected.list_counts(chosen, maps, [("hot",), ("low_pedestal",), ("hot", "intermittent")])
+    rows = injected_raws.list_counts(chosen, maps, [("hot",), ("low_pedestal",), ("hot", "intermittent")])
     n = [int(((chosen.kind == a) & (chosen.level == b)).sum()) for a, b in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
     assert rows == [(n[0], n[0], n[0]), (n[1], n[1], n[1]), (n[2], 0, n[2]), (n[3], 0, n[3]), (n[4], 0, 0)]

@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 from dark_files import DEFECTS, JUMP, SHAPE, make_ramps, write_dark, write_darks
 
-from badpix.darks import depths, inputs, plan
-from badpix.darks.depths import Depth
+from badpix.darks import inputs, plan, readouts
+from badpix.darks.readouts import Depth
 from badpix.darks.search import search
 from badpix.darks.stats import Integrations, combine_rates
 from badpix.errors import DataError
@@ -45,7 +45,7 @@ def truth(*kinds):
     ],
 )
 def test_the_depth_of_most_groups_is_examined(darks, number, want):
-    assert depths.choose_depth(darks, number, least=3, most=32) == want
+    assert readouts.choose_depth(darks, number, least=3, most=32) == want
 
 
 def test_weighted_quantiles_are_plain_ones_where_weights_are_equal():
@@ -58,7 +58,7 @@ def test_weighted_quantiles_are_plain_ones_where_weights_are_equal():
     plain = Integrations(values, **stats, first_level=None, masked=None)
     for fraction in (0.2, 0.5, 0.8, 1.0):
         np.testing.assert_array_equal(
-            depths.pick_weighted(values, one, fraction), combine_rates(plain, fraction)[1], err_msg=str(fraction)
+            readouts.pick_weighted(values, one, fraction), combine_rates(plain, fraction)[1], err_msg=str(fraction)
         )
 
 
@@ -67,12 +67,14 @@ def test_weighted_quantiles_against_values_that_are_repeated():
     values = rng.normal(0, 1, (4, 200)).astype(np.float32)
     weights = np.array([1, 3, 2, 5], np.float32)
     often = np.repeat(values, weights.astype(int), axis=0)
-    found, want = (depths.pick_weighted(v, w, 0.5) for v, w in ((values, weights), (often, np.ones(11, np.float32))))
+    found, want = (
+        readouts.pick_weighted(v, w, 0.5) for v, w in ((values, weights), (often, np.ones(11, np.float32)))
+    )
     np.testing.assert_array_equal(found, want)
 
 
 def test_weights_follow_the_scatter():
-    np.testing.assert_allclose(depths.weigh(np.array([0.1, 0.2, np.nan, 0.0])), [1, 0.25, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(readouts.weigh(np.array([0.1, 0.2, np.nan, 0.0])), [1, 0.25, 0, 0], rtol=1e-6)
 
 
 def test_ramps_of_one_readout_are_joined_over_their_common_groups(tmp_path):
