@@ -77,8 +77,8 @@ def test_rules_hold(tmp_path):
 @given(st.floats(allow_nan=False), st.sampled_from(list(evidence.COMPARISONS)))
 def test_limits_keep_their_last_bit(limit, comparison):
     rule = Rule("X", "q", comparison, limit, "DN", "m")
-    row = evidence._rules_hdu([rule]).data[0]
-    assert evidence._rule(row) == rule
+    row = evidence_file._rules_hdu([rule]).data[0]
+    assert evidence_file._rule(row) == rule
 
 
 def test_files_are_joined_as_they_are_and_the_first_image_of_a_name_counts(tmp_path):

@@ -13,7 +13,7 @@ from badpix import detectors
 from badpix.cli.main import badpix
 from badpix.darks.inputs import DarkFiles
 from badpix.errors import DataError
-from badpix.io import evidence, flagged_copy
+from badpix.io import evidence_file, flagged_copy
 from badpix.io.associations import Association
 from badpix.io.exposure import Exposure, open_exposure
 from badpix.io.fits import open_fits
@@ -67,7 +67,7 @@ def test_numbers_of_a_readout_are_numbers(tmp_path, keyword, value):
 def test_a_comparison_that_is_none_is_refused():
     row = {"search": "hot", "quantity": "q", "comparison": "b'<'", "limit": "1", "unit": "", "meaning": "", "way": 1}
     with pytest.raises(ValueError, match="RULES: comparison = "):
-        evidence._rule(row)
+        evidence_file._rule(row)
 
 
 @pytest.mark.parametrize("value", [-5, 1 << 70])

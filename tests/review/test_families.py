@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     (folder / "m.yml").write_text(
         "families:\n"
         "  - {name: short, readpatt: FASTR1, ngroups: 5}\n"
-        "  - {name: long, readpatt: FASTR1, ngroups: [60, 100], max_excess: 0.5}\n"
+        "  - {name: long, readpatt: FASTR1, ngroups: [60, 100], max_excess: 1}\n"
     )
     done = call("families", folder / "all.fits", folder / "m.yml", "-o", folder / "out", "--json")
     assert done.exit_code == 0, done.output
@@ -90,7 +90,7 @@ def test_the_page_compares_them_and_loads_nothing(made):
 
 def test_equal_runs_give_equal_bytes(made, tmp_path):
     folder, _, _ = made
-    words = ("--family", "short:FASTR1:5", "--family", "long:FASTR1:60-100:0.5")
+    words = ("--family", "short:FASTR1:5", "--family", "long:FASTR1:60-100:1")
     done = call("families", folder / "all.fits", *words, "-o", tmp_path)
     assert done.exit_code == 0, done.output
     for name in ("all_short.fits", "all_long.fits", "all_families.html"):
