@@ -1,13 +1,14 @@
 # make demo   environment, install, simulated detectors, their masks, the result
 # make quick  the tests that take a moment: no simulation of length, no real clients
-# make test   lint, types and all tests
+# make test   lint, types and all tests but the long ones
+# make long   the tests that take a minute each: whole runs of the real pipeline
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help demo quick test lint docs configs figures bench clean
+.PHONY: help demo quick test long lint docs configs figures bench clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -38,7 +39,10 @@ quick: $(VENV)/tested
 
 # tests of one file stay in one process: they share their simulated exposures
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not long'
+
+long: $(VENV)/tested
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m long
 
 $(VENV)/documented: $(VENV)/installed
 	$(BIN)/pip install -qq --disable-pip-version-check -e ".[docs]"

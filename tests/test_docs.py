@@ -44,21 +44,12 @@ def test_pages_name_no_machine(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["depth", "families"])
-def test_examples_of_how_to_pages_run(tmp_path, monkeypatch, page):
-    text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+def test_the_example_of_families_runs(tmp_path, monkeypatch):
+    text = (DOCS / "how-to" / "families.md").read_text(encoding="utf-8")
     first = re.search(r"```bash\n(.*?)```", text, re.S)
     monkeypatch.chdir(tmp_path)
     for line in first.group(1).replace("\\\n", " ").splitlines():
         done = CliRunner().invoke(badpix, shlex.split(line)[1:])
         assert done.exit_code == 0, done.output
-    if page == "depth":  # the page shows the same table; its numbers are those of the day when it was written
-        shown = re.search(r"```text\n(.*?)```", text, re.S).group(1)
-        heads = [[line.split("  ")[0] for line in table.splitlines()] for table in (shown, done.stdout)]
-        assert heads[0] == heads[1]
-    else:
-        assert {p.name for p in (tmp_path / "masks").iterdir()} == {
-            "mask_short.fits",
-            "mask_long.fits",
-            "mask_families.html",
-        }
+    written = {p.name for p in (tmp_path / "masks").iterdir()}
+    assert written == {"mask_short.fits", "mask_long.fits", "mask_families.html"}

@@ -53,7 +53,10 @@ def reduce_set(folder, values):
     return recipe, references, written
 
 
-@pytest.mark.parametrize("name", SETS)
+LONG = ("window at the edge", "window without")
+
+
+@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.long) if s in LONG else s for s in SETS])
 def test_darks_of_the_real_pipeline_make_a_mask_that_it_takes(tmp_path, ask, name):
     recipe, references, written = reduce_set(tmp_path / "set", SETS[name])
     uncals = written["darks"]

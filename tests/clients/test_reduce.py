@@ -125,6 +125,7 @@ def test_windows_go_through_the_real_refpix_step(tmp_path, start):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("detector", "groups"), [("NRCB1", 4), ("NIS", 4), ("MIRIMAGE", 8)])
 def test_full_frames_through_the_real_refpix_step(tmp_path, detector, groups):
     recipe, written = make(tmp_path / "quick", detector=detector, dark_groups=groups, cosmic_rays=1.0)

@@ -266,7 +266,9 @@ def test_second_run_that_may_not_wait_says_who_is_at_work(site: Site) -> None:
     assert f"locked by process {holder} on" in err, err
 
 
-@pytest.mark.parametrize("size", [2_000, 40_000, 120_000])
+@pytest.mark.parametrize(
+    "size", [pytest.param(2_000, marks=pytest.mark.long), 40_000, pytest.param(120_000, marks=pytest.mark.long)]
+)
 def test_full_disk_fails_and_leaves_everything_as_it_was(site: Site, expected: dict[str, bytes], size: int) -> None:
     name = "nircam_nrcb1_mask_20260101.fits"
     assert site.run("--only", "NRCB1")[0] == 0
