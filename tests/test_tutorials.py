@@ -88,7 +88,13 @@ def find_missing(shown: str, printed: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.clients
-@pytest.mark.parametrize("page", sorted(TUTORIALS.glob("*.md")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem == "detector1" else ())
+        for p in sorted(TUTORIALS.glob("*.md"))
+    ],
+)
 def test_tutorial(page, tmp_path):
     pytest.importorskip("jwst", reason="the tutorials run the pipeline (extra 'pipeline')")
     pytest.importorskip("matplotlib", reason="the tutorials draw pictures (extra 'plots')")

@@ -213,6 +213,7 @@ def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
     raise AssertionError("nothing came")
 
 
+@pytest.mark.long
 def test_kill_9_at_any_moment_leaves_the_old_mask_or_the_new_one(site: Site, expected: dict[str, bytes]) -> None:
     begun = time.monotonic()
     assert site.run("--only", "NRCB1")[0] == 0
@@ -243,6 +244,7 @@ def test_kill_9_at_any_moment_leaves_the_old_mask_or_the_new_one(site: Site, exp
     assert site.masks()[name] == final
 
 
+@pytest.mark.long
 def test_two_runs_at_once_make_one_product(site: Site, expected: dict[str, bytes]) -> None:
     crowd = [site.start("--workers", "2") for _ in range(2)]
     ends = [(child.communicate(timeout=300), child.returncode) for child in crowd]
@@ -310,6 +312,7 @@ def cluster(code: Path, tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
     child.stdout.close()
 
 
+@pytest.mark.long
 def test_cluster_gives_the_same_bytes_also_when_a_worker_is_killed(
     site: Site, expected: dict[str, bytes], cluster: tuple[str, list[int]]
 ) -> None:
