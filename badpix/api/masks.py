@@ -11,10 +11,9 @@ from pathlib import Path
 from badpix.api.inputs import in_python, python_words
 from badpix.api.result import DefectMask, read_back, read_cards
 from badpix.errors import UsageError
-from badpix.io import evidence as evidence_files
 from badpix.io import evidence_file
 from badpix.io.depths import Alarm
-from badpix.io.evidence import Detection
+from badpix.io.evidence import Detection, Evidence
 from badpix.io.exposure import unpacking
 from badpix.mask import file as mask_file
 from badpix.mask import merge as merging
@@ -58,7 +57,7 @@ def read_mask(path: str | Path, *, evidence: bool = False) -> DefectMask:
         found.header,
         found.history,
         found.path,
-        evidence=known or evidence_files.Evidence(),
+        evidence=known or Evidence(),
         notes=[note] if note else [],
         cards=read_cards(Path(path)),
     )
@@ -171,7 +170,7 @@ def merge(
         )
         for note in product.notes:
             log.warning("merge: %s", note)
-        found = evidence_file.read(product.evidence)[0] if product.evidence else evidence_files.Evidence()
+        found = evidence_file.read(product.evidence)[0] if product.evidence else Evidence()
         return read_back(product, "merge", Detection({}, found))
 
 
@@ -255,7 +254,7 @@ def explain(
         return explaining.explain(found, known, x, y)
 
 
-def _with_maps(mask: DefectMask) -> evidence_files.Evidence | None:
+def _with_maps(mask: DefectMask) -> Evidence | None:
     """The evidence of a mask in memory as its file would hold it: with the map of each search."""
     if not mask.evidence.rules:
         return None

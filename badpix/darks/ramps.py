@@ -67,7 +67,7 @@ class RampFit:
     bends : ndarray
         (templates, templates) float64, lower triangular: turns contrasts into independent ones of norm 1.
     most_hits : int
-        Hits that are taken off a ramp at most (:func:`badpix.dark.hits.most_hits`).
+        Hits that are taken off a ramp at most (:func:`badpix.darks.hits.most_hits`).
     averaged : bool
         Whether a group is the mean of several frames (NFRAMES).
     """

@@ -41,7 +41,7 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
     Parameters
     ----------
     found : Detection
-        From :func:`darks.search`, with evidence.
+        From :func:`badpix.darks.search.search`, with evidence.
     darks : DarkSet
         What was searched.
     image : uint32 ndarray

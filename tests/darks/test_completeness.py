@@ -11,8 +11,8 @@ from badpix.cli.main import badpix
 from badpix.darks import completeness, injection, second_pass
 from badpix.darks.cells import make_cells
 from badpix.darks.injection import Exposure, Readout
-from badpix.io import evidence as evidence_files
 from badpix.io import evidence_file
+from badpix.io.evidence import Evidence
 from badpix.mask import file as mask_file
 from badpix.mask.depth import make_curves
 from badpix.numerics.ramp_fit import Constants, fit_ramps, measure_typical
@@ -65,7 +65,7 @@ def masks(darks, tmp_path_factory):
     return run(darks, place / "plain.fits"), run(darks, place / "deep.fits", "--depth", "--depth-pixels", "900")
 
 
-def read(path) -> evidence_files.Evidence:
+def read(path) -> Evidence:
     with evidence_file.opened(evidence_file.path_beside(path)) as (found, _):
         return found
 
