@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 WORKERS ?= 2
+unexport PYTHONDONTWRITEBYTECODE  # else every command that a test starts is compiled anew
 
 .PHONY: help demo quick test long lint docs configs figures bench clean
 

@@ -82,6 +82,7 @@ def theirs(site):
     return folder
 
 
+@pytest.mark.slow
 def test_files_give_the_bytes_of_the_command_line(flats, darks, theirs, tmp_path):
     badpix.write_mask(flats, tmp_path / "flats.fits", evidence=True)
     badpix.write_mask(darks, tmp_path / "darks.fits", evidence=True)
@@ -118,6 +119,7 @@ def test_a_mask_in_memory_explains_itself_as_its_file_does(flats, darks, theirs)
     assert [r.search for r in again.evidence.rules] == [r.search for r in flats.evidence.rules]
 
 
+@pytest.mark.slow
 def test_settings_count(site, flats):
     lower = badpix.find_flat_defects(site / "flats", badpix.FlatSettings(max_low_qe_norm_signal=0.2))
     assert lower.searches["LOW_QE"] < flats.searches["LOW_QE"]
@@ -157,6 +159,7 @@ def test_check_compare_and_score_are_those_of_the_command_line(site, flats, dark
 # --- arrays ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flats_as_arrays_equal_files(flats, pixels, tmp_path):
     found = badpix.find_flat_defects(pixels["flats"].astype(">f8"), **PLACE, dq=pixels["dq"])
     assert found.maps.keys() == flats.maps.keys()
@@ -168,6 +171,7 @@ def test_flats_as_arrays_equal_files(flats, pixels, tmp_path):
     np.testing.assert_array_equal(pixels["flats"], before)
 
 
+@pytest.mark.slow
 def test_darks_as_arrays_equal_files(darks, pixels):
     given = {k: pixels[k] for k in ("groupdq", "rates", "var_poisson", "pedestals", "dq")}
     found = badpix.find_dark_defects(pixels["ramps"], **PLACE, **given, group_time=10.73677)
@@ -177,6 +181,7 @@ def test_darks_as_arrays_equal_files(darks, pixels):
     np.testing.assert_array_equal(found.image, darks.image)
 
 
+@pytest.mark.slow
 def test_slopes_of_darks_are_fitted_where_they_are_not_given(darks, pixels):
     given = {k: pixels[k] for k in ("groupdq", "dq")}
     found = badpix.find_dark_defects(
@@ -186,6 +191,7 @@ def test_slopes_of_darks_are_fitted_where_they_are_not_given(darks, pixels):
     assert changed <= 0.02 * np.count_nonzero(darks.image[~darks.reference])
 
 
+@pytest.mark.slow
 def test_an_array_of_one_exposure_with_integrations(pixels):
     """Six exposures of one integration as one exposure of six."""
     ramps, flags = np.concatenate(pixels["ramps"]), np.concatenate(pixels["groupdq"])
@@ -196,6 +202,7 @@ def test_an_array_of_one_exposure_with_integrations(pixels):
     assert found.inputs == ["array001_rateints.fits"]
 
 
+@pytest.mark.slow
 def test_arrays_without_a_date_can_be_looked_at_but_not_written(pixels, tmp_path):
     undated = badpix.find_flat_defects(pixels["flats"], **PLACE, dq=pixels["dq"])
     assert "USEAFTER" not in undated.header

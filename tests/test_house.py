@@ -66,6 +66,7 @@ def test_light_modules_import_nothing_heavy(path):
     assert not top & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=IDS)
 def test_modules_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -98,6 +99,7 @@ def test_names_of_the_house():
     assert not re.search(r"^class \w*(Manager|Factory|Registry)\b", text, re.M)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=IDS)
 def test_no_prints_in_the_library(path):
     if path.parent.name != "cli" and "__main__" not in path.name:
@@ -131,6 +133,7 @@ def probe(group, *args):
     return int(status), heavy, float(seconds), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "args"), COMMANDS, ids=lambda v: v if isinstance(v, str) else " ".join(v))
 def test_help_is_light_and_has_an_example(group, args):
     code, heavy, seconds, text = probe(group, *args, "-h")
@@ -146,6 +149,7 @@ def test_help_is_as_wide_as_click_makes_it(monkeypatch, columns):
     assert main.help_width() == click.formatting.HelpFormatter().width
 
 
+@pytest.mark.slow
 def test_help_stays_below_its_limit():
     """The smallest of several runs, against an interpreter that does nothing."""
     bare = []

@@ -87,6 +87,7 @@ def test_the_other_program_too():
     assert offered(outlier, "ifu", "n") == [("file", "n")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("typed", "shown"),

@@ -31,6 +31,7 @@ def flagged(path, name):
     return [tuple(p) for p in np.argwhere(image & dq.VALUE[name])]
 
 
+@pytest.mark.slow
 def test_a_folder_of_darks_becomes_a_mask(folder):
     done = call(folder / "darks", "-o", folder / "mask.fits", "--json")
     assert done.exit_code == 0, done.output
@@ -44,6 +45,7 @@ def test_a_folder_of_darks_becomes_a_mask(folder):
     assert flagged(folder / "mask.fits", "DO_NOT_USE") == everything
 
 
+@pytest.mark.slow
 def test_flags_and_do_not_use_can_be_chosen(folder):
     done = call(
         folder / "darks", "-o", folder / "chosen.fits", "--flag-values", "telegraph:RC", "--dark-do-not-use", "hot"
@@ -56,6 +58,7 @@ def test_flags_and_do_not_use_can_be_chosen(folder):
     assert flagged(folder / "chosen.fits", "DO_NOT_USE") == sorted(DEFECTS["hot"] + DEFECTS["saturated"])
 
 
+@pytest.mark.slow
 def test_two_calls_in_one_process_give_the_same_mask(folder):
     images = []
     for name in ("one.fits", "two.fits"):
@@ -64,6 +67,7 @@ def test_two_calls_in_one_process_give_the_same_mask(folder):
     np.testing.assert_array_equal(*images)
 
 
+@pytest.mark.slow
 def test_every_parameter_stands_in_the_mask(folder):
     assert call(folder / "darks", "-o", folder / "words.fits").exit_code == 0
     header = fits.getheader(folder / "words.fits")
@@ -90,6 +94,7 @@ def test_the_documented_set(folder):
     assert not set(DEFECTS["hot"]) & set(hot)
 
 
+@pytest.mark.slow
 def test_what_can_be_found_is_said_once_and_before_the_work(folder):
     done = call(folder / "darks", "-o", folder / "said.fits")
     lines = done.stderr.splitlines()
@@ -135,6 +140,7 @@ def test_mistakes_end_in_one_message(folder, monkeypatch, arguments, code, word)
     assert not (folder / "none.fits").exists()
 
 
+@pytest.mark.slow
 def test_skip_bad_goes_on_without_a_broken_file_and_says_so(tmp_path):
     write_darks(tmp_path / "darks", exposures=5)
     (tmp_path / "darks" / "dark03_jump.fits").write_bytes(b"nothing")
@@ -145,6 +151,7 @@ def test_skip_bad_goes_on_without_a_broken_file_and_says_so(tmp_path):
     assert "rejected: dark03_rateints.fits" in "\n".join(fits.getheader(tmp_path / "m.fits")["HISTORY"])
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_during_the_run_is_rejected_with_skip_bad(tmp_path, monkeypatch):
     """The result is that of a run that never saw the file."""
     write_darks(tmp_path / "darks", exposures=5)

@@ -99,6 +99,7 @@ def test_a_full_disk_leaves_nothing_and_one_message(folder, size):
     assert left(folder) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_mask(folder):
     (folder / "out" / "m.fits").write_text("old")
     args = ["flats", folder / "in", "-o", folder / "out" / "m.fits", "--no-evidence", "--overwrite"]
@@ -119,6 +120,7 @@ def test_no_room_to_unpack(folder):
     assert left(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_disk_that_is_really_full(folder):
     small = folder / "out"
@@ -136,6 +138,7 @@ def test_a_disk_that_is_really_full(folder):
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/proc/nothing/m.fits", "/proc/m.fits"])
 def test_folders_that_can_not_be_written(folder, place):
     code, out, err = end(start(folder, "flats", folder / "in", "-o", place, "--no-evidence"))
@@ -190,6 +193,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new_mask_whole(folder):
     assert all(name.startswith(".badpix-") for name in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_interrupted_run_leaves_nothing(folder, packed):
     if packed:
@@ -308,6 +312,7 @@ def test_a_disk_that_fails_while_reading(folder, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_a_jump_file_is_called_by_its_name(tmp_path):
     """Somebody gives ramps where slopes are meant: the error says what the file is."""
     path = write_jump(tmp_path / "jw0_nrcb1_jump.fits")

@@ -93,6 +93,7 @@ PLAIN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PLAIN)
 def test_what_is_taken_for_a_plain_map(tmp_path, kind):
     image, words, code = PLAIN[kind]
@@ -123,6 +124,7 @@ SUMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", SUMS)
 def test_data_that_were_changed_are_used_only_if_asked_for(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -146,6 +148,7 @@ def test_data_that_were_changed_are_used_only_if_asked_for(tmp_path, monkeypatch
 # --- the set that most files agree on --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [0, 2, 5])
 def test_of_odd_exposures_the_majority_counts_wherever_they_sort(tmp_path, odd):
     stack = make_flats(6)
@@ -183,6 +186,7 @@ def test_names_of_files_are_shown_and_not_obeyed(tmp_path, text):
     assert not any(c in done.output for c in "\x1b\x07\x9b")
 
 
+@pytest.mark.slow
 def test_a_mask_with_a_strange_name_is_compared_and_exported_in_one_line(tmp_path):
     one, two = (
         make_mask(tmp_path / "[red]a[x].fits"),
@@ -193,6 +197,7 @@ def test_a_mask_with_a_strange_name_is_compared_and_exported_in_one_line(tmp_pat
     assert (tmp_path / "m.txt").read_text().splitlines()[1] == "x y flag"
 
 
+@pytest.mark.slow
 def test_names_with_letters_of_other_alphabets_go_into_headers(tmp_path):
     write_rates(tmp_path / "flats", make_flats(3))
     for path in sorted((tmp_path / "flats").iterdir()):
@@ -223,6 +228,7 @@ def test_a_folder_that_was_made_for_a_run_that_fails_goes_again(tmp_path):
     assert f"made the folder {tmp_path}/a/b" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -244,6 +250,7 @@ def test_errors_have_one_style(words, told):
     assert "Usage:" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
 def test_a_closed_terminal_leaves_nothing_in_the_temporary_folder(tmp_path):
     script = (

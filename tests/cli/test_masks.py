@@ -190,6 +190,7 @@ def test_manual_list_in_an_interior_window(tmp_path):
     assert not (image & V["DEAD"]).any()
 
 
+@pytest.mark.slow
 def test_flux_check_finds_its_raw_flats(folder, tmp_path):
     ramps = np.full((5, 80, 96), 60000, np.uint16)
     for k in range(1, 5):
@@ -328,6 +329,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_mistake_is_one_message_and_leaves_nothing(folder, tmp_path, name):
     calls = broken_calls(folder, tmp_path)
@@ -412,6 +414,7 @@ def test_pictures(folder, tmp_path):
     assert all(name.endswith(".png") for name in names)
 
 
+@pytest.mark.slow
 def test_simulated_flats_of_a_small_detector(tmp_path):
     """From the simulation through the command line to the truth: all isolated defects, whole map of DEAD."""
     p = SimulateSettings.from_values({"size": [200, 200], "flats": 5, "darks": 0}, "test")
@@ -471,6 +474,7 @@ def test_order_does_not_matter(tmp_path):
     assert (tmp_path / "a" / "m.fits").read_bytes() == (tmp_path / "b" / "m.fits").read_bytes()
 
 
+@pytest.mark.slow
 def test_fractions(tmp_path):
     masks = [
         miri(tmp_path / f"{k}.fits", *[(x, 10, "HOT+DO_NOT_USE") for x in range(10, 10 + k)]) for k in range(1, 5)
@@ -634,6 +638,7 @@ def test_merging_from_a_parameter_file(tmp_path):
     assert (image[10, 10], image[11, 11], image[22, 20]) == (V["RC"], V["RC"], V["HOT"] | DNU)
 
 
+@pytest.mark.slow
 def test_merging_flats_and_an_older_mask(folder, tmp_path):
     run("flats", folder, "-o", tmp_path / "f.fits", "--evidence")
     old = make_mask(tmp_path / "old.fits", "NRCB1", CORNER, [(60, 60, "WARM")], SUBARRAY="SUB160")

@@ -70,6 +70,7 @@ def read(path) -> Evidence:
         return found
 
 
+@pytest.mark.slow
 def test_the_mask_is_that_of_a_run_without(masks):
     plain, deep = (mask_file.read_mask(path) for path in masks)
     assert np.array_equal(plain.image, deep.image)
@@ -81,6 +82,7 @@ def test_the_mask_is_that_of_a_run_without(masks):
             np.testing.assert_array_equal(first.images[name][:, :], second.images[name][:, :])
 
 
+@pytest.mark.slow
 def test_curves_go_from_nothing_to_all(masks):
     curves = {c.search: c for c in make_curves(read(masks[1]).depth)}
     assert list(curves) == ["hot", "rc", "telegraph", "noisy", "low_pedestal", "intermittent"]
@@ -110,6 +112,7 @@ def test_history_and_command_say_it(masks):
     assert "holds no depth; make the mask with --depth" in done.output
 
 
+@pytest.mark.slow
 def test_a_shallower_mask_is_said(masks, monkeypatch):
     assert review_depth.find_shallower(masks[1], masks[1]) == []
     assert review_depth.find_shallower(masks[1], masks[0]) == []

@@ -35,6 +35,7 @@ def likely(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_all_but_low_pedestals_are_found(likely, tmp_path):
     done = run(likely, tmp_path / "m.fits")
     assert done.exit_code == 0, done.output
@@ -52,6 +53,7 @@ def test_all_but_low_pedestals_are_found(likely, tmp_path):
         assert "low_pedestal" not in {rule.search for rule in kept.rules}
 
 
+@pytest.mark.slow
 def test_pedestals_of_the_other_darks_count(tmp_path):
     rates = write_darks(tmp_path, exposures=8)
     fit_with_likely(tmp_path, rates[:2])

@@ -77,6 +77,7 @@ def test_weights_follow_the_scatter():
     np.testing.assert_allclose(readouts.weigh(np.array([0.1, 0.2, np.nan, 0.0])), [1, 0.25, 0, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ramps_of_one_readout_are_joined_over_their_common_groups(tmp_path):
     rates = write_darks(tmp_path / "long", exposures=4, groups=30)
     rates += write_darks(tmp_path / "short", exposures=4, groups=24, seed=20)
@@ -107,6 +108,7 @@ def shallow(folder, number, seed, rate=0.0, place=(15, 60)):
     return write_dark(folder, number, ramps, flags, reset, **SHALLOW)
 
 
+@pytest.mark.slow
 def test_other_readouts_give_their_rates_and_no_shapes(tmp_path):
     rates = write_darks(tmp_path, exposures=5, groups=30)
     rates += [shallow(tmp_path, 6 + k, 50 + k) for k in range(5)]
@@ -119,6 +121,7 @@ def test_other_readouts_give_their_rates_and_no_shapes(tmp_path):
     assert "5 integrations of 8 groups of 4 frames (SHALLOW4, 10 s) for rates" in note
 
 
+@pytest.mark.slow
 def test_a_pixel_born_in_darks_of_another_readout_is_hot(tmp_path):
     rates = write_darks(tmp_path, exposures=5, groups=30)
     rates += [shallow(tmp_path, 6 + k, 50 + k, rate=400.0) for k in range(4)]

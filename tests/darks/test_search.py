@@ -70,6 +70,7 @@ def test_ramps_of_fewer_integrations_examined(rates, found):
     assert {k % 2 for k in plan.choose_evenly(64, 32)} == {0, 1}  # not the first of two integrations each time
 
 
+@pytest.mark.slow
 def test_rates_cut_at_jumps_do_not_count_where_no_ramp_was_examined(tmp_path):
     """The pipeline's rate between false jumps is too high, and 7 of 12 would be HOT; a pixel that never jumps is."""
     rates = write_darks(tmp_path, exposures=12)
@@ -93,6 +94,7 @@ def edit(rate, suffix, **images):
             change(hdus[name].data)
 
 
+@pytest.mark.slow
 def test_rows_that_one_exposure_lost_do_not_turn_a_search_off(tmp_path):
     rates = write_darks(tmp_path, exposures=8)
 
@@ -111,6 +113,7 @@ def test_rows_that_one_exposure_lost_do_not_turn_a_search_off(tmp_path):
         np.testing.assert_array_equal(np.argwhere(found.maps[name]), np.argwhere(truth()[name]), err_msg=name)
 
 
+@pytest.mark.slow
 def test_defects_that_a_mask_in_use_holds_are_found_again(tmp_path):
     """The pipeline puts the mask's DO_NOT_USE into every group, and fits neither slopes nor pedestals there."""
     rates = write_darks(tmp_path, exposures=8)
@@ -144,6 +147,7 @@ def test_segments_of_a_long_exposure_hold_part_of_its_integrations(tmp_path):
         dark_inputs.open_darks(rates, {}, skip_bad=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [3.5e6, 6.8e6])
 def test_any_band_height_and_worker_gives_the_same_bytes(rates, found, memory):
     with ThreadPoolExecutor(3) as executor:
@@ -182,6 +186,7 @@ def test_samples_hold_each_integration_of_flagged_pixels(found):
     assert np.median(at[DEFECTS["hot"][0]]) == pytest.approx(9.0, rel=0.02)
 
 
+@pytest.mark.slow
 def test_reference_pixels_are_never_flagged(tmp_path):
     defects = {**DEFECTS, "hot": [(2, 20), (20, 1), (20, 50)]}
     maps = run(write_darks(tmp_path, exposures=6, defects=defects, window=CORNER, subarray="SUB160")).maps
@@ -191,12 +196,14 @@ def test_reference_pixels_are_never_flagged(tmp_path):
         assert not image[:, :4].any()
 
 
+@pytest.mark.slow
 def test_a_hot_limit_in_dn_per_second(rates):
     assert run(rates, hot_max_rate=12.0).maps["hot"].sum() == 1  # the saturated one
     assert run(rates, hot_max_rate=5.0, hot_sigma_threshold=None).maps["hot"].sum() == 3
     assert "hot" in run(rates, hot_sigma_threshold=None).maps
 
 
+@pytest.mark.slow
 def test_stricter_limits_never_gain_a_pixel(rates, found):
     for name, change in {
         "hot": {"hot_sigma_threshold": 30.0},
@@ -208,6 +215,7 @@ def test_stricter_limits_never_gain_a_pixel(rates, found):
         assert not (strict & ~found.maps[name]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -259,6 +267,7 @@ def test_short_ramps_leave_tests_out_and_say_so(tmp_path):
         np.testing.assert_array_equal(np.argwhere(found.maps["hot"]), np.argwhere(truth()["hot"]))
 
 
+@pytest.mark.slow
 def test_masked_groups_of_miri_are_left_out(tmp_path):
     files = []
     for k in range(1, 7):

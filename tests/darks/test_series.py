@@ -186,6 +186,7 @@ RATES = {
 }
 
 
+@pytest.mark.slow
 def test_darks_tell_births_and_intermittent_pixels_with_their_dates(tmp_path):
     found = run(write_series(tmp_path, RATES))
     want = np.zeros((2, 48, 96), bool)
@@ -224,12 +225,14 @@ def test_explain_tells_the_history_of_a_pixel(tmp_path):
     assert "nobody knows whether it is good: the charge of an earlier exposure decays" in said
 
 
+@pytest.mark.slow
 def test_time_can_be_left_out(tmp_path):
     found = run(write_series(tmp_path, RATES), time_search=False)
     assert "intermittent" not in found.maps
     assert not found.maps["hot"][8, 10]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_files_says_nothing(tmp_path):
     paths = write_series(tmp_path, RATES)
     one, other = run(paths), run(paths[::-1])

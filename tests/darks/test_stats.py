@@ -25,6 +25,7 @@ def test_medians_are_those_of_numpy(values):
     np.testing.assert_allclose(stats.median_stack(values), want, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(STACKS)
 def test_trimmed_means_are_those_of_a_plain_loop(values):

@@ -53,6 +53,7 @@ def test_a_single_hot_line_is_no_area_but_several_are(axis):
     assert surroundings.find_surrounded(rate, rate.flat[places.index], places, LIMIT).all()
 
 
+@pytest.mark.slow
 def test_the_level_of_pixels_does_not_depend_on_how_many_are_asked(monkeypatch):
     rate = make_map("edge")
     y, x = np.divmod(np.arange(rate.size), rate.shape[1])

@@ -90,6 +90,7 @@ def search_scene(folder, name, n=3, **changes):
     return found, light, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_defects_in_dispersed_light(tmp_path, name):
     """All dead and weak pixels in good light are found, nothing else is flagged."""
@@ -105,6 +106,7 @@ def test_defects_in_dispersed_light(tmp_path, name):
     assert not any_low[state != judged.LIT].any()
 
 
+@pytest.mark.slow
 def test_other_models_do_not_fit(tmp_path):
     """The test above can fail: light taken for smooth, or dispersed along the other axis, gives false flags."""
     for k, changes in enumerate(
@@ -188,6 +190,7 @@ def test_too_little_judged_fails():
     check_judged(counts, p, 40)
 
 
+@pytest.mark.slow
 def test_reasons_reach_the_user(tmp_path):
     """Evidence and explain name the true reason of an undetermined pixel."""
     mean, _, _, _, detector = make_scene("slices")

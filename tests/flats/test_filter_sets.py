@@ -60,6 +60,7 @@ def expected():
     return maps
 
 
+@pytest.mark.slow
 def test_poor_in_some_filters(tmp_path):
     """Whole maps; the same pixels vanish where filters are mixed."""
     paths = write_sets(tmp_path)
@@ -74,6 +75,7 @@ def test_poor_in_some_filters(tmp_path):
     assert "3 pixels are poor in some" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_order_of_the_sets_does_not_matter(tmp_path):
     one = search_sets(write_sets(tmp_path / "a"))
     other = search_sets(write_sets(tmp_path / "a")[::-1])
@@ -161,6 +163,7 @@ def test_a_set_that_can_not_be_searched(tmp_path):
         search_sets(paths, dead_definition="search_type")
 
 
+@pytest.mark.slow
 def test_filters_reach_the_user(tmp_path):
     """From files to `explain`: which filters a pixel is poor in; depth is that of all sets."""
     texts = check_texts(ReferenceSettings(author="A", reference_subarray="SUB160"))

@@ -32,6 +32,7 @@ def half_lit(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_check_knows_the_share(half_lit):
     """A note says it; below the limit it is a warning; all judged says nothing."""
     mask = read_mask(half_lit / "m.fits")
@@ -51,6 +52,7 @@ def test_check_knows_the_share(half_lit):
     assert check.check_judged(99.0, "judged 99 % of 10 science pixels", p) == []
 
 
+@pytest.mark.slow
 def test_report_and_picture_show_it(half_lit):
     assert (half_lit / "pictures" / "flat_state.png").stat().st_size > 1000
     page = half_lit / "r.html"

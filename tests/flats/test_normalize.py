@@ -314,6 +314,7 @@ def dark_area(blur):
     return (image * lit + noise).astype(np.float32), area
 
 
+@pytest.mark.slow
 def test_a_large_dead_area_is_dead():
     image, area = dark_area(0)
     norm = measure_normalized(image, **DEFAULT)
@@ -323,12 +324,14 @@ def test_a_large_dead_area_is_dead():
     assert np.isnan(level).all()
 
 
+@pytest.mark.slow
 def test_a_large_weak_area_is_low_qe():
     image, area = dark_area(0)
     norm = measure_normalized(image + np.where(area, 0.1 * lamp(image.shape), 0).astype(np.float32), **DEFAULT)
     np.testing.assert_array_equal((norm < 0.5) & (norm > 0.05), area)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blur", [0.8, 2, 6])
 def test_a_large_area_without_light_is_not_dead(blur):
     """What ends in a soft edge is the image of something before the detector."""

@@ -140,6 +140,7 @@ def test_dead_limit_of_each_detector(tmp_path, detector, limit):
     assert flat_types.dead_limit(settings_of(max_dead_norm_signal=0.2), detectors.get(detector)) == 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smoothed", "mean", "mesh", "none"])
 @pytest.mark.parametrize("smoothing", ["Box2D", "Median"])
 @pytest.mark.parametrize("parameter_set", param.SETS)
@@ -167,6 +168,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("gradient", [0.0, 0.3])
 @pytest.mark.parametrize(("level", "name"), [(0.0, "DEAD"), (0.03, "DEAD"), (0.07, "LOW_QE"), (0.4, "LOW_QE")])
@@ -189,6 +191,7 @@ def test_open(tmp_path, where, level):
     same_maps(search(tmp_path, stack, ipc_correction="none"), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.02, 0.3])
 @pytest.mark.parametrize("step", [(0, 1), (1, 0), (1, 1), (1, -1)])
 @pytest.mark.parametrize("start", [(60, 70), (0, 80), (60, 1), (126, 158), (0, 1)])
@@ -364,6 +367,7 @@ def types_of(norm, parameter_set="default", **values):
     return flat_types.find_flat_types(norm, settings_of(parameter_set, **values), NRC).maps
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from(param.SETS), st.data())
 def test_a_stricter_threshold_never_gains_a_pixel(seed, parameter_set, data):

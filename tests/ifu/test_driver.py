@@ -109,6 +109,7 @@ def test_documented_search(which, axis, second, request, tmp_path):
             np.testing.assert_array_equal((fits.getdata(copy, "DQ") & 1) > 0, bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["mrs", "nirspec"])
 def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeypatch):
     association = request.getfixturevalue(which)
@@ -137,6 +138,7 @@ def test_bands_give_what_the_whole_frame_gives(which, request, tmp_path, monkeyp
     assert found.statistics["untestable"] == [int(u.sum()) for u in untestable]
 
 
+@pytest.mark.slow
 def test_broken_err_gives_the_same_whatever_the_bands(pair, monkeypatch):
     for path in pair:
         with fits.open(path, mode="update") as hdus:
@@ -153,6 +155,7 @@ def test_broken_err_gives_the_same_whatever_the_bands(pair, monkeypatch):
     assert found[0].flagged[0]["persistent"].size
 
 
+@pytest.mark.slow
 def test_executors_give_the_same_bytes(mrs, tmp_path):
     found = {}
     for name, executor in (("none", None), ("threads", ThreadPoolExecutor(3)), ("processes", ProcessPoolExecutor(2))):
@@ -165,6 +168,7 @@ def test_executors_give_the_same_bytes(mrs, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_significance_search_finds_what_was_injected(tmp_path):
     defects = Defects(
         in_all=0.004, in_some=0.002, cosmic_rays=0, known=0.003, range_all=(30, 60), range_some=(30, 60), negative=0
@@ -193,6 +197,7 @@ def test_both_scores_are_over_the_same_pixels(nirspec, tmp_path):
 # --- inputs and outputs ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_without_an_association_and_other_members(mrs, tmp_path):
     paths = sorted(mrs.parent.glob("*mirifushort_cal.fits"))
     result = _call("ifu", *paths, "-o", tmp_path / "a", "--set", "documented")
@@ -535,6 +540,7 @@ def test_a_killed_run_leaves_whole_files_or_none(pair, tmp_path, delay):
 # --- pointing --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pointings_decide_how_structure_is_protected(pair, tmp_path):
     exposures = ifu_inputs.read_exposures(read_inputs(pair))
     assert ifu_inputs.is_dithered(exposures)
@@ -587,6 +593,7 @@ def test_rows_that_lose_source_light(across):
     assert count_rows(*arrays, across) == (1, 6)
 
 
+@pytest.mark.slow
 def test_simulation_is_reproducible_and_has_its_truth(tmp_path):
     one, two = (simulate("NRS2", 2, 5, shape=(60, 70)) for _ in range(2))
     other = simulate("NRS2", 2, 6, shape=(60, 70))

@@ -124,6 +124,7 @@ def test_spikes_at_two_roll_angles_stay(turned, tmp_path):
     assert any("2 roll angles (2 at 40.0, 2 at 70.0 degrees)" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_one_exposure_alone_at_its_angle_keeps_its_spikes(turned, tmp_path):
     few = tmp_path / "few"
     (few / "truth").mkdir(parents=True)

@@ -93,6 +93,7 @@ def test_any_mixture_is_what_the_library_makes_of_it(names):
     agree(chain, wcs, chain.bounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["miriwcs", "nircamwcs", "nrcb1-wcs", "nrcb5-wcs"])
 def test_real_images(real_data, name):
     with asdf.open(next(real_data.glob(f"*/{name}.asdf")), lazy_load=False, memmap=False) as af:
@@ -103,6 +104,7 @@ def test_real_images(real_data, name):
     agree(chain, wcs, chain.bounds)
 
 
+@pytest.mark.slow
 def test_outside_the_bounding_box_is_nan_as_in_the_library():
     wcs = make(m.Identity(2))
     chain = read_chain(write(wcs))
@@ -169,6 +171,7 @@ def test_blocks_are_counted_from_the_tree_on():
         read_block(rest, 2)
 
 
+@pytest.mark.slow
 def test_a_file_with_another_transform_is_read_by_the_library(tmp_path):
     from badpix.simulation.image import simulate
     from badpix.simulation.image_setup import Setup

@@ -459,6 +459,7 @@ def test_sky_levels_of_two_separate_sets():
     assert found.sets == 3
 
 
+@pytest.mark.slow
 def test_sources_are_the_peaks_that_photutils_finds():
     from photutils.detection import find_peaks
 
@@ -504,6 +505,7 @@ def test_default_search_finds_hits_and_spares_stars(four, tmp_path):
     assert ours["sources_damaged"] < 0.3 * documented["sources_damaged"]
 
 
+@pytest.mark.slow
 def test_inputs_stay_and_outputs_follow_the_rules(four, tmp_path):
     before = {p: p.read_bytes() for p in sorted(four.parent.glob("*_cal.fits"))}
     outputs, summary, _ = flag(four, tmp_path / "out")
@@ -598,6 +600,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(BROKEN))
 def test_broken_members_are_named_and_nothing_is_written(four, tmp_path, kind):
     change, word = BROKEN[kind]
@@ -662,6 +665,7 @@ def test_two_groups_are_not_told_to_lack_steep_pixels(four, tmp_path):
     assert any("4 exposures have too few steep pixels" in n for n in notes)
 
 
+@pytest.mark.slow
 def test_pointings_that_do_not_overlap_are_refused(four, tmp_path):
     far = simulate(tmp_path / "far", Setup(seed=53, target=(53.20, -27.79), groups=1, program="08888", **SMALL))
     paths = [sorted(four.parent.glob("*_cal.fits"))[0], *sorted(far.parent.glob("*_cal.fits"))]

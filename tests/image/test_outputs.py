@@ -84,6 +84,7 @@ def test_nothing_is_published_if_an_exposure_would_be_ruined(four, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_products_that_exist_are_not_replaced_unasked(four, tmp_path):
     flag(four, tmp_path / "out", save_intermediate_results=True)
     for path in (tmp_path / "out").glob("*_crf.fits"):

@@ -29,6 +29,7 @@ def stamps_of(star, fwhm, hot, shifts, rng, noise=1.0):
     return np.stack(out)[:, :, None].astype(np.float32)
 
 
+@pytest.mark.slow
 @given(st.floats(8, 2000), st.integers(2, 8), st.integers(0, 2**31))
 @settings(max_examples=80, deadline=None)
 def test_a_lone_hot_pixel_is_hot_and_a_moving_star_is_not(height, number, seed):

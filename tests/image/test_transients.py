@@ -180,6 +180,7 @@ def test_named_places_are_left_alone(scene, tmp_path):
         assert min(lost[1]) > 0.5
 
 
+@pytest.mark.slow
 def test_the_command_lists_them(scene, tmp_path):
     call = ["image", *map(str, scene[1]), "-o", str(tmp_path / "out"), "--keep-transients", "--json"]
     run = CliRunner().invoke(outlier, call)
@@ -220,6 +221,7 @@ def test_places_that_are_none_are_refused(tmp_path, text, message):
         read_places(path)
 
 
+@pytest.mark.slow
 def test_named_places_are_left_alone_by_the_documented_rule_too(scene, tmp_path):
     _, paths, added = scene
     from badpix.io import cal as io_cal

@@ -112,6 +112,7 @@ def test_mosaics_are_compared_past_a_group_that_is_no_reference(tmp_path):
     assert measure_pair_sigma(shelf, windows, [0, 1, 2]) == 0
 
 
+@pytest.mark.slow
 def test_two_exposures_stay_each_other_s_reference(equal, tmp_path):
     folder = copy_unequal(equal, tmp_path / "two", shallow=(0,), times=4)
     for path in sorted(folder.glob("*_cal.fits"))[2:]:

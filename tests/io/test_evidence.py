@@ -74,6 +74,7 @@ def test_rules_hold(tmp_path):
         assert value == norm[y, x] or np.isnan(value)
 
 
+@pytest.mark.slow
 @given(st.floats(allow_nan=False), st.sampled_from(list(evidence.COMPARISONS)))
 def test_limits_keep_their_last_bit(limit, comparison):
     rule = Rule("X", "q", comparison, limit, "DN", "m")

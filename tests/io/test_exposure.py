@@ -291,6 +291,7 @@ def one_message(path):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "gzip", "tiles"])
 @settings(max_examples=80)
 @given(part=st.floats(0, 0.999999))
@@ -318,6 +319,7 @@ def test_damaged_anywhere(tmp_path, sound, kind, place, junk):
     one_message(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(place=st.integers(0, 3 * 2880), junk=st.text("ABCSIMPLEXTENSION= '/0123456789-.T", min_size=1, max_size=30))
 def test_damaged_headers(tmp_path, sound, place, junk):

@@ -87,6 +87,7 @@ def test_what_older_headers_hold_is_printable_in_new_ones():
     assert not any("\t" in key for key in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("byte", [0, 9, 10, 27, 127])
 @pytest.mark.parametrize("keyword", ["REFTYPE", "DETECTOR", "EXTNAME"])
 def test_control_characters_in_cards_are_a_fault_of_the_file(tmp_path, keyword, byte):

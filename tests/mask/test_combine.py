@@ -81,6 +81,7 @@ def test_unknown_flags_of_a_search(flag):
         combine(maps(hot=[]), flag_values={"hot": [flag]}, do_not_use=[], reference=BORDER)
 
 
+@pytest.mark.slow
 @given(DQ, hnp.arrays(bool, (4, 5)))
 def test_protecting_reference_pixels(image, reference):
     before = image.copy()
@@ -97,6 +98,7 @@ def test_protecting_reference_pixels(image, reference):
     np.testing.assert_array_equal(out[~reference] & DNU, image[~reference] & DNU)
 
 
+@pytest.mark.slow
 @given(DQ)
 def test_resolving_hot_and_dead(image):
     out = mask_combine.resolve_hot_dead(image)
@@ -284,6 +286,7 @@ def test_ranges_are_inclusive(first, last, size, one_based):
             parse_range(text, size, one_based)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=8))
 def test_any_text_is_a_range_or_one_message(text):
     try:

@@ -50,6 +50,7 @@ def written(path, detector="MIRIMAGE", window=None, flags=((10, 10, "HOT+DO_NOT_
 # --- the file --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", detectors.table())
 def test_full_frames_of_all_detectors_keep_all_rules(tmp_path, detector):
     path = written(tmp_path / "mask.fits", detector)
@@ -92,6 +93,7 @@ def test_full_frames_of_all_detectors_keep_all_rules(tmp_path, detector):
         assert "GOOD" not in table.data["NAME"]
 
 
+@pytest.mark.slow
 def test_irs2(tmp_path):
     window = Window(1, 1, 2048, 3200)
     path = written(tmp_path / "m.fits", "NRS1", window, flags=[(9, 3000, "DEAD+DO_NOT_USE")])
@@ -357,6 +359,7 @@ def test_the_header_given_is_not_changed(tmp_path):
     assert header.tostring() == before
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.lists(

@@ -22,6 +22,7 @@ def errors(path, name=None):
     return [f for f in rules.find_faults(path, name) if f.severity == "error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", sorted(detectors.table()))
 def test_a_sound_full_frame_mask_has_no_fault(tmp_path, detector):
     assert rules.find_faults(make_mask(tmp_path / "mask.fits", detector, flags=[HOT])) == []
@@ -290,6 +291,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_mask_is_refused_with_the_right_message(tmp_path, fault):
     breaker, rule, message = BROKEN[fault]
@@ -329,6 +331,7 @@ TOGETHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", sorted(set(BROKEN) - TOGETHER))
 def test_a_fault_brings_no_others_with_it(tmp_path, fault):
     breaker, rule, _ = BROKEN[fault]

@@ -165,6 +165,7 @@ def states_of(path):
         }
 
 
+@pytest.mark.slow
 def test_new_where_measured_old_where_not(tmp_path, old):
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0, (40, 40): 9.0}, undetermined=[(10, 30)], seed=1)
     done = run("update", old, "--darks", new, "-o", tmp_path / "new.fits", "--json", *TEXTS)
@@ -222,6 +223,7 @@ def test_policies_keep_and_wait(tmp_path, old):
     assert states_of(tmp_path / "two.fits")["HOT"][10, 20] == State.RECOVERED
 
 
+@pytest.mark.slow
 def test_origins_go_through_merge_and_update(tmp_path, old):
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0, (40, 40): 9.0}, undetermined=[(10, 30)], seed=1)
     run("update", old, "--darks", new, "-o", tmp_path / "new.fits", *TEXTS)
@@ -243,6 +245,7 @@ def test_origins_go_through_merge_and_update(tmp_path, old):
     assert "HOT: recovered" in told[10, 20].sentences[1]
 
 
+@pytest.mark.slow
 def test_a_mask_without_evidence_is_updated_by_the_limits_alone(tmp_path, old):
     evidence_file.path_beside(old).unlink()
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0}, undetermined=[(10, 30)], seed=1)
@@ -253,6 +256,7 @@ def test_a_mask_without_evidence_is_updated_by_the_limits_alone(tmp_path, old):
     assert state[10, 30] == State.UNDETERMINED
 
 
+@pytest.mark.slow
 def test_outside_the_window_nothing_changes(tmp_path):
     old = make_mask(tmp_path / "old.fits", flags=[(500, 100, "HOT+DO_NOT_USE"), (20, 800, "HOT+DO_NOT_USE")])
     new = write_darks_mask(tmp_path / "darks.fits", {}, seed=1)
@@ -264,6 +268,7 @@ def test_outside_the_window_nothing_changes(tmp_path):
     assert states_of(tmp_path / "new.fits")["HOT"][100, 500] == State.OUTSIDE
 
 
+@pytest.mark.slow
 def test_an_update_by_the_same_exposures_changes_nothing(tmp_path, old):
     again = write_darks_mask(
         tmp_path / "darks.fits", {(10, 10): 50.0, (10, 20): 50.0, (10, 30): 50.0, (10, 40): 1.02}
@@ -272,6 +277,7 @@ def test_an_update_by_the_same_exposures_changes_nothing(tmp_path, old):
     assert np.array_equal(mask_file.read_mask(tmp_path / "new.fits").image, mask_file.read_mask(old).image)
 
 
+@pytest.mark.slow
 def test_a_merge_says_that_old_flags_never_leave(tmp_path, old):
     new = write_darks_mask(tmp_path / "darks.fits", {(10, 10): 40.0}, seed=1)
     done = run("merge", new, old, "-o", tmp_path / "new.fits", *TEXTS)

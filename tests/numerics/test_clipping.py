@@ -53,6 +53,7 @@ def test_clip_equals_astropy(n):
     same_clip(samples, sigma=1.5, iterations=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     hnp.arrays("f4", st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.one_of(ODD, ROUND, USUAL)),
@@ -83,6 +84,7 @@ def test_clip_where_the_values_sit_close_to_the_limit(n, level):
     same_clip(samples)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     hnp.arrays("f4", st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.one_of(ODD, ROUND, USUAL)),
@@ -118,6 +120,7 @@ def test_lone_outlier_of_seven_cannot_be_clipped():
     assert numerics_clipping.clip_stack(samples, sigma=3, iterations=5)[1] == 10
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(hnp.arrays("f4", hnp.array_shapes(min_dims=1, max_dims=2, max_side=30), elements=st.one_of(ODD, USUAL)))
 def test_clip_values_equals_astropy(values):
@@ -147,6 +150,7 @@ def test_median_mad():
     assert np.isnan(numerics_clipping.median_mad(np.full(3, np.nan))).all()
 
 
+@pytest.mark.slow
 @given(hnp.arrays(st.sampled_from(["f4", "f8"]), st.integers(1, 40), elements=USUAL))
 def test_median_is_that_of_numpy(values):
     before = values.copy()
@@ -211,6 +215,7 @@ def test_box_mean_leaves_no_trace_of_a_bright_pixel():
     assert (mean[:, 13:] == 1).all()
 
 
+@pytest.mark.slow
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_grow_equals_scipy(found):
     before = found.copy()
@@ -218,6 +223,7 @@ def test_grow_equals_scipy(found):
     np.testing.assert_array_equal(found, before)
 
 
+@pytest.mark.slow
 @given(hnp.arrays("f4", hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=USUAL))
 def test_sides_equal_a_padded_image(image):
     y, x = (a.ravel() for a in np.indices(image.shape))
@@ -226,6 +232,7 @@ def test_sides_equal_a_padded_image(image):
     np.testing.assert_array_equal(neighbors.sides_at(image, y, x, -5), wanted)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)))
 def test_counted_sides_are_those_of_each_pixel(found):
     y, x = (a.ravel() for a in np.indices(found.shape))

@@ -33,6 +33,7 @@ def test_networks_sort(n):
         np.testing.assert_array_equal(medians.sort_lines(list(lines.copy()), [rank])[0], np.sort(lines, axis=0)[rank])
 
 
+@pytest.mark.slow
 @given(hnp.arrays("f4", st.tuples(st.integers(1, 9), st.integers(1, 6)), elements=VALUES))
 def test_along_a_stack(stack):
     before = stack.copy()
@@ -42,6 +43,7 @@ def test_along_a_stack(stack):
     np.testing.assert_array_equal(stack, before)
 
 
+@pytest.mark.slow
 @given(hnp.arrays("f8", st.tuples(st.integers(1, 6), st.integers(1, 9)), elements=VALUES))
 def test_in_rows(values):
     expected = _nanmedian(values, 1)

@@ -115,6 +115,7 @@ def test_nothing_is_done_twice(raws, ran, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == stamps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["gone", "changed"])
 def test_a_product_that_is_gone_or_changed_is_made_again(raws, ran, tmp_path, harm):
     product = run(raws, tmp_path / "out").products["jump"][1]
@@ -129,6 +130,7 @@ def test_a_product_that_is_gone_or_changed_is_made_again(raws, ran, tmp_path, ha
     assert product.read_text() == before
 
 
+@pytest.mark.slow
 def test_other_parameters_are_not_written_over_older_products(raws, ran, tmp_path):
     run(raws, tmp_path / "out")
     ran.clear()
@@ -177,6 +179,7 @@ def test_one_failure_does_not_stop_the_others(raws, ran, tmp_path):
     assert ran == [root]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_publishing_is_taken_up_again(raws, ran, tmp_path, monkeypatch):
     real, calls = os.replace, []
 
@@ -207,6 +210,7 @@ def test_dark_subtraction_is_for_flats_alone(raws, ran, tmp_path):
     assert [s for _, s in skipped(subtract_dark="always")] == [False] * 3
 
 
+@pytest.mark.slow
 def test_reference_files_of_a_simulation_are_written_once(raws, ran, tmp_path):
     run(raws, tmp_path / "out")
     files = sorted((tmp_path / "out").glob("references/*/*.fits"))

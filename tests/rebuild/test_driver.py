@@ -157,6 +157,7 @@ def test_product_lies_under_the_name_of_the_yaml_with_its_evidence_and_record(si
     assert header["FILENAME"] == f"{start.name}.fits"
 
 
+@pytest.mark.slow
 def test_record_tells_inputs_parameters_counts_and_timings(site: Site) -> None:
     site.run()
     found = record.find_record(site.current)
@@ -185,6 +186,7 @@ def test_forced_run_gives_equal_bytes(site: Site) -> None:
     assert not [s for s in site.said if "differs" in s]
 
 
+@pytest.mark.slow
 def test_report_lies_beside_the_mask(site: Site) -> None:
     site.edit("report: false", "report: true")
     site.run()
@@ -227,6 +229,7 @@ def test_one_new_dark_makes_the_darks_again_and_nothing_else(site: Site) -> None
     assert not np.array_equal(site.flags(), before)
 
 
+@pytest.mark.slow
 def test_file_written_again_with_the_same_content_changes_nothing(site: Site) -> None:
     site.run()
     path = next((site.folder / "flats").iterdir())

@@ -150,6 +150,7 @@ def test_lock_in_a_folder_that_is_missing_is_an_error_in_words(tmp_path: Path) -
         hold(tmp_path / "absent" / ".lock", 0).__enter__()
 
 
+@pytest.mark.slow
 def test_only_one_of_many_processes_is_inside(tmp_path: Path) -> None:
     script = (
         "import sys, os, time\nfrom pathlib import Path\nfrom badpix.rebuild import locks\nlocks.POLL = 0.02\n"

@@ -143,6 +143,7 @@ def test_a_broken_raw_file_is_left_out_and_recorded(site):
     assert "truncated" in row["reason"]
 
 
+@pytest.mark.slow
 def test_too_many_broken_raw_files_stop_the_rebuild(site):
     folder, _ = site
     for broken in sorted((folder / "raw" / "darks").iterdir())[:3]:
@@ -160,6 +161,7 @@ def test_products_go_where_the_yaml_says(site):
     assert not list((folder / "prepared" / "nrcb1" / "flats").glob("*_jump.fits"))
 
 
+@pytest.mark.slow
 def test_no_raw_files(site):
     folder, _ = site
     shutil.rmtree(folder / "raw" / "darks")

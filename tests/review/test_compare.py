@@ -125,6 +125,7 @@ def four(tmp_path):
     return paths[::-1], seen
 
 
+@pytest.mark.slow
 def test_the_history_of_each_pixel(four):
     paths, seen = four
     found = compare.follow([mask_file.read_mask(p) for p in paths])
@@ -186,6 +187,7 @@ def test_a_plain_map_is_taken_as_merge_takes_it(tmp_path, pair):
     assert "plain map, 2 pixels" in done.output
 
 
+@pytest.mark.slow
 def test_command_with_four_dates(tmp_path, four):
     result = run(*four[0], "--output-dir", tmp_path / "h")
     assert result.exit_code == 0, result.output

@@ -80,6 +80,7 @@ def test_the_folder_holds_everything_that_is_sent(tmp_path, masks):
 MISSING = [("--author", "author"), ("--descrip", "descrip"), ("--differences", "history"), ("--useafter", "useafter")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left_out", "rule"), MISSING)
 def test_what_is_missing_is_named_and_nothing_is_written(tmp_path, masks, left_out, rule):
     texts = {"--author": "A. Name", "--descrip": "MIRI cycle 5", "--useafter": "2026-01-01", "--differences": "new"}

@@ -166,6 +166,7 @@ def place(mask, chosen):
     return int(x) + mask.window.xstart - 1, int(y) + mask.window.ystart - 1
 
 
+@pytest.mark.slow
 def test_a_pixel_that_was_no_candidate_is_told_to_lie_below_the_limits(darks_mask):
     mask, found = darks_mask
     hidden = np.isfinite(found.images["dark_noise"]) & np.isnan(found.images["dark_residual_z"]) & ~mask.reference
@@ -354,6 +355,7 @@ def test_command_in_json(made):
     assert (rules[0]["value"], rules[0]["limit_here"], rules[0]["holds"]) == (50.0, 1.0, True)
 
 
+@pytest.mark.slow
 def test_command_without_a_pixel(made):
     result = run(made[0].path)
     assert result.exit_code == 2

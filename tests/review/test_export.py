@@ -71,6 +71,7 @@ def test_boxes_cover_a_map_exactly_once(flagged):
     assert np.array_equal(count, flagged.astype(int))
 
 
+@pytest.mark.slow
 def test_the_reference_border_takes_few_lines(tmp_path):
     mask = mask_file.read_mask(make_mask(tmp_path / "mask.fits", "NRCA1"))
     lines = export.make_list(mask, mask.image).splitlines()

@@ -44,6 +44,7 @@ def made(tmp_path_factory):
     return folder, json.loads(done.stdout), hot
 
 
+@pytest.mark.slow
 def test_each_family_carries_what_crds_matches_by(made):
     folder, _, _ = made
     short, long = (fits.getheader(folder / "out" / f"all_{name}.fits") for name in ("short", "long"))
@@ -52,6 +53,7 @@ def test_each_family_carries_what_crds_matches_by(made):
     assert call("check", folder / "out" / "all_long.fits").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_pixel_may_be_fine_in_a_short_exposure_and_ruin_a_long_one(made):
     folder, told, _ = made
     before, short, long = (
@@ -88,6 +90,7 @@ def test_the_page_compares_them_and_loads_nothing(made):
     assert page.count("<svg") == 2
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(made, tmp_path):
     folder, _, _ = made
     words = ("--family", "short:FASTR1:5", "--family", "long:FASTR1:60-100:1")

@@ -64,6 +64,7 @@ def decode_png(url):
     return 256 * rgb[..., 0] + rgb[..., 1]
 
 
+@pytest.mark.slow
 def test_the_map_holds_the_mask_and_the_previous_one(made, page):
     data = data_of(page)
     for source, path in ((data, made[0]), (data["old"], made[1])):
@@ -72,6 +73,7 @@ def test_the_map_holds_the_mask_and_the_previous_one(made, page):
     assert (data["x0"], data["y0"], data["nx"], data["ny"]) == (0, 778, 72, 64)
 
 
+@pytest.mark.slow
 def test_evidence_of_the_flagged_pixels(made, page):
     data = data_of(page)
     image = mask_file.read_mask(made[0]).image
@@ -87,6 +89,7 @@ def test_many_palette_entries_need_two_bytes():
     assert np.array_equal(decode_png(report.encode_png(index)), index)
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_from_anywhere(page):
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#|data:)', page)
     assert "http://" not in page
@@ -95,6 +98,7 @@ def test_the_page_loads_nothing_from_anywhere(page):
     assert "@import" not in page
 
 
+@pytest.mark.slow
 def test_texts_of_the_file_are_escaped(page):
     assert "<b>A" not in page
     assert "&lt;b&gt;A &amp; B&lt;/b&gt;" in page
@@ -120,6 +124,7 @@ class Balanced(HTMLParser):
         assert self.stack.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_complete(page):
     parser = Balanced()
     parser.feed(page)
@@ -138,6 +143,7 @@ def test_the_page_is_well_formed_and_complete(page):
         assert f"<h2>{title}</h2>" in page
 
 
+@pytest.mark.slow
 def test_counts_are_the_masks(made, page):
     mask = mask_file.read_mask(made[0])
     science = ~mask.reference
@@ -147,6 +153,7 @@ def test_counts_are_the_masks(made, page):
     assert told["any"] == int((mask.image[science] != 0).sum()) == 7
 
 
+@pytest.mark.slow
 def test_equal_masks_give_equal_pages(tmp_path, made):
     for name in ("a.html", "b.html"):
         report.write_report(made[0], tmp_path / name, P, against=made[1])
@@ -178,6 +185,7 @@ def test_content_that_was_changed_is_said_here_and_on_the_page(tmp_path, made, w
     assert words in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_crowded_full_frame_stays_small(tmp_path):
     """Ten per cent of a large detector flagged at random, with eight quantities: below 5 MB."""
     path = make_mask(tmp_path / "mask.fits", "NRCA1")

@@ -33,6 +33,7 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tune.LIMITS)
 def test_the_limits_of_the_run_give_its_mask(made, name):
     mask = mask_file.read_mask(made / f"{tune.LIMITS[name].section}.fits")
@@ -76,6 +77,7 @@ def test_a_stricter_limit_gives_what_a_new_run_gives(made, tmp_path, name, value
     assert trial.lost or name == "max_dead_norm_signal"
 
 
+@pytest.mark.slow
 def test_wishes_become_limits(made):
     mask = mask_file.read_mask(made / "darks.fits")
     with readings.open_evidence(mask) as (evidence, _):
@@ -116,6 +118,7 @@ def test_the_command_prints_a_table_and_yaml(made, tmp_path):
     assert call("tune", made / "darks.fits").exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_same_from_python(made):
     mask = made / "darks.fits"
     first, second = badpix.tune(mask, "hot_sigma_threshold", [8, 20])

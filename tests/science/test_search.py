@@ -60,6 +60,7 @@ def found(program):
     return run(program)
 
 
+@pytest.mark.slow
 def test_each_type_is_found_and_nothing_else(found):
     truth = np.zeros(SHAPE, bool)
     truth[Y, X] = True
@@ -75,6 +76,7 @@ def test_each_type_is_found_and_nothing_else(found):
         assert found.maps[name][Y, X][kind == KIND].sum() >= least, kind
 
 
+@pytest.mark.slow
 def test_births_have_their_date(found):
     since = np.asarray(found.evidence.images["science_since"])[Y, X][KIND == "newborn"]
     dates = np.array([mjd for _, mjd, _ in found.evidence.science_exposures])

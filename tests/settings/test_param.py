@@ -342,6 +342,7 @@ def load(tmp_path, text):
     return settings_files.load_file(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

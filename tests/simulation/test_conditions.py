@@ -61,6 +61,7 @@ def test_pixels_that_change_leave_all_others_as_they_were():
     assert not (differs & ~near).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_every_condition_changes_the_darks_of_its_detectors(name):
     detector = {"unreset": {"detector": "MIRIMAGE"}, "clusters": {"size": (128, 128)}}.get(name, {})
@@ -136,6 +137,7 @@ def test_a_bright_field_decays_from_dark_to_dark():
     assert sum(released) < 1
 
 
+@pytest.mark.slow
 def test_every_third_dark_of_a_mixed_set_is_shallow(tmp_path):
     written = simulate(tmp_path, settings_of("mixed", darks=4, dark_products=["rate", "uncal"]))
     heads = [fits.getheader(p) for p in written["darks"] if "_uncal" in p.name]
@@ -198,6 +200,7 @@ def test_clusters_touch_and_count_as_hot():
 # --- truth and score -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_truth_has_types_rates_and_dates(tmp_path):
     names = ("born", "recovered", "temperature", "voids", "persistence")
     simulate(tmp_path, settings_of(*names, dark_products=["rate"], size=(128, 120)))

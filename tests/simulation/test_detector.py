@@ -206,6 +206,7 @@ def test_border_of_small_detectors():
     assert not miri[:, 4:-4].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "size", "border"), [((1, 1), (32, 40), 4 * 40 + 4 * 32 - 16), ((500, 700), (32, 40), 0)]
 )
@@ -360,6 +361,7 @@ def test_places_come_from_a_map(tmp_path):
     assert np.count_nonzero(rows["setting"] == "map") == 2 * sum(len(v) for v in levels(part).values())
 
 
+@pytest.mark.slow
 def test_places_of_a_real_map(real_data):
     name = real_data / "gbrammer+grizli" / "nrc_badpix_260627_NRCALONG.fits.gz"
     if not name.exists():
@@ -547,6 +549,7 @@ def test_unknown_detector_and_broken_map(tmp_path):
         read_truth(tmp_path / "t.fits")
 
 
+@pytest.mark.slow
 def test_existing_files_stay_unless_told(tmp_path):
     p = checked(size=[40, 40], flats=1, darks=0, flat_groups=4)
     simulate(tmp_path, p)

@@ -29,6 +29,7 @@ def checked(**values):
     return SimulateSettings.from_values({"size": [128, 112], "flats": 1, "darks": 0, **values}, "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_light_reaches_files_and_truth(tmp_path, name):
     """Rates follow the light; keywords tell the mode; the truth says what is lit."""
@@ -59,6 +60,7 @@ def test_states_by_hand():
     assert (found == UNLIT).any()
 
 
+@pytest.mark.slow
 def test_filters(tmp_path):
     """Flats of each filter, with its keyword; pixels that are poor in some are so there alone."""
     names = ["F070W", "F090W", "F115W"]
@@ -127,6 +129,7 @@ def test_score_by_light():
     assert kinds["LOW_FILTER", "poor in 2"] == 2
 
 
+@pytest.mark.slow
 def test_from_light_to_score(tmp_path):
     """The commands: simulate with slices, search, score by light."""
     runner = CliRunner()

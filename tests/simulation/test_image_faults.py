@@ -66,6 +66,7 @@ def test_transients_shine_in_their_groups_where_the_truth_says(events):
     assert len(json.loads((folder / "truth" / "events.json").read_text())) == 2
 
 
+@pytest.mark.slow
 def test_listed_events_are_counted_and_others_are_wrong(events):
     folder, setup = events
     rows = json.loads((folder / "truth" / "events.json").read_text())

@@ -152,6 +152,7 @@ def test_grow_is_the_8_neighbors():
     np.testing.assert_array_equal(score.grow(bad), expected)
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     p = SimulateSettings.from_values({"size": [64, 64], "flats": 0, "darks": 0}, "test")
     truth = str(simulate(tmp_path, p)["truth"][0])
