@@ -314,6 +314,38 @@ def share_memory(talk: Talk, options: Mapping[str, Any]) -> Share:
     return share
 
 
+def memory_of_each(options: Mapping[str, Any], usual: int, least: int = 0) -> int:
+    """Bytes that each process of an outlier search may take, of ``--max-memory`` for all of them.
+
+    Parameters
+    ----------
+    options : mapping
+        ``max_memory`` and ``workers``.
+    usual : int
+        Bytes of a process where nobody says how much.
+    least : int
+        Bytes below which it can't work.
+
+    Raises
+    ------
+    UsageError
+        At a limit that leaves less.
+    """
+    from badpix.io.workers import DIRECTOR
+
+    text: str | None = options["max_memory"]
+    number: int = options["workers"]
+    if not text:
+        return usual
+    spare = DIRECTOR if number > 1 else 0
+    each = (parse_size(text, text) - spare) // number
+    if each < least:
+        wanted = -(-(least * number + spare) >> 20)
+        processes = f"{number} workers" if number > 1 else "one process"
+        raise UsageError(f"--max-memory: found {text}, expected at least {wanted}M for {processes}")
+    return each
+
+
 def parse_size(text: str | None, default: str) -> int:
     """Bytes meant by ``400M`` or ``2G`` (powers of 1024; a bare number counts bytes).
 

@@ -15,11 +15,11 @@ from badpix.cli.common import (
     collect,
     load_files,
     make_executor,
+    memory_of_each,
     option,
     overwrite_option,
     parameter_options,
     parse_pair,
-    parse_size,
     shared_options,
     talk_options,
 )
@@ -30,7 +30,6 @@ from badpix.errors import UsageError
 from badpix.settings.image import ImageSettings
 from badpix.simulation.image_setup import PRESETS
 
-MEMORY = 700  # MB of each process
 AUDIT_ROWS = 20  # of the table on the terminal; the JSON has all
 
 
@@ -63,12 +62,12 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that temporary files are removed
     p, _ = collect(ImageSettings, load_files(options), options)
-    memory = parse_size(options["max_memory"], f"{MEMORY * options['workers']}M") // options["workers"]
+    from badpix.image.driver import DEFAULT_MEMORY, flag_images
+
+    memory = memory_of_each(options, DEFAULT_MEMORY)
     members = read_members(inputs, options["exptypes"], talk)
     folder = check_outputs(options, members, inputs)
     draw = _pictures(options["plot"])
-    from badpix.image.driver import flag_images
-
     with make_executor(options["workers"], options["dask"]) as executor:
         outputs, summary = flag_images(
             members,

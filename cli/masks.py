@@ -15,6 +15,7 @@ from badpix.cli.common import (
     make_executor,
     option,
     parameter_options,
+    parse_size,
     share_memory,
     shared_options,
     stack,
@@ -97,7 +98,12 @@ def search_and_report(asked: Asked, name: str, files: list[Path], build: Callabl
     **more
         What this search alone takes.
     """
+    from badpix.io.exposure import count_pixels
+    from badpix.io.workers import check_memory
+
     options, talk = asked.options, asked.talk
+    total = parse_size(options["max_memory"], "") if options["max_memory"] and not options["dask"] else None
+    check_memory(total, name, count_pixels(files) if total else 0, evidence=options["evidence"])
     with make_executor(asked.share.workers, options["dask"]) as executor, talk.progress(name) as progress:
         product = build(
             files,

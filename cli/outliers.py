@@ -13,11 +13,11 @@ from badpix.cli.common import (
     collect,
     load_files,
     make_executor,
+    memory_of_each,
     option,
     overwrite_option,
     parameter_options,
     parse_pair,
-    parse_size,
     shared_options,
     talk_options,
 )
@@ -82,12 +82,12 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     talk = ctx.obj = Talk(options)
     p, _ = collect(IfuSettings, load_files(options), options)
     members = read_members(inputs, options["exptypes"], talk)
-    memory = parse_size(options["max_memory"], f"{600 * options['workers']}M") // options["workers"]
-    folder = check_outputs(options, members, inputs)
+    from badpix.ifu.driver import BASE_MEMORY, LEAST_MEMORY, USUAL_MEMORY, flag_association, history_lines
     from badpix.io.workers import keep_memory
 
+    memory = memory_of_each(options, USUAL_MEMORY, LEAST_MEMORY)
+    folder = check_outputs(options, members, inputs)
     keep_memory()
-    from badpix.ifu.driver import BASE_MEMORY, flag_association, history_lines
 
     with make_executor(options["workers"], options["dask"]) as executor:
         summary = flag_association(
@@ -97,7 +97,7 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
             overwrite=options["overwrite"],
             history=history_lines(p),
             executor=executor,
-            memory=max(1 << 20, memory - BASE_MEMORY),
+            memory=memory - BASE_MEMORY,
             by_slice=bool(talk.as_json or talk.verbose or options["report"]),
             cost=wants_cost(options),
             look=_pictures(options["plot"]),

@@ -41,6 +41,8 @@ from badpix.settings.values import as_text
 log = logging.getLogger(__name__)
 
 BASE_MEMORY = 100 << 20  # bytes of the interpreter, its libraries and maps of the frame: what is left goes to bands
+LEAST_MEMORY = BASE_MEMORY + (1 << 20)  # of a process
+USUAL_MEMORY = 600 << 20
 _SMALLEST_SLICE = 0.002  # share of the frame; smaller areas are no slices
 
 

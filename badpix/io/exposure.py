@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors, dq
-from badpix.errors import DataError, UsageError
+from badpix.errors import BadpixError, DataError, UsageError
 from badpix.io.fits import Layout, read_image, read_layouts
 from badpix.io.headers import refuse_stripes
 from badpix.io.scratch import scratch_folder
@@ -155,6 +155,20 @@ def open_exposure(path: str | Path, workdir: Path | None = None, names: Sequence
     for name in names or ():
         exposure[name]  # raises where it is missing
     return exposure
+
+
+def count_pixels(paths: Iterable[str | Path]) -> int:
+    """Pixels of a frame of the first file that says it (SUBSIZE1, SUBSIZE2); 0 where none does.
+
+    What is wrong with the others is found when they are opened for work.
+    """
+    for path in paths:
+        try:
+            header = open_exposure(path, names=()).header
+            return int(header["SUBSIZE1"]) * int(header["SUBSIZE2"])
+        except (BadpixError, KeyError, TypeError, ValueError):
+            continue
+    return 0
 
 
 # --- 2. heights of bands --------------------------------------------------------------------------------

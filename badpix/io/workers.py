@@ -26,6 +26,24 @@ PARENT = 290 << 20  # at most, of the process that has workers
 WORKER = 60 << 20  # of a worker without its band
 USUAL_BAND = 106 << 20  # of one worker, where nobody says how much
 LEAST_BAND = 16 << 20
+DIRECTOR = 80 << 20  # of the process of an outlier search that has workers
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Least memory of a search, bytes: of any frame, and for each of its pixels without and with evidence. No band
+    can be lowered below it: it is what the maps take when all bands are done."""
+
+    fixed: int
+    pixel: int
+    pixel_with_evidence: int
+
+
+NEEDS = {  # measured on 256 x 256 and 2048 x 2048 pixels, one process, lowest bands
+    "flats": Needs(70 << 20, 47, 51),
+    "darks": Needs(93 << 20, 24, 40),
+    "science": Needs(100 << 20, 30, 37),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,36 @@ def share_memory(total: int | None, workers: int) -> Share:
         if band >= LEAST_BAND:
             return Share(number, band)
     return Share(1, max(LEAST_BAND // 2, total - ALONE))
+
+
+def check_memory(total: int | None, search: str, pixels: int, *, evidence: bool, source: str = "") -> None:
+    """Refuse a limit that the maps of the frame alone would break, before any work.
+
+    Parameters
+    ----------
+    total : int or None
+        Bytes that all processes of the run may take together; None: no limit.
+    search : str
+        Of :data:`NEEDS`.
+    pixels : int
+        Of the frame; 0 where no input says it.
+    evidence : bool
+        Whether the evidence is kept.
+    source : str
+        What comes before the message.
+
+    Raises
+    ------
+    UsageError
+        With what was given and what is needed.
+    """
+    needs = NEEDS[search]
+    least = needs.fixed + pixels * (needs.pixel_with_evidence if evidence else needs.pixel)
+    if total is not None and pixels and total < least:
+        raise UsageError(
+            f"{source}--max-memory: found {total / (1 << 20):.0f}M, expected at least {-(-least >> 20)}M: {search} "
+            f"of {pixels:,} pixels take that with the lowest bands"
+        )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from badpix.flats import build
 from badpix.io import evidence_file, output, selection
 from badpix.io import exposure as exposures
 from badpix.io.provenance import hash_file
-from badpix.io.workers import Share, make_executor, peak_of_workers, share_memory
+from badpix.io.workers import Share, check_memory, make_executor, peak_of_workers, share_memory
 from badpix.mask import file as mask_file
 from badpix.mask import merge as merging
 from badpix.mask import product as mask_product
@@ -116,6 +116,9 @@ def _search(
     begun = time.monotonic()
     rates, wrong = _of_detector(job, made.paths(stage, "rate"))
     log.info(f"{stage}: {len(rates)} exposures")
+    total = None if options.dask else options.max_memory
+    pixels = exposures.count_pixels(rates) if total else 0
+    check_memory(total, stage, pixels, evidence=job.policy.evidence, source=f"{job.source}: ")
     target = work / shelf.stage_name(job.detector, stage, made.keys[stage])
     try:
         product = SEARCHES[stage](job, made, rates, target, _shared(job, executor, options))

@@ -316,9 +316,19 @@ def test_pictures(mrs, tmp_path):
         assert all(p.read_bytes()[:4] == b"\x89PNG" for p in pictures)
 
 
+@pytest.mark.parametrize(
+    ("workers", "size", "least"), [(1, "90M", "101M for one process"), (2, "200M", "282M for 2")]
+)
+def test_memory_that_can_not_be_kept_is_refused(mrs, tmp_path, workers, size, least):
+    result = _call("ifu", mrs, "-o", tmp_path / "out", "--workers", workers, "--max-memory", size)
+    assert result.exit_code == 2
+    assert f"--max-memory: found {size}, expected at least {least}" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_summary_by_reason_and_slice(mrs, tmp_path):
-    result = _call("ifu", mrs, "-o", tmp_path, "--json", "--max-memory", "1M")
+    result = _call("ifu", mrs, "-o", tmp_path, "--json", "--max-memory", "101M")
     summary = json.loads(result.stdout)
     assert len(summary["exposures"]) == 6
     for row in summary["exposures"]:

@@ -5,10 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from badpix.errors import DataError
+from badpix.errors import DataError, UsageError
 from badpix.io import workers
 from badpix.io.provenance import library_versions
-from badpix.io.workers import ALONE, LEAST_BAND, PARENT, WORKER, Share, check_versions, share_memory
+from badpix.io.workers import (
+    ALONE,
+    LEAST_BAND,
+    PARENT,
+    WORKER,
+    Share,
+    check_memory,
+    check_versions,
+    share_memory,
+)
 
 
 @pytest.mark.parametrize("total", [2**28, 4 * 10**8, 2**29, 10**9, 2**32])
@@ -28,6 +37,18 @@ def test_all_processes_together_keep_within_the_memory(total, asked):
 
 def test_without_a_limit_all_workers_get_the_usual_band():
     assert share_memory(None, 8) == Share(8, workers.USUAL_BAND)
+
+
+@pytest.mark.parametrize("search", ["flats", "darks", "science"])
+@pytest.mark.parametrize("evidence", [True, False])
+def test_a_limit_below_the_maps_of_the_frame_is_refused_with_what_is_needed(search, evidence):
+    with pytest.raises(UsageError, match="--max-memory: found 120M, expected at least ") as refused:
+        check_memory(120 << 20, search, 2048 * 2048, evidence=evidence)
+    needed = int(str(refused.value).split("at least ")[1].split("M")[0])
+    check_memory(needed << 20, search, 2048 * 2048, evidence=evidence)
+    check_memory(120 << 20, search, 256 * 256, evidence=evidence)
+    check_memory(None, search, 2048 * 2048, evidence=evidence)
+    check_memory(120 << 20, search, 0, evidence=evidence)  # no input says its size: the search will say why
 
 
 def test_a_cluster_of_our_versions_is_trusted():
