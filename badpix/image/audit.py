@@ -115,24 +115,71 @@ def measure_losses(
         lost = (net * hit).sum(axis=0) / total
     rows = []
     for k in np.flatnonzero(real & (lost > audit_loss)):
-        strongest = int(np.argmax(np.where(hit[:, k], np.abs(r[:, k]), -1)))
+        row = _make_row(int(inside[k]), (x[inside[k]], y[inside[k]]), net[:, k], r[:, k], hit[:, k])
+        strongest = _strongest(r[:, k], hit[:, k])
         at = np.array([ys[k] + strongest // 5 - 2]), np.array([xs[k] + strongest % 5 - 2])
         peak = float(r[strongest, k])
-        rows.append(
-            Loss(
-                source=int(inside[k]),
-                x=round(float(x[inside[k]]), 2),
-                y=round(float(y[inside[k]]), 2),
-                flux=float(total[k]),
-                others=int(cover[ys[k], xs[k]]),
-                lost=float(lost[k]),
-                excess=float((r[:, k] * hit[:, k]).sum() / total[k]),
-                sum5=float(r[:, k].sum() / total[k]),
-                sum3_over_peak=float(np.nansum(gather(residual, *at, 1)) / peak) if peak else 0.0,
-                pixels=int(hit[:, k].sum()),
-            )
-        )
+        sum3 = float(np.nansum(gather(residual, *at, 1)) / peak) if peak else 0.0
+        rows.append(row._replace(others=int(cover[ys[k], xs[k]]), sum3_over_peak=sum3))
     return rows, int(np.count_nonzero(real))
+
+
+def _strongest(r: NDArray[Any], hit: NDArray[Any]) -> int:
+    """The flagged pixel of a stamp that is furthest from the model."""
+    return int(np.argmax(np.where(hit, np.abs(r), -1)))
+
+
+def _make_row(source: int, place: tuple[float, float], net: NDArray[Any], r: NDArray[Any], hit: NDArray[Any]) -> Loss:
+    """What a stamp of 25 pixels lost: its model without sky, its residuals, its flags."""
+    total = net.sum()
+    strongest = _strongest(r, hit)
+    rows, columns = (slice(max(0, v - 1), v + 2) for v in divmod(strongest, 5))
+    peak = float(r[strongest])
+    return Loss(
+        source=source,
+        x=round(float(place[0]), 2),
+        y=round(float(place[1]), 2),
+        flux=float(total),
+        others=0,
+        lost=float((net * hit).sum() / total),
+        excess=float((r * hit).sum() / total),
+        sum5=float(r.sum() / total),
+        sum3_over_peak=float(r.reshape(5, 5)[rows, columns].sum() / peak) if peak else 0.0,
+        pixels=int(hit.sum()),
+    )
+
+
+def replace_loss(
+    losses: list[Loss],
+    source: int,
+    place: tuple[float, float],
+    light: NDArray[Any],
+    residual: NDArray[Any],
+    flagged: NDArray[Any],
+    *,
+    others: int,
+    audit_loss: float,
+) -> list[Loss]:
+    """The losses of an exposure after the flags on one source changed.
+
+    Parameters
+    ----------
+    losses : list of Loss
+    source : int
+    place : (float, float)
+        x, y in the exposure.
+    light, residual : float [25]
+        Of the source's stamp: what the source alone gives, and what is left of the exposure.
+    flagged : bool [25]
+    others : int
+        Other exposures there.
+    audit_loss : float
+    """
+    row = _make_row(source, place, np.maximum(light, 0), np.nan_to_num(residual), flagged)
+    kept = [loss for loss in losses if loss.source != source]
+    if row.lost > audit_loss:
+        kept.append(row._replace(others=others))
+    return sorted(kept, key=lambda loss: loss.source)
 
 
 def judge(losses: list[Loss], exposures_hit: dict[int, int]) -> list[str]:

@@ -12,9 +12,10 @@
 7. Noise that the pixels would have without a hit.
 8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
 11. Single coverage: where no other exposure looked, the sharpness of the stars that several exposures see decides.
-12. Audit: the sources that lost flux to flags.
-13. Transients and moving objects: listed, spared on request.
-14. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
+12. Cores of stars: the profile that all stars share decides.
+13. Audit: the sources that lost flux to flags.
+14. Transients and moving objects: listed, spared on request.
+15. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
 
 Steps 5 to 10 are those of :mod:`badpix.image.search`; docs/outlier-image.md has the same numbers.
 Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures.
@@ -41,6 +42,7 @@ from badpix.image.cost import collect_cost, measure_depth
 from badpix.image.decide import find_unresampled
 from badpix.image.grid import Window, grid_to_sky
 from badpix.image.inputs import leave_out, list_remarks, name_groups, read_members
+from badpix.image.joint import decide_cores, decide_single_coverage
 from badpix.image.listing import list_transients
 from badpix.image.members import (
     BASE_MEMORY,
@@ -63,7 +65,6 @@ from badpix.image.protect import place_on_grid, read_places
 from badpix.image.reference import build_reference, measure_pair_sigma
 from badpix.image.search import (
     angle_suffix,
-    decide_single_coverage,
     flags_name,
     is_plain,
     search_exposure,
@@ -214,7 +215,7 @@ def _search_resampled(
     executor: Executor | None,
     cost: bool,
 ) -> tuple[list[Found], dict[str, Any]]:
-    """Steps 1 to 12; the flags of each exposure are on the shelf afterwards."""
+    """Steps 1 to 14; the flags of each exposure are on the shelf afterwards."""
     images, grid = place_images(association, cals, group_names, p)
     names = list(dict.fromkeys(group_names))
     windows = find_windows(images)
@@ -243,6 +244,7 @@ def _search_resampled(
     plan = replace(plan, protected=places, pair_sigma=pair_sigma, angles=turned, rolls=tuple(rolls), sources=sources)
     found = list(run_in_order(executor, search_exposure, [(plan, image) for image in images]))
     limit = decide_single_coverage(images, found, shelf, p, grid.cdelt * 3600)
+    decide_cores(images, found, shelf, p, turned=bool(turned))
     transients = list_transients(images, found, grid, shelf, keep=p.keep_transients)
     facts = {
         "transients": transients,

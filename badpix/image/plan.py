@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from badpix.image import audit as image_audit
 from badpix.image import products as image_products
+from badpix.image.cores import Stamps
 from badpix.image.grid import Grid, Window
 from badpix.image.persistence import Places
 from badpix.image.seen_once import Sharpness
@@ -55,3 +56,4 @@ class Found:
     sources: int = 0
     cutouts: list[image_products.Cutout] = field(default_factory=list)
     transients: list[Detection] = field(default_factory=list)
+    stamps: Stamps | None = None  # of bright sources

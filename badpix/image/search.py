@@ -1,13 +1,13 @@
 """The work on one exposure: a task that any process can do, given the shelf of mosaics.
 
-1. :func:`search_exposure`: the model of one exposure (:mod:`badpix.image.reference`, :mod:`badpix.image.sharpening`),
-   its noise (:mod:`badpix.image.noise`) and the test (:mod:`badpix.image.decide`); its flags go to the shelf.
-2. :func:`decide_single_coverage`: where no other exposure looked, the stars of all exposures decide.
+:func:`search_exposure`: the model of one exposure (:mod:`badpix.image.reference`, :mod:`badpix.image.sharpening`),
+its noise (:mod:`badpix.image.noise`) and the test (:mod:`badpix.image.decide`); its flags go to the shelf. What all
+exposures are asked for together comes afterwards: :mod:`badpix.image.joint`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from badpix.image import audit as image_audit
 from badpix.image import products as image_products
 from badpix.image.angles import REACH, Turned, measure_slack, turn_offsets
 from badpix.image.background import level_residual
+from badpix.image.cores import cut_stamps
 from badpix.image.decide import find_documented, find_hits
 from badpix.image.grid import Window, widen_window
 from badpix.image.members import Image, subtract_slope
@@ -37,9 +38,7 @@ from badpix.image.reference import ONE_KIN, blot_bands, build_reference
 from badpix.image.resample_drizzle import measure_derivative
 from badpix.image.seen_once import (
     expected_width,
-    find_sharp,
     measure_sharpness,
-    sharpness_limit,
 )
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.stack import Shelf, read_median
@@ -47,7 +46,7 @@ from badpix.image.transients import Detection, find_transients
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.numerics.neighbors import grow
-from badpix.settings.image import ImageSettings, ModelSettings, SourceSettings
+from badpix.settings.image import ImageSettings, ModelSettings
 
 KIN_SHARE = 0.12  # of what turned spikes excuse, where one exposure at the same angle is the model ...
 KIN_MOST = 3.0  # ... sigma of a pair of mosaics at most: a hit stays one
@@ -103,7 +102,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
 def is_plain(p: ImageSettings) -> bool:
     """Whether nothing but the documented rule is asked for."""
     ours = p.sharpen or p.noise != "exposure" or p.audit or p.single_coverage != "none"
-    ours = ours or bool(p.persistent_snr or p.transient_snr or p.protect)
+    ours = ours or bool(p.persistent_snr or p.transient_snr or p.core_snr or p.protect)
     return p.test == "documented" and not ours
 
 
@@ -160,9 +159,8 @@ def _search_closely(
     residual = sci - np.float32(image.compare) - model
     scatter = np.float32(measure_scatter(residual, sigma))
     model, residual = _sharpen(model, residual, sigma * scatter, others, p, found)
-    expected = sigma
-    if p.noise != "exposure":
-        expected = measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
+    plain = p.noise == "exposure"
+    expected = sigma if plain else measure_expected_noise(model, sigma, var_rnoise, var_poisson, good)
     del var_rnoise, var_poisson, err
     derivative = measure_derivative(model)
     with np.errstate(invalid="ignore"):
@@ -174,10 +172,10 @@ def _search_closely(
     noise = combine_noise(p.noise, sigma, expected, factors, others)
     del flat
     seen = others, saturated, slack, derivative
-    flagged = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, seen, found)
+    flagged, ours, wide = _test(p, image, sci, raw_err, sigma, model, residual, noise, expected, seen, found)
     del derivative, seen
     if plan.persistent:
-        flagged |= _flag_persistent(plan, image, flagged, good, found)
+        _flag_persistent(plan, image, flagged, ours, good, found)
     if p.transient_snr:
         found.transients = _find_transients(plan, image, residual, noise, flagged, model)
     assert image.pixel_map is not None
@@ -185,7 +183,7 @@ def _search_closely(
         spared = find_protected(plan.protected, image.pixel_map)
         found.counts["protected"] = int(np.count_nonzero(spared & flagged))
         flagged &= ~spared
-        sci[spared] = np.nan  # nor does single coverage look there
+        sci[spared] = residual[spared] = np.nan  # nor do single coverage and stars look there
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
             plan.sources,
@@ -197,6 +195,9 @@ def _search_closely(
             flagged & good,
             audit_loss=p.audit_loss,
         )
+    if p.core_snr:
+        looked_at = residual, model, noise if slack is None else noise + slack, flagged, ours, wide
+        found.stamps = cut_stamps(plan.sources, image.pixel_map, *looked_at)
     found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
     if p.single_coverage == "sharpness":
         found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
@@ -225,14 +226,15 @@ def filter_names(cal: CalFile) -> list[str]:
 
 
 def _flag_persistent(
-    plan: Plan, image: Image, flagged: NDArray[Any], good: NDArray[Any], found: Found
-) -> NDArray[Any]:
-    """The detector's hot pixels (bool map) where they are usable; counts those that weren't flagged anyway."""
+    plan: Plan, image: Image, flagged: NDArray[Any], ours: NDArray[Any], good: NDArray[Any], found: Found
+) -> None:
+    """Flag the detector's hot pixels where they are usable, for good; counts those that weren't flagged anyway."""
     hot = np.zeros_like(flagged)
     hot[plan.persistent.get(detector_key(image.cal), ((), ()))] = True
     hot &= good
     found.counts["persistent"] = int(np.count_nonzero(hot & ~flagged))
-    return hot
+    flagged |= hot
+    ours &= ~hot
 
 
 def _read_optional(cal: CalFile, name: str) -> NDArray[Any] | None:
@@ -280,10 +282,12 @@ def _test(
     expected: NDArray[Any],
     seen: tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any]],
     found: Found,
-) -> NDArray[Any]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The flags (bool maps); those that the fit of a star may take back; those of trails and halos."""
     if p.test == "documented":
         error = noise if raw_err is None else raw_err
-        return find_documented(sci, error, model, image.compare, snr=p.snr, scale=p.scale)
+        flagged = find_documented(sci, error, model, image.compare, snr=p.snr, scale=p.scale)
+        return flagged, flagged.copy(), np.zeros_like(flagged)
     hits = find_hits(
         residual,
         model,
@@ -306,35 +310,12 @@ def _test(
         "guarded": hits.guarded,
         "common": hits.common,
     }
-    out: NDArray[Any] = hits.bright | hits.dark | hits.trail
-    return out
+    ours = hits.bright | hits.dark
+    return ours | hits.trail, ours, hits.trail
 
 
 def _product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
     return a[0] * b[0], a[1] * b[1]
-
-
-def decide_single_coverage(
-    images: Sequence[Image], found: Sequence[Found], shelf: Shelf, p: SourceSettings, scale: float
-) -> float | None:
-    """Step 11: one limit from the stars of all exposures, then the candidates of each."""
-    if p.single_coverage != "sharpness":
-        return None
-    stars = [f.sharpness.stars for f in found if f.sharpness is not None]
-    width = expected_width(filter_names(images[0].cal), scale)
-    limit = sharpness_limit(np.concatenate(stars), width) if stars else None
-    for image, item in zip(images, found, strict=True):
-        item.counts["single_coverage"] = 0
-        if limit is None or item.sharpness is None:
-            continue
-        sharp = find_sharp(item.sharpness, limit, image.cal.shape)
-        number = int(np.count_nonzero(sharp))
-        if number:
-            flagged = read_flags(shelf, image.cal.shape, item.number) | sharp
-            shelf.write(flags_name(item.number), np.packbits(flagged))
-            item.counts["single_coverage"] = number
-            item.counts["flagged"] += number
-    return limit
 
 
 def read_flags(shelf: Shelf, shape: tuple[int, int], number: int) -> NDArray[Any]:

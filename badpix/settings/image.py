@@ -170,6 +170,14 @@ class SourceSettings(Settings):
         "derivatives, of the unflagged steep pixels in 7x7; 0 = off.",
         low=0.0,
     )
+    core_snr: float = param(
+        5.0,
+        "Limit of pixels of stars against the profile that all stars share, which knows the sub-pixel phase of each; "
+        "flags that it explains are taken back; 0 = off.",
+        unit="sigma",
+        low=0.0,
+        documented=0.0,
+    )
     trail_snr: float = param(
         8.0, "Limit of a line of 9 pixels in the search for trails; 0 = off.", unit="sigma", low=0.0, documented=0.0
     )

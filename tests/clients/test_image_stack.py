@@ -62,21 +62,36 @@ def compare_stars(found, true, sigma):
     return np.array(off)
 
 
+def flag_truly(folder, target, limit):
+    """The same exposures with the true flags: all to which more than ``limit`` sigma were added."""
+    target.mkdir()
+    for path in sorted(folder.glob("*_cal.fits")):
+        with fits.open(path) as cal, fits.open(folder / "truth" / path.name.replace("_cal", "_truth")) as truth:
+            hit = sum(truth[name].data for name in ("CR", "TRAIL", "HOT", "HALO")) > limit
+            cal["DQ"].data[hit] |= 17
+            for name in ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT"):
+                cal[name].data[hit] = np.nan
+            cal.writeto(target / path.name)
+
+
 def test_stars_of_the_stack_keep_their_flux(tmp_path, monkeypatch):
-    """The mixture of eight faults: what a hit leaves on a core may stay, what a flag takes may not."""
+    """The mixture of eight faults: as near the truth as a stack with the true flags, which is the most one can have."""
     setup = Setup(**{**PRESETS["mixture"], "seed": 9101, "shape": (320, 320), "stars": 2500.0})
     table = simulate(tmp_path / "sim", setup)
     remove_hits(table.parent, tmp_path / "clean")
-    (tmp_path / "clean" / table.name).write_text(table.read_text())
+    flag_truly(table.parent, tmp_path / "best", 5)
+    for name in ("clean", "best"):
+        (tmp_path / name / table.name).write_text(table.read_text())
     p = ImageSettings.from_values({"max_flagged": 100.0}, "test", "default")
     image_driver.flag_images(read_inputs([table]), p, tmp_path / "out")
     flagged = tmp_path / "out" / table.name
     flagged.write_text(table.read_text().replace("_cal.fits", "_a3001_crf.fits"))
     true, sigma = stack(tmp_path / "clean" / table.name, monkeypatch)
-    found, _ = stack(flagged, monkeypatch)
+    found, best = (stack(path, monkeypatch)[0] for path in (flagged, tmp_path / "best" / table.name))
     assert found.shape == true.shape
     assert np.count_nonzero(np.isnan(found) & np.isfinite(true)) < 1e-4 * found.size
-    off = compare_stars(found, true, sigma)
+    off, least = compare_stars(found, true, sigma), compare_stars(best, true, sigma)
     assert len(off) > 30
-    assert (off < -0.01).mean() <= 0.03
-    assert (np.abs(off) <= 0.01).mean() >= 0.7  # hits on cores below their phase error stay: 0.97 is not reached
+    assert (off < -0.01).mean() <= 0.05
+    assert (np.abs(off) <= 0.01).mean() >= (np.abs(least) <= 0.01).mean() - 0.05
+    assert (np.abs(off) <= 0.02).mean() >= 0.93
