@@ -75,7 +75,7 @@ def flag_truly(folder, target, limit):
 
 
 def test_stars_of_the_stack_keep_their_flux(tmp_path, monkeypatch):
-    """The mixture of eight faults: as near the truth as a stack with the true flags, which is the most one can have."""
+    """The mixture of eight faults: as near the truth as a stack with the true flags, the most that one can have."""
     setup = Setup(**{**PRESETS["mixture"], "seed": 9101, "shape": (320, 320), "stars": 2500.0})
     table = simulate(tmp_path / "sim", setup)
     remove_hits(table.parent, tmp_path / "clean")
