@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from badpix.image.grid import Grid, Window, grid_to_sky
@@ -26,6 +25,9 @@ from badpix.io.cal import CalFile, image_hdu
 from badpix.io.output import atomic_path, check_target
 from badpix.numerics.neighbors import locate
 from badpix.outside import header_text
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 SUFFIXES = ("outlier_i2d", "median", "blot")
 CUTOUT = 10  # pixels to each side
@@ -52,6 +54,8 @@ def write_mosaic(
     target: Target, cal: CalFile, sci: NDArray[Any], wht: NDArray[Any], window: Window, grid: Grid
 ) -> None:
     """A group's mosaic on the whole grid, before the weight mask."""
+    from astropy.io import fits
+
     whole = np.full(grid.shape, np.nan, np.float32)
     whole[window.slices] = sci
     weights = np.zeros(grid.shape, np.float32)
@@ -62,23 +66,31 @@ def write_mosaic(
 
 def write_median(target: Target, shelf: Shelf, grid: Grid, cal: CalFile) -> None:
     """The median of all groups."""
+    from astropy.io import fits
+
     median = read_median(shelf, grid.shape, Window(0, grid.shape[0], 0, grid.shape[1]))
     _write(target.path(cal, "median"), cal, [fits.ImageHDU(median, grid_header(cal, grid), name="SCI")], grid)
 
 
 def write_blot(target: Target, cal: CalFile, model: NDArray[Any]) -> None:
     """The model at an exposure's pixels, before sharpening; the ERR extension is empty, as documented."""
+    from astropy.io import fits
+
     sci = fits.ImageHDU(model, _reduced(image_hdu(cal, "SCI").full_header, ()), name="SCI")
     _write(target.path(cal, "blot"), cal, [sci, fits.ImageHDU(name="ERR")], None)
 
 
 def write_direct_median(target: Target, cal: CalFile, median: NDArray[Any]) -> None:
     """The median of exposures that were not resampled."""
+    from astropy.io import fits
+
     sci = fits.ImageHDU(median, _reduced(image_hdu(cal, "SCI").full_header, ()), name="SCI")
     _write(target.path(cal, "median"), cal, [sci], None)
 
 
 def _write(path: Path, cal: CalFile, hdus: list[fits.ImageHDU], grid: Grid | None) -> None:
+    from astropy.io import fits
+
     primary = fits.PrimaryHDU(header=_reduced(cal.hdus[0].full_header, _SINGLE if grid else ("CHECKSUM", "DATASUM")))
     primary.header["FILENAME"] = header_text(path.name)
     if grid is not None:
@@ -123,6 +135,8 @@ def _reduced(header: fits.Header, without: tuple[str, ...]) -> fits.Header:
 
 def grid_header(cal: CalFile, grid: Grid) -> fits.Header:
     """The grid as FITS keywords."""
+    from astropy.io import fits
+
     ny, nx = grid.shape
     (a, b), (c, d) = grid.pc
     header = fits.Header({k: image_hdu(cal, "SCI").header[k] for k in _KEEP_SCI if k in image_hdu(cal, "SCI").header})
