@@ -1,12 +1,14 @@
 """How ``badpix flats`` scores in the light that instruments have: slices, slits, traces, masks, several filters.
 
-    python benchmarks/score_flats_light.py FOLDER [quick|real] [SET ...]
+    python benchmarks/score_flats_light.py FOLDER [quick|real] [SET ...] [--seed SEED]
 
 Simulates flats of each set (small frames), turns them into slopes by the real pipeline steps (``real``, extra
 ``pipeline``) or by the simulation's own reduction (``quick``), makes masks of 5 and of 10 of them, and prints what
-was found of the lit pixels and what was called wrong, as a Markdown table. What is in FOLDER already is used again.
+was found of the lit pixels and what was called wrong, as a Markdown table. SET are numbers from 1; set K has the seed
+SEED + K. What is in FOLDER already is used again.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -26,9 +28,10 @@ SETS = {
     "MIRIMAGE, LRS": ["MIRIMAGE", "lrs", "516 384"],
     "NRCB1, six filters": ["NRCB1", "imager", "256 256", "F070W,F090W,F115W,F150W,F200W,F212N"],
 }
+MOST = 10  # flats in each filter
 HEAD = (
     "set",
-    "flats",
+    "flats in each filter",
     "judged %",
     "lit",
     "DEAD %",
@@ -54,16 +57,16 @@ def prepare(folder: Path, options: list[str], seed: int, real: bool) -> None:
     detector, light, size, *filters = options
     if not list(folder.glob("*_truth.fits")):
         words = ["--detector", detector, "--illumination", light, "--size", size, "--seed", seed, "--darks", 0]
-        words += ["--filters", filters[0], "--flats", 5] if filters else ["--flats", 10]
+        words += ["--flats", MOST, *(["--filters", filters[0]] if filters else [])]
         run("simulate", folder, *words, "--defects-per-level", 40, "--flat-products", "uncal" if real else "rate")
     if real and len(list(folder.glob("flats/*_rate.fits"))) < len(list(folder.glob("flats/*_uncal.fits"))):
         subprocess.run([sys.executable, REDUCE, str(folder)], check=True, capture_output=True)
 
 
 def score(folder: Path, name: str, number: int) -> str:
-    """A row of the table."""
+    """A row of the table: the first ``number`` flats in each filter."""
     mask = folder / f"mask{number}.fits"
-    files = sorted(folder.glob("flats/*_rate.fits"))[:number]
+    files = [f for k, f in enumerate(sorted(folder.glob("flats/*_rate.fits"))) if k % MOST < number]
     made = run("flats", *files, "-o", mask, "--overwrite", "--allow-unlit")
     result = run("score", mask, next(folder.glob("*_truth.fits")), "--search", "flats")
     rows = {(r["light"], r["type"]): r for r in result["light"]}
@@ -79,17 +82,23 @@ def score(folder: Path, name: str, number: int) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def main(place: str, how: str = "quick", *numbers: str) -> None:
+def main(place: str, how: str, numbers: list[int], seed: int) -> None:
     """All sets, or those with these numbers (from 1)."""
     print(f"| {' | '.join(HEAD)} |")
     print("|" + "---|" * len(HEAD))
     for k, (name, options) in enumerate(SETS.items(), 1):
-        if not numbers or str(k) in numbers:
-            folder = Path(place) / f"{how}{k}"
-            prepare(folder, options, 500 + k, how == "real")
-            for number in (30,) if len(options) > 3 else (5, 10):
+        if not numbers or k in numbers:
+            folder = Path(place) / f"{how}{seed + k}"
+            prepare(folder, options, seed + k, how == "real")
+            for number in (5, MOST):
                 print(score(folder, name, number), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("how", nargs="?", choices=("quick", "real"), default="quick")
+    parser.add_argument("sets", nargs="*", type=int)
+    parser.add_argument("--seed", type=int, default=500)
+    given = parser.parse_args()
+    main(given.folder, given.how, given.sets, given.seed)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics.medians import local_median, median_filled, median_rows
+from badpix.numerics.neighbors import count_sides
 
 MESH = 16  # pixels between the cells of the inclination
 INCLINATIONS = np.arange(-14, 15) * 0.025  # pixels across per pixel along
@@ -39,14 +40,18 @@ FAINT = 0.02  # of the bright light: below it profiles are noise
 STEPS = (-10, -8, -6, -5, -3, -1, 0, 1, 3, 5, 6, 8, 10)  # rows of the median along a path
 HALF = 6  # pixels to each side of the median across
 CLOSE, LITTLE = 3, 0.1  # a last look at closer pixels, which may change the light by that part
+STEEPEST = 0.3  # more where lines are steep, at the most
 SEEN = 0.03  # of the bright light: fainter pixels tell no lines
 FEWEST = 3  # pixels that a median across needs
 LINE = 0.55  # of the rows before and after: no spectral line is narrower
 ON_EDGE = 0.7  # of the brightest light within HALF pixels across: fainter ones lie on an edge or in a gap
+HOT, FEW_HOT = 3.0, 0.25  # times the light; share of such pixels within 5 x 5 beyond which it is light
 LOW = 0.6  # of the light: pixels that are looked at again
 FAR = 20  # rows of that look
 MEETS = 0.25  # pixels between a path and the center of a pixel that it meets
 NEAR = (-3, -2, -1, 1, 2, 3)
+AROUND = tuple(k for k in range(-8, 9) if k)  # rows in which stray light is told from lines
+STRONG = 1.5  # times as much light in the brightest of them: less tells nothing
 ROWS = 64  # worked on at a time
 
 Float = NDArray[np.floating[Any]]
@@ -74,10 +79,12 @@ def measure_light(mean: Float, axis: int) -> Float32:
     light = measure_along(image, path)
     bright = measure_bright(light)
     lines = measure_lines(image, light, SEEN * bright)
-    light = measure_along((image / np.maximum(lines, 0.2)).astype(np.float32), path)
-    lines = measure_lines(image, light, SEEN * bright)
+    plain = drop_hot((image / np.maximum(lines, 0.2)).astype(np.float32), light, SEEN * bright)
+    light = measure_along(plain, path)
+    good = np.where(np.isnan(plain), np.float32(np.nan), image)
+    lines = measure_lines(good, light, SEEN * bright)
     light *= lines
-    rest = measure_rest(image, light, SEEN * bright)
+    rest = measure_rest(good, light, lines, SEEN * bright)
     lines *= rest
     light *= rest
     look_again(image, light, path, np.maximum(lines, 0.2, out=lines))
@@ -234,6 +241,23 @@ def _interpolate(flat: Float32, base: Index, place: Float32, m: int) -> Float32:
     return values
 
 
+def drop_hot(image: Float32, light: Float32, floor: float) -> Float32:
+    """The image without pixels far above the light where few around them are, and without their side neighbors.
+
+    These show the coupling between pixels, which must not be taken for light: half of a short median may be theirs.
+    """
+    from scipy.ndimage import uniform_filter
+
+    with np.errstate(invalid="ignore"):
+        hot = (image > HOT * light) & (light > floor)
+    if not hot.any():
+        return image
+    hot &= uniform_filter(hot.astype(np.float32), 5, mode="constant") < FEW_HOT
+    out = image.copy()
+    out[hot | (count_sides(hot) > 0)] = np.nan
+    return out
+
+
 # --- 3: lines --------------------------------------------------------------------------------------------
 
 
@@ -247,12 +271,19 @@ def measure_lines(image: Float32, light: Float32, floor: float) -> Float32:
     return without_rows(median_across(ratio, HALF))
 
 
-def measure_rest(image: Float32, light: Float32, floor: float) -> Float32:
-    """What the ordinary pixels next to each one still share, cut at :data:`LITTLE`: (n, m)."""
+def measure_rest(image: Float32, light: Float32, lines: Float32, floor: float) -> Float32:
+    """What the ordinary pixels next to each one still share: (n, m).
+
+    Cut at :data:`LITTLE`, and at what half a row more or less makes of the lines, which may incline across a slice.
+    """
+    steep = np.zeros_like(lines)
+    if len(lines) > 2:
+        steep[1:-1] = np.abs(lines[2:] - lines[:-2]) / (4 * np.maximum(lines[1:-1], LITTLE))
+    most = LITTLE + np.minimum(steep, STEEPEST)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(light > floor, image / light, np.float32(np.nan))
-        ratio[np.abs(ratio - 1) > 3 * LITTLE] = np.nan
-    return np.clip(median_across(ratio, CLOSE), 1 - LITTLE, 1 + LITTLE)
+        ratio[np.abs(ratio - 1) > 3 * most] = np.nan
+    return np.clip(median_across(ratio, CLOSE), 1 - most, 1 + most)
 
 
 def median_across(ratio: Float32, half: int) -> Float32:
@@ -302,7 +333,29 @@ def look_again(image: Float32, light: Float32, path: Float32, lines: Float32) ->
         exact = median_rows(sample_path(plain, path, yy, xx, range(-FAR, FAR + 1), MEETS)) * lines[yy, xx]
         exact = np.where(np.isfinite(exact), exact, light[yy, xx])
         near = median_rows(sample_path(plain, path, yy, xx, NEAR, 0.5)) * lines[yy, xx]
-        light[yy, xx] = np.fmin(exact, near)
+        light[yy, xx] = np.fmin(np.fmin(exact, near), measure_stray(image, lines, path, yy, xx))
+
+
+def measure_stray(image: Float32, lines: Float32, path: Float32, y: Index, x: Index) -> Float32:
+    """Light of some pixels beside strong lines, where part of it may be stray, without the lines: (n,).
+
+    On the path the rate is ``a + b * lines``: b is the median slope between rows that see much and rows that see
+    little of the line, a the median of what is left, at least 0. NaN where the lines differ too little to tell.
+    """
+    rates, seen = (sample_path(of, path, y, x, AROUND, 0.5) for of in (image, lines))
+    order = np.argsort(np.where(np.isnan(rates), np.inf, seen), axis=1)
+    rates, seen = (np.take_along_axis(of, order, axis=1) for of in (rates, seen))
+    half, own = len(AROUND) // 2, lines[y, x]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        least, most = np.fmin.reduce(seen, axis=1), np.fmax.reduce(seen, axis=1)
+        slopes = (rates[:, half:, None] - rates[:, None, :half]) / (seen[:, half:, None] - seen[:, None, :half])
+        slopes[~np.isfinite(slopes)] = np.nan
+        slope = np.maximum(median_rows(slopes.reshape(y.size, -1)), 0)
+        slope[~(most >= STRONG * least)] = 0  # the pixel's own line is the only one
+        level = np.maximum(median_rows(rates - slope[:, None] * seen), 0)
+        light: Float32 = level + slope * own
+        light[~(np.fmax(most, own) >= STRONG * least)] = np.nan
+    return light
 
 
 def sample_path(image: Float32, path: Float32, y: Index, x: Index, steps: Any, meets: float) -> Float32:

@@ -2,8 +2,9 @@
 
 1. *Saturated* and *no slope*: pixels without a rate in any flat; DQ tells which.
 2. *Unlit*: the light there is not above its noise by :data:`SEEN`, or nothing tells what it is.
-3. *Dim*: less than `min_light` (0.1) of the bright light (its 95th percentile where it is dispersed), or too little
-   for its noise to tell a dead pixel (:data:`TELLS`). In an imager less than `min_light` of the median.
+3. *Dim*: less than `min_light` (0.1) of the bright light (its 95th percentile where it is dispersed), too little
+   for its noise to tell a dead pixel (:data:`TELLS`), or a gap beside light (less than :data:`GAP` of it) that spreads
+   to it by ways of its own. In an imager less than `min_light` of the median.
 4. *Lit*: all others. They alone get a normalized rate and a type; the rest is undetermined.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.flats.dispersed import measure_bright
+from badpix.flats.dispersed import HALF, measure_bright
 from badpix.io.exposure import Exposure
 from badpix.io.fits import read_band
 from badpix.numerics.clipping import median_mad, thin
@@ -33,6 +34,8 @@ REASONS = {
 SEEN = 5.0  # standard deviations of the noise above zero: less light than that is none
 NONE = 0.01  # of the typical light: less is none, in an imager
 TELLS = 12.0  # standard deviations: the noise of a dead pixel stays below max_low_qe_norm_signal
+MARGIN = 0.8  # of `min_light`: what is as bright as that within the error of its light is judged
+GAP = 0.03  # of the brightest light across
 FAINT = 0.05  # of the bright light: pixels below it show the noise
 ASKED = 3  # flats that are asked for SATURATED
 
@@ -41,7 +44,7 @@ Bool = NDArray[np.bool_]
 State = NDArray[np.uint8]
 
 
-def find_state(mean: Float, light: Float, min_light: float) -> State:
+def find_state(mean: Float, light: Float, min_light: float, axis: int = 0) -> State:
     """State of the pixels of a dispersed flat by the light they get; those without a rate are NO_SLOPE.
 
     Parameters
@@ -49,16 +52,21 @@ def find_state(mean: Float, light: Float, min_light: float) -> State:
     mean, light : ndarray
         (ny, nx) mean rate and what the pixels should see, DN/s; NaN where not measured.
     min_light : float
-        Part of the bright light below which a pixel is dim.
+        Part of the bright light below which a pixel is dim; :data:`MARGIN` of it is left to the error of the light.
+    axis : int
+        Axis along which the light is dispersed.
     """
+    from scipy.ndimage import maximum_filter1d
+
     bright = measure_bright(light)
+    peak = maximum_filter1d(np.nan_to_num(light), 2 * HALF + 1, axis=1 - axis, mode="nearest")
     with np.errstate(invalid="ignore"):
         faint = light < FAINT * bright
         noise = median_mad(mean[faint])[1] if faint.sum() > 100 else 0.0
         noise = noise if np.isfinite(noise) else 0.0
         state = np.full(mean.shape, UNLIT, np.uint8)
         state[light > SEEN * noise] = DIM
-        state[(light >= min_light * bright) & (light > TELLS * noise)] = LIT
+        state[(light >= MARGIN * min_light * bright) & (light > TELLS * noise) & (light >= GAP * peak)] = LIT
     state[~np.isfinite(mean)] = NO_SLOPE
     return state
 

@@ -113,7 +113,7 @@ def _judge_areas(mean: Float, norm: NDArray[np.float32], state: judged.State, p:
 def _normalized_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: int) -> Light:
     """The same for light that is dispersed: coupled charge is taken out before the steep light is divided out."""
     light = dispersed.measure_light(mean, axis)
-    state = judged.find_state(mean, light, p.min_light)
+    state = judged.find_state(mean, light, p.min_light, axis)
     lit = state == judged.LIT
     rho, text = 0.0, f"{0:.4f}"
     if p.ipc_correction != "none":

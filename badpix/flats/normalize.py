@@ -108,7 +108,8 @@ def measure_ipc(norm: Float, expected: float) -> float:
     """Coupling rho to each side neighbor, from the pixels that respond least.
 
     An isolated dead pixel reads 4 rho. If at least three isolated pixels lie well below what the detector's
-    constant makes of a dead pixel, the coupling is smaller than that constant: their median tells how much.
+    constant makes of a dead pixel, and no more than twice as many where it puts them, the coupling is smaller than
+    that constant: their median tells how much.
 
     Parameters
     ----------
@@ -118,11 +119,12 @@ def measure_ipc(norm: Float, expected: float) -> float:
         The detector's constant.
     """
     with np.errstate(invalid="ignore"):
-        y, x = np.nonzero(norm < 0.7 * 4 * expected)
+        y, x = np.nonzero(norm < 1.3 * 4 * expected)
     sides = neighbors.sides_at(norm, y, x, np.nan)
     with np.errstate(invalid="ignore"):
-        below = norm[y, x][(np.abs(sides - 1) < 0.3).all(axis=0)]
-    if below.size < 3:
+        least = norm[y, x][(np.abs(sides - 1) < 0.3).all(axis=0)]
+    below = least[least < 0.7 * 4 * expected]
+    if below.size < max(3, (least.size - below.size) / 2):
         return expected
     return float(np.clip(np.median(below) / 4, 0, expected))
 

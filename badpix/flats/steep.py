@@ -2,9 +2,11 @@
 
 1. Good pixels are sorted into classes by their light and by its largest step to a side neighbor; the spread of a
    class is the error of its pixels.
-2. Errors of neighbors go together (fringes, the edge of a slice): the weighted excess of the side neighbors of
-   ordinary pixels is measured too, and the errors of a class are raised until no more of them exceed their
-   99.5 percent limit than chance would have.
+2. Errors of neighbors go together (fringes, lines, the edge of a slice): the excess of the side neighbors is counted
+   from the median of the ring two pixels away, which shares them.
+3. What is left: the weighted excess of the side neighbors of ordinary pixels is measured, and the errors of a class
+   are raised until no more of them exceed their 99 percent limit than chance would have; of one in a hundred a side
+   neighbor may lie beside a defect.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics.clipping import median_mad
+from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import sides_at
 
 LEVELS = 6  # classes of light, equally populated
@@ -25,8 +28,10 @@ STEPS = (
     0.5,
 )  # largest step to a side neighbor, of the pixel's own light: limits of the other classes
 FEWEST = 50  # pixels of a class that tell its spread
-TRIED = 200_000  # pixels at which the excess is measured
-TAIL, TAIL_SIGMA = 0.995, 2.576  # share of normal deviates below that many standard deviations
+RING = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if max(abs(dy), abs(dx)) == 2)
+IN_RING = 8  # pixels of a ring that tell its level
+TRIED = 100_000  # pixels at which the excess is measured
+TAIL, TAIL_SIGMA = 0.99, 2.326  # share of normal deviates below that many standard deviations
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
@@ -98,7 +103,7 @@ def weighted_excess_at(
     norm: Float, error: Float, y: Index, x: Index, usable: Bool, *, center: float
 ) -> tuple[Float, Float]:
     """The same at some pixels, with the neighbors that are ``usable``: (n,) each."""
-    sides = sides_at(norm, y, x, np.nan) - np.float32(center)
+    sides = sides_at(norm, y, x, np.nan) - ring_at(norm, y, x, usable, center)
     spread = sides_at(error, y, x, np.nan)
     good = np.isfinite(sides) & np.isfinite(spread) & sides_at(usable, y, x, False)
     weight = np.where(good, 1 / np.maximum(spread, 1e-6) ** 2, 0)
@@ -111,3 +116,17 @@ def weighted_excess_at(
     few = good.sum(axis=0) < 2
     guarded[few], uncertainty[few] = np.nan, np.nan
     return guarded, uncertainty
+
+
+def ring_at(norm: Float, y: Index, x: Index, usable: Bool, center: float) -> Float:
+    """Median of the usable pixels two away from some pixels: (n,); ``center`` where fewer than :data:`IN_RING` are."""
+    ny, nx = norm.shape
+    values = np.full((y.size, len(RING)), np.nan, np.float32)
+    for k, (dy, dx) in enumerate(RING):
+        inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+        at = y[inside] + dy, x[inside] + dx
+        values[inside, k] = np.where(usable[at], norm[at], np.nan)
+    few = np.isfinite(values).sum(axis=1) < IN_RING
+    level: Float = median_rows(values)
+    level[few] = center
+    return level

@@ -14,6 +14,7 @@ from badpix.io.evidence import Detection, Evidence, Rule
 from badpix.numerics import clipping, neighbors
 from badpix.settings.flats import FlatSettings
 
+STEEP_EXCESS = 1.3  # times `min_open_excess` where the error varies: steep light has tails that its spread does not tell
 OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
 
 Float = NDArray[np.floating[Any]]
@@ -136,12 +137,12 @@ def _find_open(
         return find_above(images["lowest_side"], limit=limit)
     center, spread = clipping.median_mad(norm)
     excess, number = measure_open_excess(norm, low, center=center)
-    limits = np.full(norm.shape, np.nan, np.float32)
+    limits, least = np.full(norm.shape, np.nan, np.float32), p.min_open_excess
     uncertain: Any = spread / np.sqrt(np.maximum(number[low], 1))
     if error is not None:
         excess, uncertainty = steep.measure_weighted_excess(norm, error, low, center=center)
-        uncertain = uncertainty[low]
-    limits[low] = np.maximum(p.min_open_excess, p.open_sigma * uncertain)
+        uncertain, least = uncertainty[low], STEEP_EXCESS * least
+    limits[low] = np.maximum(least, p.open_sigma * uncertain)
     images |= {"open_excess": excess, "open_limit": limits}
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbors collect its charge"))
     if p.open_sigma * spread / 2 > OPEN_CONTRAST:
