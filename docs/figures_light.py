@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.flats import areas, dispersed, judged, normalize
+from badpix.flats import areas, dispersed, judged, lines, normalize, paths
 from badpix.flats.light import normalize_light
 from badpix.io.figure import make_figure, save_figure
 from badpix.numerics import ipc
@@ -61,10 +61,11 @@ def draw_states(axes: Any, state: Image, title: str) -> None:
 def draw_dispersed(target: Path) -> Path:
     """The steps of dispersed light, on a small MRS flat."""
     image = make_mean("MIRIFULONG", "mrs", (150, 150), 3)
-    path = dispersed.follow_paths(image)
+    path = paths.follow_paths(image)
     light = dispersed.measure_light(image, 0)
-    plain = dispersed.measure_along(image, path)
-    lines = dispersed.measure_lines(image, plain, dispersed.SEEN * dispersed.measure_bright(plain))
+    plain = paths.measure_along(image, path)
+    seen = dispersed.SEEN * dispersed.measure_bright(plain)
+    shared = lines.measure_lines(image, plain, seen, lines.follow_lines(lines.compare_bright(image, plain, seen)))
     state = judged.find_state(image, light, 0.1)
     norm = normalize.correct_ipc_of_light(image, light, detectors.get("MIRIFULONG").ipc)
     norm[state != judged.LIT] = np.nan
@@ -76,7 +77,7 @@ def draw_dispersed(target: Path) -> Path:
         panels[0].plot(column + path[:, column] - path[0, column], rows, color="#FFFFFF", linewidth=0.7)
     panels[0].set_xlim(-0.5, image.shape[1] - 0.5)
     show(panels[1], plain, "2. median along the path")
-    show(panels[2], lines, "3. lines and fringes that a slice shares", (0.8, 1.2))
+    show(panels[2], shared, "3. lines and fringes that a slice shares", (0.8, 1.2))
     show(panels[3], light, "4. light: edges and gaps looked at again")
     draw_states(panels[4], state, "lit (light), dim (orange), unlit (blue)")
     show(panels[5], norm, "normalized: low is DEAD or weak", (0, 1.2))

@@ -6,7 +6,8 @@
    touch it do not see what those further out see. A cluster of dead pixels ends from one pixel to the next. So is a
    smaller area whose light goes on beside it: a corner.
 3. In a step of light each pixel is compared with the median of the area's own pixels within 7 x 7: where that is even
-   and above `min_light` of the light outside, the pixel is judged by it; else it is dim or unlit, and undetermined.
+   and above `min_light` of the light outside, the pixel is judged by it. On the edge it is judged by the three pixels
+   to each side along it, if these agree. All others are dim or unlit, and undetermined.
 4. *Weak areas* (voids, blobs): cells of 16 x 16 pixels below :data:`WEAK` of the median of the 9 x 9 cells around
    them, at least :data:`FEW_CELLS` touching ones. They are reported, with place, size and depth, and not flagged as
    areas: their pixels have the types that their own rate tells.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from badpix.flats import judged
 from badpix.numerics.medians import local_median, median_rows
+from badpix.numerics.neighbors import sides_at
 
 LOW = 0.5  # of what a pixel should see
 CORNER = 4  # pixels of a corner of a step of light
@@ -31,6 +33,7 @@ DENSE = 12  # low pixels within 16 x 16: fewer everywhere are no area
 CORE = 5  # pixels: width of what is more than a line
 WITHIN = 3  # pixels to each side whose median is the area's own light
 EVEN = 0.15  # scatter of the area's own pixels, of their median, up to which it tells their light
+BESIDE = 0.9  # of the light beside an edge: what lies on it sees less
 SOFT = 0.7  # of the light further out: pixels that touch an area and see less lie on a soft edge
 SHARP = 0.8  # share of the pixels touching a cluster that see more than that
 CELL, AROUND = 16, 9  # pixels of a cell; cells to whose median it is compared
@@ -59,7 +62,7 @@ class Area(NamedTuple):
 
 
 def judge_areas(
-    mean: Float, norm: NDArray[np.float32], state: judged.State, *, most: int, min_light: float
+    mean: Float, norm: NDArray[np.float32], state: judged.State, *, most: int, min_light: float, rho: float
 ) -> list[Area]:
     """Find low areas, and judge the pixels of steps of light by the area's own light; in place.
 
@@ -75,6 +78,8 @@ def judge_areas(
         Pixels of the largest cluster of defects.
     min_light : float
         Part of the light outside above which an area's pixels are judged by its own light.
+    rho : float
+        Coupling to each side neighbor.
     """
     with np.errstate(invalid="ignore"):
         low = (norm < LOW) | (state == judged.UNLIT) | (state == judged.DIM)
@@ -94,7 +99,7 @@ def judge_areas(
             is_light |= bool((state[box][area] == judged.UNLIT).any()) or is_step_of_light(mean[box], area, most)
             found.append(_describe(area, norm[box], box, "mask" if is_light else "cluster"))
         if is_light:
-            _judge(area, mean[box], norm[box], state[box], min_light)
+            _judge(area, mean[box], norm[box], state[box], min_light, rho)
     return sorted(found, key=lambda a: -a.pixels)[:REPORTED]
 
 
@@ -134,7 +139,9 @@ def is_step_of_light(mean: Float, area: Bool, most: int) -> bool:
     return bool(outside.size and edge.size and np.mean(edge > SOFT * np.median(outside)) < SHARP)
 
 
-def _judge(area: Bool, mean: Float, norm: NDArray[np.float32], state: judged.State, min_light: float) -> None:
+def _judge(
+    area: Bool, mean: Float, norm: NDArray[np.float32], state: judged.State, min_light: float, rho: float
+) -> None:
     """Give the pixels of an area rate and state by the light of the area, in place."""
     y, x = np.nonzero(area)
     own = np.pad(np.where(area, mean, np.nan).astype(np.float32), WITHIN, constant_values=np.nan)
@@ -149,9 +156,49 @@ def _judge(area: Bool, mean: Float, norm: NDArray[np.float32], state: judged.Sta
         known = np.isfinite(norm)
         outside = np.median(mean[known & ~area]) if (known & ~area).any() else np.inf
         even = (light > min_light * outside) & (1.4826 * scatter < EVEN * light)
-        norm[y, x] = np.where(even, mean[y, x] / light, np.nan)
+        edge = measure_along_edge(mean, y, x)
+        on_edge = ~even & (edge > min_light * outside)
+        even |= on_edge
+        light[on_edge] = edge[on_edge]
+        sides = sides_at(mean, y, x, np.nan)
+        coupled = rho * 4 * np.where(np.isfinite(sides), sides, 0).sum(axis=0) / np.isfinite(sides).sum(axis=0)
+        norm[y, x] = np.where(even, (mean[y, x] - coupled) / (light - coupled), np.nan)
         dark = np.where(light > 0.01 * outside, judged.DIM, judged.UNLIT)
     state[y, x] = np.where(even, judged.LIT, dark)
+
+
+def measure_along_edge(mean: Float, y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Light of some pixels by those three before and after them along the edge they lie on: (n,), NaN where none is.
+
+    Of the four directions the one in which they differ least. Both sides, and the two that touch the pixel, must
+    agree within :data:`EVEN`: the lower side counts. It must be below :data:`BESIDE` of the light two pixels beside
+    the edge: the corner of a mask sees on both sides what is outside.
+    """
+    light, least = np.full(y.size, np.nan, np.float32), np.full(y.size, EVEN, np.float32)
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        values = _values_at(mean, y, x, [(k * dy, k * dx) for k in (-3, -2, -1, 1, 2, 3)])
+        beside = _values_at(mean, y, x, [(-2 * dx, 2 * dy), (2 * dx, -2 * dy)])
+        before, after, middle = (median_rows(part.T.copy()) for part in (values[:3], values[3:], values))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = np.maximum(np.abs(before - after), np.abs(values[2:4] - middle).max(axis=0)) / middle
+            apart[np.isnan(values).any(axis=0)] = np.nan
+            lower = np.minimum(before, after)
+            better = (apart < least) & (lower < BESIDE * np.fmax(*beside))
+        light[better], least[better] = lower[better], apart[better]
+    return light
+
+
+def _values_at(
+    image: Float, y: NDArray[np.intp], x: NDArray[np.intp], offsets: Sequence[tuple[int, int]]
+) -> NDArray[np.float32]:
+    """Values of an image at ``offsets`` (dy, dx) from some pixels: (offsets, n); NaN beyond the frame."""
+    ny, nx = image.shape
+    values = np.full((len(offsets), y.size), np.nan, np.float32)
+    for k, (dy, dx) in enumerate(offsets):
+        yy, xx = y + dy, x + dx
+        inside = (yy >= 0) & (yy < ny) & (xx >= 0) & (xx < nx)
+        values[k, inside] = image[yy[inside], xx[inside]]
+    return values
 
 
 def _describe(area: Bool, norm: Float, box: tuple[slice, ...], kind: str) -> Area:

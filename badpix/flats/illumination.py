@@ -109,18 +109,18 @@ def measure_coarse(mean: Float) -> NDArray[np.float32]:
     if not dark.any():
         return _spread(mesh, mean.shape)
     light = _spread(np.where(dark, np.nan, mesh), mean.shape)
-    weak, level = find_dark_areas(mean, light)
+    weak, level, unlit = find_dark_areas(mean, light)
     without = weak | np.isfinite(level)
     for k in range(my):
         share = np.add.reduceat(without[k * CELL : (k + 1) * CELL].sum(axis=0), np.arange(0, nx, CELL))
         mesh[k, share > CELL**2 / 4] = np.nan
     coarse = _spread(mesh, mean.shape)
     np.copyto(coarse, level, where=level > 0)
-    coarse[(level == 0) & (mean < UNLIT * light)] = np.nan  # not its soft edge
+    coarse[unlit] = np.nan
     return coarse
 
 
-def find_dark_areas(mean: Float, light: Float) -> tuple[Bool, NDArray[np.float32]]:
+def find_dark_areas(mean: Float, light: Float) -> tuple[Bool, NDArray[np.float32], Bool]:
     """Large areas with little signal: those that are weak themselves, and the level of those that get little light.
 
     What is dark for want of light (vignetted, behind a mask) has an edge as wide as the image of that edge; an
@@ -139,12 +139,15 @@ def find_dark_areas(mean: Float, light: Float) -> tuple[Bool, NDArray[np.float32
     level : ndarray of float32
         (ny, nx) median rate of each area in the dark and the soft edge around it, 0 where that tells nothing; NaN
         elsewhere.
+    unlit : ndarray of bool
+        (ny, nx) areas in the dark whose level tells nothing, without their soft edge and what is dead on it.
     """
     from scipy import ndimage
 
     with np.errstate(invalid="ignore"):
         number, _ = ndimage.label(mean < UNLIT * light)
-    weak, level = np.zeros(mean.shape, bool), np.full(mean.shape, np.nan, np.float32)
+    weak, unlit = np.zeros(mean.shape, bool), np.zeros(mean.shape, bool)
+    level = np.full(mean.shape, np.nan, np.float32)
     sizes = np.bincount(number.ravel())
     for one in np.flatnonzero(sizes[1:] > CELL**2) + 1:
         area = number == one
@@ -152,8 +155,11 @@ def find_dark_areas(mean: Float, light: Float) -> tuple[Bool, NDArray[np.float32
             weak |= area
         else:
             center, noise = clipping.median_mad(mean[area])
-            level[ndimage.binary_dilation(area, AROUND, EDGE)] = center if center > SEEN * noise else 0
-    return weak, level
+            seen = center > SEEN * noise
+            level[ndimage.binary_dilation(area, AROUND, EDGE)] = center if seen else 0
+            if not seen:
+                unlit |= area
+    return weak, level, unlit
 
 
 def _is_sharp(mean: Float, area: Bool) -> bool:

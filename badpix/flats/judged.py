@@ -3,8 +3,8 @@
 1. *Saturated* and *no slope*: pixels without a rate in any flat; DQ tells which.
 2. *Unlit*: the light there is not above its noise by :data:`SEEN`, or nothing tells what it is.
 3. *Dim*: less than `min_light` (0.1) of the bright light (its 95th percentile where it is dispersed), too little
-   for its noise to tell a dead pixel (:data:`TELLS`), or a gap beside light (less than :data:`GAP` of it) that spreads
-   to it by ways of its own. In an imager less than `min_light` of the median.
+   for its noise to tell a dead pixel (:data:`TELLS`), or a gap beside light (less than :data:`GAP` of it), which
+   spreads there by ways of its own. In an imager less than `min_light` of the median.
 4. *Lit*: all others. They alone get a normalized rate and a type; the rest is undetermined.
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.flats.dispersed import HALF, measure_bright
+from badpix.flats.dispersed import measure_bright
+from badpix.flats.lines import HALF
 from badpix.io.exposure import Exposure
 from badpix.io.fits import read_band
 from badpix.numerics.clipping import median_mad, thin

@@ -99,14 +99,16 @@ def normalize_light(mean: Float, p: FlatSettings, table_ipc: float, mode: detect
         return Light(norm, state, f"{0:.4f}")
     rho, text = _coupling(norm, p, table_ipc)
     norm = normalize.correct_ipc(norm, rho)
-    return Light(norm, state, text, areas=_judge_areas(mean, norm, state, p))
+    return Light(norm, state, text, areas=_judge_areas(mean, norm, state, p, rho))
 
 
-def _judge_areas(mean: Float, norm: NDArray[np.float32], state: judged.State, p: FlatSettings) -> list[areas.Area]:
+def _judge_areas(
+    mean: Float, norm: NDArray[np.float32], state: judged.State, p: FlatSettings, rho: float
+) -> list[areas.Area]:
     """Areas of a frame, those that are steps of light judged by their own; in place."""
     if p.large_areas == "flag" or p.smoothing_edges == "padded":
         return []
-    found = areas.judge_areas(mean, norm, state, most=p.max_cluster_pixels, min_light=p.min_light)
+    found = areas.judge_areas(mean, norm, state, most=p.max_cluster_pixels, min_light=p.min_light, rho=rho)
     return found + [a for a in areas.find_weak_areas(mean) if not any(areas.overlap(a, b) for b in found)]
 
 

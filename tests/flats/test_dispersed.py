@@ -11,8 +11,9 @@ from scipy.special import erf
 from badpix import detectors
 from badpix.detectors import Window
 from badpix.errors import DataError
-from badpix.flats import dispersed, judged, search, steep, types
+from badpix.flats import dispersed, judged, lines, paths, search, steep, types
 from badpix.flats.build import build_flats, check_judged
+from badpix.flats.light import normalize_light
 from badpix.io.exposure import open_exposure
 from badpix.mask.file import read_mask
 from badpix.mask.header import check_texts
@@ -125,13 +126,13 @@ def test_inclination_is_measured(slope):
     image = (
         100 * band(u, 15, 0.9) * (1 + 0.3 * np.sin(y / 40)) + np.random.default_rng(1).normal(size=u.shape)
     ).astype(np.float32)
-    found = dispersed.measure_inclination(image)
+    found = paths.measure_inclination(image)
     assert np.abs(found[30:-30, 30:-30] - slope).max() < 0.012
 
 
 def test_smooth_light_has_no_inclination():
     image = np.random.default_rng(1).normal(100, 1, (120, 130)).astype(np.float32)
-    np.testing.assert_array_equal(dispersed.measure_inclination(image), 0)
+    np.testing.assert_array_equal(paths.measure_inclination(image), 0)
     light = dispersed.measure_light(image, 1)
     assert np.abs(light / 100 - 1).max() < 0.03
 
@@ -139,18 +140,18 @@ def test_smooth_light_has_no_inclination():
 def test_along_is_a_median_along_straight_paths():
     """Without inclination it is the plain median of the rows."""
     image = np.random.default_rng(3).normal(10, 1, (40, 17)).astype(np.float32)
-    found = dispersed.measure_along(image, np.zeros(image.shape, np.float32))
+    found = paths.measure_along(image, np.zeros(image.shape, np.float32))
     for y in range(40):
-        rows = [y + k for k in dispersed.STEPS if 0 <= y + k < 40]
+        rows = [y + k for k in paths.STEPS if 0 <= y + k < 40]
         np.testing.assert_allclose(found[y], np.median(image[rows], axis=0), rtol=1e-6)
 
 
 def test_one_row_is_no_line():
-    lines = np.ones((9, 5), np.float32)
-    lines[4] = 0.1
-    assert dispersed.without_rows(lines)[4].min() == pytest.approx(dispersed.LINE)
-    lines[3:6] = [[0.7], [0.4], [0.7]]
-    np.testing.assert_array_equal(dispersed.without_rows(lines), lines)
+    seen = np.ones((9, 5), np.float32)
+    seen[4] = 0.1
+    assert lines.without_rows(seen)[4].min() == pytest.approx(lines.LINE)
+    seen[3:6] = [[0.7], [0.4], [0.7]]
+    np.testing.assert_array_equal(lines.without_rows(seen), seen)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 40), (40, 1), (16, 16), (31, 70)])
@@ -231,13 +232,97 @@ def test_modes():
     assert mode("NRCB1") == ("imager", None, 95)
 
 
-def test_weighted_excess_with_equal_errors_is_the_plain_one():
+def test_weighted_excess_is_counted_from_the_ring():
+    """With equal errors: the guarded mean of the good sides, less the median of the good pixels two away."""
     norm = np.random.default_rng(5).normal(1, 0.02, (60, 70)).astype(np.float32)
     low = np.zeros(norm.shape, bool)
     low[5::11, 4::9] = True
     low[5, 5] = True
     norm[low] = 0.1
     excess, uncertainty = steep.measure_weighted_excess(norm, np.full(norm.shape, 0.02, np.float32), low, center=1.0)
-    plain, number = types.measure_open_excess(norm, low, center=1.0)
-    np.testing.assert_allclose(excess[low], plain[low], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(uncertainty[low], 0.02 / np.sqrt(number[low].astype(float)), rtol=1e-5)
+    for y, x in np.argwhere(low):
+        sides = [norm[a, b] for a, b in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if not low[a, b]]
+        ring = [
+            norm[y + dy, x + dx]
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if max(abs(dy), abs(dx)) == 2 and 0 <= y + dy < 60 and 0 <= x + dx < 70 and not low[y + dy, x + dx]
+        ]
+        level = np.median(ring)
+        without = (sum(sides) - max(sides)) / (len(sides) - 1)
+        wanted = min(np.mean(sides) - level, 2 * (without - level))
+        assert excess[y, x] == pytest.approx(wanted, abs=1e-5)
+        assert uncertainty[y, x] == pytest.approx(0.02 / np.sqrt(len(sides)), rel=1e-5)
+
+
+def make_lines(shape=(160, 170), tilt=0.12, width=1.3):
+    """Emission lines that incline across one wide slit."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    u = y + tilt * (x - shape[1] / 2)
+    return (1 + sum(4 * np.exp(-(((u - line) / width) ** 2) / 2) for line in (30, 61.5, 100, 128.3))).astype(
+        np.float32
+    )
+
+
+def test_lines_are_followed_across():
+    """At the end of a slit a median across on inclined lines keeps their flanks; one that lies across is off."""
+    image = make_lines()
+    path = lines.follow_lines(image)
+    assert np.abs(np.diff(path, axis=1)[20:-20, 30:-30] + 0.12).max() < 0.02
+    slit = image.copy()
+    slit[:, :60] = slit[:, 110:] = np.nan
+    along, plain = (lines.median_across(slit, 6, p) / image - 1 for p in (path, None))
+    assert np.abs(along[20:-20, 60:66]).max() < 0.1
+    assert np.abs(plain[20:-20, 60:66]).max() > 0.2
+    noise = np.random.default_rng(2).normal(1, 0.01, (80, 90)).astype(np.float32)
+    assert lines.follow_lines(noise) is None
+
+
+def test_odd_pixels_tell_no_light():
+    """Hot pixels are dropped with their sides, low ones alone, wide odd places not."""
+    light = np.full((60, 60), 100, np.float32)
+    image = light.copy()
+    image[20, 20] = 900
+    image[40, 40] = 2
+    image[5:15, 40:50] = 900
+    dropped = np.isnan(lines.drop_odd(image, light, 3))
+    wanted = np.zeros(image.shape, bool)
+    wanted[20, 19:22] = wanted[19:22, 20] = wanted[40, 40] = True
+    np.testing.assert_array_equal(dropped[16:], wanted[16:])
+    assert dropped[6:14, 41:49].sum() == 0
+
+
+def test_stray_light_is_no_line():
+    """In a gap beside a strong line: what the rows around tell of stray light and of line."""
+    n = 60
+    line = np.ones((n, 9), np.float32)
+    line[29:32] += np.array([[8.0], [15.0], [8.0]], np.float32)
+    stray = np.full((n, 9), 3, np.float32)
+    path = np.zeros((n, 9), np.float32)
+    at = np.array([30]), np.array([4])
+    assert dispersed.measure_stray(stray, line, path, *at) == pytest.approx(3)
+    assert dispersed.measure_stray(3 + 2 * line, line, path, *at) == pytest.approx(3 + 32)
+    assert np.isnan(dispersed.measure_stray(stray, np.ones_like(line), path, *at))
+    alone = np.ones_like(line)
+    alone[30] = 16  # known of this row only: told of no other one
+    assert dispersed.measure_stray(stray, alone, path, *at) == pytest.approx(3)
+
+
+def test_a_frame_lit_by_one_line():
+    """Dead pixels on the line are found, gaps and slices beside it are no defects."""
+    y, x = np.mgrid[:150, :200].astype(float)
+    u = (x - 6 * ((y - 75) / 75) ** 2) % 25 - 12.5
+    light = band(u, 19, 0.9) * (0.06 + np.exp(-(((y + 0.08 * u - 70) / 1.6) ** 2) / 2))
+    rng = np.random.default_rng(3)
+    seen = light * rng.normal(1, 0.01, light.shape)
+    places = [(70, 30), (71, 61), (69, 88), (72, 136), (70, 165), (30, 40), (110, 117)]
+    for place in places:
+        seen[place] *= 0.01
+    assert min(light[place] for place in places) > 0.05
+    detector = detectors.get("MIRIFULONG")
+    mean = 2000 * (couple(seen, detector.ipc) + 0.0015)
+    mean = (mean + rng.normal(size=mean.shape) * np.sqrt(0.02 * mean + 0.5)).astype(np.float32)
+    found = normalize_light(mean, FlatSettings(), detector.ipc, detectors.Mode("MRS", 0, 40))
+    maps = types.find_flat_types(found.norm, FlatSettings(), detector, found.error).maps
+    assert all(maps["DEAD"][place] for place in places)
+    assert (maps["DEAD"] | maps["LOW_QE"] | maps["OPEN"]).sum() == len(places)

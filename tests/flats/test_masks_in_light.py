@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from make_files import couple
+from scipy.special import erf
 
 from badpix import detectors
 from badpix.flats import dispersed, judged, light, types
@@ -71,3 +72,30 @@ def test_weak_pixels_in_a_line_on_an_edge():
     found = dispersed.measure_light(image, 0)
     assert image[edge] / found[edge] < 0.35
     assert abs(found[edge] / truth[edge] - 1) < 0.4
+
+
+def test_dead_pixels_on_and_beside_the_edge_of_a_mask():
+    """They are judged by the light along the edge; the edge itself and its corners are no defects."""
+    rng = np.random.default_rng(6)
+    y, x = np.mgrid[:220, :230].astype(float)
+    for detector, soft in (("MIRIMAGE", 1.2), ("NRCALONG", 0.4)):
+        dark = band(y - 110, 80, soft) * band(x - 120, 90, soft)
+        image = (1 - dark) * rng.normal(1, 0.012, y.shape)
+        edge = int(np.argmin(np.abs(1 - dark[110] - 0.3)[:100]))  # column that sees some 0.3 of the light
+        places = [(100, edge), (130, edge - 1), (90, edge - 3), (66, 120), (64, 90), (140, 172)]
+        for place in places:
+            image[place] *= 0.01
+        ipc = detectors.get(detector).ipc
+        mean = (500 * couple(image, ipc) + rng.normal(size=image.shape)).astype(np.float32)
+        found = light.normalize_light(mean, FlatSettings(), ipc, detectors.Mode("imager", None, 95))
+        maps = types.find_flat_types(found.norm, FlatSettings(), detectors.get(detector), found.error).maps
+        wanted = np.zeros(y.shape, bool)
+        for place in places:
+            wanted[place] = True
+        np.testing.assert_array_equal(maps["DEAD"], wanted)
+        assert not (maps["LOW_QE"] | maps["OPEN"]).any()
+
+
+def band(u, width, soft):
+    """Light across a slit of that width around u = 0, with soft edges."""
+    return 0.25 * (1 + erf((u + width / 2) / soft)) * (1 + erf((width / 2 - u) / soft))

@@ -301,6 +301,9 @@ def test_coupling_is_measured_from_dead_pixels():
     assert measure_ipc(couple(truth, 0.003).astype(np.float32), 0.0055) == pytest.approx(0.003, abs=2e-4)
     assert measure_ipc(truth, 0.0055) == pytest.approx(0, abs=1e-4)
     assert measure_ipc(np.ones((20, 20), np.float32), 0.0055) == 0.0055  # nothing to measure it with
+    few = couple(truth, 0.0055).astype(np.float32)
+    few[10, 10:40:10] = 0.004  # three that read less, on a wrong light, are not what 33 others say
+    assert measure_ipc(few, 0.0055) == 0.0055
 
 
 def dark_area(blur):
@@ -319,9 +322,10 @@ def test_a_large_dead_area_is_dead():
     image, area = dark_area(0)
     norm = measure_normalized(image, **DEFAULT)
     np.testing.assert_array_equal(norm < 0.05, area)
-    weak, level = find_dark_areas(image, lamp(image.shape))
+    weak, level, unlit = find_dark_areas(image, lamp(image.shape))
     np.testing.assert_array_equal(weak, area)
     assert np.isnan(level).all()
+    assert not unlit.any()
 
 
 @pytest.mark.slow
