@@ -152,7 +152,7 @@ class _Inclined:
         low = np.clip(place.astype(np.int32), 0, self.n - 1)
         part = np.clip(place - low, 0, 1)
         index = low * self.m + column
-        values = self.values.take(index)
+        values: Float32 = self.values.take(index)
         values += part * (self.step.take(index) - (1 - part) * self.bend.take(index))
         values[(place < -0.5) | (place > self.n - 0.5)] = np.nan
         values[:, np.arange(self.m) + step != column] = np.nan
