@@ -138,7 +138,7 @@ def draw_traits(blinks: Bool, rng: np.random.Generator) -> Traits:
     n = blinks.shape[1]
     return Traits(
         _draw_times(DECAYS, (n,), rng),
-        rng.choice(np.array([-1, 1], np.float32), n),
+        rng.choice(np.array([-1, 1], np.float32), (n,)),
         _draw_times(DWELLS, (2, n), rng),
         blinks,
     )
@@ -192,7 +192,8 @@ def make_change(
         mean = rate * readout.group_time * readout.gain
         steps = np.concatenate([np.full((1, 1), times[0]), np.ones((ngroups - 1, 1))]) * mean
         charge = rng.poisson(np.broadcast_to(steps, (nints, ngroups, n))).cumsum(axis=1)
-        return (charge / readout.gain).astype(np.float32)
+        counted: Float = (charge / readout.gain).astype(np.float32)
+        return counted
     if kind == "rc":
         bend = 1 - np.exp(-times[:, None] / traits.decay)
         settled: Float = np.broadcast_to((traits.sign * level * bend).astype(np.float32), shape)

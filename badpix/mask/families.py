@@ -321,7 +321,7 @@ def make_member(mask: Mask, evidence: Evidence, family: Family) -> Member:
     darks = evidence.readouts[0]
     known = read_candidates(evidence, darks)
     ends = [measure_excess(known, darks, family, n) for n in family.numbers()]
-    excess = np.max([e for e, _ in ends], axis=0)
+    excess: Float = np.maximum.reduce([e for e, _ in ends])
     held = find_held(mask)
     image = decide(mask.image, known.index, excess, family.max_excess, held | mask.reference)
     was, now = (mask.image & UNUSABLE) != 0, (image & UNUSABLE) != 0

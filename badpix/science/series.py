@@ -63,7 +63,7 @@ def _measure(
         value = np.where(seen, z / weight, np.float32(np.nan))
     kept, scatter = find_kept(value, weight)
     mean, error = measure_mean(value, weight, kept)
-    table = {
+    table: Table = {
         "mean": mean,
         "error": error,
         "scatter": scatter,
