@@ -209,7 +209,7 @@ def _show_ramps(talk: Talk, files: Sequence[Path], item: Explanation, png: str |
             click.echo(reading.draw_text(ramp))
     if png:
         from badpix.io.figure import picture_folder
-        from badpix.review.plots import draw_ramps
+        from badpix.review.plots_ramps import draw_ramps
 
         path = picture_folder(png) / f"ramps_x{item.x}_y{item.y}.png"
         talk.say(f"wrote {draw_ramps(found, f'({item.x}, {item.y}) {item.title}', path, f'badpix {__version__}')}")

@@ -25,7 +25,7 @@ from astropy.io import fits
 from badpix.io import evidence_file
 from badpix.io.figure import make_figure, save_figure
 from badpix.mask.file import read_mask
-from badpix.review import plots
+from badpix.review import plots, plots_ramps
 from badpix.review.export import COLORS as TYPE_COLORS
 from badpix.review.pixel_ramps import read_ramps
 
@@ -135,7 +135,7 @@ def draw_ramps(work: Path) -> Path:
     handles: dict[str, Any] = {}
     for k, (title, (column, line)) in enumerate(chosen.items(), 1):
         axes = figure.add_subplot(2, 4, k)
-        plots.draw_ramp(axes, read_ramps(files, column, line)[0], legend=False)
+        plots_ramps.draw_ramp(axes, read_ramps(files, column, line)[0], legend=False)
         axes.set_title(title, fontsize=8)
         axes.tick_params(labelsize=7)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -1,6 +1,6 @@
 """Masks for several depths from one run, and one page that compares them.
 
-1. Each family's mask is decided from the evidence of the run's mask (:mod:`badpix.mask.families`).
+1. Each family's mask is decided from the evidence of the run's mask (:mod:`badpix.mask.family_masks`).
 2. The masks are written beside each other, ``<mask root>_<family>.fits``, all or none.
 3. The page (``<mask root>_families.html``) tells how many pixels each takes out, by flag and against each other, and
    how the excess over a typical pixel is spread.
@@ -17,9 +17,9 @@ import numpy as np
 
 from badpix.errors import DataError
 from badpix.io.output import check_target, write_text
-from badpix.mask import families
+from badpix.mask import family_masks
 from badpix.mask import file as mask_file
-from badpix.mask.families import UNUSABLE, Member
+from badpix.mask.family_masks import UNUSABLE, Member
 from badpix.mask.file import Mask
 from badpix.review import charts
 from badpix.review.html_table import table
@@ -74,9 +74,9 @@ def make_families(
     with open_evidence(found, evidence) as (known, note):
         if known is None or note:
             raise DataError(note or f"{mask}: no evidence beside it; make the mask with --evidence")
-        members = [families.make_member(found, known, f) for f in wanted]
+        members = [family_masks.make_member(found, known, f) for f in wanted]
     for path, member in zip(paths, members, strict=True):
-        families.write_member(found, member, path, overwrite)
+        family_masks.write_member(found, member, path, overwrite)
     write_text(page, make_page(found, members, [p.name for p in paths]), overwrite)
     return [*paths, page], members
 
@@ -110,7 +110,7 @@ def describe_json(members: Sequence[Member], mask: Mask) -> dict[str, Any]:
     rows = [dict(zip(names, row, strict=True)) for row in list_rows(members)]
     for row, m in zip(rows, members, strict=True):
         row["ngroups"], row["max_excess"], row["typical"] = m.family.ngroups, m.family.max_excess, m.typical
-    return {"families": rows, "by_flag": families.count_states(members, mask)}
+    return {"families": rows, "by_flag": family_masks.count_states(members, mask)}
 
 
 def make_page(mask: Mask, members: Sequence[Member], names: Sequence[str]) -> str:
@@ -143,7 +143,7 @@ def _headline(mask: Mask, members: Sequence[Member]) -> str:
 
 
 def _flag_table(mask: Mask, members: Sequence[Member]) -> str:
-    counts = families.count_states(members, mask)
+    counts = family_masks.count_states(members, mask)
     if not counts:
         return "<p>The darks flagged no pixel by its noise.</p>"
     rows = [(name, *row.values()) for name, row in counts.items()]

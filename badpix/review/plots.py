@@ -1,4 +1,4 @@
-"""Pictures (PNG) of masks, flats, ramps and changes.
+"""Pictures (PNG) of masks, flats and changes.
 
 Every picture names the detector, the exposures and the version (:func:`describe`). A quantity is shown three times:
 the whole frame as means of blocks (its structure), the number of flagged pixels by block (where the defects are,
@@ -7,7 +7,7 @@ however small they would be drawn), and the place where they are densest, pixel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from badpix.io.exposure import Exposure
     from badpix.review.compare import Comparison
-    from badpix.review.pixel_ramps import Ramp
 
 SHOWN = 200_000  # pixels of one type that are drawn at the most
 DOTS = 512  # of an overview, in its longer direction
@@ -121,7 +120,7 @@ def draw_quantity(
 ) -> Path:
     """A measured quantity: means of blocks, flagged pixels by block, and the densest place pixel by pixel."""
     figure = make_figure(17, 5.4)
-    _name_figure(figure, title, caption)
+    name_figure(figure, title, caption)
     frame = (-0.5, image.shape[1] - 0.5, -0.5, image.shape[0] - 0.5)
     panels = [figure.add_subplot(1, 3, k) for k in (1, 2, 3)]
     small = shrink(image, -(-max(image.shape) // DOTS))
@@ -228,7 +227,7 @@ def densest(flagged: Bool, size: int) -> tuple[int, int]:
 def draw_flags(image: NDArray[np.uint32], title: str, path: Path, caption: str = "") -> Path:
     """Where each type is: one color a type, points large enough to be seen."""
     figure = make_figure(10, 7.4)
-    _name_figure(figure, title, caption)
+    name_figure(figure, title, caption)
     axes = figure.add_subplot()
     _scatter(axes, image)
     _frame(axes, image.shape)
@@ -244,7 +243,7 @@ def draw_states(state: NDArray[np.uint8], path: Path, caption: str = "") -> Path
 
     figure = make_figure(10, 7.4)
     counts = judged.count_states(state)
-    _name_figure(figure, judged.headline(counts), caption)
+    name_figure(figure, judged.headline(counts), caption)
     axes = figure.add_subplot()
     axes.imshow(state, cmap=ListedColormap(list(STATES.values())), vmin=-0.5, vmax=len(STATES) - 0.5, origin="lower")
     _frame(axes, state.shape)
@@ -289,7 +288,7 @@ def _name_axes(axes: Axes, title: str) -> None:
     axes.set_ylabel("y (pixels, from 0)")
 
 
-def _name_figure(figure: Figure, title: str, caption: str) -> None:
+def name_figure(figure: Figure, title: str, caption: str) -> None:
     figure.suptitle(f"{title}\n{caption}" if caption else title, fontsize=11)
 
 
@@ -313,7 +312,7 @@ def draw_histogram(
     flagged = histograms.find_flagged(evidence, quantity)
     made = histograms.count(values[science], flagged[science], [one.value for one in limits])
     figure = make_figure(9, 5.4)
-    _name_figure(figure, label, caption)
+    name_figure(figure, label, caption)
     axes = figure.add_subplot()
     everything = "all candidates" if quantity in CANDIDATES_ONLY else "all measured pixels"
     axes.stairs(made.flagged + made.others, made.edges, fill=True, color=OTHERS, label=everything)
@@ -343,7 +342,7 @@ def draw_histogram(
 def draw_changes(found: Comparison, path: Path, detector: str = "") -> Path:
     """What appeared and what disappeared, side by side."""
     figure = make_figure(16, 6.4)
-    _name_figure(figure, "What changed", f"{detector}, badpix {__version__}")
+    name_figure(figure, "What changed", f"{detector}, badpix {__version__}")
     for k, (title, image) in enumerate((("Appeared", found.appeared), ("Disappeared", found.disappeared)), 1):
         axes = figure.add_subplot(1, 2, k)
         _scatter(axes, image)
@@ -352,51 +351,3 @@ def draw_changes(found: Comparison, path: Path, detector: str = "") -> Path:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, frameon=False, fontsize=8)
     return save_figure(figure, path)
-
-
-# --- ramps -----------------------------------------------------------------------------------------------
-
-
-def draw_ramps(ramps: Sequence[Ramp], title: str, path: Path, caption: str = "") -> Path:
-    """Ramps, one panel each, with jumps, saturation and fit; one legend for all."""
-    columns = min(len(ramps), 4)
-    rows = -(-len(ramps) // max(columns, 1))
-    figure = make_figure(max(4 * columns, 6) + 1, 3.1 * rows + 1.2)
-    _name_figure(figure, title, caption)
-    handles: dict[str, Any] = {}
-    for k, ramp in enumerate(ramps, 1):
-        axes = figure.add_subplot(rows, columns, k)
-        draw_ramp(axes, ramp, legend=False)
-        found, labels = axes.get_legend_handles_labels()
-        for handle, label in zip(found, labels, strict=True):
-            handles.setdefault("fit" if label.startswith("fit") else label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return save_figure(figure, path)
-
-
-def draw_ramp(axes: Axes, ramp: Ramp, legend: bool = True) -> None:
-    """One ramp into one panel."""
-    from matplotlib.ticker import MaxNLocator
-
-    time = np.arange(1, ramp.signal.size + 1)
-    axes.plot(time, ramp.signal, ".", color="#000000", markersize=4, label="signal")
-    marks: Mapping[str, tuple[Any, str, str]] = {
-        "jump": (ramp.jumps, "v", "#D55E00"),
-        "saturated": (ramp.saturated, "s", "#CC79A7"),
-    }
-    for name, (chosen, marker, color) in marks.items():
-        if chosen.any():
-            axes.plot(time[chosen], ramp.signal[chosen], marker, color=color, markersize=6, label=name)
-    slope = ""
-    if np.isfinite(ramp.fit).any():
-        stretch = np.cumsum(ramp.jumps)
-        slope = f"fit {ramp.slope:.4g} {ramp.unit}"
-        for k in np.unique(stretch):  # the fit starts anew at each jump
-            text = slope if k == stretch[0] else None
-            axes.plot(time, np.where(stretch == k, ramp.fit, np.nan), "-", color="#0072B2", linewidth=1, label=text)
-    axes.set_title(ramp.label if legend or not slope else f"{ramp.label}\n{slope}", fontsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("group")
-    axes.set_ylabel("signal (DN)")
-    if legend:
-        axes.legend(frameon=False, fontsize=7)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from badpix.darks.inputs import DarkSet
 from badpix.io.evidence import Detection, Evidence
-from badpix.review import choose, plots
+from badpix.review import choose, plots, plots_ramps
 from badpix.review.pixel_ramps import Ramp, read_ramps
 from badpix.review.readings import MAIN_QUANTITY
 
@@ -73,7 +73,7 @@ def write_darks(found: Detection, darks: DarkSet, image: NDArray[np.uint32], dir
         ramps = example_ramps(evidence, name, flagged, darks)
         if ramps:
             title = f"{name.replace('_', ' ')}: the strongest {len(ramps)} of {int(flagged.sum()):,} pixels"
-            written.append(plots.draw_ramps(ramps, title, folder / f"ramps_{name}.png", caption))
+            written.append(plots_ramps.draw_ramps(ramps, title, folder / f"ramps_{name}.png", caption))
     return written
 
 

@@ -20,7 +20,8 @@ from badpix.io.figure import make_figure, save_figure
 from badpix.prepare.products import chain, latest_flags, read_plane, read_ramp, split_name, step_before
 from badpix.review import exposure_flags as ramp_flags
 from badpix.review.pixel_ramps import Ramp, fit_segments
-from badpix.review.plots import describe, draw_flags, draw_ramp
+from badpix.review.plots import describe, draw_flags
+from badpix.review.plots_ramps import draw_ramp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from badpix import dq
 from badpix.errors import DataError, UsageError
 from badpix.io.depths import Readout as Darks
 from badpix.io.evidence import Evidence, Rule, Samples
-from badpix.mask import families
+from badpix.mask import families, family_masks
 from badpix.numerics.slope_noise import Noise, Readout, measure_variance
 from badpix.settings.families import Family, read_families
 
@@ -107,7 +107,7 @@ def test_noise_alone_is_decided_again():
     image = np.array([[HOT | BAD, HOT | BAD, HOT | DEAD | BAD, NOISY | BAD, 0, 0, HOT | BAD]], np.uint32)
     excess = np.array([0.2, 3.0, 0.2, np.inf, 0.2, 3.0, 0.2], np.float32)
     held = np.array([[False] * 6 + [True]])
-    found = families.decide(image, np.arange(7), excess, 1.0, held)
+    found = family_masks.decide(image, np.arange(7), excess, 1.0, held)
     expected = [HOT, HOT | BAD, HOT | DEAD | BAD, NOISY | BAD, 0, NOISY | BAD, HOT | BAD]
     assert found.tolist() == [expected]
     assert image[0, 0] == HOT | BAD
