@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.grid import Window
-from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf, read_median, touched_tiles
 from badpix.numerics import clipping
 from badpix.numerics.neighbors import gather, locate
@@ -89,8 +88,7 @@ def find_peaks(image: NDArray[Any], snr: float) -> tuple[NDArray[Any], NDArray[A
 
 
 def measure_losses(
-    sources: NDArray[Any],
-    pixel_map: PixelMap,
+    places: tuple[NDArray[Any], NDArray[Any]],
     model: NDArray[Any],
     residual: NDArray[Any],
     expected: NDArray[Any],
@@ -99,10 +97,13 @@ def measure_losses(
     *,
     audit_loss: float,
 ) -> tuple[list[Loss], int]:
-    """Sources of one exposure that lost more than ``audit_loss``, and the number of sources it saw."""
-    if not len(sources):
+    """Sources of one exposure that lost more than ``audit_loss``, and the number of sources it saw.
+
+    ``places`` are x and y of all sources in the exposure, NaN outside of it.
+    """
+    x, y = places
+    if not len(x):
         return [], 0
-    x, y = invert_map(pixel_map, sources[:, 0], sources[:, 1])
     inside = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     ys, xs = np.rint(y[inside]).astype(np.intp), np.rint(x[inside]).astype(np.intp)
     floor = np.float32(np.nanmedian(model[::5, ::5])) if np.isfinite(model[::5, ::5]).any() else np.float32(0)

