@@ -1,9 +1,10 @@
 """How many bad pixels `badpix science` finds in simulated programs, and what simpler stacks do with the same files.
 
-    python benchmarks/score_science.py SEED... [--scenes deep,mrs] [--peers PYTHON] [--size 256]
+    python benchmarks/score_science.py SEED... [--own] [--scenes deep,mrs] [--peers PYTHON] [--size 256]
 
-For each program of `badpix simulate-science` and each seed: the share of bad pixels flagged whose mean excess is
-above five (and above eight) times the noise of the stack, by type, and false flags per million good pixels. With
+For each program of `badpix simulate-science` (with --own: of a generator of its own, `own_science.py`) and each seed:
+the share of bad pixels flagged whose mean excess is above five (and above eight) times the noise of the stack, by
+type, and false flags per million good pixels. With
 --peers, an interpreter that has `snowblind` and `jwst`: snowblind's OpenPixelStep (its mask of the median image, hot
 only, default threshold) and the core of jwst's badpix_selfcal (minimum image, default fractions) on the same files.
 """
@@ -16,8 +17,10 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import own_science
 
 from badpix.api.science import find_science_defects
 from badpix.mask.header import check_texts
@@ -45,6 +48,23 @@ np.savez(out, snowblind=mask, selfcal=core)
 """
 AXES = {"slices_y": 0, "slices_x": 1, "traces": 1}
 TYPES = ("STEADY", "BORN", "LOW_QE", "SWITCHING")
+OWN = dict(zip(TYPES, ("hot", "born", "low", "switching"), strict=True))
+Set = tuple[list[Path], np.ndarray, dict[str, Any]]  # files, good pixels, y, x, strength of each type
+
+
+def simulate_own(folder: Path, scene: str, seed: int, size: int) -> Set:
+    """A program of the own generator."""
+    paths, rows, unseen = own_science.make_program(folder, scene, seed, size)
+    good = ~unseen
+    good[rows["y"], rows["x"]] = False
+    return paths, good, {k: rows[rows["kind"] == own][["y", "x", "strength"]] for k, own in OWN.items()}
+
+
+def simulate_ours(folder: Path, scene: str, seed: int, size: int) -> Set:
+    """A program of `badpix simulate-science`."""
+    paths = simulate(folder, ScienceProgramSettings(scene=scene, seed=seed, size=(size, size)))["exposures"]
+    _, truth, rows = read_truth(folder / "truth.fits")
+    return paths, truth == 0, {k: rows[rows["type"] == k][["y", "x", "extra1"]] for k in TYPES}
 
 
 def run_peers(python: str, paths: list[Path], axis: int | None, folder: Path) -> dict[str, np.ndarray]:
@@ -54,13 +74,14 @@ def run_peers(python: str, paths: list[Path], axis: int | None, folder: Path) ->
     return dict(np.load(out))
 
 
-def count(flagged: np.ndarray, truth: np.ndarray, rows: np.ndarray, total: dict[str, np.ndarray]) -> None:
+def count(flagged: np.ndarray, good: np.ndarray, rows: dict[str, Any], total: dict[str, np.ndarray]) -> None:
     """Add (found, injected) of each type above five and eight, and (false, good)."""
     for kind in TYPES:
+        y, x, strength = (rows[kind][name] for name in rows[kind].dtype.names)
         for least in (5, 8):
-            mine = rows[(rows["type"] == kind) & (np.abs(rows["extra1"]) > least)]
-            total[f"{kind} {least}"] += (flagged[mine["y"], mine["x"]].sum(), len(mine))
-    total["false"] += ((flagged & (truth == 0)).sum(), (truth == 0).sum())
+            mine = np.abs(strength) > least
+            total[f"{kind} {least}"] += (flagged[y[mine], x[mine]].sum(), mine.sum())
+    total["false"] += ((flagged & good).sum(), good.sum())
 
 
 def tell(name: str, total: dict[str, np.ndarray]) -> str:
@@ -78,6 +99,7 @@ def main() -> None:
     parser.add_argument("seeds", nargs="+", type=int)
     parser.add_argument("--scenes", default=",".join(PROGRAMS))
     parser.add_argument("--peers")
+    parser.add_argument("--own", action="store_true")
     parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
     texts = check_texts(ReferenceSettings(author="benchmark"))
@@ -88,15 +110,13 @@ def main() -> None:
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as name, contextlib.suppress(KeyboardInterrupt):
                 folder = Path(name)
-                p = ScienceProgramSettings(scene=scene, seed=seed, size=(args.size, args.size))
-                paths = simulate(folder, p)["exposures"]
-                _, truth, rows = read_truth(folder / "truth.fits")
+                paths, good, rows = (simulate_own if args.own else simulate_ours)(folder, scene, seed, args.size)
                 found = find_science_defects(paths, texts=texts)
                 maps = {"badpix": np.any(list(found.maps.values()), axis=0)}
                 if args.peers:
                     maps |= run_peers(args.peers, paths, AXES.get(PROGRAMS[scene].kind), folder)
                 for tool, flagged in maps.items():
-                    count(flagged, truth, rows, totals[tool])
+                    count(flagged, good, rows, totals[tool])
         for tool, total in totals.items():
             print(tell(f"{scene} {tool}", total), flush=True)
 

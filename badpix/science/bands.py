@@ -36,8 +36,8 @@ MEAN_LIMIT = 3.0  # sigma: candidates by their mean
 BORN_LIMIT = 4.2  # sigma: candidates by their newest exposures
 SQUARE_SIGMA = 4.0  # of the mean square, over its scatter of sqrt(2 / n)
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
-BLOCKS, BLOCK_ROWS = 24, 4  # rows of an exposure on which it is described
-THIN = 4  # every so many columns, for the median of a line
+BLOCKS, BLOCK_ROWS = 16, 6  # rows of an exposure on which it is described
+LINE = 512  # pixels of a line at most, for its median
 LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
 
@@ -85,16 +85,26 @@ class About:
     columns: Float | None
 
 
+class Blocks(NamedTuple):
+    """Rows of an exposure as they were read: (blocks * (rows + 2 margins), nx) each, blocks, rows of a margin."""
+
+    sci: Float
+    err: Float
+    flags: NDArray[np.uint32]
+    number: int
+    margin: int
+
+
 class Rows(NamedTuple):
-    """Rows of one exposure: residual, level, noise, usable, flagged as outlier, and where a source may add to the
-    noise; (ny, nx) each."""
+    """Rows of one exposure: residual, level, noise, usable, flagged as outlier, and the noise without what a source
+    may add; (ny, nx) each."""
 
     value: Float
     level: Float
     noise: Float
     usable: Bool
     outlier: Bool
-    lit: Bool
+    own_noise: Float
 
 
 class Band(NamedTuple):
@@ -142,32 +152,61 @@ def read_padded(layout: Layout, start: int, stop: int, margin: int) -> NDArray[A
     return found
 
 
-def read_rows(member: Member, about: About, setup: Setup, start: int, stop: int) -> Rows:
-    """Residuals of some rows of an exposure (steps 1 and 2), stripes left in."""
-    ry, rx = residuals.reach_of(setup.axis)
-    inner = slice(ry, ry + stop - start)
-    sci, err, flags = (read_padded(layout, start, stop, ry) for layout in member.layouts)
-    sci = sci.astype(np.float32, copy=False)
-    err = err.astype(np.float32, copy=False)
+def read_blocks(member: Member, setup: Setup, starts: Sequence[int], height: int) -> Blocks:
+    """Blocks of ``height`` rows of an exposure with a margin, one below the other."""
+    margin = (
+        residuals.reach_of(setup.axis)[0] + 1
+    )  # what is filled at the edge of a block has rows on both sides, too
+    blocks = [[read_padded(layout, y, y + height, margin) for y in starts] for layout in member.layouts]
+    sci, err, flags = (part[0] if len(starts) == 1 else np.concatenate(part) for part in blocks)
+    return Blocks(sci.astype(np.float32, copy=False), err.astype(np.float32, copy=False), flags, len(starts), margin)
+
+
+def measure_rows(blocks: Blocks, about: About, setup: Setup, sharpness: float) -> Rows:
+    """Residuals of blocks of rows (steps 1 and 2), stripes left in."""
+    usable, good, outlier = find_usable(blocks.sci, blocks.err, blocks.flags)
+    nx, margin = blocks.sci.shape[1], blocks.margin
+    shape = (blocks.number, -1, nx)
+    filled = residuals.fill(blocks.sci, good, about.level).reshape(shape)[:, 1:-1]
+    if reach := residuals.reach_of(setup.axis)[1]:
+        filled = np.pad(filled, ((0, 0), (0, 0), (reach, reach)), mode="reflect")
+    sci, err, usable, good, outlier = (
+        a.reshape(shape)[:, margin:-margin].reshape(-1, nx) for a in (blocks.sci, blocks.err, usable, good, outlier)
+    )
+    noise = err * np.float32(about.scale)
+    unusable = np.flatnonzero(~usable)
+    noise.reshape(-1)[unusable] = about.scale
+    shaped = noise.reshape(shape)
+    value, level, wide = (
+        a.reshape(-1, nx) for a in residuals.measure_residual(filled, shaped, setup.axis, sharpness=sharpness)
+    )
+    filled_in = np.flatnonzero(~good)  # some of them can be judged all the same
+    value.reshape(-1)[filled_in] = sci.reshape(-1)[filled_in] - level.reshape(-1)[filled_in]
+    value.reshape(-1)[unusable] = 0
+    return Rows(value, level, wide, usable, outlier, noise)
+
+
+def find_usable(sci: Float, err: Float, flags: NDArray[np.uint32]) -> tuple[Bool, Bool, Bool]:
+    """Pixels that can be used, those that can be neighbors of others, and those that an outlier step flagged."""
     with np.errstate(invalid="ignore"):
-        usable = np.isfinite(sci) & (err > 0) & ((flags & BAD) == 0) & np.isfinite(err)
-    good = usable & ((flags & UNUSABLE) == 0)
-    own, outlier = sci[inner], (flags[inner] & OUTLIER) != 0
-    filled = residuals.fill(sci, good, about.level)
-    if rx:
-        filled = np.pad(filled, ((0, 0), (rx, rx)), mode="reflect")
-    noise = np.where(usable[inner], err[inner], np.float32(1)) * np.float32(about.scale)
-    found = residuals.measure_residual(filled, noise, setup.axis, sharpness=member.sharpness)
-    value = np.where(usable[inner], own - found.level, np.float32(0))
-    return Rows(value, found.level, found.noise, usable[inner], outlier, found.noise > noise)
+        usable = np.isfinite(sci + err)
+        usable &= err > 0
+    good, outlier = usable.copy(), np.zeros(sci.shape, bool)
+    flagged = np.flatnonzero(flags & (BAD | UNUSABLE | OUTLIER))
+    which = flags.reshape(-1)[flagged]
+    usable.reshape(-1)[flagged] &= (which & BAD) == 0
+    good.reshape(-1)[flagged] &= (which & (BAD | UNUSABLE)) == 0
+    outlier.reshape(-1)[flagged] = (which & OUTLIER) != 0
+    return usable, good, outlier
 
 
 def measure_lines(rows: Rows, axis: int) -> Float:
     """Median residual of each line, of some pixels that are not near a source: 0 where none is left."""
-    some = (slice(None), slice(None, None, THIN)) if axis == 1 else (slice(None), slice(None))
-    values = np.where(rows.usable[some], rows.value[some], np.float32(np.nan))
-    values = np.where(np.abs(values) < 3 * rows.noise[some], values, np.float32(np.nan))
-    found = median_rows(np.array(values if axis == 1 else values.T, order="C"))
+    thin = max(rows.value.shape[1] // LINE, 1) if axis == 1 else 1
+    some = (slice(None), slice(None, None, thin))
+    values = rows.value[some].copy()
+    values[~rows.usable[some] | (np.abs(values) >= 3 * rows.noise[some])] = np.nan
+    found = median_rows(values if axis == 1 else np.array(values.T, order="C"))
     out: Float = np.nan_to_num(found).astype(np.float32)
     return out
 
@@ -176,18 +215,17 @@ def describe(setup: Setup, member: Member) -> About:
     """Noise, level and stripes of an exposure, from thin blocks of its rows."""
     ny = setup.shape[0]
     starts = np.unique(np.linspace(0, max(ny - BLOCK_ROWS, 0), BLOCKS).astype(int))
-    sci = np.concatenate([read_band(member.layouts[0], y, y + 1)[0] for y in starts])
-    level = median_mad(np.asarray(sci, np.float32))[0]
+    blocks = read_blocks(member, setup, starts.tolist(), min(BLOCK_ROWS, ny))
+    level = median_mad(blocks.sci[:: len(blocks.sci) // len(starts)])[0]
     first = About(1.0, level if np.isfinite(level) else 0.0, 1.0, 0.0, None)
-    blocks = [read_rows(member, first, setup, int(y), min(int(y) + BLOCK_ROWS, ny)) for y in starts]
-    rows = Rows(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    rows = measure_rows(blocks, first, setup, member.sharpness)
     columns = measure_lines(rows, 0) if setup.stripes == 0 else None
     lines = (
         columns[None, :] if columns is not None else 0 if setup.stripes is None else measure_lines(rows, 1)[:, None]
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         z = ((rows.value - lines) / rows.noise)[rows.usable]
-    plain = ~rows.lit[rows.usable]
+    plain = (rows.noise <= rows.own_noise)[rows.usable]
     _, spread = median_mad(z[plain] if plain.mean() > LEAST_PLAIN else z)
     scale = spread if np.isfinite(spread) and spread > 0 else 1.0
     bright = float((z > STANDS_OUT * scale).mean()) if z.size else 0.0
@@ -200,19 +238,22 @@ def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About
     shape = (len(members), stop - start, setup.shape[1])
     z, weight, level = (np.empty(shape, np.float32) for _ in range(3))
     outlier = np.zeros(shape, bool)
+    outliers = np.zeros(shape[1:], np.uint16)
     for k, (member, about) in enumerate(zip(members, abouts, strict=True)):
-        rows = read_rows(member, about, setup, start, stop)
+        rows = measure_rows(read_blocks(member, setup, [start], stop - start), about, setup, member.sharpness)
         if setup.stripes == 1:
             rows.value[:] -= measure_lines(rows, 1)[:, None]
         elif about.columns is not None:
             rows.value[:] -= about.columns
         np.divide(np.float32(1 / member.factor), rows.noise, out=weight[k])  # one over the noise, in the common unit
-        weight[k][~rows.usable] = 0
-        np.multiply(rows.value * np.float32(member.factor), weight[k], out=z[k])
+        np.copyto(weight[k], 0, where=~rows.usable)
+        np.multiply(rows.value, weight[k], out=z[k])
+        z[k] *= np.float32(member.factor)
         np.multiply(rows.level, np.float32(member.factor), out=level[k])
-        outlier[k] = rows.outlier
+        if rows.outlier.any():
+            outlier[k] = rows.outlier
+            outliers += rows.outlier
     total, square, stands_out, count = sum_up(z, weight)
-    outliers = outlier.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.flatnonzero(stands_out | (outliers > FLAGGED * len(members)))
         mean, error = total[0] / total[1], (1 / np.sqrt(total[1])).astype(np.float32)
@@ -273,8 +314,8 @@ def sum_up(z: Float, weight: Float) -> tuple[tuple[Float, Float], Float, Bool, N
         (n, ny, nx) residuals in units of the noise, and one over the noise; 0 where not usable.
     """
     shape = z.shape[1:]
-    above, total, square, newest = (np.zeros(shape, np.float32) for _ in range(4))
-    count = np.zeros(shape, np.uint16)
+    above, total, square = (np.zeros(shape, np.float32) for _ in range(3))
+    count, born = np.zeros(shape, np.uint16), np.zeros(shape, bool)
     part = np.empty(shape, np.float32)
     for k in reversed(range(len(z))):
         np.clip(z[k], -CLIP, CLIP, out=part)
@@ -285,12 +326,11 @@ def sum_up(z: Float, weight: Float) -> tuple[tuple[Float, Float], Float, Bool, N
         np.multiply(weight[k], weight[k], out=part)
         total += part
         if k <= len(z) - FEWEST:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                np.fmax(newest, above / np.sqrt(total), out=newest)
+            born |= np.multiply(above, np.abs(above), out=part) > np.float32(BORN_LIMIT**2) * total
     with np.errstate(invalid="ignore", divide="ignore"):
         significance = above / np.sqrt(total)
         square /= count
-        stands_out = (np.abs(significance) > MEAN_LIMIT) | (newest > BORN_LIMIT)
+        stands_out = (np.abs(significance) > MEAN_LIMIT) | born
         stands_out |= square > 1 + SQUARE_SIGMA * np.sqrt(2 / np.maximum(count, 1))
     return (above, total), square, stands_out & (count > 0), count
 

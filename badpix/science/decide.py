@@ -4,10 +4,13 @@
    noise that is alike in neighbors). A bad neighbor moves the median of the pixels around by up to :data:`SHIFT`
    noises of an exposure; what such neighbors did is put back.
 2. *Hot*: the mean is above `science_sigma` errors, and so is what a brighter neighbor's leak leaves of it; most
-   pointings agree (their median is above half of the mean); and it is no mere response: a pixel whose excess follows
-   the light (a flat-field error) is not hot. *Warm* is hot below `harm`.
-3. *Born*: the newest exposures are hot, the earlier ones are not, and the step is above `born_sigma`. It gets the
-   type of its newest level, and a date. *Recovered*: the other way round; no flag.
+   pointings agree (their median is above half of the mean; in dispersed light none contradicts it); and it is no
+   mere response: a pixel whose excess follows the light (a flat-field error) is not hot. In images the error is that
+   by the noise alone where the scatter is wider: pixels that switch faintly are hot by their mean. *Warm* is hot
+   below `harm`.
+3. *Born*: the newest exposures are hot, the earlier ones are not, and the step is above `born_sigma` (more where one
+   visit of dispersed light alone saw it). It gets the type of its newest level, and a date. *Recovered*: the other
+   way round; no flag.
 4. *Low*: the mean or the response is more than `science_sigma` errors below, and the response to the level is below
    `max_low_response`; where the backgrounds differ enough to tell, the deficit follows the light (regression with an
    excess).
@@ -31,19 +34,20 @@ from badpix.numerics.clipping import MAD_TO_SIGMA, thin
 from badpix.numerics.ipc import leaked
 from badpix.numerics.neighbors import SIDES, Places
 from badpix.science.residuals import offsets_of
-from badpix.science.series import Table
+from badpix.science.series import CONSISTENT, Table
 from badpix.settings.science import ScienceLimitSettings, ScienceSettings
 
 SHIFT = 0.18  # noises: the median of eight pixels of which one is far above or below (order statistics)
 FOLLOWS = 1 / 8  # of a small excess of one of them that the median follows
+LEAK_ERROR = 1.0  # of what brighter neighbors leak: coupling differs from pixel to pixel
 AGREE = 0.5  # of the mean: least median of the pointings' means
 RESPONSE_SIGMA = 4.0  # errors: a slope against the level that is sure
-CONSISTENT = 3.0  # errors within which two measurements agree
 QUIET_BEFORE = 0.3  # of the level after a birth: most that was there before
 STRAYS = 0.15  # share of values that stray, at most, on each side of a step in time
 LEAST_DECAY = 3  # bright exposures in a row that a decay takes: one alone was a particle
-LEAST_BRIGHT = 4  # exposures in which a switching pixel is bright
-LINES = (1.08, 1.3)  # what lines leave makes tails: factor of limits in dispersed light, of means and of births
+LEAST_BRIGHT = 3  # exposures in which a switching pixel is bright
+LINES = (1.08, 1.15)  # what lines leave makes tails: factor of limits in dispersed light, of means and of births
+SHARP = 1.4  # factor of the limit of births that only one visit of dispersed light saw
 LEAST_ELSEWHERE = 2  # bright exposures beside those of the pointing that has most of them
 LEAST_POINTINGS = (3, 2)  # pointings in which it is: of images, of dispersed light
 SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line show
@@ -136,15 +140,21 @@ def judge(
     steps = wider * (LINES[1] if dispersed else 1.0)
     recovered = find_steps(table, p, steps, least, up=False) & seen
     born = find_steps(table, p, steps, least, up=True) & seen
+    if dispersed:  # in one visit alone: as strong as no line that falls on so few pixels
+        born |= find_steps(table, p, SHARP * steps, 1, up=True) & seen
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = level - leaked(np.maximum(level, 0), places, ipc) + np.where(born, shift, 0)
+        strong = np.where(table["bright"] >= LEAST_BRIGHT, np.fmax(table["height"], level), level)
+        leak = leaked(np.maximum(strong, 0), places, ipc)
+        own = level - leak + np.where(born, shift, 0)
         sigma = (own / error).astype(np.float32)
-        flat_error = (table["slope"] > RESPONSE_SIGMA * table["slope_error"]) & (
-            table["excess"] < CONSISTENT * table["excess_error"]
-        )
-        steady = (sigma > p.science_sigma) & (table["typical"] > AGREE * table["mean"]) & ~flat_error
+        agreed = find_agreed(table, dispersed) & (own > LEAK_ERROR * leak)
+        steady = (sigma > p.science_sigma) & agreed
+        if not dispersed:  # what switches too faintly to be told exposure by exposure scatters, and has a mean
+            by_noise = (own / (table["noise_error"] * wider)).astype(np.float32)
+            sigma = np.where(agreed & ~steady & (by_noise > p.science_sigma), by_noise, sigma)
+            steady = (sigma > p.science_sigma) & agreed
     decaying = table["decaying"] & (table["run"] >= LEAST_DECAY) & seen
     unsteady = table["square"] > most_square
     peak = np.where(table["bright"] > 0, table["height"], table["mean"])
@@ -172,6 +182,18 @@ def judge(
         level,
         sigma,
     )
+
+
+def find_agreed(table: Table, dispersed: bool) -> Bool:
+    """Candidates whose excess most pointings show, and no light explains (step 2)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        follows = table["slope"] > RESPONSE_SIGMA * table["slope_error"]
+        follows &= table["excess"] < CONSISTENT * table["excess_error"]
+        agreed = (table["typical"] > AGREE * table["mean"]) & ~follows
+        if dispersed:  # lines that meet on a pixel in most visits leave it dark in another
+            agreed &= ~(table["least"] + CONSISTENT * table["least_error"] < AGREE * table["mean"])
+    out: Bool = agreed
+    return out
 
 
 def find_steps(table: Table, p: ScienceLimitSettings, wider: float, least: int, *, up: bool) -> Bool:
@@ -218,7 +240,9 @@ def find_switching(table: Table, p: ScienceLimitSettings, least: int) -> Bool:
         found = (fraction >= p.switching_fraction) & (dark >= p.switching_fraction)
         found &= table["elsewhere"] >= LEAST_ELSEWHERE
         found &= (table["bright"] >= LEAST_BRIGHT) & (table["pointings_bright"] >= least)
-        found &= (table["unequal"] < UNEQUAL) & (table["chance"] < CHANCE)
+        alike = np.maximum(table["unequal"], table["noise"] / table["height"])  # chance makes unequal heights
+        likely = table["chance"] * np.minimum(4 * alike, 1) ** np.maximum(table["bright"] - 1.0, 0)
+        found &= (table["unequal"] < UNEQUAL) & (likely < CHANCE)
         found &= table["height"] - table["base"] > APART * table["noise"]
     out: Bool = found
     return out

@@ -52,7 +52,8 @@ class Member:
     factor : float
         What values are multiplied with.
     sharpness : float
-        Of :mod:`badpix.science.residuals`.
+        Of :mod:`badpix.science.residuals`, times the square root of the number of exposures of this pointing: what a
+        source may add is the same in all of them, and does not average away as noise does.
     pointing : int
         Number of the pointing.
     """
@@ -128,16 +129,17 @@ def gather(used: Sequence[Exposure], p: ResidualSettings, *, pointing_step: floa
     else:
         spectra = [(*read_visit(h), *(str(h.get(key, "")) for key in OPTICS)) for h in headers]
         places = [sorted(set(spectra)).index(spectrum) for spectrum in spectra]
+    sharp = [residuals.choose_sharpness(h, axis) if p.sharpness is None else p.sharpness for h in headers]
     members = [
         Member(
             e,
             (e["SCI"], e["ERR"], e["DQ"]),
             read_date(h),
             factor,
-            residuals.choose_sharpness(h, axis) if p.sharpness is None else p.sharpness,
+            sharpness * places.count(place) ** 0.5,
             place,
         )
-        for e, h, (factor, _), place in zip(used, headers, units, places, strict=True)
+        for e, h, (factor, _), place, sharpness in zip(used, headers, units, places, sharp, strict=True)
     ]
     members.sort(key=lambda m: (not np.isfinite(m.mjd), m.mjd, m.exposure.path.name))
     visits = len({read_visit(h) for h in headers})

@@ -70,13 +70,18 @@ def fill(values: Float, usable: Bool, level: float) -> Float:
     bad = np.flatnonzero(~usable)
     if not bad.size:
         return out
-    frame = np.full((values.shape[0] + 2, values.shape[1] + 2), np.nan, np.float32)
-    np.copyto(frame[1:-1, 1:-1], values, where=usable)
-    y, x = np.divmod(bad, values.shape[1])
-    near = np.stack([frame[y + 1 + dy, x + 1 + dx] for dy, dx in AROUND], axis=1)
-    known = np.isfinite(near).any(axis=1)
-    out.reshape(-1)[bad] = level
-    out.reshape(-1)[bad[known]] = median_rows(near[known])
+    ny, nx = values.shape
+    flat = out.reshape(-1)
+    flat[bad] = np.nan
+    steps = np.array([dy * nx + dx for dy, dx in AROUND])
+    near = flat.take(bad[:, None] + steps, mode="clip")
+    y, x = np.divmod(bad, nx)
+    edge = np.flatnonzero((y == 0) | (y == ny - 1) | (x == 0) | (x == nx - 1))
+    for k, (dy, dx) in enumerate(AROUND):
+        outside = (y[edge] < -dy) | (y[edge] >= ny - dy) | (x[edge] < -dx) | (x[edge] >= nx - dx)
+        near[edge[outside], k] = np.nan
+    middle = median_rows(near)
+    flat[bad] = np.where(np.isnan(middle), np.float32(level), middle)
     return out
 
 
@@ -86,24 +91,25 @@ def measure_residual(filled: Float, noise: Float, axis: int | None, *, sharpness
     Parameters
     ----------
     filled : ndarray of float32
-        (ny + 2 ry, nx + 2 rx), with a margin of :func:`reach_of` around.
+        (..., ny + 2 ry, nx + 2 rx), with a margin of :func:`reach_of` around.
     noise : ndarray of float32
-        (ny, nx) noise of the inner pixels.
+        (..., ny, nx) noise of the inner pixels.
     axis : int or None
         Of the dispersion.
     sharpness : float
         See step 3.
     """
     ry, rx = reach_of(axis)
-    ny, nx = noise.shape
-    lines = [filled[ry + dy : ry + dy + ny, rx + dx : rx + dx + nx].copy() for dy, dx in offsets_of(axis)]
+    ny, nx = noise.shape[-2:]
+    lines = [filled[..., ry + dy : ry + dy + ny, rx + dx : rx + dx + nx].copy() for dy, dx in offsets_of(axis)]
     low, below, above, high = sort_lines(lines, RANKS)
     below += above
     below *= np.float32(0.5)
     high -= low
-    high -= np.float32(NOISE_RANGE[axis is not None]) * noise
+    high -= np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]), out=above)
     high *= np.float32(sharpness)
-    return Residual(filled[ry : ry + ny, rx : rx + nx] - below, below, np.maximum(noise, high))
+    value = np.subtract(filled[..., ry : ry + ny, rx : rx + nx], below, out=low)
+    return Residual(value, below, np.maximum(noise, high, out=high))
 
 
 def choose_sharpness(header: Mapping[str, Any], axis: int | None) -> float:

@@ -6,7 +6,8 @@ one over the noise; 0 where a value is not usable.
 1. *Mean*: values within :data:`CLIP` robust scatters of the median, weighted by the inverse variance; its error from
    the noise, or from the scatter where that is larger.
 2. *Scatter*: 1.4826 times the median distance from the median, in units of the noise.
-3. *Pointings*: means of each pointing; their median is what most of them say, whatever one of them saw.
+3. *Pointings*: means of each pointing; their median is what most of them say, whatever one of them saw; the least
+   one (its error put on it) is what contradicts a steady excess.
 4. *Response*: the slope of the residual against the level of the neighbors, with and without an excess beside it. A
    pixel of response 0.7 misses 0.3 of whatever falls on it; a hot one shows the same excess on any background.
 5. *Step in time*: the place that parts the series best into before and after; means, medians and errors of both.
@@ -30,6 +31,7 @@ CLIP = 4.0  # robust scatters
 STEP_CLIP = 8.0  # sigma, of values while the step in time is looked for
 BRIGHT, DARK = 4.0, 2.0  # sigma
 FAR_BELOW = 3.0  # sigma
+CONSISTENT = 3.0  # errors within which two measurements agree
 STRAY = 5.0  # sigma from the median of a side of a step
 FEWEST = 3  # exposures on each side of a step in time
 CHUNK = 16_384  # candidates at a time
@@ -62,15 +64,16 @@ def _measure(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.where(seen, z / weight, np.float32(np.nan))
     kept, scatter = find_kept(value, weight)
-    mean, error = measure_mean(value, weight, kept)
+    mean, error, noise_error = measure_mean(value, weight, kept)
     table: Table = {
         "mean": mean,
         "error": error,
+        "noise_error": noise_error,
         "scatter": scatter,
         "number": seen.sum(axis=0).astype(np.int16),
         "noise": _middle(np.where(seen, 1 / np.maximum(weight, 1e-30), np.nan)),
-        "typical": measure_typical(value, weight, kept, pointings),
     }
+    table["typical"], table["least"], table["least_error"] = measure_pointings(value, weight, kept, pointings)
     table |= measure_response(value, weight, level, kept)
     table |= measure_step(z, value, weight, pointings)
     table |= measure_bright(z, value, seen, pointings, bright)
@@ -92,26 +95,33 @@ def find_kept(value: Float, weight: Float) -> tuple[NDArray[np.bool_], Float]:
     return kept, scatter
 
 
-def measure_mean(value: Float, weight: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float]:
-    """Weighted mean of the values kept, and its error."""
+def measure_mean(value: Float, weight: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float, Float]:
+    """Weighted mean of the values kept, its error, and its error by the noise alone."""
     w = np.where(kept, weight, np.float32(0)) ** 2
     total, number = w.sum(axis=0, dtype=np.float64), kept.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(kept, value * w, 0).sum(axis=0, dtype=np.float64) / total
         square = (np.where(kept, (value - mean) * weight, 0) ** 2).sum(axis=0) / np.maximum(number - 1, 1)
         error = np.sqrt(np.fmax(square, 1) / total)
-    return mean.astype(np.float32), error.astype(np.float32)
+        by_noise = 1 / np.sqrt(total)
+    return mean.astype(np.float32), error.astype(np.float32), by_noise.astype(np.float32)
 
 
-def measure_typical(value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]) -> Float:
-    """Median over pointings of their means: (candidates,)."""
-    means = []
+def measure_pointings(
+    value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]
+) -> tuple[Float, Float, Float]:
+    """Of the means of each pointing: their median, and the least with its error; (candidates,) each."""
+    found = []
     for number in np.unique(pointings):
         mine = pointings == number
         w = np.where(kept[mine], weight[mine], np.float32(0)) ** 2
+        total = w.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means.append(np.where(kept[mine], value[mine] * w, 0).sum(axis=0) / w.sum(axis=0))
-    return _middle(np.array(means))
+            found.append((np.where(kept[mine], value[mine] * w, 0).sum(axis=0) / total, 1 / np.sqrt(total)))
+    means, errors = (np.array(column, np.float32) for column in zip(*found, strict=True))
+    with np.errstate(invalid="ignore"):
+        least = np.nan_to_num(means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
+    return _middle(means), *(np.take_along_axis(a, least, axis=0)[0] for a in (means, errors))
 
 
 def measure_response(value: Float, weight: Float, level: Float, kept: NDArray[np.bool_]) -> Table:

@@ -102,6 +102,73 @@ def test_bands_do_not_matter(program, found):
 
 
 @pytest.mark.slow
+def test_bands_do_not_matter_beside_pixels_without_value(tmp_path):
+    lost = np.random.default_rng(8).uniform(size=SHAPE) < 0.05
+
+    def holes(light, k):
+        return np.where(lost, np.nan, light)
+
+    paths = write_program(tmp_path, holes, visits=3, exposures=3, seed=6, stars=150)
+    images = [np.asarray(run(paths, memory=m).evidence.images["science_sigma"]) for m in (1e9, 1.2e6, 3e5)]
+    for other in images[1:]:
+        np.testing.assert_array_equal(other, images[0])
+
+
+def draw_line(center):
+    """A line of a spectrum along the columns: 2.1 pixels wide, tilted by a third of a pixel in ten rows."""
+    y, x = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
+    return np.exp(-0.5 * ((x - center - y / 30) / 0.9) ** 2)
+
+
+DISPERSED = ScienceSettings(residual_model="dispersed")
+
+
+@pytest.mark.slow
+def test_lines_that_meet_on_a_pixel_in_most_visits_are_light(tmp_path):
+    lines = [draw_line(center) for center in (40.2, 40.0, 40.4, 71.0)]
+
+    def spectrum(light, k):
+        return light + 0.7 * lines[k // 4]
+
+    found = run(write_program(tmp_path, spectrum, visits=4, exposures=4, seed=9, stars=0), DISPERSED)
+    assert sum(int(m.sum()) for m in found.maps.values()) == 0
+
+
+@pytest.mark.slow
+def test_a_birth_in_the_last_visit_of_spectra_is_told_from_its_line(tmp_path):
+    line, born = draw_line(40.0), (np.arange(5, 90, 9), 70)
+
+    def spectrum(light, k):
+        out = light + 0.7 * line * (k >= 12)
+        out[born] += 0.3 * (k >= 12)
+        return out
+
+    found = run(write_program(tmp_path, spectrum, visits=4, exposures=5, seed=9, stars=0), DISPERSED)
+    expected = np.zeros(SHAPE, bool)
+    expected[born] = True
+    np.testing.assert_array_equal(found.maps["science_hot"], expected)
+
+
+@pytest.mark.slow
+def test_faint_switching_pixels_are_bad_whatever_they_are_called(tmp_path):
+    y, x = np.meshgrid(np.arange(4, 92, 9), np.arange(4, 92, 9), indexing="ij")
+    places = (y.ravel(), x.ravel())
+
+    def switch(light, k):
+        out = light.copy()
+        out[places] += 3 * NOISE * (np.random.default_rng((k, 3)).uniform(size=y.size) < 0.5)
+        return out
+
+    found = run(write_program(tmp_path, switch, visits=3, exposures=9, seed=10))
+    flagged = np.any(list(found.maps.values()), axis=0)
+    assert flagged[places].mean() >= 0.8
+    sigma = np.asarray(found.evidence.images["science_sigma"])
+    assert (sigma[found.maps["science_hot"]] > ScienceSettings().science_sigma).all()
+    flagged[places] = False
+    assert not flagged.any()
+
+
+@pytest.mark.slow
 def test_a_good_detector_has_no_bad_pixel(tmp_path):
     found = run(write_program(tmp_path, lambda light, k: light, seed=3, stars=150))
     assert sum(int(m.sum()) for m in found.maps.values()) == 0
