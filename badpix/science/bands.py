@@ -170,9 +170,11 @@ def measure_rows(blocks: Blocks, about: About, setup: Setup, sharpness: float) -
     filled = residuals.fill(blocks.sci, good, about.level).reshape(shape)[:, 1:-1]
     if reach := residuals.reach_of(setup.axis)[1]:
         filled = np.pad(filled, ((0, 0), (0, 0), (reach, reach)), mode="reflect")
-    sci, err, usable, good, outlier = (
-        a.reshape(shape)[:, margin:-margin].reshape(-1, nx) for a in (blocks.sci, blocks.err, usable, good, outlier)
-    )
+
+    def trim(image: NDArray[Any]) -> NDArray[Any]:
+        return image.reshape(shape)[:, margin:-margin].reshape(-1, nx)
+
+    sci, err, usable, good, outlier = (trim(a) for a in (blocks.sci, blocks.err, usable, good, outlier))
     noise = err * np.float32(about.scale)
     unusable = np.flatnonzero(~usable)
     noise.reshape(-1)[unusable] = about.scale

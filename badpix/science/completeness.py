@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from badpix.io.depths import Alarm, Depth
 from badpix.science import decide
 from badpix.science.decide import Verdicts
+from badpix.science.series import CONSISTENT
 from badpix.settings.science import ScienceSettings
 
 KINDS = ("science_hot", "science_born", "science_switching", "science_low", "science_noisy")
@@ -152,7 +153,9 @@ def count_found(plan: Plan, copies: Copies, verdicts: Verdicts) -> list[Depth]:
     return out
 
 
-def count_below(table: dict[str, NDArray[Any]], seen: int, wider: float, p: ScienceSettings) -> list[Alarm]:
+def count_below(
+    table: dict[str, NDArray[Any]], seen: int, wider: float, p: ScienceSettings, *, dispersed: bool
+) -> list[Alarm]:
     """The sign test of hot pixels: what would be hot if bright were dark, low pixels left out.
 
     Parameters
@@ -164,12 +167,14 @@ def count_below(table: dict[str, NDArray[Any]], seen: int, wider: float, p: Scie
     wider : float
         From :func:`badpix.science.decide.measure_excess_scatter`.
     p : ScienceSettings
+    dispersed : bool
+        Whether the error is that by the scatter, too.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        below = table["mean"] / table["error"] < -p.science_sigma * wider
+        below = table["mean"] / table["error" if dispersed else "noise_error"] < -p.science_sigma * wider
         below &= table["typical"] < decide.AGREE * table["mean"]
         flat_error = (table["slope"] < -decide.RESPONSE_SIGMA * table["slope_error"]) & (
-            table["excess"] > -decide.CONSISTENT * table["excess_error"]
+            table["excess"] > -CONSISTENT * table["excess_error"]
         )
         below &= ~flat_error & ~(table["deficit"] < p.max_low_response - 1)
     return [Alarm("science_hot", "sign", seen, int(below.sum()))]

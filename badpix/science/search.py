@@ -103,7 +103,9 @@ def search(
         copies, seen = measured.copies, int((measured.pointings >= p.min_pointings).sum())
         of_copies = judge(copies.table, Places(copies.where[copies.stands_out], shape))
         result.evidence.depth = completeness.count_found(setup.plan, copies, of_copies)
-        result.evidence.alarms = completeness.count_below(measured.table, seen, wider, p)
+        result.evidence.alarms = completeness.count_below(
+            measured.table, seen, wider, p, dispersed=found.axis is not None
+        )
         result.notes += describe_depth(result.evidence.depth, result.evidence.alarms)
     return result
 
