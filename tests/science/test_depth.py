@@ -13,7 +13,7 @@ from badpix.mask.depth import make_curves
 from badpix.settings.science import ScienceSettings
 
 pytestmark = pytest.mark.slow  # programs of exposures are simulated and searched
-GRID = [(y, x) for y in range(4, 92, 7) for x in range(5, 92, 7)]  # 169 places
+GRID = [(y + 3 * x % 7, x) for y in range(4, 85, 7) for x in range(5, 92, 7)]  # 156 places, two in a row
 Y, X = np.transpose(GRID)
 
 
@@ -58,14 +58,12 @@ def test_curves_rise_to_all(found):
     assert 4 * stack < curves["science_hot"].half < 5.5 * stack
 
 
-@pytest.mark.parametrize("part", ["half", "ninety"])
-def test_real_hot_pixels_are_found_as_predicted(found, part, tmp_path):
+def test_real_hot_pixels_are_found_as_predicted(found, tmp_path):
     curve = next(c for c in make_curves(found.evidence.depth) if c.search == "science_hot")
-    level = getattr(curve, part)
-    predicted = {"half": 0.5, "ninety": 0.9}[part]
-    real = find_science_defects(write_program(tmp_path, add(level), seed=12))
+    levels = np.resize(curve.levels, len(Y))  # 26 real pixels of each strength, in the same light
+    real = find_science_defects(write_program(tmp_path, add(levels), seed=11))
     share = (real.maps["science_hot"] | real.maps["science_warm"])[Y, X].mean()
-    assert abs(share - predicted) < 0.2  # three errors of 12 copies a strength and 169 real ones
+    assert abs(share - np.mean(curve.completeness)) < 0.15  # three errors of 72 copies and 156 real ones
 
 
 def test_the_depth_is_told(good, tmp_path):
