@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from badpix import dq
 from badpix.io.fits import Layout, read_band
-from badpix.io.spill import DiskTable
+from badpix.io.spill import DiskImage, DiskTable
 from badpix.numerics.clipping import median_mad
 from badpix.numerics.medians import median_rows
 from badpix.science import completeness, residuals, series
@@ -356,15 +356,15 @@ def row_bytes(number: int, nx: int) -> int:
 
 
 def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured:
-    """All bands of ``number`` exposures as one."""
-    mean, error, square = (np.full(shape, np.nan, np.float32) for _ in range(3))
+    """All bands of ``number`` exposures as one; while they are worked on, full frames wait on disk."""
+    mean, error, square = (DiskImage(shape) for _ in range(3))
     pointings = np.zeros(shape, np.uint8)
     excess, sigma = DiskTable(number), DiskTable(number)
     index, tables, copies = [], [], []
     for band in found:
-        rows = slice(band.start, band.start + len(band.mean))
-        mean[rows], error[rows], square[rows] = band.mean, band.error, band.square
-        pointings[rows] = band.pointings
+        for image, rows in ((mean, band.mean), (error, band.error), (square, band.square)):
+            image.write_rows(band.start, rows)
+        pointings[band.start : band.start + len(band.mean)] = band.pointings
         excess.append(band.series[0])
         sigma.append(band.series[1])
         index.append(band.where)
@@ -372,4 +372,5 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
         copies += [band.copies] if band.copies is not None else []
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
     joined = completeness.join(copies) if copies else None
-    return Measured(mean, error, square, pointings, np.concatenate(index), table, excess, sigma, joined)
+    images = (np.asarray(image) for image in (mean, error, square))
+    return Measured(*images, pointings, np.concatenate(index), table, excess, sigma, joined)

@@ -13,7 +13,7 @@ from badpix.mask.depth import make_curves
 from badpix.settings.science import ScienceSettings
 
 pytestmark = pytest.mark.slow  # programs of exposures are simulated and searched
-GRID = [(y + 3 * x % 7, x) for y in range(4, 85, 7) for x in range(5, 92, 7)]  # 156 places, two in a row
+GRID = [(y + 3 * (x // 7) % 7, x) for y in range(4, 85, 7) for x in range(5, 92, 7)]  # 156 places, two in a row
 Y, X = np.transpose(GRID)
 
 
