@@ -372,5 +372,6 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
         copies += [band.copies] if band.copies is not None else []
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
     joined = completeness.join(copies) if copies else None
-    images = (np.asarray(image) for image in (mean, error, square))
-    return Measured(*images, pointings, np.concatenate(index), table, excess, sigma, joined)
+    where = np.concatenate(index)
+    images = np.asarray(mean), np.asarray(error), np.asarray(square)
+    return Measured(*images, pointings, where, table, excess, sigma, joined)
