@@ -6,6 +6,8 @@ measured on the sample that describes the population, as logarithms of the white
 1. The median of every fourth column of each output (outputs that are interleaved, and even and odd columns).
 2. What is left: medians of blocks of about 32 columns of an output in the rows of each sampled tile.
 3. Between the middles of blocks the level is interpolated linearly, along columns within an output only.
+4. Where what is left jumps from one column to the next, another output begins, whatever the amplifiers' map says (a
+   subarray may be read through any of them): 1 to 3 once more, with the outputs cut there.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 BLOCK = 32  # columns of a block
 PHASES = 4  # columns after which outputs or their column amplifiers repeat
 FEWEST = 16  # pixels that a median is taken of
+BESIDE = 8  # columns on each side that tell of a jump
+JUMP, JUMP_SIGMA = 0.15, 6.0  # least jump of the logarithm, and in units of its scatter along the columns
+MOST_JUMPS = 32
 
 Float = NDArray[np.float32]
 
@@ -96,23 +102,93 @@ def measure_levels(
         return Levels(np.zeros(1), np.zeros((1, shape[1]), np.float32), np.zeros(shape[1], np.float32))
     value -= np.median(value)
     outputs = find_outputs(columns)
-    phase = np.zeros(shape[1])
+    phase, field = _measure_outputs(value, (tile, len(tiles)), x, outputs, shape[1])
+    jumps = find_jumps(value - phase[x] - field[tile, x], x, shape[1])
+    if jumps:
+        outputs = cut_outputs(outputs, jumps)
+        phase, field = _measure_outputs(value, (tile, len(tiles)), x, outputs, shape[1])
+    return Levels(nodes, field, phase.astype(np.float32))
+
+
+def _measure_outputs(
+    value: NDArray[np.float64],
+    tiles: tuple[NDArray[np.intp], int],
+    x: NDArray[np.intp],
+    outputs: list[tuple[int, int]],
+    nx: int,
+) -> tuple[NDArray[np.float64], Float]:
+    """Steps 1 to 3: levels of the columns' places among four, (nx,), and of the blocks of each tile, (tiles, nx).
+
+    ``tiles`` are the tile of each pixel and their number.
+    """
+    tile, number = tiles
+    phase = np.zeros(nx)
     for start, stop in outputs:
         mine = (x >= start) & (x < stop)
         for k in range(PHASES):
             some = mine & (x % PHASES == k)
             if some.sum() >= FEWEST:
                 phase[start:stop][(np.arange(start, stop) % PHASES) == k] = np.median(value[some])
-    value -= phase[x]
-    field = np.zeros((len(tiles), shape[1]), np.float32)
+    rest = value - phase[x]
+    field = np.zeros((number, nx), np.float32)
     for start, stop in outputs:
         parts = max(1, round((stop - start) / BLOCK))
         edges = start + (stop - start) * np.arange(parts + 1) // parts
         block = np.searchsorted(edges, x, side="right") - 1
         inside = (x >= start) & (x < stop)
-        medians = _block_medians(value[inside], tile[inside], block[inside], (len(tiles), parts))
+        medians = _block_medians(rest[inside], tile[inside], block[inside], (number, parts))
         field[:, start:stop] = _along(medians, (edges[:-1] + edges[1:] - 1) / 2, np.arange(start, stop))
-    return Levels(nodes, field, phase.astype(np.float32))
+    return phase, field
+
+
+def find_jumps(rest: NDArray[np.float64], x: NDArray[np.intp], nx: int) -> list[int]:
+    """First columns behind jumps of what is left of the logarithm of the noise, ascending.
+
+    Medians of the columns' medians on both sides are compared, so that single loud columns don't count; of jumps
+    closer together than a block the largest is taken.
+    """
+    if nx <= 2 * BESIDE:
+        return []
+    middle, size = _column_medians(rest, x, nx), np.zeros(nx)
+    sides = _side_medians(middle)
+    size[BESIDE : nx - BESIDE + 1] = np.nan_to_num(np.abs(sides[BESIDE:] - sides[:-BESIDE]))
+    limit = max(JUMP, JUMP_SIGMA * 1.4826 * float(np.median(size)))
+    found: list[int] = []
+    while size.max(initial=0) > limit and len(found) < MOST_JUMPS:
+        at = int(size.argmax())
+        found.append(_refine_jump(middle, at))
+        size[max(at - BLOCK, 0) : at + BLOCK + 1] = 0
+    return sorted(found)
+
+
+def _column_medians(rest: NDArray[np.float64], x: NDArray[np.intp], nx: int) -> NDArray[np.float64]:
+    """Lower median of the values of each column, (nx,); NaN where there are fewer than four."""
+    ordered = rest[np.lexsort((rest, x))]
+    count = np.bincount(x, minlength=nx)
+    first = np.cumsum(count) - count
+    return np.where(count >= 4, ordered[np.minimum(first + (count - 1) // 2, len(ordered) - 1)], np.nan)
+
+
+def _side_medians(middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower median of each run of :data:`BESIDE` columns; NaN where half of them is not known."""
+    ordered = np.sort(sliding_window_view(middle, BESIDE), axis=1)  # NaN last
+    count = np.isfinite(ordered).sum(axis=1)
+    found = np.take_along_axis(ordered, np.maximum(count - 1, 0)[:, None] // 2, axis=1)[:, 0]
+    return np.where(count > BESIDE // 2, found, np.nan)
+
+
+def _refine_jump(middle: NDArray[np.float64], at: int) -> int:
+    """Where around a column its two sides part best: medians of sides hardly change within a few columns."""
+    low, high = np.nanmedian(middle[at - BESIDE : at]), np.nanmedian(middle[at : at + BESIDE])
+    closer = np.nan_to_num(np.abs(middle - high) - np.abs(middle - low))[at - BESIDE : at + BESIDE]
+    cost = [closer[k:].sum() - closer[:k].sum() for k in range(1, 2 * BESIDE)]
+    return at - BESIDE + 1 + int(np.argmin(cost))
+
+
+def cut_outputs(outputs: list[tuple[int, int]], jumps: list[int]) -> list[tuple[int, int]]:
+    """Outputs cut before these columns."""
+    cuts = [[start, *(k for k in jumps if start < k < stop), stop] for start, stop in outputs]
+    return [pair for edges in cuts for pair in pairwise(edges)]
 
 
 def find_outputs(columns: tuple[slice, ...]) -> list[tuple[int, int]]:

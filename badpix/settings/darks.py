@@ -86,9 +86,9 @@ class HotSettings(Settings):
         high=1.0,
     )
     hot_overrun_fraction: float = param(
-        0.1,
+        0.03,
         "A pixel that is cut short by saturation beside a brighter such pixel is HOT only above this fraction of "
-        "its rate: the rest is the growth of the saturation flag and leaked charge.",
+        "its rate: the rest is the growth of the saturation flag and what the correction leaves of leaked charge.",
         low=0.0,
         high=1.0,
     )

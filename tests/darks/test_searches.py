@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from badpix.darks import drops, ramps, scores, searches
 from badpix.darks.scores import Population, Setup
 from badpix.numerics import neighbors
+from badpix.settings.darks import DarkSettings
 
 SHAPE = (9, 11)
 
@@ -221,6 +222,17 @@ def test_ramps_settle_alike_and_the_decay_explains_them():
     assert settling(c_clean=np.nan) == (True, True)  # every ramp jumps: settling itself is flagged
     assert settling(slope=100.0) == (False, False)
     assert settling(c_median_z=2.0) == (False, False)
+
+
+def test_one_group_of_its_own_charge_is_enough_beside_a_pixel_that_saturates_in_the_second():
+    """A member of a cluster at 50 e/s beside one at 800, averaged groups: half of its rate is all that is known."""
+    table = neighbors.Places(np.array([44, 45]), (10, 10))
+    pixels = {"cut_fraction": np.ones(2), "groups": np.ones(2), "hot_rate": np.array([23, 400], np.float32)}
+    p = DarkSettings()
+    limits = {"fraction": p.hot_overrun_fraction, "late_fraction": p.hot_late_overrun_fraction}
+    assert not searches.find_overrun(pixels, table, min_groups=2, **limits).any()
+    pixels["hot_rate"][0] = 8  # what four sides leak at an IPC of 0.5 %
+    assert searches.find_overrun(pixels, table, min_groups=2, **limits).tolist() == [True, False]
 
 
 def test_residuals_leak_with_the_hits_in_them():
