@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-FLOOR = np.exp(-7.0)  # least density of a group, in units of that at its level under the expected noise
+FLOOR = np.exp(-5.5)  # least density of a group, in units of that at its level under the expected noise
 LARGEST = np.float32(20.0)  # logarithm of the odds of one group: beyond it float32 would overflow
 RESCALE = 3  # groups after which probabilities are brought back to order 1
 WALK_EVERY = 3  # groups after which the offset takes a step, three times as long

@@ -6,7 +6,8 @@
    by Baum-Welch to levels, rates, slope and noise of the pixel (:func:`fit_levels`). The rates have the prior
    :data:`RATE_PRIOR`: a pixel that switched once has shown little.
 3. The logarithm of their likelihood ratio, with all offsets integrated, under the pixel's shot noise; with hits that
-   no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`).
+   no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`). Its
+   noise is that of the fit or of two levels, whichever is likelier: noise with tails has a quiet core.
 
 Everything is in units of the noise that is expected of the pixel (:class:`badpix.darks.chain.Pieces`).
 """
@@ -250,11 +251,16 @@ def compare_levels(
     ``walk`` is the variance of shot noise from group to group in units of the expected noise squared, ``templates``
     (shapes, G) are shapes that ramps may share, orthonormal and without line.
     """
-    flat = take_line_off(pieces, one.slope)
     slope, noise = fit_beside_hits(pieces, one, walk, spread)
-    single = integrate_one(take_line_off(pieces, slope), one, noise, walk, spread)
-    shared = shape_squares(flat, templates) / (2 * one.noise**2)
-    return integrate_two(pieces, one, two, walk, spread) - single - np.maximum(shared - SHAPE_COST, 0)
+    shared = shape_squares(take_line_off(pieces, one.slope), templates) / (2 * one.noise**2)
+    others = integrate_two(pieces, one, two, walk, spread) - np.maximum(shared - SHAPE_COST, 0)
+    ratio = others - integrate_one(take_line_off(pieces, slope), one, noise, walk, spread)
+    quieter = (ratio > 0) & (two.noise < noise)
+    if quieter.any():  # the noise that single groups far off leave to the others: its core, where noise has tails
+        part, own = pieces.take(quieter)[0], one.take(quieter)
+        core = integrate_one(take_line_off(part, slope[quieter]), own, two.noise[quieter], walk[quieter], spread)
+        ratio[quieter] = np.minimum(ratio[quieter], others[quieter] - core)
+    return ratio
 
 
 def fit_beside_hits(pieces: Pieces, one: OneLevel, walk: Float64, spread: float) -> tuple[Float64, Float64]:

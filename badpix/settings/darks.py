@@ -255,7 +255,7 @@ class TelegraphSettings(Settings):
     )
     telegraph_likelihood: float = param(
         4.5,
-        "TELEGRAPH above this logarithm of the likelihood of two levels over that of one, or above what 2 of "
+        "TELEGRAPH above this logarithm of the likelihood of two levels over that of one, or above what 3 of "
         "100,000 good pixels of these darks reach.",
         low=0.0,
     )

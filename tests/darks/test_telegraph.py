@@ -201,6 +201,17 @@ def test_switching_pixels_are_told_from_noise(n, groups, separation, least):
     assert np.median(found["dwell_high"][clear]) == pytest.approx(8, rel=near)
 
 
+def test_noise_with_tails_does_not_switch():
+    """Student's t with 4 degrees of freedom: some groups of each pixel lie 5 sigma off, and its core is quieter."""
+    rng = np.random.default_rng(11)
+    ramps = (rng.standard_t(4, (5, 60, 600)) * NOISE / np.sqrt(2)).astype(np.float32)
+    found = judge(ramps, np.zeros(ramps.shape, np.uint8))["likelihood"]
+    assert np.sum(found > 4.5) <= 1
+    assert np.max(found) < 7
+    add_switching(ramps[:, :, :120], rng, 15, 5.0, 8.0)
+    assert np.mean(judge(ramps[:, :, :120], np.zeros((5, 60, 120), np.uint8))["likelihood"] > 5) > 0.95
+
+
 @pytest.mark.parametrize("size", [40, 100, 600])
 def test_bright_switching_survives_its_own_jump_flags(size):
     rng = np.random.default_rng(8)
