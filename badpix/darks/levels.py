@@ -6,8 +6,8 @@
    by Baum-Welch to levels, rates, slope and noise of the pixel (:func:`fit_levels`). The rates have the prior
    :data:`RATE_PRIOR`: a pixel that switched once has shown little.
 3. The logarithm of their likelihood ratio, with all offsets integrated, under the pixel's shot noise; with hits that
-   no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`). Its
-   noise is that of the fit or of two levels, whichever is likelier: noise with tails has a quiet core.
+   no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`).
+   Its noise is that of the fit or of two levels, whichever is likelier: noise with tails has a quiet core.
 
 Everything is in units of the noise that is expected of the pixel (:class:`badpix.darks.chain.Pieces`).
 """
