@@ -48,6 +48,7 @@ LEAST_DECAY = 3  # bright exposures in a row that a decay takes: one alone was a
 LEAST_BRIGHT = 3  # exposures in which a switching pixel is bright
 LINES = (1.08, 1.15)  # what lines leave makes tails: factor of limits in dispersed light, of means and of births
 SHARP = 1.4  # factor of the limit of births that only one visit of dispersed light saw
+LINE_REACH = 2  # pixels from the edge at which a line is cut
 LEAST_ELSEWHERE = 2  # bright exposures beside those of the pointing that has most of them
 LEAST_POINTINGS = (3, 2)  # pointings in which it is: of images, of dispersed light
 SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line show
@@ -140,8 +141,9 @@ def judge(
     steps = wider * (LINES[1] if dispersed else 1.0)
     recovered = find_steps(table, p, steps, least, up=False) & seen
     born = find_steps(table, p, steps, least, up=True) & seen
-    if dispersed:  # in one visit alone: as strong as no line that falls on so few pixels
-        born |= find_steps(table, p, SHARP * steps, 1, up=True) & seen
+    if axis is not None:  # in one visit alone: as strong as no line that falls on so few pixels
+        sharp = find_steps(table, p, SHARP * steps, 1, up=True) & ~at_edge(places, axis)
+        born |= sharp & seen
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -204,9 +206,16 @@ def find_steps(table: Table, p: ScienceLimitSettings, wider: float, least: int, 
         found = (step > p.born_sigma * wider) & (table[high] > p.born_sigma * wider * table[f"{high}_error"])
         quiet = np.maximum(CONSISTENT * table[f"{low}_error"] * wider, QUIET_BEFORE * table[high])
         found &= (np.abs(table[low]) < quiet) & (table["before_strays"] < STRAYS)
+        found &= table[f"{high}_mean"] > AGREE * table[high]  # what lines blur counts in a median, and weighs nothing
         found &= (table["after_strays"] < STRAYS) & (table["pointings_after"] >= least)
     out: Bool = found
     return out
+
+
+def at_edge(places: Places, axis: int) -> Bool:
+    """Candidates so near the edge along the dispersion that a line beyond it could make them sharp."""
+    place, size = np.divmod(places.index, places.shape[1])[axis], places.shape[axis]
+    return np.asarray((place < LINE_REACH) | (place >= size - LINE_REACH))
 
 
 def find_low(table: Table, p: ScienceLimitSettings, wider: float) -> Bool:

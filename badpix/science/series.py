@@ -161,8 +161,8 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
     -------
     dict
         ``step``: significance, negative where the pixel got fainter; ``since``: first exposure after it; of both
-        sides ``before`` and ``after`` (medians), their errors, the share of values that stray from them, and
-        ``pointings_after``.
+        sides ``before`` and ``after`` (medians), their errors, the share of values that stray from them, the weighted
+        means of the others, and ``pointings_after``.
     """
     n = len(z)
     w = weight.astype(np.float64) ** 2
@@ -184,6 +184,9 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
         out[name] = _middle(np.where(side, value, np.nan))
         with np.errstate(invalid="ignore"):
             stray = side & (np.abs((value - out[name]) * weight) > STRAY)
+            known = np.where(side & ~stray, w, 0)
+            agreed = (known * np.nan_to_num(value)).sum(axis=0) / known.sum(axis=0)
+        out[f"{name}_mean"] = agreed.astype(np.float32)
         out[f"{name}_strays"] = (stray.sum(axis=0) / np.maximum((side & (weight > 0)).sum(axis=0), 1)).astype(
             np.float32
         )
