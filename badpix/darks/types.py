@@ -379,6 +379,9 @@ def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Any], popul
     kept.images["dark_undetermined"] = dark_rules.sparse(table.places, result.undetermined.astype(np.uint8), 0)
     if result.pedestal_sigma is not None:
         kept.images["dark_pedestal_sigma"] = result.pedestal_sigma
+    for name in ("dark_rate", "dark_pedestal", "dark_pedestal_sigma"):
+        if name in kept.images:
+            kept.images[name] = dark_rules.on_disk(kept.images[name])
     total = int(table.pixels["total"].max(initial=0))
     flagged = np.any([image.flat[table.places.index] for image in result.detection.maps.values()], axis=0)
     if total <= dark_rules.MOST_SAMPLES:
