@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -14,30 +13,16 @@ from numpy.typing import NDArray
 from badpix.api import arrays
 from badpix.api.inputs import Files, as_files, python_words, refuse_array_words
 from badpix.api.ramps import Ramps
-from badpix.api.result import DefectMask, read_back
+from badpix.api.result import DefectMask, build_mask
 from badpix.darks import build as darks_build
 from badpix.errors import UsageError
 from badpix.flats import build as flats_build
-from badpix.io.evidence import Detection
 from badpix.io.exposure import unpacking
 from badpix.io.tasks import Progress, silent
-from badpix.mask.header import LAUNCH, check_texts
+from badpix.mask.header import LAUNCH
 from badpix.settings.darks import DarkSettings
 from badpix.settings.flats import FlatSettings
 from badpix.settings.reference import ReferenceSettings
-
-log = logging.getLogger("badpix")
-
-
-class Keep:
-    """Takes what a driver found before it writes: the detection with its images."""
-
-    def __init__(self) -> None:
-        self.found = Detection({})
-
-    def __call__(self, found: Detection, *_: Any) -> None:
-        kept = replace(found.evidence, images=dict(found.evidence.images))
-        self.found = Detection(dict(found.maps), kept, found.notes)
 
 
 def _dated(texts: ReferenceSettings, header: Mapping[str, Any]) -> tuple[ReferenceSettings, bool]:
@@ -117,7 +102,7 @@ def find_flat_defects(
         At files that are broken or do not fit each other, and arrays of another shape or type.
     """
     p, texts, given = settings or FlatSettings(), texts or ReferenceSettings(), dict(header or {})
-    keep, dated = Keep(), True
+    dated = True
     with python_words(), unpacking() as folder:
         files = as_files(rates, ("_rate", "_rateints"))
         if files is None:
@@ -129,22 +114,21 @@ def find_flat_defects(
         else:
             refuse_array_words(start=start, subarray=subarray, dq=dq, header=header)
             raws = _raw_flats(uncal, folder, None)
-        product = flats_build.build_flats(
+        mask = build_mask(
+            flats_build.build_flats,
+            "flats",
             files,
             p,
-            folder / "flats.fits",
-            texts=check_texts(texts),
+            folder,
+            texts,
             uncals=raws,
             skip_bad=skip_bad,
             executor=executor,
             memory=memory,
             progress=progress,
-            look=keep,
             detector=detector,
         )
-        for note in product.notes:
-            log.warning("flats: %s", note)
-        return _settled(read_back(product, "flats", keep.found), dated)
+        return _settled(mask, dated)
 
 
 def _raw_flats(uncal: Any, folder: Path, frame: arrays.Frame | None) -> list[Path]:
@@ -233,7 +217,7 @@ def find_dark_defects(
         At files that are broken or do not fit each other, and arrays of another shape or type.
     """
     p, texts, given = settings or DarkSettings(), texts or ReferenceSettings(), dict(header or {})
-    keep, dated = Keep(), True
+    dated = True
     beside = {"jump": jump, "fitopt": fitopt, "uncal": uncal}
     named = {role: as_files(name, (f"_{role}",)) or [] for role, name in beside.items() if name is not None}
     with python_words(), unpacking() as folder:
@@ -258,17 +242,19 @@ def find_dark_defects(
                 dates=dates,
                 header=header,
             )
-        product = darks_build.build_darks(
+        mask = build_mask(
+            darks_build.build_darks,
+            "darks",
             files,
             p,
-            folder / "darks.fits",
-            texts=check_texts(texts),
+            folder,
+            texts,
+            tell=False,
             named=named,
             skip_bad=skip_bad,
             executor=executor,
             memory=memory,
             progress=progress,
-            look=keep,
             detector=detector,
         )
-        return _settled(read_back(product, "darks", keep.found), dated)
+        return _settled(mask, dated)

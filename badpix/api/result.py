@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ from badpix.io.html import as_table
 from badpix.mask import combine
 from badpix.mask import file as mask_file
 from badpix.mask.file import Mask
+from badpix.mask.header import check_texts
 from badpix.mask.product import Product
+from badpix.settings.reference import ReferenceSettings
+
+log = logging.getLogger("badpix")
 
 Bool = NDArray[np.bool_]
 
@@ -97,6 +103,52 @@ class DefectMask(Mask):
         rows += [("flag", name, n, 100 * n / science) for name, n in self.counts.items()]
         title = f"{self.detector}, {nx} x {ny} pixels, {science:,} of them science pixels"
         return as_table(title, ("", "type", "pixels", "% of science"), rows, self.notes)
+
+
+class Keep:
+    """Takes what a driver found before it writes: the detection with its images."""
+
+    def __init__(self) -> None:
+        self.found = Detection({})
+
+    def __call__(self, found: Detection, *_: Any) -> None:
+        kept = replace(found.evidence, images=dict(found.evidence.images))
+        self.found = Detection(dict(found.maps), kept, found.notes)
+
+
+def build_mask(
+    build: Callable[..., Product],
+    kind: str,
+    files: Sequence[Path],
+    settings: Any,
+    folder: Path,
+    texts: ReferenceSettings,
+    *,
+    tell: bool = True,
+    **options: Any,
+) -> DefectMask:
+    """What the driver of a command makes of files, in a private folder, read back with what it was decided on.
+
+    Parameters
+    ----------
+    build : callable
+        ``build_flats``, ``build_darks`` or ``build_science``.
+    kind : str
+        Name of the command.
+    files, settings, texts
+        Inputs, parameters, texts of the header.
+    folder : Path
+        Where the mask is written.
+    tell : bool
+        Log the notes: of a driver that does not.
+    **options
+        Further arguments of ``build``.
+    """
+    keep = Keep()
+    product = build(files, settings, folder / f"{kind}.fits", texts=check_texts(texts), look=keep, **options)
+    for note in product.notes if tell else ():
+        log.warning("%s: %s", kind, note)
+    return read_back(product, kind, keep.found)
 
 
 def read_back(product: Product, kind: str, found: Detection | None = None) -> DefectMask:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import Executor
 
-from badpix.api.defects import Keep
 from badpix.api.inputs import Files, as_files, python_words
-from badpix.api.result import DefectMask, read_back
+from badpix.api.result import DefectMask, build_mask
 from badpix.errors import UsageError
 from badpix.io.exposure import unpacking
 from badpix.io.tasks import Progress, silent
-from badpix.mask.header import check_texts
 from badpix.science import build
 from badpix.settings.reference import ReferenceSettings
 from badpix.settings.science import ScienceSettings
-
-log = logging.getLogger("badpix")
 
 
 def find_science_defects(
@@ -62,23 +57,20 @@ def find_science_defects(
     DataError
         At files that are broken or do not fit each other, and at exposures that do not differ enough.
     """
-    keep = Keep()
     with python_words(), unpacking() as folder:
         files = as_files(exposures, build.SUFFIXES)
         if files is None:
             raise UsageError("exposures: found an array, expected files: headers tell pointings, visits and dates")
-        product = build.build_science(
+        return build_mask(
+            build.build_science,
+            "science",
             files,
             settings or ScienceSettings(),
-            folder / "science.fits",
-            texts=check_texts(texts or ReferenceSettings()),
+            folder,
+            texts or ReferenceSettings(),
             skip_bad=skip_bad,
             executor=executor,
             memory=memory,
             progress=progress,
-            look=keep,
             detector=detector,
         )
-        for note in product.notes:
-            log.warning("science: %s", note)
-        return read_back(product, "science", keep.found)
