@@ -205,7 +205,7 @@ def _measure_wide(local: NDArray[Any], kernel: tuple[int, int], y: int, x: int) 
         np.clip((np.arange(size) - start % GRID + GRID // 2) // GRID, 0, count - 1)
         for size, count, start in zip(local.shape, wide.shape, (-y, -x), strict=True)
     ]
-    found: NDArray[Any] = wide[nearest[0]][:, nearest[1]]
+    found: NDArray[Any] = np.take(wide[nearest[0]], nearest[1], axis=1)  # [:, columns] would lie across in memory
     return found
 
 
