@@ -247,7 +247,8 @@ def set_skies(
         log.warning(f"{matched.sets} sets of exposures don't overlap each other; skies are matched within each set")
     levels = [float(v) for v in matched.levels]
     placed = [replace(i, subtract=level, compare=level) for i, level in zip(images, levels, strict=True)]
-    planes = image_sky.match_planes(tables, grid.shape[1])
+    level_tables = [t._replace(level=t.level - level) for t, level in zip(tables, levels, strict=True)]
+    planes = image_sky.match_planes(level_tables, grid.shape[1])
     if planes is not None:
         placed = [tilt_sky(i, *plane) for i, plane in zip(placed, _each_plane(planes), strict=True)]
         log.info("sky gradients differ between exposures: planes matched")

@@ -81,7 +81,8 @@ class Planes(NamedTuple):
 def match_planes(tables: list[Cells], columns: int) -> Planes | None:
     """What differs between the skies of images beyond their levels, from their cells; None if that is nothing.
 
-    Sums over images are zero: what all have in common stays. ``columns`` is the grid's width in pixels.
+    The cells are those without these levels. Sums over images are zero: what all have in common stays. ``columns`` is
+    the grid's width in pixels.
     """
     across = columns // CELL + 3
     places = [np.stack(np.divmod(t.cell, across)[::-1]).T * float(CELL) - CELL / 2 for t in tables]

@@ -1,11 +1,19 @@
 """What is left of the sky: gradients and stripes, on arrays with the truth, and between images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from badpix.image import sky as image_sky
 from badpix.image.background import fit_plane, level_residual, measure_cells
-from badpix.image.members import subtract_slope
+from badpix.image.inputs import name_groups, read_members
+from badpix.image.members import place_images, set_skies, subtract_slope
+from badpix.io.associations import read_inputs
+from badpix.io.cal import read_rows
+from badpix.settings.image import ImageSettings
+from badpix.simulation.image import simulate
+from badpix.simulation.image_setup import Setup
 
 
 def scene(seed, *, shape=(256, 320), up=0.0, across=0.0, rows=0.0, columns=0.0):
@@ -110,3 +118,23 @@ def test_the_slope_of_a_band_is_that_of_the_whole():
     np.testing.assert_array_equal(band, whole[11:18])
     assert whole.mean() == pytest.approx(0, abs=1e-6)
     assert whole[1, 0] - whole[0, 0] == pytest.approx(-0.01, abs=1e-6)
+
+
+def test_levels_and_gradients_of_skies_are_taken_off_once(tmp_path):
+    """Where gradients are matched, too, the level of each exposure is subtracted once."""
+    setup = Setup(
+        seed=61, groups=3, shape=(224, 224), stars=150.0, galaxies=0.0, tracks=0.0, hits=0.0, trail=0.0, hot=0.0
+    )
+    table = simulate(tmp_path, replace(setup, sky_differs=True, gradient=0.3))
+    p = ImageSettings.from_values({}, "test", "default")
+    association, cals = read_members(read_inputs([table]), tmp_path, skip_bad=False)
+    images, grid = place_images(association, cals, name_groups(association, cals), p)
+    images, _ = set_skies(images, grid, p, None)
+    assert any(image.slope != (0.0, 0.0) for image in images)
+    left = []
+    for image in images:
+        sci = read_rows(image.cal, "SCI").astype(np.float32) - np.float32(image.subtract)
+        subtract_slope(sci, image)
+        left.append(float(np.nanmedian(sci)))
+    assert np.ptp(left) < 0.004  # the skies themselves differ by ten times that
+    assert np.ptp([image.subtract for image in images]) > 0.01
