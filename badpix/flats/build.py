@@ -17,7 +17,7 @@ from badpix.flats.light import choose_mode
 from badpix.flats.types import dead_limit
 from badpix.io import exposure as exposures
 from badpix.io import selection
-from badpix.io.evidence import Detection
+from badpix.io.evidence import Detection, Evidence, Sparse
 from badpix.io.exposure import Exposure
 from badpix.io.provenance import hashing
 from badpix.io.tasks import Progress, silent
@@ -95,6 +95,7 @@ def build_flats(
             )
             inputs = hashes(files)
     counts = judged.count_states(found.evidence.images["flat_state"])
+    keep_low_pixels(found.evidence)
     check_judged(counts, p, max(choose_mode(one.rates[0], p).min_judged for one in sets))
     listed = set(p.flat_do_not_use) or (set(dq.UNUSABLE) if p.do_not_use_policy == "all" else set())
     if look is None and not with_evidence:
@@ -115,6 +116,15 @@ def build_flats(
     )
     product = finish(found, image, reference, used, texts, about, path, overwrite, with_evidence)
     return replace(product, judged=counts, areas=found.areas, sets=found.sets)
+
+
+def keep_low_pixels(evidence: Evidence) -> None:
+    """Images that say something of low pixels only keep these alone: memory for the mask. In place."""
+    for name, image in evidence.images.items():
+        if name.startswith("open_") and isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            index = np.flatnonzero(~np.isnan(image))
+            if index.size < image.size // 8:
+                evidence.images[name] = Sparse(index, image.ravel()[index], image.shape, np.float32(np.nan))
 
 
 def check_optics(used: Sequence[Exposure]) -> None:

@@ -22,6 +22,7 @@ from badpix.flats.lines import HALF
 from badpix.io.exposure import Exposure
 from badpix.io.fits import read_band
 from badpix.numerics.clipping import median_mad, thin
+from badpix.numerics.neighbors import locate
 from badpix.numerics.smoothing import blocks
 
 REFERENCE, LIT, DIM, UNLIT, SATURATED, NO_SLOPE = range(6)  # values of the state of a pixel
@@ -105,23 +106,27 @@ def mark_dim(mean: Float, norm: NDArray[np.float32], state: State, min_light: fl
 
 def mark_saturated(state: State, rates: Sequence[Exposure]) -> None:
     """Turn NO_SLOPE into SATURATED, in place, where the DQ of most of the first flats says so."""
-    rows = np.flatnonzero((state == NO_SLOPE).any(axis=1))
+    y, x = locate(state == NO_SLOPE)
     asked = [rate["DQ"] for rate in rates[:ASKED] if "DQ" in rate.arrays]
-    if not rows.size or not asked:
+    if not y.size or not asked:
         return
-    for start in range(int(rows[0]), int(rows[-1]) + 1, 64):
-        stop = min(start + 64, int(rows[-1]) + 1)
-        votes = np.zeros((stop - start, state.shape[1]), np.int16)
+    for start in range(int(y[0]), int(y[-1]) + 1, 64):
+        stop = min(start + 64, int(y[-1]) + 1)
+        here = slice(*np.searchsorted(y, (start, stop)))
+        if here.start == here.stop:
+            continue
+        votes = np.zeros(here.stop - here.start, np.int64)
         for layout in asked:
-            flags = read_band(layout, start, stop, planes=[0])[0]
-            votes += np.where(flags & np.uint32(dq.VALUE["SATURATED"]) != 0, 1, -1).astype(np.int16)
-        part = state[start:stop]
-        part[(part == NO_SLOPE) & (votes > 0)] = SATURATED
+            flags = read_band(layout, start, stop, planes=[0])[0][y[here] - start, x[here]]
+            votes += np.where(flags & np.uint32(dq.VALUE["SATURATED"]) != 0, 1, -1)
+        state[y[here], x[here]] = np.where(votes > 0, SATURATED, NO_SLOPE)
 
 
 def count_states(state: State) -> dict[str, int]:
     """Science pixels by what could be said of them: all, judged, and the reasons of the others."""
-    numbers = np.bincount(state.ravel(), minlength=len(NAMES) + 2)
+    numbers = np.zeros(len(NAMES) + 2, np.int64)
+    for rows in blocks(len(state)):  # bincount makes eight bytes of each
+        numbers += np.bincount(state[rows].ravel(), minlength=len(numbers))
     counts = {"science": int(numbers[1:].sum()), "judged": int(numbers[LIT])}
     return counts | {name: int(numbers[value]) for value, name in NAMES.items()}
 

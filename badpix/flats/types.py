@@ -149,7 +149,8 @@ def _find_open(
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbors collect its charge"))
     if p.open_sigma * spread / 2 > OPEN_CONTRAST:
         found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
-    brighter = low & find_above(excess - limits, limit=0.0)
+    brighter = low.copy()
+    brighter[low] = excess[low] > limits[low]
     images["open_own"] = measure_own_excess(norm, low, brighter, excess, center=center)
     text = "so do those that touch no other OPEN pixel"
     rules.append(Rule("OPEN", "open_own", ">", p.min_open_excess, "", text))
