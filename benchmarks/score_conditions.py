@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", help="Beginnings of names; none: all.")
     parser.add_argument("--real", action="store_true", help="Reduce by the real steps of jwst (256 x 256 pixels).")
     parser.add_argument("--docs", type=Path, help="Page that gets the tables of all scenes measured so far.")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     args.workdir.mkdir(parents=True, exist_ok=True)
     kept = args.workdir / ("scores_jwst.json" if args.real else "scores.json")
     wanted = [n for n in SCENES if not args.scenes or any(n.startswith(s) for s in args.scenes)]
