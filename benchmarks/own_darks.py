@@ -56,7 +56,8 @@ CONDITIONS = {
 def draw_defects(levels: dict[str, list[float]], shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Kind, strength and details of the defects: RC settles in 1 to 12 groups, telegraph stays for 2.5 to 15
     groups in a state, both evenly in the logarithm."""
-    y, x = np.meshgrid(np.arange(4, shape[0] - 4, GRID), np.arange(4, shape[1] - 4, GRID), indexing="ij")
+    y, x = np.meshgrid(np.arange(4, shape[0] - 4, GRID), np.arange(4, shape[1] - 5, GRID), indexing="ij")
+    x = x + np.arange(len(y))[:, None] % 2  # all four columns of which each may have an output of its own
     cells = [(kind, level) for kind, some in levels.items() for level in some]
     order = rng.permutation(np.arange(y.size) % len(cells))
     out = np.empty(

@@ -126,7 +126,8 @@ def assign(good: Bool, start: int, seed: int, kinds: int) -> tuple[Index, Index,
         (n,) flat index in the band; numbers of kinds and strengths, each as often as any other.
     """
     grid = np.zeros_like(good)
-    grid[(-start) % SPACING :: SPACING, SPACING // 2 :: SPACING] = True
+    for row in range((-start) % SPACING, len(good), SPACING):  # shifted row by row: outputs may take turns in columns
+        grid[row, (SPACING // 2 + (start + row) // SPACING) % SPACING :: SPACING] = True
     pixels = np.flatnonzero(good & grid)
     rng = np.random.default_rng((seed, start))
     cells = rng.permutation(np.arange(len(pixels)) % (kinds * LEVELS))

@@ -198,7 +198,7 @@ def test_copies_lie_apart_and_each_kind_is_as_frequent_as_any():
     pixels, kind, level = injection.assign(good, 32, 7, 5)
     y, x = np.divmod(pixels, 512)
     assert good[y, x].all()
-    assert {tuple(p) for p in np.stack([y % 4, x % 4], axis=1)} == {(0, 2)}
+    assert {tuple(p) for p in np.stack([y, x % 4], axis=1)} == {(0, 2), (4, 3), (8, 0), (12, 1)}
     counts = np.bincount(kind * injection.LEVELS + level, minlength=5 * injection.LEVELS)
     assert counts.max() - counts.min() <= 1
 
@@ -242,3 +242,14 @@ def test_bands_are_spread_and_hold_enough():
     assert bands[0][0] < 200
     assert bands[-1][0] > 1800
     assert completeness.choose_bands(Fake, 2, 10**9)[-1] == (2046, 2048)
+
+
+def test_copies_lie_in_all_columns_that_outputs_may_take_turns_in():
+    good = np.ones((16, 64), bool)
+    parts = [injection.assign(good, start, 1, 5)[0] for start in (0, 16)]
+    y, x = np.divmod(np.concatenate(parts), 64)
+    assert (np.bincount(x % 4, minlength=4) == len(x) / 4).all()
+    apart = np.hypot(*(np.subtract.outer(v[: len(parts[0])], v[: len(parts[0])]) for v in (y, x)))
+    assert apart[apart > 0].min() >= 4
+    shifted = injection.assign(np.ones((32, 64), bool), 0, 1, 5)[0]
+    assert set(shifted) == set(parts[0]) | set(parts[1] + 16 * 64)
