@@ -88,7 +88,7 @@ def test_curves_go_from_nothing_to_all(masks):
     assert list(curves) == ["hot", "rc", "telegraph", "noisy", "low_pedestal", "intermittent"]
     for name in ("hot", "rc", "noisy", "low_pedestal"):
         assert curves[name].completeness[0] < 0.2, name
-        assert curves[name].completeness[-1] > 0.7, name
+        assert curves[name].completeness[-1] > 0.6, name  # of a dozen copies
     hot, rules = curves["hot"], read(masks[1]).rules
     limit = min(float(r.limit) for r in rules if r.search == "hot" and r.unit == "DN/s" and r.comparison == ">")
     assert limit < hot.ninety < 1.6 * limit  # the limit is in units of one integration's scatter
