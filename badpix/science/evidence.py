@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.io.evidence import Evidence, Rule, Samples, Sparse
+from badpix.io.spill import DiskImage
 from badpix.numerics.neighbors import Places
 from badpix.science import bands
 from badpix.science.bands import Measured
@@ -36,7 +37,7 @@ def make_evidence(
     wider: float,
     p: ScienceSettings,
 ) -> Evidence:
-    """Images and rules of the decisions."""
+    """Images and rules of the decisions; mean and error become two of them, in place."""
     table, index, shape = measured.table, places.index, places.shape
     day = np.array([d if np.isfinite(d) else np.nan for d in (*dates, np.nan)], np.float32)
     changed = verdicts.born | verdicts.recovered
@@ -44,21 +45,26 @@ def make_evidence(
     def image(values: NDArray[Any]) -> Sparse:
         return Sparse(index, values.astype(np.float32), shape, np.nan)
 
+    def wait(full: NDArray[np.float32]) -> DiskImage:
+        out = DiskImage(shape)
+        out.write_rows(0, full)
+        return out
+
     def mark(values: NDArray[np.bool_]) -> Sparse:
         return Sparse(index, values.astype(np.uint8), shape, 0)
 
     with np.errstate(invalid="ignore", divide="ignore"):
         harm = verdicts.level / table["noise"]
-        error = measured.error * np.float32(wider)
-        sigma = measured.mean / error
+        error = np.multiply(measured.error, np.float32(wider), out=measured.error)
+        sigma = np.divide(measured.mean, error, out=measured.mean)
         sigma.flat[index] = verdicts.sigma
         images = {
-            "science_square": measured.square,
+            "science_square": wait(measured.square),
             "science_pointings": measured.pointings,
             "science_undetermined": measured.pointings < p.min_pointings,
             "science_mean": image(verdicts.level),
-            "science_sigma": sigma,
-            "science_error": error,
+            "science_sigma": wait(sigma),
+            "science_error": wait(error),
             "science_harm": image(harm),
             "science_response": image(1 + table["deficit"]),
             "science_scatter": image(table["scatter"]),

@@ -95,10 +95,10 @@ def search(
     verdicts = judge(measured.table, places)
     dates = [m.mjd for m in found.members]
     result = Detection(make_maps(measured, places, verdicts, reference, p))
+    result.notes = describe(found, measured, verdicts, dates, wider, reference, p)
     result.evidence = make_evidence(measured, places, verdicts, dates, wider, p)
     result.evidence.science_exposures = [(m.exposure.path.name, m.mjd, m.factor) for m in found.members]
     result.evidence.science_unit = found.unit
-    result.notes = describe(found, measured, verdicts, dates, wider, reference, p)
     if setup.plan is not None and measured.copies is not None:
         copies, seen = measured.copies, int((measured.pointings >= p.min_pointings).sum())
         of_copies = judge(copies.table, Places(copies.where[copies.stands_out], shape))
