@@ -103,7 +103,7 @@ def _tell(talk: Talk, summary: dict[str, Any]) -> None:
     """Tables of what was flagged, by exposure and reason, and of the sources that lost flux."""
     from badpix.io.associations import root_name
 
-    reasons = ("bright", "dark", "trail", "persistent", "single_coverage", "flagged")
+    reasons = ("bright", "dark", "trail", "persistent", "single_coverage", "core", "core_taken_back", "flagged")
     rows = [row for row in summary["exposures"] if "flagged" in row]
     shown = [r for r in reasons if any(r in row for row in rows)]
     talk.table(

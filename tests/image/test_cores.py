@@ -4,11 +4,19 @@ from math import erf
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from click.testing import CliRunner
 
+from badpix.cli.main import outlier
+from badpix.image import driver as image_driver
 from badpix.image.cores import Stamps, cut_stamps, decide_stamps
 from badpix.image.pixel_map import PixelMap, invert_map
 from badpix.image.star_fit import Visits, learn_profile
 from badpix.image.star_profile import HALF, evaluate_profile, fit_profile, stamp_offsets
+from badpix.io.associations import read_inputs
+from badpix.settings.image import ImageSettings
+from badpix.simulation.image import simulate
+from badpix.simulation.image_setup import Setup
 
 EXPOSURES = 4
 SIGMA = 1.0
@@ -171,3 +179,28 @@ def test_stamps_are_cut_where_the_map_puts_a_source():
     np.testing.assert_allclose(found.turn, np.eye(2)[None], atol=1e-6)
     np.testing.assert_array_equal(found.value.reshape(5, 5), value[18:23, 28:33])
     assert np.flatnonzero(found.flagged[0]).tolist() == [17]
+
+
+@pytest.mark.slow
+def test_a_run_counts_what_stars_decided_and_says_it(tmp_path):
+    """The sums of the counts are those of the files; with the stars, more hits on their cores are found."""
+    setup = Setup(seed=83, groups=3, shape=(256, 256), stars=9000.0, galaxies=0.0, hits=12_000.0, dither=8.0)
+    table = simulate(tmp_path / "sim", setup)
+    found = {}
+    for snr in (0.0, 5.0):
+        p = ImageSettings.from_values({"core_snr": snr, "max_flagged": 100.0}, "test", "default")
+        written, summary = image_driver.flag_images(read_inputs([table]), p, tmp_path / f"out{snr:g}")
+        assert all(("core" in row) == (snr > 0) for row in summary["exposures"])
+        flags = [(fits.getdata(path, "DQ") & 16) != 0 for path in written]
+        assert [f.sum() for f in flags] == [row["flagged"] for row in summary["exposures"]]
+        found[snr] = np.array(flags)
+    assert sum(row["core"] for row in summary["exposures"]) == (found[5.0] & ~found[0.0]).sum() > 5
+    assert sum(row["core_taken_back"] for row in summary["exposures"]) == (found[0.0] & ~found[5.0]).sum()
+    added = []
+    for path in sorted((tmp_path / "sim" / "truth").glob("*_truth.fits")):
+        added.append(sum(fits.getdata(path, name) for name in ("CR", "TRAIL", "HOT")))
+    new = found[5.0] & ~found[0.0]
+    assert (np.array(added)[new] > 0.5).mean() > 0.9
+    said = CliRunner().invoke(outlier, ["image", str(table), "--preview", "--max-flagged", "100"])
+    assert said.exit_code == 0
+    assert "core" in said.output
