@@ -59,8 +59,8 @@ class Flagged:
 def _counts(row: dict[str, Any]) -> dict[str, int]:
     """The numbers of pixels in the row of an exposure."""
     reasons = row["flagged"] if isinstance(row.get("flagged"), dict) else {}
-    plain = ("bright", "dark", "trail", "persistent", "single_coverage", "core", "core_taken_back")
-    plain += ("flagged", "newly_unusable")
+    ours = ("bright", "dark", "trail", "persistent", "single_coverage", "core", "core_taken_back")
+    plain = (*ours, "flagged", "newly_unusable")
     return {**reasons, **{name: row[name] for name in plain if isinstance(row.get(name), int)}}
 
 
