@@ -114,7 +114,9 @@ def false(score: dict[str, Any], flag: str) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; nothing without rows."""
+    if not rows:
+        return ""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
@@ -181,8 +183,9 @@ def make_text(scores: dict[str, Any]) -> str:
     """All tables."""
     ordered = {name: scores[name] for name in SCENES if name in scores}
     head = "Recovered pixels and those of persistence are right without a flag."
-    parts = [noise_table(ordered), type_table(ordered), head, time_table(ordered), date_table(ordered)]
-    return "\n\n".join(parts)
+    changes = time_table(ordered)
+    parts = [noise_table(ordered), type_table(ordered), head if changes else "", changes, date_table(ordered)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def main() -> None:
