@@ -1,6 +1,6 @@
 """A year of monthly rebuilds, from darks alone and with science exposures: which bad pixels are missing, day by day.
 
-    python benchmarks/year_of_masks.py DIR [--seed 951] [--size 192] [--figure docs/_static/figures/year.png]
+    python benchmarks/year_of_masks.py DIR [--seed 951] [--size 128] [--figure docs/_static/figures/year.png]
 
 1. Pixels are born hot on any day of the year and of the three months before it; a part recovers. Old hot pixels are
    there all the time; the dark reference takes them off science exposures.
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=951)
-    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
