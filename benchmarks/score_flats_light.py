@@ -63,10 +63,10 @@ def prepare(folder: Path, options: list[str], seed: int, real: bool) -> None:
         subprocess.run([sys.executable, REDUCE, str(folder)], check=True, capture_output=True)
 
 
-def score(folder: Path, name: str, number: int) -> str:
+def score(folder: Path, name: str, number: int, filters: int) -> str:
     """A row of the table: the first ``number`` flats in each filter."""
     mask = folder / f"mask{number}.fits"
-    files = [f for k, f in enumerate(sorted(folder.glob("flats/*_rate.fits"))) if k % MOST < number]
+    files = sorted(folder.glob("flats/*_rate.fits"))[: number * filters]  # one filter after the other
     made = run("flats", *files, "-o", mask, "--overwrite", "--allow-unlit")
     result = run("score", mask, next(folder.glob("*_truth.fits")), "--search", "flats")
     rows = {(r["light"], r["type"]): r for r in result["light"]}
@@ -91,7 +91,7 @@ def main(place: str, how: str, numbers: list[int], seed: int) -> None:
             folder = Path(place) / f"{how}{seed + k}"
             prepare(folder, options, seed + k, how == "real")
             for number in (5, MOST):
-                print(score(folder, name, number), flush=True)
+                print(score(folder, name, number, len(options[-1].split(","))), flush=True)
 
 
 if __name__ == "__main__":
