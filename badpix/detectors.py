@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.errors import DataError, nearest
+from badpix.errors import DataError, UsageError, nearest
 
 ALIASES = {"NRCA5": "NRCALONG", "NRCB5": "NRCBLONG"}
 IRS2_ROWS = 3200  # rows of a NIRSpec frame read with interleaved reference pixels
@@ -150,6 +150,27 @@ def get(name: str) -> Detector:
     if key not in table():
         raise DataError(f"DETECTOR {name!r} is unknown{nearest(key, table())}")
     return table()[key]
+
+
+def choose(name: str, source: str) -> Detector:
+    """The detector that a user asks for.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`get` takes it.
+    source : str
+        Where it is asked for: an option, or a file and its key.
+
+    Raises
+    ------
+    UsageError
+        If there is no such detector.
+    """
+    try:
+        return get(name)
+    except DataError as error:
+        raise UsageError(f"{source}: {error}") from None
 
 
 def measure_border(detector: Detector, window: Window) -> NDArray[np.bool_]:

@@ -223,6 +223,9 @@ def header_text(text: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, short and printable."""
+    """What an error says first, short and printable; of an error of YAML what is wrong, and the line."""
     line = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        line = f"line {mark.line + 1}: {problem}"
     return printable(line if len(line) <= MESSAGE else line[:MESSAGE] + "...")

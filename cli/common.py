@@ -175,7 +175,7 @@ def parameter_options(*section_names: str, without: Sequence[str] = ()) -> Calla
 
 def _option(p: settings_param.Param, sec: type[settings_param.Settings]) -> Callable[[F], F]:
     flag = "--" + p.name.replace("_", "-")
-    heading = f"{p.group or sec.title}"
+    heading = p.group or sec.heading or sec.title
     text = f"{p.help}  [default: {as_text(p.default)}{' ' + p.unit if p.unit else ''}]"
     if p.kind == "bool":
         return option(f"{flag}/--no-{flag[2:]}", p.name, heading=heading, default=None, help=text)
@@ -211,7 +211,11 @@ shared_options = stack(
     ),
     overwrite_option,
     option("--workers", type=click.IntRange(1, 1024), default=1, help="Processes to use.  [default: 1]"),
-    option("--dask", metavar="ADDRESS", help="Dask scheduler to use instead (extra 'cluster')."),
+    option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers take the place of --workers (extra 'cluster').",
+    ),
     option(
         "--max-memory",
         metavar="SIZE",

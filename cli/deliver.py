@@ -78,7 +78,8 @@ def deliver(
         if talk.as_json:
             talk.finish("badpix deliver", [], {**checked.summary(), "status": "failed"})
         else:
-            talk.error("not delivered: nothing was written")
+            rules = dict.fromkeys(f.rule for f in checked.faults if f.severity != "note")  # warnings count, too
+            talk.error(f"{mask}: not delivered ({', '.join(rules)}: see above); nothing was written")
         ctx.exit(3)
     written = delivering.write_delivery(
         Path(mask), Path(output_dir), checked, values, against=old, overwrite=overwrite

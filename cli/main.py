@@ -139,9 +139,10 @@ class LazyGroup(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except click.ClickException as error:  # of click itself: the words of a call; ours end in common.fail
+            from badpix.cli.call import describe
             from badpix.cli.talk import clean
 
-            click.secho(f"error: {clean(error.format_message())}", fg="red", err=True)
+            click.secho(f"error: {clean(describe(error))}", fg="red", err=True)
             if isinstance(error, click.UsageError) and error.ctx is not None:
                 click.echo(f"{error.ctx.command_path} --help shows how it is called", err=True)
             sys.exit(error.exit_code)

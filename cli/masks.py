@@ -157,15 +157,11 @@ def choose_inputs(given: tuple[str, ...], named: Any, suffixes: tuple[str, ...],
 def check_detector(tree: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Nothing yet read tells the detector, but a wrong name in the YAML is refused at once."""
     from badpix import detectors
-    from badpix.errors import DataError
 
     for name, where in ((tree.get("detector"), "detector"), (options.get("detector"), "--detector")):
         if name:
-            try:
-                detectors.get(str(name))
-            except DataError as error:
-                source = f"{', '.join(options['params_files'])}: {where}" if where == "detector" else where
-                raise UsageError(f"{source}: {error}") from None
+            source = f"{', '.join(options['params_files'])}: {where}" if where == "detector" else where
+            detectors.choose(str(name), source)
 
 
 def say_number(number: int, word: str) -> str:
@@ -245,7 +241,7 @@ def flats(ctx: click.Context, /, rates: tuple[str, ...], uncal: tuple[str, ...],
     files = choose_inputs(rates, asked.inputs.get("rate"), ("_rate", "_rateints"), "slope images of flats")
     named = asked.inputs.get("uncal")
     raws = choose_inputs(uncal, named, ("_uncal",), "raw flats") if uncal or named else []
-    asked.talk.say(f"flats: {len(files)} slope images")
+    asked.talk.say(f"flats: {say_number(len(files), 'slope image')}")
     look = _pictures(options["plot"])
     search_and_report(asked, "flats", files, build.build_flats, uncals=raws, look=look)
 

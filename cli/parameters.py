@@ -11,12 +11,21 @@ from badpix.settings import param as declared
 from badpix.settings.render import render_yaml
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="Example: badpix params darks > darks.yml")
 @click.argument("command")
-@click.option("--set", "parameter_set", type=click.Choice(declared.SETS), default="default", help="Parameter set.")
+@click.option(
+    "--set",
+    "parameter_set",
+    type=click.Choice(declared.SETS),
+    default="default",
+    help="Parameter set whose values are printed.  [default: default]",
+)
 @click.pass_context
 def params(ctx: click.Context, /, command: str, parameter_set: str) -> None:
-    """Print the commented YAML of COMMAND (flats, darks, merge, check, rebuild, ...; ifu, image)."""
+    """Print all parameters of COMMAND as YAML, with their meaning, ready to edit.
+
+    COMMAND is flats, darks, science, merge, check, rebuild, prepare, simulate, reference, ifu or image.
+    """
     known = [name for names in SECTIONS.values() for name in names]
     if command not in known:
         raise click.BadParameter(f"{command!r} has no parameters{errors.nearest(command, known)}")

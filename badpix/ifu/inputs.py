@@ -50,12 +50,12 @@ def read_exposures(association: Association, workdir: Path | None = None) -> lis
         cal = exposure.cal
         kind = cal.keyword("EXP_TYPE")
         if kind not in ACROSS:
-            raise DataError(f"{cal.path}: EXP_TYPE is {kind}, expected an IFU exposure ({' or '.join(ACROSS)})")
+            raise DataError(f"{cal.path}: EXP_TYPE = {kind!r}, expected an IFU exposure ({' or '.join(ACROSS)})")
         for keyword in ("EXP_TYPE", "INSTRUME"):
             if cal.keyword(keyword) != first.keyword(keyword):
                 raise DataError(
-                    f"{cal.path}: {keyword} is {cal.keyword(keyword)}, that of {first.path.name} is "
-                    f"{first.keyword(keyword)}; expected one instrument"
+                    f"{cal.path}: {keyword} = {cal.keyword(keyword)!r}, expected {first.keyword(keyword)!r} as in "
+                    f"{first.path.name}"
                 )
         cal.keyword("DETECTOR")
         for name in ("SCI", "ERR", "DQ"):

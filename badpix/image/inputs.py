@@ -86,7 +86,7 @@ def check_member(cal: CalFile, *, geometry: bool = False) -> None:
     kind = cal.keyword("EXP_TYPE")
     if kind not in EXP_TYPES:
         hint = "; use 'outlier ifu'" if kind in ("NRS_IFU", "MIR_MRS") else ""
-        raise DataError(f"{cal.path}: EXP_TYPE: found {kind}, expected one of {', '.join(EXP_TYPES)}{hint}")
+        raise DataError(f"{cal.path}: EXP_TYPE = {kind!r}, expected one of {', '.join(EXP_TYPES)}{hint}")
     for name in ("SCI", "ERR", "DQ"):
         shape = io_cal.image_hdu(cal, name).shape
         if shape != cal.shape:

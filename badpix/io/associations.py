@@ -90,7 +90,7 @@ def read_inputs(inputs: Sequence[str | Path], exptypes: Iterable[str] = SCIENCE)
     if tables and len(paths) > 1:
         raise UsageError(f"{tables[0]}: an association is the only input of a run; found {len(paths)} inputs")
     found = read_association(tables[0], exptypes) if tables else Association(tuple(Member(p) for p in paths))
-    _check_members(found.members)
+    _check_members(found.members, tables[0] if tables else None)
     return found
 
 
@@ -163,7 +163,7 @@ def _remark_products(path: Path, products: Sequence[Any]) -> tuple[str, ...]:
 
 def _load_json(path: Path) -> Mapping[str, Any]:
     if find_fault(path) == "no such file":
-        raise DataError(f"{path}: no such association file")
+        raise UsageError(f"{path}: no such association file")
     text = read_text(path, "association (JSON)")
     if text.lstrip()[:1] in ("{", "[", ""):
         with understood(path, "an association (JSON)"):
@@ -197,13 +197,13 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _check_members(members: Sequence[Member]) -> None:
+def _check_members(members: Sequence[Member], table: Path | None) -> None:
     seen: dict[str, Path] = {}
     for member in members:
         path = member.path
         fault = find_fault(path)
         if fault:
-            raise DataError(f"{printable(path)}: {fault} (named among the inputs)")
+            raise DataError(f"{printable(path)}: {fault}" + (f" (a member of {printable(table)})" if table else ""))
         name = crf_name(path)
         if name in seen:
             same = os.path.samefile(seen[name], path)

@@ -155,8 +155,8 @@ def fill_template(template: str, fields: Mapping[str, str]) -> str:
     return filled
 
 
-def check_directory(directory: str | Path) -> Path:
-    """An output directory, made if it is missing.
+def check_directory(directory: str | Path, *, told: bool = True) -> Path:
+    """An output directory, made if it is missing, which is said unless ``told`` is false.
 
     Raises
     ------
@@ -167,10 +167,15 @@ def check_directory(directory: str | Path) -> Path:
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{directory}: is a file, expected a folder") from None
+    except NotADirectoryError:
+        file = next(part for part in directory.parents if part.exists())
+        raise UsageError(f"{directory}: can't be made: {file} is a file, expected a folder") from None
     except OSError as error:
         raise UsageError(f"{directory}: can't be made: {error.strerror}") from None
     if missing:
-        log.info(f"made the folder {printable(directory)}")
+        log.log(logging.INFO if told else logging.DEBUG, f"made the folder {printable(directory)}")
         _made.extend(missing)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{directory}: not writable")

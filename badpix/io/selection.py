@@ -112,8 +112,24 @@ def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
                 chosen.setdefault(stem.removesuffix(suffix), path)
     if not chosen:
         wanted = " or ".join(f"*{s}.fits" for s in suffixes)
-        raise UsageError(f"{folder}: holds no {wanted}")
+        raise UsageError(f"{folder}: holds no {wanted}{_hint(folder, suffixes)}")
     return list(chosen.values())
+
+
+def _hint(folder: Path, suffixes: Sequence[str]) -> str:
+    """Where such files are, one folder down; they are not taken from there unasked."""
+    inside = [place.name for place in sorted(folder.iterdir()) if place.is_dir() and _holds(place, suffixes)]
+    if not inside:
+        return ""
+    return f"; its folder{'s' * (len(inside) > 1)} {', '.join(inside[:3])} {'do' if len(inside) > 1 else 'does'}"
+
+
+def _holds(folder: Path, suffixes: Sequence[str]) -> bool:
+    try:
+        stems = [fits_stem(path) for path in folder.iterdir()]
+    except OSError:
+        return False
+    return any(stem is not None and stem.endswith(tuple(suffixes)) for stem in stems)
 
 
 def fits_stem(path: Path) -> str | None:

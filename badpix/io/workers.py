@@ -103,9 +103,14 @@ def check_memory(total: int | None, search: str, pixels: int, *, evidence: bool,
     least = needs.fixed + pixels * (needs.pixel_with_evidence if evidence else needs.pixel)
     if total is not None and pixels and total < least:
         raise UsageError(
-            f"{source}--max-memory: found {total / (1 << 20):.0f}M, expected at least {-(-least >> 20)}M: {search} "
+            f"{source}--max-memory: found {_size(total)}, expected at least {-(-least >> 20)}M: {search} "
             f"of {pixels:,} pixels take that with the lowest bands"
         )
+
+
+def _size(number: int) -> str:
+    """Bytes as a user writes them."""
+    return f"{number >> 20}M" if number >= 1 << 20 else f"{number} bytes"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from badpix.io.output import atomic_path, check_target, table_hdu, write_hdus
 from badpix.io.structure import walk
 from badpix.io.sums import Sum, read_sums
 from badpix.mask.combine import standard_bits
+from badpix.mask.file_as_found import describe_exposure
 from badpix.outside import header_text
 
 LARGEST = 1 << 15  # SUBSTRT beyond this is no place on a detector
@@ -161,11 +162,11 @@ def _refuse_exposure(path: Path, header: Mapping[str, Any], names: Sequence[str]
         If REFTYPE says something else than MASK, or the file has science data.
     """
     kind = str(header.get("REFTYPE", "")).upper()
-    if kind == "MASK" or (not kind and "SCI" not in names):
-        return
-    found = f"REFTYPE = {kind!r}" if kind else f"an exposure ({header.get('DATAMODL', 'extension SCI')})"
-    hint = "" if kind else "; badpix explain EXPOSURE X Y tells what the bits of an exposure mean"
-    raise DataError(f"{path}: found {found}, expected a MASK file{hint}")
+    if kind and kind != "MASK":
+        raise DataError(f"{path}: found REFTYPE = {kind!r}, expected a MASK file")
+    found = describe_exposure(header, names)
+    if found:
+        raise DataError(f"{path}: {found}")
 
 
 def _window(header: Mapping[str, Any], shape: tuple[int, ...]) -> Window:

@@ -6,7 +6,7 @@ Where :mod:`badpix.mask.file` gives masks that are sound, this reads as much as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,16 @@ def warning(rule: str, message: str) -> Fault:
 def note(rule: str, message: str) -> Fault:
     """Something that is as it may be, and good to know."""
     return Fault("note", rule, message)
+
+
+def describe_exposure(header: Mapping[str, Any], names: Collection[str]) -> str:
+    """What is wrong where an exposure stands in place of a MASK: it has science data and no REFTYPE; else empty."""
+    if header.get("REFTYPE") or "SCI" not in names:
+        return ""
+    return (
+        f"found an exposure ({header.get('DATAMODL', 'extension SCI')}), expected a MASK file; badpix explain "
+        "EXPOSURE X Y tells what the bits of an exposure mean"
+    )
 
 
 class Row(NamedTuple):

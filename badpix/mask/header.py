@@ -50,13 +50,13 @@ def check_texts(p: ReferenceSettings) -> ReferenceSettings:
     for name in ("author", "descrip", "history", "document", "differences"):
         text = getattr(p, name)
         if text is not None and (not text.isascii() or not text.replace("\n", " ").isprintable()):
-            raise UsageError(f"reference.{name}: {text!r} has characters that a FITS header can't hold")
+            raise UsageError(f"{_named(name)}: {text!r} has characters that a FITS header can't hold")
         if text is not None and not text.strip():
-            raise UsageError(f"reference.{name}: is blank")
+            raise UsageError(f"{_named(name)}: is blank")
     if p.descrip and len(p.descrip) > DESCRIP_LENGTH:
-        raise UsageError(f"reference.descrip: has {len(p.descrip)} characters, at most {DESCRIP_LENGTH} fit")
+        raise UsageError(f"{_named('descrip')}: has {len(p.descrip)} characters, at most {DESCRIP_LENGTH} fit")
     if p.author and len(p.author) > 68:
-        raise UsageError(f"reference.author: has {len(p.author)} characters, at most 68 fit")
+        raise UsageError(f"{_named('author')}: has {len(p.author)} characters, at most 68 fit")
     _check_match_words(p)
     return replace(p, useafter=check_useafter(p.useafter), pedigree=check_pedigree(p.pedigree))
 
@@ -79,6 +79,11 @@ def note_missing_texts(texts: ReferenceSettings) -> list[str]:
     return notes
 
 
+def _named(name: str) -> str:
+    """A text as the command line and the YAML call it."""
+    return f"--{name.replace('_', '-')} (reference.{name})"
+
+
 def _check_match_words(p: ReferenceSettings) -> None:
     """SUBARRAY, READPATT and EXP_TYPE must be words that CRDS knows; which of them fit the data shows later."""
     from badpix.mask.rules import known_words
@@ -93,9 +98,7 @@ def _check_match_words(p: ReferenceSettings) -> None:
     for name, legal in known.items():
         for word in (getattr(p, name) or "").split("|"):
             if word.strip() and word.strip().upper() not in (w.upper() for w in legal):
-                raise UsageError(
-                    f"reference.{name}: {word.strip()!r} is unknown{errors.nearest(word.strip(), legal)}"
-                )
+                raise UsageError(f"{_named(name)}: {word.strip()!r} is unknown{errors.nearest(word.strip(), legal)}")
 
 
 def check_useafter(text: str | None) -> str | None:
@@ -112,7 +115,7 @@ def check_useafter(text: str | None) -> str | None:
         when = datetime.fromisoformat(text.strip())
         return (when.astimezone(UTC) if when.tzinfo else when).strftime("%Y-%m-%dT%H:%M:%S")
     except (ValueError, OverflowError):
-        raise UsageError(f"reference.useafter: found {text!r}, expected YYYY-MM-DDThh:mm:ss") from None
+        raise UsageError(f"{_named('useafter')}: found {text!r}, expected YYYY-MM-DDThh:mm:ss") from None
 
 
 def check_pedigree(text: str) -> str:
@@ -133,10 +136,10 @@ def check_pedigree(text: str) -> str:
         try:
             first, last = date.fromisoformat(words[1]), date.fromisoformat(words[2])
         except ValueError:
-            raise UsageError(f"reference.pedigree: found {text!r}, expected {expected}") from None
+            raise UsageError(f"{_named('pedigree')}: found {text!r}, expected {expected}") from None
         if first <= last and all(re.fullmatch(r"\d{4}-\d\d-\d\d", w) for w in words[1:]):
             return f"{kind} {words[1]} {words[2]}"
-    raise UsageError(f"reference.pedigree: found {text!r}, expected {expected}")
+    raise UsageError(f"{_named('pedigree')}: found {text!r}, expected {expected}")
 
 
 def dates_of(headers: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
@@ -280,7 +283,7 @@ def _pedigree(text: str, days: tuple[str, str] | None) -> str:
     if text != "INFLIGHT":
         return text
     if days is None:
-        raise UsageError("reference.pedigree: INFLIGHT without dates, and the inputs have no DATE-OBS")
+        raise UsageError(f"{_named('pedigree')}: INFLIGHT without dates, and the inputs have no DATE-OBS")
     return f"INFLIGHT {days[0]} {days[1]}"
 
 
@@ -292,7 +295,7 @@ def _useafter(text: str | None, sources: Sequence[Mapping[str, Any]]) -> str:
         f"{str(s['DATE-OBS'])[:10]}T{str(s.get('TIME-OBS') or '00:00:00')[:8]}" for s in sources if s.get("DATE-OBS")
     ]
     if not starts:
-        raise UsageError("reference.useafter: not given, and the inputs have no DATE-OBS; give --useafter")
+        raise UsageError(f"{_named('useafter')}: not given, and the inputs have no DATE-OBS")
     return str(check_useafter(min(starts)))
 
 

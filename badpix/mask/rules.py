@@ -34,7 +34,18 @@ from numpy.typing import NDArray
 from badpix import detectors, dq
 from badpix.errors import DataError
 from badpix.mask import rules_header
-from badpix.mask.file_as_found import COLUMNS, Fault, Faults, MaskFile, Row, error, note, read_file, warning
+from badpix.mask.file_as_found import (
+    COLUMNS,
+    Fault,
+    Faults,
+    MaskFile,
+    Row,
+    describe_exposure,
+    error,
+    note,
+    read_file,
+    warning,
+)
 from badpix.mask.rules_header import known_words
 
 __all__ = ["Fault", "faults_of", "find_faults", "known_words", "read_file"]
@@ -64,6 +75,9 @@ def find_faults(path: str | Path, name: str | None = None) -> list[Fault]:
 
 def faults_of(found: MaskFile) -> list[Fault]:
     """All rules that a file breaks that has been read, errors first."""
+    kind = describe_exposure(found.header, [name for name, _ in found.hdus])
+    if kind:
+        return [error("kind", kind)]
     faults = [fault for check in GROUPS for fault in check(found)]
     return sorted(faults, key=lambda f: SEVERITIES.index(f.severity))
 

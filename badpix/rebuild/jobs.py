@@ -169,10 +169,7 @@ def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str,
 def _make_job(tree: Mapping[str, Any], path: Path) -> Job:
     if not tree.get("detector"):
         raise UsageError(f"{path}: detector is missing")
-    try:
-        facts = detectors.get(str(tree["detector"]))
-    except DataError as error:
-        raise UsageError(f"{path}: detector: {error}") from None
+    facts = detectors.choose(str(tree["detector"]), f"{path}: detector")
     where = f"{path}: {facts.name}"
     words = {"{detector}": facts.name.lower(), "{instrument}": facts.instrument.lower()}
     tree = _fill(tree, words)

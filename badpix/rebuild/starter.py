@@ -6,6 +6,7 @@ and the crontab line with the paths of this folder filled in.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 from badpix import detectors, errors
 from badpix.errors import UsageError
 from badpix.io.output import check_directory, check_target, write_text
+
+log = logging.getLogger("badpix")
 
 INSTRUMENTS = {
     "nircam": ["NRCA1", "NRCA2", "NRCA3", "NRCA4", "NRCALONG", "NRCB1", "NRCB2", "NRCB3", "NRCB4", "NRCBLONG"],
@@ -52,7 +55,7 @@ def write_start(
     if name not in INSTRUMENTS:
         raise UsageError(f"--instrument: {instrument!r} is unknown{errors.nearest(name, INSTRUMENTS)}")
     known = INSTRUMENTS[name]
-    wanted = [detectors.get(d).name for d in chosen] or known
+    wanted = [detectors.choose(d, "--detectors").name for d in chosen] or known
     for detector in wanted:
         if detector not in known:
             raise UsageError(f"--detectors: {detector} is none of {name}: {', '.join(known)}")
@@ -63,8 +66,9 @@ def write_start(
         write_text(path, text, overwrite)
     for detector in wanted:
         for kind in ("flats", "darks"):
-            check_directory(place / kind / detector.lower())
-    check_directory(place / "masks")
+            check_directory(place / kind / detector.lower(), told=False)
+    check_directory(place / "masks", told=False)
+    log.info(f"made flats/ and darks/ with a folder for each of {', '.join(wanted)}, and masks/")
     return paths
 
 

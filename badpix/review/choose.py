@@ -110,7 +110,7 @@ def parse_pixels(words: Sequence[str], one_based: bool = False) -> list[tuple[in
                 raise UsageError(f"pixels: found {quote(' '.join(words))}, expected X Y, X,Y or @list") from None
     values = [n - int(one_based) for n in numbers]
     if len(values) % 2:
-        raise UsageError(f"pixels: {len(values)} numbers, expected pairs X Y")
+        raise UsageError(f"pixels: found {quote(' '.join(words))}, expected pairs X Y")
     return list(zip(values[::2], values[1::2], strict=True))
 
 

@@ -99,9 +99,7 @@ def find_limit(name: str) -> Limit:
         If no limit can be tried from the evidence.
     """
     if name not in LIMITS:
-        raise UsageError(
-            f"{name}: can't be tuned from the evidence{nearest(name, LIMITS)}; there are {', '.join(LIMITS)}"
-        )
+        raise UsageError(f"{name}: can't be tuned from the evidence{nearest(name, LIMITS)}")
     return LIMITS[name]
 
 

@@ -14,6 +14,7 @@ class MergeSettings(Settings):
 
     section: ClassVar[str] = "merge"
     title: ClassVar[str] = "badpix merge: one MASK from masks and manual lists"
+    heading: ClassVar[str] = "Merging"
     inputs: ClassVar[Mapping[str, str]] = {"masks": "masks to combine", "manual": "manual lists (x y flag)"}
 
     manual: list[FileName] = param([], "Manual lists (x y flag) that are added.")

@@ -165,6 +165,7 @@ class Settings:
 
     section: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    heading: ClassVar[str] = ""  # of parameters without a group in the help; the title, where it is empty
     inputs: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ class ScienceProgramSettings(Settings):
 
     section: ClassVar[str] = "simulate_science"
     title: ClassVar[str] = "Simulated science exposures with known bad pixels"
+    heading: ClassVar[str] = "What is simulated"
     scene: Literal["deep", "crowded", "nebula", "miri", "mrs", "ifu", "mos"] = param(
         "deep",
         "Program: a deep field, a crowded field, a nebula (NIRCam), MIRI imaging, the MRS, or NIRSpec's IFU or MOS.",

@@ -55,7 +55,7 @@ def make_recipe(p: SimulateSettings) -> Recipe:
     UsageError
         If the window does not fit the detector, or the readout pattern is unknown.
     """
-    detector = detectors.get(p.detector)
+    detector = detectors.choose(p.detector, "--detector")
     window = detector.full
     if p.size and p.window:
         raise UsageError("size and window exclude each other: a small detector, or a window of the real one")

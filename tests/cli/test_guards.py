@@ -232,10 +232,19 @@ def test_a_folder_that_was_made_for_a_run_that_fails_goes_again(tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["flats", "--bogus"], "error: No such option '--bogus'"),
+        (["flats", "--bogus"], "error: no option '--bogus'"),
         (["bogus"], "error: no command 'bogus'"),
-        (["check"], "error: Missing argument 'MASK...'."),
+        (["check"], "error: MASK... is missing"),
         (["flats"], "error: no slope images"),
+        (["deliver", "m.fits"], "error: --output-dir is missing"),
+        (["flats", "--workers", "0"], "error: --workers: found 0, expected a whole number from 1 to 1024"),
+        (["flats", "--workers", "two"], "error: --workers: found 'two', expected a whole number from 1 to 1024"),
+        (
+            ["flats", "--set", "documentd"],
+            "error: --set: found 'documentd', expected one of default, documented; did you mean 'documented'?",
+        ),
+        (["flats", "--lamp-scalling", "none"], "error: no option '--lamp-scalling'; did you mean '--lamp-scaling'?"),
+        (["params", "flts"], "error: 'flts' has no parameters; did you mean 'flats'?"),
     ],
 )
 def test_errors_have_one_style(words, told):

@@ -387,8 +387,8 @@ def _without(name):
     ("spoil", "message"),
     [
         (lambda p: fits.setval(p, "INSTRUME", value="NIRSPEC"), "INSTRUME is NIRSPEC"),
-        (lambda p: fits.setval(p, "EXP_TYPE", value="MIR_IMAGE"), "EXP_TYPE is MIR_IMAGE, expected an IFU"),
-        (lambda p: fits.setval(p, "EXP_TYPE", value="NRS_IFU"), "EXP_TYPE is NRS_IFU"),
+        (lambda p: fits.setval(p, "EXP_TYPE", value="MIR_IMAGE"), "EXP_TYPE = 'MIR_IMAGE', expected an IFU"),
+        (lambda p: fits.setval(p, "EXP_TYPE", value="NRS_IFU"), "EXP_TYPE = 'NRS_IFU'"),
         (lambda p: fits.delval(p, "DETECTOR"), "no keyword DETECTOR"),
         (_without("DQ"), "no DQ extension"),
         (_without("ERR"), "no ERR extension"),

@@ -86,7 +86,7 @@ def test_not_json(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match="not readable"):
         asn.read_inputs([path])
-    with pytest.raises(DataError, match="no such association"):
+    with pytest.raises(UsageError, match="no such association"):
         asn.read_inputs([tmp_path / "b.json"])
 
 

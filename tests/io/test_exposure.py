@@ -466,6 +466,11 @@ def test_empty_lists_and_folders(tmp_path):
         expand_inputs([f"@{tmp_path}/l.txt"])
     with pytest.raises(UsageError, match=r"holds no \*_rate.fits or \*_rateints.fits"):
         expand_inputs([tmp_path])
+    (tmp_path / "flats").mkdir()
+    (tmp_path / "flats" / "a_rate.fits").touch()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match=r"_rateints.fits; its folder flats does$"):
+        expand_inputs([tmp_path])
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="can't be read"):
         expand_inputs([f"@{tmp_path}/b.txt"])

@@ -124,8 +124,10 @@ def test_targets_that_can_not_be(tmp_path):
         check_target(tmp_path, overwrite=True)
     with pytest.raises(UsageError, match="exists"):
         check_target(tmp_path / "file", overwrite=False)
-    with pytest.raises(UsageError, match="can't be made"):
+    with pytest.raises(UsageError, match="file: is a file, expected a folder"):
         check_target(tmp_path / "file" / "x.fits", overwrite=False)
+    with pytest.raises(UsageError, match=r"a: can't be made: .*file is a file, expected a folder"):
+        check_target(tmp_path / "file" / "a" / "x.fits", overwrite=False)
     assert check_target(tmp_path / "file", overwrite=True) == tmp_path / "file"
 
 

@@ -20,6 +20,7 @@ def test_what_init_makes_rebuild_reads(tmp_path, instrument):
     assert done.exit_code == 0, done.output
     found, failed = jobs.read_jobs([tmp_path / "m" / f"{instrument}.yml"])
     assert failed == []
+    assert done.output.count("made ") == 2  # the folder, and what is in it
     assert [job.detector for job in found] == INSTRUMENTS[instrument]
     for job in found:
         for kind in ("flats", "darks"):
@@ -43,6 +44,9 @@ def test_detectors_and_base(tmp_path):
     found, _ = jobs.read_jobs([tmp_path / "nircam.yml"])
     assert [job.detector for job in found] == ["NRCB1", "NRCB2"]
     assert call("init", tmp_path / "x", "--instrument", "miri", "--detectors", "NRCB1").exit_code == 2
+    done = call("init", tmp_path / "x", "--instrument", "miri", "--detectors", "MIRIMAG")
+    assert done.exit_code == 2
+    assert "--detectors: DETECTOR 'MIRIMAG' is unknown; did you mean 'MIRIMAGE'?" in done.output
 
 
 def record(detector, finished, flags, status="made"):

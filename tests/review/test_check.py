@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
+from make_files import write_rate
 from mask_files import SUB64, make_hdus, make_image, make_mask, write
 
 from badpix import dq
@@ -192,6 +193,13 @@ def test_a_file_that_is_no_mask_fails_without_a_traceback(tmp_path):
     assert result.exit_code == 3
     assert "extension DQ is missing" in result.stdout
     assert "internal error" not in result.output
+
+
+def test_an_exposure_is_called_one(tmp_path):
+    path = write_rate(tmp_path / "x_rate.fits", np.ones((32, 32), np.float32))
+    checked = check.check_mask(path, P)
+    assert [(f.severity, f.rule) for f in checked.faults] == [("error", "kind")]
+    assert checked.faults[0].message.startswith("found an exposure (ImageModel), expected a MASK file")
 
 
 def test_flags_lost_in_decoding_fail(tmp_path):

@@ -349,7 +349,7 @@ def load(tmp_path, text):
         ("flats:\n  flux_check: 1\n  flux_check: 2\n", "key 'flux_check' is given twice"),
         ("flats: {}\ndarks: {}\nflats: {}\n", "key 'flats' is given twice"),
         ("flats: {flux_check: 1, flux_check: 2}", "given twice"),
-        ("a: [1", "not readable as YAML"),
+        ("a: 1\nb: [1,\nc: 2", "not readable as YAML: line 3: "),
         ("flats:\n\tx: 1", "not readable as YAML"),
         ("- a\n- b\n", "found list, expected sections"),
         ("just text", "found str, expected sections"),
