@@ -302,6 +302,7 @@ def broken_calls(folder, tmp_path):
 
 
 BROKEN = [
+    "bytes",
     "nothing",
     "no output",
     "unknown option",
