@@ -53,3 +53,11 @@ def test_the_example_of_families_runs(tmp_path, monkeypatch):
         assert done.exit_code == 0, done.output
     written = {p.name for p in (tmp_path / "masks").iterdir()}
     assert written == {"mask_short.fits", "mask_long.fits", "mask_families.html"}
+
+
+def test_the_version_is_the_same_everywhere():
+    from badpix import __version__
+
+    changes = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    assert (changes.group(1), cited.group(1)) == (__version__, __version__)

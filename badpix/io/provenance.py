@@ -154,7 +154,7 @@ def _save(fresh: dict[str, str]) -> None:
 
 @cache
 def code_version() -> str:
-    """Version of the package, and the state of its git checkout if it runs from one (``0.1.0+g1a2b3c4-dirty``)."""
+    """Version of the package, and the state of its git checkout if it runs from one (``0.2.0+g1a2b3c4-dirty``)."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__

@@ -251,7 +251,7 @@ def draw_states(state: NDArray[np.uint8], path: Path, caption: str = "") -> Path
     handles = [
         Patch(color=color, label=f"{name} ({counts[name]:,})") for name, color in STATES.items() if counts.get(name)
     ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    figure.legend(handles=handles, loc="outside right center", frameon=False)  # beside the map: the title is wide
     return save_figure(figure, path)
 
 

@@ -217,7 +217,7 @@ def test_useafter(given_text, result):
     "text", ["", "soon", "01/02/2026", "2026-13-01", "2026-02-30T00:00:00", "2026-01-01T25:00:00"]
 )
 def test_wrong_useafter(text):
-    with pytest.raises(UsageError, match=r"reference\.useafter: found .* expected YYYY-MM-DDThh:mm:ss"):
+    with pytest.raises(UsageError, match=r"reference\.useafter\): found .* expected YYYY-MM-DDThh:mm:ss"):
         check_useafter(text)
 
 
@@ -255,7 +255,7 @@ def test_pedigree(given_text, result):
     ],
 )
 def test_wrong_pedigree(text):
-    with pytest.raises(UsageError, match=r"reference\.pedigree: found .* expected GROUND, DUMMY"):
+    with pytest.raises(UsageError, match=r"reference\.pedigree\): found .* expected GROUND, DUMMY"):
         check_pedigree(text)
 
 

@@ -80,3 +80,16 @@ def test_a_limit_that_does_not_decide_is_named_by_the_side_on_which_pixels_are_f
     assert low.label == "OPEN flagged up to 0.34"
     assert high.label == "noisy flagged from 0.34"
     assert low._replace(decides=True).label == "OPEN < 0.34"
+
+
+@pytest.mark.slow
+def test_the_legend_of_states_lies_beside_the_title(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save_figure", lambda made, path: drawn.append(made) or path)
+    state = np.arange(6, dtype=np.uint8).repeat(600_000)[: 1800 * 1800].reshape(1800, 1800)
+    plots.draw_states(state, tmp_path / "s.png", "NRCB1, 5 exposures, 2026-01-01 to 2026-01-05")
+    drawn[0].draw_without_rendering()
+    boxes = [text.get_window_extent() for text in (*drawn[0].texts, drawn[0]._suptitle) if text is not None]
+    legend = drawn[0].legends[0].get_window_extent()
+    assert boxes
+    assert not any(legend.overlaps(box) for box in boxes)
