@@ -278,7 +278,7 @@ def test_wrong_pedigree(text):
 def test_texts_that_are_refused_at_once(values, words):
     with pytest.raises(UsageError) as caught:
         texts(**values)
-    assert str(caught.value).startswith("reference.")
+    assert str(caught.value).startswith("--")
     assert words in str(caught.value)
 
 
