@@ -262,12 +262,12 @@ def test_wrong_pedigree(text):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"descrip": "x" * 66}, "descrip: has 66 characters, at most 65 fit"),
-        ({"author": "x" * 69}, "author: has 69 characters"),
-        ({"author": "Ångström"}, "author: 'Ångström' has characters that a FITS header can't hold"),
+        ({"descrip": "x" * 66}, "descrip): has 66 characters, at most 65 fit"),
+        ({"author": "x" * 69}, "author): has 69 characters"),
+        ({"author": "Ångström"}, "author): 'Ångström' has characters that a FITS header can't hold"),
         ({"descrip": "tab\there"}, "can't hold"),
-        ({"author": "  "}, "author: is blank"),
-        ({"descrip": ""}, "descrip: is blank"),
+        ({"author": "  "}, "author): is blank"),
+        ({"descrip": ""}, "descrip): is blank"),
         ({"history": "é"}, "history"),
         ({"reference_subarray": "SUB 160é"}, "reference_subarray"),
         ({"reference_subarray": "SUB161"}, "reference_subarray"),
