@@ -386,7 +386,7 @@ def _without(name):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: fits.setval(p, "INSTRUME", value="NIRSPEC"), "INSTRUME is NIRSPEC"),
+        (lambda p: fits.setval(p, "INSTRUME", value="NIRSPEC"), "INSTRUME = 'NIRSPEC', expected 'MIRI'"),
         (lambda p: fits.setval(p, "EXP_TYPE", value="MIR_IMAGE"), "EXP_TYPE = 'MIR_IMAGE', expected an IFU"),
         (lambda p: fits.setval(p, "EXP_TYPE", value="NRS_IFU"), "EXP_TYPE = 'NRS_IFU'"),
         (lambda p: fits.delval(p, "DETECTOR"), "no keyword DETECTOR"),
