@@ -20,7 +20,7 @@ KINDS = {  # of change -> how its pixels are called
     "dark_born": "became hot",
     "is_intermittent": "intermittent",
     "dark_recovered": "recovered",
-    "dark_decays": "persistence",
+    "dark_decays": "with persistence",
 }
 SHOWN = 2  # pixels of each kind whose rates are drawn
 
