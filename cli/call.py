@@ -38,7 +38,7 @@ def _name(error: click.BadParameter) -> str:
     param = error.param
     if isinstance(param, click.Option):
         return max(param.opts, key=len)
-    return param.make_metavar(error.ctx) if param is not None and error.ctx is not None else str(error.param_hint)
+    return param.human_readable_name if param is not None else str(error.param_hint)
 
 
 def _value(error: click.BadParameter, kind: Any) -> str:

@@ -15,6 +15,7 @@ import click
 
 from badpix import __version__
 
+NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none: it shows the help itself
 BADPIX = {
     "Start from raw ramps": {
         "prepare": (
@@ -135,7 +136,7 @@ class LazyGroup(click.Group):
             return run(args, *rest, standalone_mode=False, **options)
         try:
             code = run(args, *rest, standalone_mode=False, **options)
-        except click.exceptions.NoArgsIsHelpError as error:
+        except NO_ARGUMENTS as error:
             error.show()
             sys.exit(error.exit_code)
         except click.ClickException as error:  # of click itself: the words of a call; ours end in common.fail

@@ -20,7 +20,6 @@ from badpix.darks.scores import Population, level_of
 from badpix.darks.stack import NEEDED_MAPS
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
-from badpix.io.spill import DiskImage
 from badpix.numerics.neighbors import Places
 from badpix.settings.darks import DarkSettings
 
@@ -69,13 +68,6 @@ def make_images(
 def sparse(places: Places, values: NDArray[Any], empty: Any = np.nan) -> Sparse:
     """An image of the frame with the candidates' values, ``empty`` (one value, or an image) elsewhere."""
     return Sparse(places.index, values, places.shape, empty)
-
-
-def on_disk(image: NDArray[np.float32]) -> Sparse:
-    """An image of the frame that waits in a temporary file until the evidence is written."""
-    waiting = DiskImage(image.shape)
-    waiting.write_rows(0, image)
-    return Sparse(np.empty(0, np.intp), np.empty(0, np.float32), image.shape, waiting)
 
 
 def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSettings) -> list[Rule]:

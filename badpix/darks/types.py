@@ -22,7 +22,7 @@ from badpix.darks.rules import Decision
 from badpix.darks.scores import Population, Setup, level_of
 from badpix.darks.series import Verdicts
 from badpix.darks.stack import Brightness
-from badpix.io.evidence import Detection
+from badpix.io.evidence import Detection, wait_on_disk
 from badpix.numerics import neighbors
 from badpix.settings.darks import (
     DarkSettings,
@@ -381,7 +381,7 @@ def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Any], popul
         kept.images["dark_pedestal_sigma"] = result.pedestal_sigma
     for name in ("dark_rate", "dark_pedestal", "dark_pedestal_sigma"):
         if name in kept.images:
-            kept.images[name] = dark_rules.on_disk(kept.images[name])
+            kept.images[name] = wait_on_disk(kept.images[name])
     total = int(table.pixels["total"].max(initial=0))
     flagged = np.any([image.flat[table.places.index] for image in result.detection.maps.values()], axis=0)
     if total <= dark_rules.MOST_SAMPLES:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.io.depths import Alarm, Depth, Readout
+from badpix.io.spill import DiskImage
 
 WITHHELD, OTHERWISE = "_withheld", "_otherwise"  # endings of quantities that are a yes or no of further tests
 BOOKKEEPING = ("from_", "line_", "update_", "absent_")  # images that follow from the inputs of a merge
@@ -112,6 +113,13 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, where: Any) -> Any:
         return np.asarray(self)[where]
+
+
+def wait_on_disk(image: NDArray[np.float32]) -> Sparse:
+    """An image of the frame that waits in a temporary file until it is written or looked at."""
+    waiting = DiskImage((image.shape[0], image.shape[1]))
+    waiting.write_rows(0, image)
+    return Sparse(np.empty(0, np.intp), np.empty(0, np.float32), waiting.shape, waiting)
 
 
 @dataclass

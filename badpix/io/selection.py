@@ -118,7 +118,7 @@ def _expand_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def _hint(folder: Path, suffixes: Sequence[str]) -> str:
     """Where such files are, one folder down; they are not taken from there unasked."""
-    inside = [place.name for place in sorted(folder.iterdir()) if place.is_dir() and _holds(place, suffixes)]
+    inside = [place.name for place in sorted(folder.iterdir()) if _holds(place, suffixes)]
     if not inside:
         return ""
     return f"; its folder{'s' * (len(inside) > 1)} {', '.join(inside[:3])} {'do' if len(inside) > 1 else 'does'}"
@@ -127,7 +127,7 @@ def _hint(folder: Path, suffixes: Sequence[str]) -> str:
 def _holds(folder: Path, suffixes: Sequence[str]) -> bool:
     try:
         stems = [fits_stem(path) for path in folder.iterdir()]
-    except OSError:
+    except OSError:  # a file, or closed to us
         return False
     return any(stem is not None and stem.endswith(tuple(suffixes)) for stem in stems)
 

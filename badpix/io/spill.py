@@ -41,9 +41,6 @@ class DiskImage:
                 self._file.readinto(image[run[0] : run[-1] + 1].data)  # type: ignore[attr-defined]
         return image if dtype is None else image.astype(dtype)
 
-    def __getitem__(self, place: Any) -> Any:
-        return np.asarray(self)[place]
-
 
 class DiskTable:
     """Rows of float32 numbers in a temporary file without a name: appended band by band, read where they are chosen.

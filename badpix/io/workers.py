@@ -40,7 +40,7 @@ class Needs:
 
 
 NEEDS = {  # measured on 256 x 256 and 2048 x 2048 pixels, one process, lowest bands
-    "flats": Needs(70 << 20, 47, 51),
+    "flats": Needs(70 << 20, 45, 45),
     "darks": Needs(93 << 20, 24, 40),
     "science": Needs(100 << 20, 30, 37),
 }

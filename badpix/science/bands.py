@@ -37,7 +37,7 @@ BORN_LIMIT = 4.2  # sigma: candidates by their newest exposures
 SQUARE_SIGMA = 4.0  # of the mean square, over its scatter of sqrt(2 / n)
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
 BLOCKS, BLOCK_ROWS = 16, 6  # rows of an exposure on which it is described
-LINE = 512  # pixels of a line at most, for its median
+LINE = 512  # pixels of a line that its median is taken of, or up to twice as many
 LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
 
@@ -154,9 +154,7 @@ def read_padded(layout: Layout, start: int, stop: int, margin: int) -> NDArray[A
 
 def read_blocks(member: Member, setup: Setup, starts: Sequence[int], height: int) -> Blocks:
     """Blocks of ``height`` rows of an exposure with a margin, one below the other."""
-    margin = (
-        residuals.reach_of(setup.axis)[0] + 1
-    )  # what is filled at the edge of a block has rows on both sides, too
+    margin = residuals.reach_of(setup.axis)[0] + 1  # so that what is filled at the edge has rows on both sides, too
     blocks = [[read_padded(layout, y, y + height, margin) for y in starts] for layout in member.layouts]
     sci, err, flags = (part[0] if len(starts) == 1 else np.concatenate(part) for part in blocks)
     return Blocks(sci.astype(np.float32, copy=False), err.astype(np.float32, copy=False), flags, len(starts), margin)

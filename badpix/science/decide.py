@@ -3,11 +3,11 @@
 1. Errors are those of the means, times how much wider than them the means of all pixels scatter (flat-field errors,
    noise that is alike in neighbors). A bad neighbor moves the median of the pixels around by up to :data:`SHIFT`
    noises of an exposure; what such neighbors did is put back.
-2. *Hot*: the mean is above `science_sigma` errors, and so is what a brighter neighbor's leak leaves of it; most
-   pointings agree (their median is above half of the mean; in dispersed light none contradicts it); and it is no
-   mere response: a pixel whose excess follows the light (a flat-field error) is not hot. In images the error is that
-   by the noise alone where the scatter is wider: pixels that switch faintly are hot by their mean. *Warm* is hot
-   below `harm`.
+2. *Hot*: the mean is above `science_sigma` errors, and so is what brighter neighbors' leaks leave of it, which is
+   more than they are; most pointings agree (their median is above half of the mean; in dispersed light none
+   contradicts it); and it is no mere response: a pixel whose excess follows the light (a flat-field error) is not
+   hot. In images the error is that by the noise alone where the scatter is wider: pixels that switch faintly are hot
+   by their mean. *Warm* is hot below `harm`.
 3. *Born*: the newest exposures are hot, the earlier ones are not, and the step is above `born_sigma` (more where one
    visit of dispersed light alone saw it). It gets the type of its newest level, and a date. *Recovered*: the other
    way round; no flag.
@@ -146,17 +146,11 @@ def judge(
         born |= sharp & seen
     level = np.where(born, table["after"], table["mean"]).astype(np.float32)
     error = np.where(born, table["after_error"], table["error"]) * np.float32(wider)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        strong = np.where(table["bright"] >= LEAST_BRIGHT, np.fmax(table["height"], level), level)
-        leak = leaked(np.maximum(strong, 0), places, ipc)
-        own = level - leak + np.where(born, shift, 0)
-        sigma = (own / error).astype(np.float32)
-        agreed = find_agreed(table, dispersed) & (own > LEAK_ERROR * leak)
-        steady = (sigma > p.science_sigma) & agreed
-        if not dispersed:  # what switches too faintly to be told exposure by exposure scatters, and has a mean
-            by_noise = (own / (table["noise_error"] * wider)).astype(np.float32)
-            sigma = np.where(agreed & ~steady & (by_noise > p.science_sigma), by_noise, sigma)
-            steady = (sigma > p.science_sigma) & agreed
+    leak = measure_leak(table, level, places, ipc)
+    own = level - leak + np.where(born, shift, 0)
+    agreed = find_agreed(table, dispersed) & (own > LEAK_ERROR * leak)
+    by_noise = None if dispersed else table["noise_error"] * np.float32(wider)
+    steady, sigma = find_steady(own, error, by_noise, agreed, p.science_sigma)
     decaying = table["decaying"] & (table["run"] >= LEAST_DECAY) & seen
     unsteady = table["square"] > most_square
     peak = np.where(table["bright"] > 0, table["height"], table["mean"])
@@ -184,6 +178,38 @@ def judge(
         level,
         sigma,
     )
+
+
+def measure_leak(table: Table, level: Float, places: Places, ipc: float) -> Float:
+    """What side neighbors leak into candidates; those that switch, when they are bright (step 2)."""
+    with np.errstate(invalid="ignore"):
+        strong = np.where(table["bright"] >= LEAST_BRIGHT, np.fmax(table["height"], level), level)
+        out: Float = leaked(np.maximum(strong, 0), places, ipc)
+    return out
+
+
+def find_steady(own: Float, error: Float, by_noise: Float | None, agreed: Bool, limit: float) -> tuple[Bool, Float]:
+    """Candidates with an excess in all exposures, and its significance (step 2).
+
+    Parameters
+    ----------
+    own, error : ndarray
+        (n,) excess without leaks, and its error: by the noise or by the scatter, whichever is larger.
+    by_noise : ndarray, optional
+        (n,) the error by the noise alone, where it may decide.
+    agreed : ndarray of bool
+        (n,) from :func:`find_agreed`.
+    limit : float
+        Errors.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma = (own / error).astype(np.float32)
+        steady = (sigma > limit) & agreed
+        if by_noise is not None:  # what switches too faintly to be told exposure by exposure scatters, and has a mean
+            faint = (own / by_noise).astype(np.float32)
+            sigma = np.where(agreed & ~steady & (faint > limit), faint, sigma)
+            steady = (sigma > limit) & agreed
+    return steady, sigma
 
 
 def find_agreed(table: Table, dispersed: bool) -> Bool:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.io.evidence import Evidence, Rule, Samples, Sparse
-from badpix.io.spill import DiskImage
+from badpix.io.evidence import Evidence, Rule, Samples, Sparse, wait_on_disk
 from badpix.numerics.neighbors import Places
 from badpix.science import bands
 from badpix.science.bands import Measured
@@ -45,11 +44,6 @@ def make_evidence(
     def image(values: NDArray[Any]) -> Sparse:
         return Sparse(index, values.astype(np.float32), shape, np.nan)
 
-    def wait(full: NDArray[np.float32]) -> DiskImage:
-        out = DiskImage(shape)
-        out.write_rows(0, full)
-        return out
-
     def mark(values: NDArray[np.bool_]) -> Sparse:
         return Sparse(index, values.astype(np.uint8), shape, 0)
 
@@ -59,12 +53,12 @@ def make_evidence(
         sigma = np.divide(measured.mean, error, out=measured.mean)
         sigma.flat[index] = verdicts.sigma
         images = {
-            "science_square": wait(measured.square),
+            "science_square": wait_on_disk(measured.square),
             "science_pointings": measured.pointings,
             "science_undetermined": measured.pointings < p.min_pointings,
             "science_mean": image(verdicts.level),
-            "science_sigma": wait(sigma),
-            "science_error": wait(error),
+            "science_sigma": wait_on_disk(sigma),
+            "science_error": wait_on_disk(error),
             "science_harm": image(harm),
             "science_response": image(1 + table["deficit"]),
             "science_scatter": image(table["scatter"]),

@@ -329,7 +329,6 @@ BROKEN = [
     "folder",
     "memory",
     "less",
-    "less",
     "coupling",
     "input",
     "no masks",

@@ -55,6 +55,16 @@ def test_round_trip(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_image_that_waits_on_disk_is_used_like_an_array(tmp_path):
+    image = example().images["flat_norm"]
+    waiting = evidence.wait_on_disk(image)
+    np.testing.assert_array_equal(waiting[3:6, 4], image[3:6, 4])
+    np.testing.assert_array_equal(waiting > 0.5, image > 0.5)
+    np.testing.assert_array_equal(np.abs(waiting - 1), np.abs(image - 1))
+    found, _ = stored(tmp_path, Evidence({"flat_norm": waiting}))
+    np.testing.assert_array_equal(found.images["flat_norm"], image)
+
+
 def test_one_sample_an_integration_and_none(tmp_path):
     one = Samples(np.array([1], np.int32), np.array([2], np.int32), np.array([[7.0]], np.float32))
     none = Samples(np.empty(0, np.int32), np.empty(0, np.int32), np.empty((0, 3), np.float32))
