@@ -1,12 +1,12 @@
 """What flags leave of the stars in the stack that the pipeline's own steps make of the mixture of eight faults.
 
     python benchmarks/score_stack.py WORKDIR [--seeds 8101 8102] [--shape 400 400] [--stars 2500]
-                                     [--flags none jwst documented default true]
+                                     [--flags none jwst documented default "true 2"]
 
 Simulates the scene `mixture` once for each seed (in WORKDIR) and stacks it (`SkyMatchStep`, `ResampleStep`) with
 several flags: none, those of the pipeline's own outlier step, ours, and the true ones (all pixels to which hits,
-halos and trails added more than 2, or 5, sigma), which is the most that flags can do. Each stack is compared with
-that of the same exposures without hits: stars above 100 sigma, flux in 5 x 5 pixels above the median of 21 x 21.
+halos and trails added more than 2, or 5, sigma), about the most that flags can do. Each stack is compared with that
+of the same exposures without hits: stars above 100 sigma, flux in 5 x 5 pixels above the median of 21 x 21.
 """
 
 from __future__ import annotations

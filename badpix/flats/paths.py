@@ -30,10 +30,7 @@ Index = NDArray[np.intp]
 
 
 def follow_paths(image: Float32) -> Float32:
-    """Place across of the light that row 0 sees at each pixel, less that pixel's own: (n, m), the summed inclination.
-
-    A path through (y, x) is at ``x + path[y + k, x] - path[y, x]`` in row ``y + k``.
-    """
+    """Paths as the inclination of each column, summed from row 0 on: (n, m) pixels across."""
     inclination = measure_inclination(np.nan_to_num(image))
     return np.cumsum(inclination, axis=0, dtype=np.float64).astype(np.float32)
 

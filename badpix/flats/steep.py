@@ -108,11 +108,8 @@ def weighted_excess_at(
     good = np.isfinite(sides) & np.isfinite(spread) & sides_at(usable, y, x, False)
     weight = np.where(good, 1 / np.maximum(spread, 1e-6) ** 2, 0)
     pull = weight * np.where(good, sides, 0)
-    total, all_weight, highest = (
-        pull.sum(axis=0),
-        weight.sum(axis=0),
-        np.where(good, pull, -np.inf).argmax(axis=0)[None],
-    )
+    total, all_weight = pull.sum(axis=0), weight.sum(axis=0)
+    highest = np.where(good, pull, -np.inf).argmax(axis=0)[None]
     of_highest, its_weight = (np.take_along_axis(v, highest, axis=0)[0] for v in (pull, weight))
     with np.errstate(invalid="ignore", divide="ignore"):
         guarded = np.minimum(total / all_weight, 2 * (total - of_highest) / (all_weight - its_weight))

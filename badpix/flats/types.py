@@ -14,9 +14,7 @@ from badpix.io.evidence import Detection, Evidence, Rule
 from badpix.numerics import clipping, neighbors
 from badpix.settings.flats import FlatSettings
 
-STEEP_EXCESS = (
-    1.3  # times `min_open_excess` where the error varies: steep light has tails that its spread does not tell
-)
+STEEP_EXCESS = 1.3  # times `min_open_excess` in steep light: it has tails that its spread does not tell
 OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
 
 Float = NDArray[np.floating[Any]]

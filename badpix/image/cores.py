@@ -27,10 +27,10 @@ from badpix.image.star_fit import Fit, Visits, fit_stars, learn_profile
 from badpix.image.star_profile import REACH, stamp_offsets
 from badpix.numerics.neighbors import gather, grow
 
-MOST, CANDIDATES = 2_000, 400  # sources, the brightest; those among which the profile's teachers are
+MOST, CANDIDATES = 2_000, 400  # the brightest sources of the set; those among which the profile's teachers are
 FLUX_SIGMA = 100.0  # of a source in 5 x 5, sigma of a pixel
 VALID = 15  # of 25 pixels that a stamp needs
-CHUNK = 256  # stars that are fitted at a time
+CHUNK = 1024  # stamps that are fitted at a time
 CORE = 2.3  # pixels from a star's middle, within which its stamps decide
 FEW = 8  # of 25 pixels that are hit otherwise, below which light over a whole stamp is looked at
 KNOWN = 1.7  # times the expected scatter, up to which a star is known
@@ -61,6 +61,7 @@ class Stamps(NamedTuple):
     wide: NDArray[Any]  # [n]: share of 9 x 9 pixels that lie on a trail or in a halo
     place: NDArray[Any]  # [n, 2]: x, y of the source from the middle pixel
     turn: NDArray[Any]  # [n, 2, 2]
+    others: NDArray[Any]  # [n]: other groups that saw the middle pixel
 
 
 def cut_stamps(
@@ -72,18 +73,21 @@ def cut_stamps(
     flagged: NDArray[Any],
     ours: NDArray[Any],
     wide: NDArray[Any],
+    others: NDArray[Any],
 ) -> Stamps:
-    """Stamps of the brightest sources of an exposure.
+    """Stamps of those of the brightest sources that lie in an exposure.
 
     Parameters
     ----------
     places : float [n], float [n]
-        x and y of the sources in the exposure, the brightest first; NaN outside of it.
+        x and y of all sources in the exposure, the brightest first; NaN outside of it.
     pixel_map : PixelMap
     residual, model, noise : float32 (ny, nx)
         SCI - sky - model; the model, which tells what is bright enough; the noise.
     flagged, ours, wide : bool (ny, nx)
         All flags, those that may be taken back, those of trails and halos.
+    others : uint8 (ny, nx)
+        Number of other groups.
     """
     x, y = (v[:MOST] for v in places)
     number = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
@@ -97,7 +101,8 @@ def cut_stamps(
     flags = [gather(image.astype(np.float32), ys, xs, REACH).T > 0 for image in (flagged, ours)]
     share = np.nanmean(gather(wide.astype(np.float32), ys, xs, 2 * REACH), axis=0) if len(ys) else np.empty(0)
     place = np.stack([x[number] - xs, y[number] - ys], axis=1)
-    return Stamps(number, ys, xs, cut[0] + cut[1] - floor, cut[2], flags[0], flags[1], share, place, turn)
+    value = cut[0] + cut[1] - floor
+    return Stamps(number, ys, xs, value, cut[2], flags[0], flags[1], share, place, turn, others[ys, xs])
 
 
 def _turn_at(pixel_map: PixelMap, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
@@ -137,8 +142,9 @@ def decide_stamps(stamps: Sequence[Stamps], *, core_snr: float, level: bool) -> 
     if optics is None:
         return []
     out = []
-    for first in range(0, len(table), CHUNK):
-        chosen = table[first : first + CHUNK]
+    number = max(1, CHUNK // table.shape[1])
+    for first in range(0, len(table), number):
+        chosen = table[first : first + number]
         visits = _gather_visits(stamps, chosen)
         out += _decide(stamps, chosen, visits, fit_stars(visits, optics), core_snr=core_snr, level=level)
     return out
@@ -165,7 +171,7 @@ def _gather_visits(stamps: Sequence[Stamps], table: NDArray[Any]) -> Visits:
     """The stamps of some stars side by side; flagged pixels are left out."""
     exposure, row = np.moveaxis(table, 2, 0).swapaxes(1, 2)
     shape = exposure.shape
-    value, noise = np.full((*shape, 25), np.nan), np.ones((*shape, 25))
+    value, noise = np.full((2, *shape, 25), np.nan)
     place, turn = np.zeros((*shape, 2)), np.tile(np.eye(2), (*shape, 1, 1))
     for k, part in enumerate(stamps):
         here = exposure == k
@@ -180,7 +186,7 @@ def _decide(
 ) -> list[Verdict]:
     """What becomes of the stamps of some stars."""
     exposure, row = np.moveaxis(table, 2, 0).swapaxes(1, 2)
-    bright = fit.flux > FLUX_SIGMA / 2 * visits.noise.max(axis=(0, 2))
+    bright = fit.flux > FLUX_SIGMA / 2 * np.fmax.reduce(visits.noise, axis=(0, 2))
     known = np.broadcast_to((fit.quality <= KNOWN) & bright, exposure.shape) & (exposure >= 0)
     visit, star = np.nonzero(known)
     exposure, row = exposure[visit, star], row[visit, star]
@@ -195,11 +201,11 @@ def _decide(
         z = residual / noise
         changed, spread, spread_error = _fit_changes(residual, noise, light, core_snr)
         faithful = (np.abs(z) < core_snr).sum(axis=1) >= FAITHFUL
-    every = np.full(fit.model.shape, np.nan)
-    every[visit, star] = np.where(flagged, np.nan, z)
+    others = np.full(fit.model.shape, np.nan)
+    others[visit, star] = np.where(flagged, np.nan, z)
     y, x = stamp_offsets()
     core = np.hypot(x - fit.place[visit, star, :1], y - fit.place[visit, star, 1:]) < CORE
-    hit = _find_hits(np.where(core & ~_repeats(every, visits, fit, visit, star), z, np.nan), core_snr)
+    hit = _find_hits(np.where(core & ~_repeats(z, others, visits, fit, visit, star), z, np.nan), core_snr)
     changed |= _prefer_change(z, light / noise, hit)
     if level:
         wide = np.array([stamps[k].wide[r] for k, r in zip(exposure, row, strict=True)])
@@ -225,34 +231,38 @@ def _find_hits(z: NDArray[Any], limit: float) -> NDArray[Any]:
     return found
 
 
-def _repeats(z: NDArray[Any], visits: Visits, fit: Fit, visit: NDArray[Any], star: NDArray[Any]) -> NDArray[Any]:
+def _repeats(
+    z: NDArray[Any], others: NDArray[Any], visits: Visits, fit: Fit, visit: NDArray[Any], star: NDArray[Any]
+) -> NDArray[Any]:
     """Pixels whose excess half of the star's other visits show, too, at their place on the sky, bool [n, 25].
 
     A faint neighbor does, which the star's level and profile don't hold.
 
     Parameters
     ----------
-    z : float [visit, star, 25]
+    z : float [n, 25]
+        Of the stamps that are looked at, flagged pixels as well: these are excesses like the others.
+    others : float [visit, star, 25]
+        Of all stamps; NaN on flagged pixels, which tell nothing of the sky.
     visits : Visits
     fit : Fit
     visit, star : int [n]
         The stamps that are looked at.
     """
-    found = np.zeros((len(visit), z.shape[2]), bool)
-    high = np.flatnonzero((np.nan_to_num(z[visit, star]) > REPEATED).any(axis=1))
+    found, z = np.zeros(z.shape, bool), np.nan_to_num(z)
+    high = np.flatnonzero((z > REPEATED).any(axis=1))
     if not len(high):
         return found
-    own, star = visit[high], star[high]
+    own, star, excess = visit[high], star[high], z[high]
     y, x = stamp_offsets()
     offset = np.stack([x, y], axis=1) - fit.place[own, star][:, None]
     sky = np.einsum("nij,npj->npi", np.linalg.inv(visits.turn[own, star]), offset)
-    excess = np.nan_to_num(z[own, star])
     seen, known = np.zeros(excess.shape), np.zeros(excess.shape)
-    for other in range(len(z)):
+    for other in range(len(others)):
         at = np.einsum("nij,npj->npi", visits.turn[other, star], sky) + fit.place[other, star][:, None]
         column, row = (np.rint(at[..., k]).astype(np.intp) + REACH for k in (0, 1))
         inside = (column >= 0) & (column <= 2 * REACH) & (row >= 0) & (row <= 2 * REACH)
-        wide = _highest_around(z[other, star])
+        wide = _highest_around(others[other, star])
         there = np.take_along_axis(wide, np.where(inside, row * (2 * REACH + 1) + column, 0), axis=1)
         counts: NDArray[Any] = inside & np.isfinite(there) & np.not_equal(other, own)[:, None]
         known += counts

@@ -18,7 +18,8 @@
 15. Writing: the `_crf` files, with the documented rules for DQ, NaN, headers and names.
 
 Steps 5 to 10 are those of :mod:`badpix.image.search`; docs/outlier-image.md has the same numbers.
-Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures.
+Memory holds one exposure, one group's mosaic and one tile at a time, whatever the number of exposures; and of each
+the stamps of its bright sources (0.7 MB at the most).
 """
 
 from __future__ import annotations
@@ -63,12 +64,7 @@ from badpix.image.persistence import find_persistent
 from badpix.image.plan import Found, Plan
 from badpix.image.protect import place_on_grid, read_places
 from badpix.image.reference import build_reference, measure_pair_sigma
-from badpix.image.search import (
-    angle_suffix,
-    flags_name,
-    is_plain,
-    search_exposure,
-)
+from badpix.image.search import angle_suffix, flags_name, is_plain, search_exposure
 from badpix.image.stack import Shelf, mosaic_name, open_shelf, write_planes
 from badpix.image.summary import summarize
 from badpix.image.weights import find_low_weight, parse_good_bits
@@ -234,7 +230,8 @@ def _search_resampled(
         write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=angle_suffix(angle))
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
-    sources = image_audit.find_sources(shelf, windows, grid.shape, audit_snr=p.audit_snr) if p.audit else plan.sources
+    asked = p.audit or p.core_snr or p.transient_snr
+    sources = image_audit.find_sources(shelf, windows, grid.shape, audit_snr=p.audit_snr) if asked else plan.sources
     if p.audit and not is_moving(cals):  # there, stars lie beside each other
         _check_places(images, find_misplaced(shelf, windows, sources, snr=p.audit_snr))
     deep = [g for g in range(len(windows)) if g not in shallow]

@@ -93,6 +93,6 @@ def _apply_verdict(
             verdict.light[n],
             verdict.residual[n],
             after,
-            others=0,
+            others=int(stamps.others[row]),
             audit_loss=p.audit_loss,
         )

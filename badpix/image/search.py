@@ -36,10 +36,7 @@ from badpix.image.plan import Found, Plan
 from badpix.image.protect import find_protected
 from badpix.image.reference import ONE_KIN, blot_bands, build_reference
 from badpix.image.resample_drizzle import measure_derivative
-from badpix.image.seen_once import (
-    expected_width,
-    measure_sharpness,
-)
+from badpix.image.seen_once import expected_width, measure_sharpness
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.stack import Shelf, read_median
 from badpix.image.transients import Detection, find_transients
@@ -187,16 +184,10 @@ def _search_closely(
         sci[spared] = residual[spared] = np.nan  # nor do single coverage and stars look there
     if p.audit:
         found.losses, found.sources = image_audit.measure_losses(
-            places,
-            model,
-            residual,
-            expected,
-            others,
-            flagged & good,
-            audit_loss=p.audit_loss,
+            places, model, residual, expected, others, flagged & good, audit_loss=p.audit_loss
         )
     if p.core_snr:
-        looked_at = residual, model, noise if slack is None else noise + slack, flagged, ours, wide
+        looked_at = residual, model, noise if slack is None else noise + slack, flagged, ours, wide, others
         found.stamps = cut_stamps(places, image.pixel_map, *looked_at)
     found.cutouts = image_products.cut_out(sci, model, residual, noise, flagged, places)
     if p.single_coverage == "sharpness":

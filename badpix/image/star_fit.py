@@ -45,7 +45,7 @@ class Visits(NamedTuple):
     """Stamps of stars, [visit, star, ...]; a star that fewer exposures saw has visits without values."""
 
     value: NDArray[Any]  # float [visit, star, 25], without sky; NaN on bad pixels
-    noise: NDArray[Any]  # float [visit, star, 25]
+    noise: NDArray[Any]  # float [visit, star, 25]; NaN where nothing was seen
     place: NDArray[Any]  # float [visit, star, 2]: x, y of the star from the stamp's middle, by the WCS
     turn: NDArray[Any]  # float [visit, star, 2, 2]: d place / d place on the grid
     exposure: NDArray[Any]  # int [visit, star]
@@ -103,7 +103,11 @@ def start_stars(visits: Visits) -> Stars:
     with np.errstate(invalid="ignore", divide="ignore"):
         center = np.stack([(near * x[inner]).sum(-1) / total, (near * y[inner]).sum(-1) / total], axis=-1)
         step = np.einsum("vsij,vsj->vsi", np.linalg.inv(visits.turn), center - visits.place)
-    flux = np.nan_to_num(_median(visits.value.sum(axis=-1), 0), nan=0.0)  # of whole stamps
+    flux = _median(visits.value.sum(axis=-1), 0)  # of whole stamps
+    if np.isnan(flux).any():  # each has a gap: what is there will do for a start
+        known = np.isfinite(visits.value)
+        part = np.where(known.any(axis=-1), np.where(known, visits.value, 0).sum(axis=-1), np.nan)
+        flux = np.nan_to_num(np.where(np.isnan(flux), _median(part, 0), flux), nan=0.0)
     moved = np.clip(np.nan_to_num(_median(step, 0)), -1, 1)
     return Stars(np.maximum(flux, np.finfo(float).tiny), np.zeros(len(flux)), moved)
 

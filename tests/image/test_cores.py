@@ -55,9 +55,8 @@ def sky():
         none = np.zeros((number, 25), bool)
         turn = np.tile(np.eye(2), (number, 1, 1))
         where = np.arange(number)
-        stamps.append(
-            Stamps(where, where * 9 + 4, where * 9 + 4, value, noise, none, none, np.zeros(number), told, turn)
-        )
+        at, wide, others = where * 9 + 4, np.zeros(number), np.full(number, EXPOSURES - 1)
+        stamps.append(Stamps(where, at, at, value, noise, none, none, wide, told, turn, others))
         lights.append(light)
     return stamps, flux, np.array(lights)
 
@@ -142,6 +141,47 @@ def test_light_over_a_star_takes_its_whole_stamp_where_it_counts(sky):
     assert not decide(with_value(stamps, 3, value), level=False)[3, faint].all(axis=1).any()
 
 
+def test_a_weak_pixel_beside_a_flagged_hit_is_hit(sky):
+    """A hit that the test has flagged counts as one: what it left beside it needs 0.6 of the limit."""
+    stamps, flux, light = sky
+    stars = np.flatnonzero((np.arange(len(flux)) < 60) & (flux < 5000))
+    flagged = np.zeros((len(flux), 25), bool)
+    flagged[stars, 12] = True
+    value = stamps[2].value.copy()
+    value[stars, 13] = SCALE[2] * light[2, stars, 13] + 4 * np.hypot(stamps[2].noise[stars, 13], 0.0015 * flux[stars])
+    alone = decide(with_value(stamps, 2, value))[2, stars, 13].mean()
+    value[stars, 12] += 0.3 * flux[stars]
+    beside = decide(with_value(stamps, 2, value, flagged=flagged))[2, stars, 13].mean()
+    assert alone < 0.15
+    assert beside > 0.6
+
+
+def test_stars_that_some_exposures_lack_are_decided_in_the_others(sky):
+    """In any unit, and where the edge of a frame or bad pixels take a part of their stamps."""
+    stamps, flux, _ = sky
+    rng = np.random.default_rng(3)
+    bright = np.flatnonzero((flux > 2000) & (np.arange(len(flux)) < 60))
+    lost, cut, holed = np.array_split(bright, 3)
+    at = rng.choice([6, 7, 8, 11, 12, 13, 16, 17, 18], len(bright))
+    parts = []
+    for k, one in enumerate(stamps):
+        value, noise = one.value / 100, one.noise / 100
+        if k == 2:
+            value[bright, at] += 0.2 * flux[bright] / 100
+        if k == 0:
+            value[lost] = np.nan
+        if k == 1:  # the first row lies beyond the frame, where there is no noise either
+            value[cut, :5] = noise[cut, :5] = np.nan
+        value[holed, 5 * k] = np.nan
+        parts.append(one._replace(value=value, noise=noise))
+    flagged = decide(parts)
+    for some in (lost, cut, holed):
+        which = np.isin(bright, some)
+        assert flagged[2, bright[which], at[which]].mean() > 0.95
+    flagged[2, bright, at] = False
+    assert flagged.sum() <= 2
+
+
 def test_stars_that_change_stay(sky):
     stamps, _, light = sky
     value = stamps[0].value.copy()
@@ -171,14 +211,18 @@ def test_stamps_are_cut_where_the_map_puts_a_source():
     none = np.zeros(shape, bool)
     flagged = none.copy()
     flagged[21, 30] = True
+    cover = (np.arange(2000) % 5).reshape(shape)
     sources = np.array([[40.45, 16.3], [20.0, 5.0]])  # pixel (30.2, 19.8); and one that is too faint
     places = invert_map(pixel_map, *sources.T)
-    found = cut_stamps(places, pixel_map, value - model, model, np.ones(shape, np.float32), flagged, none, none)
+    found = cut_stamps(
+        places, pixel_map, value - model, model, np.ones(shape, np.float32), flagged, none, none, cover
+    )
     assert (found.source.tolist(), found.y.tolist(), found.x.tolist()) == ([0], [20], [30])
     np.testing.assert_allclose(found.place, [[0.2, -0.2]], atol=1e-6)
     np.testing.assert_allclose(found.turn, np.eye(2)[None], atol=1e-6)
     np.testing.assert_array_equal(found.value.reshape(5, 5), value[18:23, 28:33])
     assert np.flatnonzero(found.flagged[0]).tolist() == [17]
+    assert found.others.tolist() == [cover[20, 30]]
 
 
 @pytest.mark.slow
@@ -187,12 +231,14 @@ def test_a_run_counts_what_stars_decided_and_says_it(tmp_path):
     setup = Setup(seed=83, groups=3, shape=(256, 256), stars=9000.0, galaxies=0.0, hits=12_000.0, dither=8.0)
     table = simulate(tmp_path / "sim", setup)
     found = {}
-    for snr in (0.0, 5.0):
-        p = ImageSettings.from_values({"core_snr": snr, "max_flagged": 100.0}, "test", "default")
-        written, summary = image_driver.flag_images(read_inputs([table]), p, tmp_path / f"out{snr:g}")
+    for snr, audit in ((0.0, True), (5.0, False), (5.0, True)):
+        values = {"core_snr": snr, "max_flagged": 100.0, "audit": audit}
+        p = ImageSettings.from_values(values, "test", "default")
+        written, summary = image_driver.flag_images(read_inputs([table]), p, tmp_path / f"out{snr:g}{audit}")
         assert all(("core" in row) == (snr > 0) for row in summary["exposures"])
         flags = [(fits.getdata(path, "DQ") & 16) != 0 for path in written]
         assert [f.sum() for f in flags] == [row["flagged"] for row in summary["exposures"]]
+        assert snr not in found or np.array_equal(found[snr], flags)  # the audit only lists
         found[snr] = np.array(flags)
     assert sum(row["core"] for row in summary["exposures"]) == (found[5.0] & ~found[0.0]).sum() > 5
     assert sum(row["core_taken_back"] for row in summary["exposures"]) == (found[0.0] & ~found[5.0]).sum()
