@@ -196,10 +196,10 @@ def test_a_file_that_is_no_mask_fails_without_a_traceback(tmp_path):
 
 
 def test_an_exposure_is_called_one(tmp_path):
-    path = write_rate(tmp_path / "x_rate.fits", np.ones((32, 32), np.float32))
+    path = write_rate(tmp_path / "x_rate.fits", np.ones((80, 96), np.float32))
     checked = check.check_mask(path, P)
     assert [(f.severity, f.rule) for f in checked.faults] == [("error", "kind")]
-    assert checked.faults[0].message.startswith("found an exposure (ImageModel), expected a MASK file")
+    assert checked.faults[0].message.startswith("found an exposure (extension SCI), expected a MASK file")
 
 
 def test_flags_lost_in_decoding_fail(tmp_path):

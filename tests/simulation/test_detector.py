@@ -539,7 +539,7 @@ def test_impossible_recipes_are_refused(values, message):
 
 
 def test_unknown_detector_and_broken_map(tmp_path):
-    with pytest.raises(DataError, match="NRCA9"):
+    with pytest.raises(UsageError, match="--detector: DETECTOR 'NRCA9' is unknown; did you mean"):
         make_recipe(checked(detector="NRCA9"))
     (tmp_path / "map.fits").write_text("no FITS")
     with pytest.raises(DataError, match=r"map\.fits"):
