@@ -1,6 +1,8 @@
 """Shared by all tests: run from a bare checkout, find the real data, know which clients are installed."""
 
 import gc
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import count
@@ -19,6 +21,10 @@ settings.register_profile(
     "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("repeatable")
+
+# a shell starts what runs behind it deaf to Ctrl-C, and so would be all commands that tests interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from badpix.review import clients  # noqa: E402 (badpix is complete by now)
 from badpix.review.clients import Answer  # noqa: E402
