@@ -41,7 +41,7 @@ class Needs:
 
 NEEDS = {  # measured on 256 x 256 and 2048 x 2048 pixels, one process, lowest bands
     "flats": Needs(70 << 20, 45, 45),
-    "darks": Needs(93 << 20, 24, 40),
+    "darks": Needs(93 << 20, 27, 27),
     "science": Needs(100 << 20, 30, 37),
 }
 
