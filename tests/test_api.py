@@ -126,6 +126,7 @@ def test_settings_count(site, flats):
     assert any("max_low_qe_norm_signal = 0.2 " in line for line in lower.history)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(site, flats, pixels):
     with ThreadPoolExecutor(2) as executor:
         again = badpix.find_flat_defects(pixels["flats"], **PLACE, dq=pixels["dq"], executor=executor)
@@ -288,6 +289,7 @@ def test_messages_name_parameters_of_python(site, flats, tmp_path):
 # --- results ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_are_frozen_and_say_what_they_hold(flats, darks):
     with pytest.raises(FrozenInstanceError):
         flats.detector = "NRCA1"

@@ -101,6 +101,7 @@ def test_equal_darks_give_equal_depth_for_any_memory_and_workers(darks, masks, t
     assert read(again).alarms == read(masks[1]).alarms
 
 
+@pytest.mark.slow
 def test_history_and_command_say_it(masks):
     text = " ".join(str(fits.getheader(masks[1])["HISTORY"]).split())
     assert "depth of HOT: 90 % above" in text

@@ -62,6 +62,7 @@ def test_report_and_picture_show_it(half_lit):
     assert "% of 7,680 science pixels; undetermined:" in page.read_text()
 
 
+@pytest.mark.slow
 def test_merging_keeps_it(half_lit):
     words = ["merge", half_lit / "m.fits", "-o", half_lit / "merged.fits", "--author", "A", "--json"]
     done = CliRunner().invoke(badpix, [*map(str, words)], catch_exceptions=False)

@@ -188,6 +188,7 @@ def test_mean_normalization_is_the_clipped_mean():
     np.testing.assert_allclose(found, image / np.nanmean(kept), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [15, 64])
 def test_background_mesh_follows_the_lamp(width):
     image = lamp()

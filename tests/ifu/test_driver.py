@@ -182,6 +182,7 @@ def test_significance_search_finds_what_was_injected(tmp_path):
     assert scored["false_per_million"] < 100
 
 
+@pytest.mark.slow
 def test_both_scores_are_over_the_same_pixels(nirspec, tmp_path):
     ours = _run([nirspec], tmp_path / "ours")
     assert ours["status"] == "COMPLETE"
@@ -216,6 +217,7 @@ def test_files_without_an_association_and_other_members(mrs, tmp_path):
         assert len(list(folder.iterdir())) == number
 
 
+@pytest.mark.slow
 def test_a_detector_with_one_exposure_and_a_run_with_one(mrs, tmp_path):
     paths = [*sorted(mrs.parent.glob("*mirifushort_cal.fits")), next(mrs.parent.glob("*mirifulong_cal.fits"))]
     result = _call("ifu", *paths, "-o", tmp_path / "mixed", "--set", "documented")

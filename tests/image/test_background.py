@@ -120,6 +120,7 @@ def test_the_slope_of_a_band_is_that_of_the_whole():
     assert whole[1, 0] - whole[0, 0] == pytest.approx(-0.01, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_levels_and_gradients_of_skies_are_taken_off_once(tmp_path):
     """Where gradients are matched, too, the level of each exposure is subtracted once."""
     setup = Setup(

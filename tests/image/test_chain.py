@@ -114,6 +114,7 @@ def test_outside_the_bounding_box_is_nan_as_in_the_library():
     assert np.isnan(ours[0]).tolist() == [False, True, False, True, True]
 
 
+@pytest.mark.slow
 def test_inline_numbers_and_a_missing_box():
     wcs = make(with_inverse(), box=None)
     chain = read_chain(write(wcs, all_array_storage="inline"))

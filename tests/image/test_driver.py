@@ -612,6 +612,7 @@ def test_broken_members_are_named_and_nothing_is_written(four, tmp_path, kind):
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.slow
 def test_one_group_is_copied_as_skipped(four, tmp_path):
     paths = sorted(four.parent.glob("*_cal.fits"))[:1]
     outputs, summary, notes = flag(paths, tmp_path / "out")

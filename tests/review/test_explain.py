@@ -147,6 +147,7 @@ def darks_mask(tmp_path_factory):
     return mask, readings.read_evidence(mask)[0]
 
 
+@pytest.mark.slow
 def test_what_the_darks_keep_of_candidates_alone_is_known_by_name(darks_mask):
     mask, found = darks_mask
     science = ~mask.reference

@@ -73,6 +73,7 @@ def test_a_pixel_may_be_fine_in_a_short_exposure_and_ruin_a_long_one(made):
     assert told["by_flag"]["HOT"]["flagged"] == hot.sum()
 
 
+@pytest.mark.slow
 def test_what_a_list_says_stays(made):
     folder, _, hot = made
     for name in ("short", "long"):
