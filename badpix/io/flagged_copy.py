@@ -30,7 +30,7 @@ from badpix.io.associations import Association, crf_name
 from badpix.io.cal import DO_NOT_USE, FLAGGED, CalFile, Hdu, image_hdu, layout_of, read_asdf
 from badpix.io.fits import Layout, bands, pack, read_band
 from badpix.io.headers import Odd
-from badpix.outside import header_text
+from badpix.outside import first_line, header_text
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -82,7 +82,10 @@ def write_copy(
     """
     values = _header_values(name, association, status)
     with cal.source.open("rb") as source, path.open("wb") as out:
-        places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
+        try:
+            places = _write_frame(cal, source, out, values, history, exptype, flagged is not None)
+        except UnicodeError as error:  # also what astropy says of such cards, by _as_bytes
+            raise DataError(f"{cal.path}: a card of its headers can't be copied: {first_line(error)}") from None
         counts = {} if flagged is None else _write_matched(cal, out, places, flagged)
         out.flush()
         os.fsync(out.fileno())  # here, where several copies are written side by side
@@ -228,7 +231,14 @@ def _odd_primary_header(header: fits.Header, values: Mapping[str, str], history:
             header.insert(steps[-1], card, after=True) if steps else header.append(card, end=False)
     for line in history:
         header.add_history(line)
-    found: bytes = header.tostring().encode("ascii")
+    return _as_bytes(header)
+
+
+def _as_bytes(header: fits.Header) -> bytes:
+    try:
+        found: bytes = header.tostring().encode("ascii")
+    except ValueError as error:  # a value outside ASCII that astropy reads and does not write
+        raise UnicodeError(str(error)) from error
     return found
 
 
@@ -257,8 +267,7 @@ def _extension_header(hdu: Hdu, values: Mapping[str, str | int]) -> bytes:
         _remove_sums(header)
         for key, value in values.items():
             header[key] = value
-        found: bytes = header.tostring().encode("ascii")
-        return found
+        return _as_bytes(header)
     return io_cards.join_cards(cards)
 
 

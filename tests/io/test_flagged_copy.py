@@ -129,6 +129,13 @@ def test_primary_header_and_tree_say_what_was_done(cal_path, tmp_path):
     assert io_cal.read_meta(io_cal.read_layout(target), "meta.group_id") is None
 
 
+def test_a_value_outside_ascii_is_named_with_its_file(cal_path, tmp_path):
+    fits.setval(cal_path, "OBSLABEL", value="QQQ")
+    cal_path.write_bytes(cal_path.read_bytes().replace(b"'QQQ ", b"'Q\xffQ ", 1))
+    with pytest.raises(DataError, match="x_cal.fits: a card of its headers can't be copied"):
+        _write(cal_path, tmp_path / "x_crf.fits", np.zeros(SHAPE, bool))
+
+
 @pytest.mark.parametrize(("letters", "comment"), [(20, "Name of the file"), (52, ""), (75, "")])
 def test_a_comment_that_does_not_fit_is_dropped(cal_path, tmp_path, letters, comment):
     fits.setval(cal_path, "FILENAME", value="x_cal.fits", comment="Name of the file")
