@@ -39,7 +39,9 @@ class Needs:
     pixel_with_evidence: int
 
 
-NEEDS = {  # measured on 256 x 256 and 2048 x 2048 pixels, one process, lowest bands
+# flats and darks: measured on 256 x 256 and 2048 x 2048 pixels, one process, lowest bands; science: an estimate above
+# the peak of 12 and 36 full frames with 256M, 227M
+NEEDS = {
     "flats": Needs(70 << 20, 45, 45),
     "darks": Needs(93 << 20, 27, 27),
     "science": Needs(100 << 20, 30, 37),

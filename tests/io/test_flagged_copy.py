@@ -132,7 +132,7 @@ def test_primary_header_and_tree_say_what_was_done(cal_path, tmp_path):
 def test_a_value_outside_ascii_is_named_with_its_file(cal_path, tmp_path):
     fits.setval(cal_path, "OBSLABEL", value="QQQ")
     cal_path.write_bytes(cal_path.read_bytes().replace(b"'QQQ ", b"'Q\xffQ ", 1))
-    with pytest.raises(DataError, match="x_cal.fits: a card of its headers can't be copied"):
+    with pytest.raises(DataError, match=r"_cal\.fits: a card of its headers can't be copied"):
         _write(cal_path, tmp_path / "x_crf.fits", np.zeros(SHAPE, bool))
 
 
