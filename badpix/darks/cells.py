@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -76,24 +77,35 @@ def measure_drift(ramps: Array, cells: Cells) -> Array:
 
 
 def _over_tiles(values: Array, cells: Cells, measure: Callable[[Array], Array]) -> Array:
-    """``measure`` of the sampled pixels of all cells, many tiles in one call."""
+    """``measure`` of the sampled pixels of all cells, many cells and tiles in one call."""
     planes, height, nx = values.shape
-    whole = height - height % cells.rows
-    parts = [values[:, :whole].reshape(planes, -1, cells.rows, nx), values[:, None, whole:]]
-    found = [
-        np.stack([measure(_sample(part, columns)) for columns in cells.columns], axis=2)
-        for part in parts
-        if part.shape[1] and part.shape[2]
-    ]
-    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+    flat, whole = values.reshape(planes, -1), height // cells.rows
+    found = np.empty((planes, -(-height // cells.rows), len(cells.columns)), np.float32)
+    edges = tuple((c.start, c.stop, c.step or 1) for c in cells.columns)
+    for first, tiles, rows in ((0, whole, cells.rows), (whole, 1, height - whole * cells.rows)):
+        if not tiles or not rows:
+            continue
+        for which, places in _choose_places(edges, rows, nx):
+            at = np.arange(first, first + tiles)[:, None, None] * (cells.rows * nx) + places
+            sample = np.take(flat, at.reshape(-1), axis=1)  # swapped afterwards: both steps are fast
+            found[:, first : first + tiles, which] = measure(
+                sample.astype(np.float32, copy=False).reshape(planes, tiles, *places.shape)
+            )
+    return found
 
 
-def _sample(tiles: Array, columns: slice) -> Array:
-    """Evenly spaced pixels of a cell of all tiles, native byte order: (planes, tiles, pixels)."""
-    cell = tiles[..., columns]
-    step = -(-cell.shape[2] * cell.shape[3] // SAMPLE_PIXELS)
-    sample = np.array(cell[..., ::step], order="C")  # swapped afterwards: both steps are fast
-    return sample.astype(np.float32, copy=False).reshape(*cell.shape[:2], -1)
+@lru_cache(maxsize=16)
+def _choose_places(
+    columns: tuple[tuple[int, int, int], ...], rows: int, nx: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Evenly spaced pixels of the cells of a tile: cells of as many, and their flat indices (cells, pixels)."""
+    chosen: dict[int, list[tuple[int, NDArray[np.intp]]]] = {}
+    for k, (start, stop, step) in enumerate(columns):
+        x = np.arange(start, stop, step)
+        x = x[:: max(-(-rows * len(x) // SAMPLE_PIXELS), 1)]
+        places = (np.arange(rows)[:, None] * nx + x).reshape(-1)
+        chosen.setdefault(len(places), []).append((k, places))
+    return [(np.array([k for k, _ in some]), np.stack([p for _, p in some])) for some in chosen.values()]
 
 
 def _median_drift(sample: Array) -> Array:
@@ -121,10 +133,21 @@ def subtract(values: Array, medians: Array, cells: Cells) -> None:
 
 def subtract_tile(tile: Array, medians: Array, cells: Cells) -> None:
     """Take its medians (planes, cells) off a tile (planes, rows, nx), in place."""
-    row = np.zeros((len(tile), 1, tile.shape[2]), np.float32)
+    tile -= spread(medians, cells, np.empty((len(tile), tile.shape[2]), np.float32))[:, None]
+
+
+def spread(medians: Array, cells: Cells, out: Array) -> Array:
+    """Medians (planes, cells) at the columns of their cells, 0 elsewhere: ``out`` (planes, nx)."""
+    out[:] = 0
     for k, columns in enumerate(cells.columns):
-        row[:, 0, columns] = medians[:, k, None]
-    tile -= row
+        out[:, columns] = medians[:, k, None]
+    return out
+
+
+def subtract_lines(lines: Array, offset: Array) -> None:
+    """Take ``offset`` (planes, nx) off lines (planes, n * nx), in place."""
+    rows = lines.reshape(len(offset), -1, offset.shape[1])
+    rows -= offset[:, None]
 
 
 def take(values: Array, pixels: NDArray[np.intp], medians: Array, cells: Cells) -> Array:

@@ -11,9 +11,9 @@
    the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
    one.
 5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
-   second time (:mod:`badpix.darks.hits`): memory, flatness and a second residual variance, ``calm``, are what is left
-   of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups are
-   fitted one by one, weighted, in float64.
+   second time (:mod:`badpix.darks.rises`): memory, flatness and a second residual variance, ``calm``, are what is
+   left of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups
+   are fitted one by one, weighted, in float64.
 
 Units: DN and groups; rates get their seconds where integrations are combined.
 """
@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
-from badpix.darks.cells import Cells, measure_drift, subtract_tile, take
-from badpix.darks.hits import measure_hits, steady_slope
+from badpix.darks import scratch
+from badpix.darks.cells import Cells, measure_drift, spread, subtract_lines, take
+from badpix.darks.rises import Columns, Rises
 
 Array = NDArray[np.float32]
 
@@ -47,7 +48,6 @@ SCALARS = ("mean", "slope", "late")
 NOISE = ("residual", "white", "flatness", "memory", "drop")
 CALM = "calm"  # residual variance beside hits
 STEADY = "steady"  # slope beside the step up that fits best, where the ramp rises; else the slope
-RISES = 5.0  # sigma of the slope from which on a ramp rises
 SUMS = ("squares", "steps", "lag 2", "lag 3", "lowest", "highest", "size", "first", "last")  # what NOISE is made of
 MEMORY = (1.0, 0.7, 0.5)  # weights of lags 1 to 3: what a pixel that switches every few groups remembers
 
@@ -173,6 +173,7 @@ def measure_ramps(
     cells: Cells,
     out: Array | None = None,
     keep: Array | None = None,
+    later: Rises | None = None,
 ) -> tuple[Array, NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
 
@@ -189,7 +190,9 @@ def measure_ramps(
     out : ndarray, optional
         Where the values go.
     keep : ndarray, optional
-        (G, rows, nx) float32: where the ramps without the medians of their cells go.
+        (G, rows * nx) float32: where the ramps without the medians of their cells go.
+    later : Rises, optional
+        Where ramps that jump or rise wait (:func:`wait_for`); measured at once, if not given.
 
     Returns
     -------
@@ -208,12 +211,23 @@ def measure_ramps(
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         _fit_tiles(ramps, drift, fit, cells, values, keep)
     counts, jumped, cut = count_groups(flags)
-    odd = np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
-    _take_hits_off(ramps, drift, fit, cells, values, counts[1], np.setdiff1d(jumped, odd, assume_unique=True))
-    _find_steady(ramps, drift, fit, cells, values, odd)
+    odd = cut if np.isfinite(values[1]).all() else np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
+    if groups > SHORTEST_RAMP:
+        rises = wait_for(fit) if later is None else later
+        rises.add(ramps, drift, cells, values, counts[1], (jumped, odd))
+        if later is None:
+            rises.finish()
     if odd.size:
         values[:, odd], counts[0, odd] = _fit_irregular(take(ramps, odd, drift, cells), flags[:, odd], fit)
     return values, counts
+
+
+def wait_for(fit: RampFit) -> Rises:
+    """A place where ramps that jump or rise wait, to be measured together."""
+    first = len(SCALARS) + fit.templates
+    rows = {name: first + NOISE.index(name) for name in ("residual", "white", "flatness", "memory")}
+    columns = Columns(**rows, calm=first + len(NOISE), steady=first + len(NOISE) + 1)
+    return Rises(fit.design, MEMORY, columns, most_hits=fit.most_hits, averaged=fit.averaged)
 
 
 def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -242,25 +256,28 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
     """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
-    tile = np.empty((groups, min(cells.rows, rows), nx), np.float32)
-    residuals, steps = np.empty((groups, tile[0].size), np.float32), np.empty((groups - 1, tile[0].size), np.float32)
-    sums = np.empty((len(SUMS), tile[0].size), np.float32)
+    sums = scratch.take("sums", (len(SUMS), rows * nx))
+    flat = ramps.reshape(groups, -1)
     for t, top in enumerate(range(0, rows, cells.rows)):
-        lines = tile[:, : min(cells.rows, rows - top)]
-        np.copyto(lines, ramps[:, top : top + cells.rows])
-        subtract_tile(lines, drift[:, t], cells)
-        y = lines.reshape(groups, -1)
-        n = y.shape[1]
-        found, r = values[:, top * nx : top * nx + n], residuals[:, :n]
+        offset = spread(drift[:, t], cells, scratch.take("offset", (groups, nx)))
+        first, last = top * nx, min(top + cells.rows, rows) * nx
+        n, found = last - first, values[:, first:last]
+        y, r, steps = (
+            scratch.take(name, (k, n)) for name, k in (("y", groups), ("r", groups), ("steps", groups - 1))
+        )
+        np.copyto(y, flat[:, first:last])
+        subtract_lines(y, offset)
         for x in range(0, n, fit.chunk):
             here = slice(x, x + fit.chunk)
             np.matmul(fit.weights, y[:, here], out=found[:linear, here])
             np.matmul(fit.design, found[:2, here], out=r[:, here])
         np.subtract(y, r, out=r)
-        _sum_residuals(r, steps[:, :n], sums[:, :n])
-        _describe_noise(sums[:, :n], groups, found[1], found[linear : linear + len(NOISE)])
+        _sum_residuals(r, steps, sums[:, first:last])
         if keep is not None:
-            np.copyto(keep[:, top : top + cells.rows], lines)
+            np.copyto(keep[:, first:last], y)
+    _describe_noise(sums, groups, values[1], values[linear : linear + len(NOISE)])
+    values[linear + len(NOISE)] = values[linear + NOISE.index("residual")]
+    values[-1] = values[1]
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
@@ -295,51 +312,6 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     out[2] = size / np.sqrt(squares * np.float32(groups))
     out[3] = lagged / squares
     np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
-
-
-def _take_hits_off(
-    ramps: Array,
-    drift: Array,
-    fit: RampFit,
-    cells: Cells,
-    values: Array,
-    jumps: NDArray[np.uint16],
-    hit: NDArray[np.intp],
-) -> None:
-    """Residual variance, flatness and memory beside hits, in ``values``: of pixels ``hit`` whose groups are good."""
-    first = len(SCALARS) + fit.templates
-    values[first + len(NOISE)] = values[first]
-    if not hit.size or len(ramps) <= SHORTEST_RAMP:
-        return
-    pixels = np.resize(hit, max(hit.size, 2))
-    line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
-    residuals = take(ramps, pixels, drift, cells) - line
-    found = measure_hits(residuals, jumps[pixels], MEMORY, most=fit.most_hits, averaged=fit.averaged)
-    rows = (first + len(NOISE), *(first + NOISE.index(name) for name in ("flatness", "memory", "white")))
-    for row, column in zip(rows, found, strict=True):
-        known = np.isfinite(column[: hit.size])
-        values[row, hit[known]] = column[: hit.size][known]
-
-
-def _find_steady(
-    ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, odd: NDArray[np.intp]
-) -> None:
-    """The slope beside the best step up, in ``values``, of pixels whose ramps rise; none of ``odd`` ones."""
-    values[-1] = values[1]
-    if len(ramps) <= SHORTEST_RAMP:
-        return
-    white = values[len(SCALARS) + fit.templates + NOISE.index("white")]
-    with np.errstate(invalid="ignore"):
-        rises = np.square(values[1]) * np.float32(len(ramps) ** 3 / 12 / RISES**2) > white
-        rises &= values[1] > 0
-    rises[odd] = False
-    at = np.flatnonzero(rises)
-    if not at.size:
-        return
-    pixels = np.resize(at, max(at.size, 2))
-    line = fit.design[:, 1:] * values[1, pixels] + values[0, pixels]
-    found = steady_slope(take(ramps, pixels, drift, cells) - line, values[1, pixels])
-    values[-1, at] = found[: at.size]
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:

@@ -32,6 +32,7 @@ from badpix.darks import (
     places,
     plan,
     readouts,
+    scratch,
     searches,
     series,
     telegraph,
@@ -50,7 +51,7 @@ from badpix.darks.candidates import Candidates
 from badpix.darks.inputs import DarkSet
 from badpix.darks.rules import MOST_SAMPLES, make_rules
 from badpix.darks.scores import Population, find_candidates, measure_population, measure_suspicion, score_pixels
-from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, leave_room
+from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows
 from badpix.darks.stats import Stats, join
 from badpix.darks.votes import choose_votes
 from badpix.errors import DataError
@@ -182,7 +183,7 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
     found = run_in_order(run.executor, partial(measure_band, job, population), tasks, run.progress)
     maps, table = assemble(found, job)
-    leave_room()
+    scratch.give_back()
     detector, superbias = run.darks.detector, run.darks.superbias_done
     ipc, ipc_note = candidates.choose_ipc(detector, maps["rate"], population, p)
     flatten = partial(searches.flatten_pedestal, interleaved=detector.amplifiers == "interleaved")

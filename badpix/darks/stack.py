@@ -7,21 +7,22 @@ as arrays can add them himself.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps, readouts
+from badpix.darks import cells, ramps, readouts, scratch
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
 from badpix.darks.stats import Integrations, Kept
 from badpix.io.fits import Layout, read_band
+from badpix.io.planes import Planes
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
-_KEPT = threading.local()
+SAMPLES = 1 << 19  # of the integrations that are measured together: numpy costs microseconds a call
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
 
@@ -122,25 +123,35 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
 
     ``alter``: changes what was read of an integration before it is measured (:data:`Alter`).
     """
-    start, stop = band.start, band.stop
-    nx, longest = job.shape[1], max(dark.stop - dark.start for dark in job.darks)
-    stack = Stack(job, (stop - start) * nx, _find_held(job, start, stop))
-    sci = np.empty((job.fit.usable, stop - start, nx), np.float32)
-    room = np.empty((longest, stop - start, nx), np.uint8)
+    start, stop, nx = band.start, band.stop, job.shape[1]
+    size, longest = (stop - start, nx), max(dark.stop - dark.start for dark in job.darks)
+    pixels = size[0] * nx
+    stack = Stack(job, pixels, _find_held(job, start, stop))
+    together = max(SAMPLES // (job.fit.usable * pixels), 1)
+    if alter is not None or (stop - start) % job.cells.rows:
+        together = 1  # whole tiles alone can be put side by side
     for number, dark in enumerate(job.darks):
         images = _read_images(job, dark, band)
         stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
-        for i in range(dark.integrations):
-            planes = range(i * dark.groups + dark.start, i * dark.groups + dark.stop)
-            flags = read_band(dark.groupdq, start, stop, planes=planes, out=room[: len(planes)])
-            wanted = planes if stack.examines_next else planes[:1]
-            room_for = sci[: len(wanted)]
-            stored = read_band(dark.jump, start, stop, planes=wanted, out=room_for, native=alter is not None)
-            mine = {name: image[i] for name, image in images.items()}
-            if alter is not None:
-                alter(number, i, stored, flags, mine)
-            stack.add(stored, flags, mine)
+        with Planes(dark.groupdq, start, stop) as bits, Planes(dark.jump, start, stop) as values:
+            for run in stack.cut_runs(dark.integrations, together):
+                mine = {name: image[run.start : run.stop] for name, image in images.items()}
+                flags = _read_run(bits, dark, run, scratch.take("flags", (longest, len(run), *size), np.uint8))
+                room = scratch.take("sci", (job.fit.usable if stack.examines_next else 1, len(run), *size))
+                sci = _read_run(values, dark, run, room, native=alter is not None)
+                if alter is not None:
+                    alter(number, run.start, sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
+                stack.add(sci, flags, mine)
     return stack.finish()
+
+
+def _read_run(planes: Planes, dark: Dark, run: range, room: NDArray[Any], *, native: bool = True) -> NDArray[Any]:
+    """Usable groups of some integrations in a row, side by side: (groups, integrations, rows, nx), as many as fit."""
+    out = room[: min(len(room), dark.stop - dark.start)]
+    for k, i in enumerate(run):
+        first = i * dark.groups + dark.start
+        found = planes.read(range(first, first + len(out)), out[:, k], native=native)
+    return out.view(found.dtype)
 
 
 def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
@@ -165,77 +176,100 @@ def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float
     return {name: image.reshape(len(image), -1) for name, image in images.items()}
 
 
-def take_room(size: int) -> NDArray[np.float32]:
-    """That many numbers of no account, in the memory of the last ones: fresh memory costs as much as the fits."""
-    if getattr(_KEPT, "room", np.empty(0)).size < size:
-        _KEPT.room = np.empty(size, np.float32)
-    return _KEPT.room[:size]  # type: ignore[no-any-return]
-
-
-def leave_room() -> None:
-    """Give back what :func:`take_room` kept in this thread."""
-    _KEPT.__dict__.clear()
-
-
 class Stack:
     """Integrations of a band as they come in, file by file or from arrays (:meth:`add`)."""
 
     def __init__(self, job: Job, pixels: int, held: NDArray[np.intp]) -> None:
         n, chosen, names = job.setup.integrations, job.examined, job.fit.names
         numbers, groups = 2 * n + len(names) * len(chosen), job.fit.usable
-        room = take_room(pixels * (numbers + len(job.kept) * groups))
-        self.job, self.filled, self.chosen = job, 0, dict(zip(chosen, range(len(chosen)), strict=True))
+        room = scratch.take("stack", (pixels * (numbers + len(job.kept) * groups),))
+        self.job, self.pixels, self.filled = job, pixels, 0
+        self.chosen = dict(zip(chosen, range(len(chosen)), strict=True))
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels : numbers * pixels].reshape(len(names), len(chosen), pixels)
         self.kept = Kept(
-            room[numbers * pixels :].reshape(len(job.kept), groups, pixels),
-            np.empty((len(job.kept), groups, pixels), np.uint8),
+            room[numbers * pixels :].reshape(groups, len(job.kept), pixels),
+            scratch.take("kept flags", (groups, len(job.kept), pixels), np.uint8),
         )
         self.counts, self.whole = np.empty((2, n, pixels), np.uint16), np.zeros(n, np.uint16)
         self.saturated = np.zeros((n, pixels), bool)
         self.held, self.masked = held, np.zeros(pixels, bool)
         self.poisson, self.measured = np.zeros(pixels), np.zeros(pixels)
         self.first_level = np.full(pixels, np.nan, np.float32)
+        self.rises = ramps.wait_for(job.fit)
 
     @property
     def examines_next(self) -> bool:
         """Whether the ramps of the next integration are needed."""
         return self.filled in self.chosen
 
+    def cut_runs(self, integrations: int, most: int) -> Iterator[range]:
+        """The next ``integrations``, counted from 0, in runs of which all or none are examined and kept."""
+        kinds = [(i in self.chosen, i in self.job.kept) for i in range(self.filled, self.filled + integrations)]
+        start = 0
+        for k in range(1, integrations + 1):
+            if k == integrations or k - start == most or kinds[k] != kinds[start]:
+                yield range(start, k)
+                start = k
+
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
-        """Measure one integration: ``sci`` are its usable groups, or the first of them where it is not examined."""
-        job, i, pixels = self.job, self.filled, flags.reshape(len(flags), -1)
-        masked = ramps.clear_masked(pixels, self.held)
-        self.masked[masked] = True
+        """Measure integrations of one run of :meth:`cut_runs`.
+
+        Parameters
+        ----------
+        sci : ndarray
+            (G, integrations, rows, nx), any byte order: their usable groups, or the first of them where they are not
+            examined.
+        flags : ndarray
+            (groups, integrations, rows, nx) GROUPDQ.
+        images : dict
+            ``rate`` and ``pedestal``, (integrations, pixels).
+        """
+        job, first, number = self.job, self.filled, len(images["rate"])
+        run = slice(first, first + number)
+        pixels = flags.reshape(len(flags), -1)
+        held = (np.arange(number)[:, None] * self.pixels + self.held).reshape(-1)
+        masked = ramps.clear_masked(pixels, held)
+        self.masked[masked % self.pixels] = True
         full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
-        self.saturated[i, full] = True
-        self.first_level[full] = np.fmax(self.first_level[full], sci[0].reshape(-1)[full])
-        rate = self.rate[i]
-        rate[:], self.pedestal[i] = images["rate"], images["pedestal"]
-        rate[masked] = self.pedestal[i, masked] = np.nan  # the pipeline fitted nothing there
-        if i in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
-            out = self.shapes[:, self.chosen[i]]
-            found, counts = ramps.measure_ramps(sci, flags, job.fit, job.cells, out=out, keep=self._keep(i, flags))
+        self.saturated[run].reshape(-1)[full] = True
+        np.fmax.at(self.first_level, full % self.pixels, sci[0].reshape(-1)[full].astype(np.float32))
+        rate, pedestal = (table[run].reshape(-1) for table in (self.rate, self.pedestal))
+        rate[:], pedestal[:] = images["rate"].reshape(-1), images["pedestal"].reshape(-1)
+        rate[masked] = pedestal[masked] = np.nan  # the pipeline fitted nothing there
+        if first in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
+            found, counts = self._measure(sci, flags, run)
             np.copyto(rate, np.nan, where=counts[0] <= 1)
             np.fmin(rate, found[1] / np.float32(job.setup.group_time), out=rate)
         else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
             counts, _, _ = ramps.count_groups(pixels)
             np.copyto(rate, np.nan, where=(counts[0] <= 1) | (counts[1] > 0))
-        if job.scales and job.scales[i] != 1:
-            rate /= np.float32(job.scales[i])
-            if i in self.chosen:
-                self.shapes[job.fit.names.index(ramps.STEADY), self.chosen[i]] /= np.float32(job.scales[i])
-        self.counts[:, i], self.whole[i] = counts, len(flags)
-        self.filled += 1
+        for i in range(first, first + number):
+            if job.scales and job.scales[i] != 1:
+                self.rate[i] /= np.float32(job.scales[i])
+        self.counts[:, run], self.whole[run] = counts.reshape(2, number, -1), len(flags)
+        self.filled += number
 
-    def _keep(self, i: int, flags: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Room for the ramps of integration ``i`` where they are kept; its flags are copied."""
-        if i not in self.job.kept:
-            return None
-        k = self.job.kept.index(i)
-        self.kept.flags[k] = flags.reshape(len(flags), -1)
-        found: NDArray[np.float32] | None = self.kept.ramps[k].reshape(flags.shape)
-        return found
+    def _measure(
+        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], run: slice
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Measure all ramps of a run of integrations, as if they were tiles of one."""
+        groups, number, rows, nx = sci.shape
+        k, shape = self.chosen[run.start], (groups, number * rows, nx)
+        out, keep = self.shapes[:, k : k + number].reshape(len(self.shapes), -1), None
+        if run.start in self.job.kept:
+            k = self.job.kept.index(run.start)
+            self.kept.flags[:, k : k + number] = flags.reshape(groups, number, -1)
+            keep = self.kept.ramps[:, k : k + number].reshape(groups, -1)
+        return ramps.measure_ramps(
+            sci.reshape(shape),
+            flags.reshape(shape),
+            self.job.fit,
+            self.job.cells,
+            out=out,
+            keep=keep,
+            later=self.rises,
+        )
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
@@ -245,6 +279,10 @@ class Stack:
 
     def finish(self) -> Integrations:
         """All integrations."""
+        self.rises.finish()
+        for i, k in self.chosen.items():
+            if self.job.scales and self.job.scales[i] != 1:
+                self.shapes[self.job.fit.names.index(ramps.STEADY), k] /= np.float32(self.job.scales[i])
         shapes = dict(zip(self.job.fit.names[1:], self.shapes[1:], strict=True))
         with np.errstate(invalid="ignore"):
             poisson = (self.poisson / self.measured).astype(np.float32)

@@ -81,7 +81,7 @@ class Integrations:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ramps of some of the examined integrations, for a closer look at some pixels: (k, G, pixels) float32 DN without
+    """Ramps of some of the examined integrations, for a closer look at some pixels: (G, k, pixels) float32 DN without
     the medians of their cells, and uint8 GROUPDQ."""
 
     ramps: Array

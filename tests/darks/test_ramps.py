@@ -177,6 +177,27 @@ def test_tiles_measured_together_or_alone_give_the_same_bytes(groups, rows, seed
         np.testing.assert_array_equal(count, counts[:, pixels])
 
 
+def test_ramps_that_wait_for_others_give_the_same_bytes():
+    rng = np.random.default_rng(8)
+    y = rng.normal(0, 5, (3, 20, 4, 128)).astype(np.float32)
+    hits = rng.random(y.shape) < 0.002
+    y += np.cumsum(300 * hits, axis=1, dtype=np.float32) + 40 * np.arange(20)[:, None, None] * (
+        rng.random((4, 128)) < 0.02
+    )
+    y, flags = y.astype(np.float32), np.where(hits, ramps.JUMP_DET, 0).astype(np.uint8)
+    flags[2, 5, 0, :3] |= ramps.SATURATED
+    fit = ramps.ramp_fit(20)
+    alone = [ramps.measure_ramps(ramp, bits, fit, CELLS)[0] for ramp, bits in zip(y, flags, strict=True)]
+    later = ramps.wait_for(fit)
+    together = [
+        ramps.measure_ramps(ramp, bits, fit, CELLS, later=later)[0] for ramp, bits in zip(y, flags, strict=True)
+    ]
+    calm, steady = fit.names.index(ramps.CALM), fit.names.index(ramps.STEADY)
+    assert not all(np.array_equal(a[[calm, steady]], b[[calm, steady]]) for a, b in zip(alone, together, strict=True))
+    later.finish()
+    np.testing.assert_array_equal(np.array(together), np.array(alone))
+
+
 def test_inputs_stay_as_they_are_and_byte_order_does_not_matter():
     y = make(12)
     flags = np.zeros(y.shape, np.uint8)
