@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from badpix.image.grid import Window
 from badpix.image.pixel_map import PixelMap, chebyshev_basis, chebyshev_nodes, evaluate_map, map_points
 
-MOST_TURNED = 0.03  # of a pixel's step; areas are then off by the square of it
+MOST_TURNED = 0.04  # of a pixel's step; areas are then off by the square of it
 INVERSE_ERROR = 1e-4  # pixel
 _NODES = 12
 _DROPPED = 1e-6  # pixel, of the polynomial's coefficients that count for nothing

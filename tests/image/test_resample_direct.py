@@ -58,6 +58,7 @@ def by_areas(pixel_map, sci, weight, size=256):
         ({"angle": 0.0}, 2e-6),
         ({"angle": 0.002}, 2e-5),
         ({"angle": -0.02}, 1e-3),
+        ({"angle": 0.037}, 5e-3),
         ({"angle": 0.0, "scale": 1.01}, 3e-3),
         ({"angle": 0.005, "scale": 0.995, "skew": 0.004, "bend": 0.1}, 2e-3),
     ],
