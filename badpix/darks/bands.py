@@ -285,8 +285,7 @@ def _judge(
     expected = expected_noise(pixels, scores, population)
     noise = telegraph.Noise(expected, scores["shot"], population.spread["log_noise"][1], deep)
     return telegraph.judge_ramps(
-        np.take(found.kept.ramps, places, axis=2).transpose(1, 0, 2),
-        np.take(found.kept.flags, places, axis=2).transpose(1, 0, 2),
+        *found.kept.take(places),
         noise,
         templates=job.fit.weights[len(ramps.SCALARS) :],
         averaged=job.fit.averaged,

@@ -152,11 +152,15 @@ def subtract_lines(lines: Array, offset: Array) -> None:
 
 def take(values: Array, pixels: NDArray[np.intp], medians: Array, cells: Cells) -> Array:
     """Some pixels of ``values`` (flat indices) minus the medians of their cells: (planes, number of pixels)."""
-    nx = values.shape[2]
+    out = np.take(values.reshape(len(values), -1), pixels, axis=1).astype(np.float32)
+    out -= pick(medians, pixels, values.shape[2], cells)
+    return out
+
+
+def pick(medians: Array, pixels: NDArray[np.intp], nx: int, cells: Cells) -> Array:
+    """The medians (..., tiles, cells) at some pixels (flat indices), 0 in columns without a cell: (..., pixels)."""
     of_column = np.full(nx, -1)
     for k, columns in enumerate(cells.columns):
         of_column[columns] = k
     cell, tile = of_column[pixels % nx], pixels // (nx * cells.rows)
-    out = np.take(values.reshape(len(values), -1), pixels, axis=1).astype(np.float32)
-    out -= np.where(cell >= 0, medians[:, tile, cell], np.float32(0))
-    return out
+    return np.where(cell >= 0, medians[..., tile, cell], np.float32(0))

@@ -172,7 +172,7 @@ def measure_ramps(
     fit: RampFit,
     cells: Cells,
     out: Array | None = None,
-    keep: Array | None = None,
+    drift: Array | None = None,
     later: Rises | None = None,
 ) -> tuple[Array, NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
@@ -189,8 +189,8 @@ def measure_ramps(
         From :func:`make_cells`.
     out : ndarray, optional
         Where the values go.
-    keep : ndarray, optional
-        (G, rows * nx) float32: where the ramps without the medians of their cells go.
+    drift : ndarray, optional
+        What :func:`badpix.darks.cells.measure_drift` gives of the ramps, where that is known.
     later : Rises, optional
         Where ramps that jump or rise wait (:func:`wait_for`); measured at once, if not given.
 
@@ -207,9 +207,9 @@ def measure_ramps(
     groups, rows, nx = ramps.shape
     flags = groupdq.reshape(groups, -1)
     values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
-    drift = measure_drift(ramps, cells)
+    drift = measure_drift(ramps, cells) if drift is None else drift
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        _fit_tiles(ramps, drift, fit, cells, values, keep)
+        _fit_tiles(ramps, drift, fit, cells, values)
     counts, jumped, cut = count_groups(flags)
     odd = cut if np.isfinite(values[1]).all() else np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
     if groups > SHORTEST_RAMP:
@@ -252,7 +252,7 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     return counts, jumped, cut
 
 
-def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array, keep: Array | None) -> None:
+def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
     """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
@@ -273,8 +273,6 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
             np.matmul(fit.design, found[:2, here], out=r[:, here])
         np.subtract(y, r, out=r)
         _sum_residuals(r, steps, sums[:, first:last])
-        if keep is not None:
-            np.copyto(keep[:, first:last], y)
     _describe_noise(sums, groups, values[1], values[linear : linear + len(NOISE)])
     values[linear + len(NOISE)] = values[linear + NOISE.index("residual")]
     values[-1] = values[1]
@@ -301,17 +299,32 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
         out[:] = np.nan
         return
     squares, steps, lag_2, lag_3, lowest, highest, size, first, last = sums
+    residual, white, flatness, memory, drop = out
+    room = scratch.take("noise", (2, len(squares)))
     # the product of neighbors follows from squares and steps
-    lagged = np.float32(MEMORY[0] / 2) * (2 * squares - first**2 - last**2 - steps)
-    lagged += np.float32(MEMORY[1]) * lag_2 + np.float32(MEMORY[2]) * lag_3
-    largest = np.where(highest > -lowest, highest, lowest)
+    lagged = np.multiply(squares, 2, out=memory)
+    for end in (first, last):
+        lagged -= np.square(end, out=room[0])
+    lagged -= steps
+    lagged *= np.float32(MEMORY[0] / 2)
+    rest = np.multiply(lag_2, np.float32(MEMORY[1]), out=room[0])
+    rest += np.multiply(lag_3, np.float32(MEMORY[2]), out=room[1])
+    lagged += rest
+    lagged /= squares
     # about their mean without the largest: a particle also tilts the line, and so shifts all other steps
-    kept = steps - (largest**2 + (last - first - largest) ** 2 / np.float32(groups - 2))
-    out[0] = squares / np.float32(groups - 2)
-    out[1] = kept / np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
-    out[2] = size / np.sqrt(squares * np.float32(groups))
-    out[3] = lagged / squares
-    np.add(lowest, slope, out=out[4])  # a step of the ramp itself: one strong hit tilts the line
+    largest = np.where(highest > np.negative(lowest, out=room[0]), highest, lowest)
+    rest = np.subtract(last, first, out=room[0])
+    rest -= largest
+    np.square(rest, out=rest)
+    rest /= np.float32(groups - 2)
+    np.square(largest, out=largest)
+    largest += rest
+    np.subtract(steps, largest, out=white)
+    white /= np.float32(2 * (groups - 1) * (1 - largest_share(groups - 1)))
+    np.divide(squares, np.float32(groups - 2), out=residual)
+    np.multiply(squares, np.float32(groups), out=room[0])
+    np.divide(size, np.sqrt(room[0], out=room[0]), out=flatness)
+    np.add(lowest, slope, out=drop)  # a step of the ramp itself: one strong hit tilts the line
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:

@@ -22,7 +22,7 @@ from badpix.io.fits import Layout, read_band
 from badpix.io.planes import Planes
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
-SAMPLES = 1 << 19  # of the integrations that are measured together: numpy costs microseconds a call
+SAMPLES = 1 << 20  # of the integrations that are measured together: numpy costs microseconds a call
 BYTES_PER_PIXEL = 260  # of a band, one integration: the read ramps come on top
 
 
@@ -124,8 +124,7 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
     ``alter``: changes what was read of an integration before it is measured (:data:`Alter`).
     """
     start, stop, nx = band.start, band.stop, job.shape[1]
-    size, longest = (stop - start, nx), max(dark.stop - dark.start for dark in job.darks)
-    pixels = size[0] * nx
+    pixels = (stop - start) * nx
     stack = Stack(job, pixels, _find_held(job, start, stop))
     together = max(SAMPLES // (job.fit.usable * pixels), 1)
     if alter is not None or (stop - start) % job.cells.rows:
@@ -136,8 +135,8 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
         with Planes(dark.groupdq, start, stop) as bits, Planes(dark.jump, start, stop) as values:
             for run in stack.cut_runs(dark.integrations, together):
                 mine = {name: image[run.start : run.stop] for name, image in images.items()}
-                flags = _read_run(bits, dark, run, scratch.take("flags", (longest, len(run), *size), np.uint8))
-                room = scratch.take("sci", (job.fit.usable if stack.examines_next else 1, len(run), *size))
+                room, room_for_flags = stack.make_room(len(run), stop - start)
+                flags = _read_run(bits, dark, run, room_for_flags)
                 sci = _read_run(values, dark, run, room, native=alter is not None)
                 if alter is not None:
                     alter(number, run.start, sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
@@ -163,8 +162,9 @@ def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
 def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
     """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each."""
     layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
+    size = (dark.integrations, band.stop - band.start, job.shape[1])
     images = {
-        name: read_band(layout, band.start, band.stop).astype(np.float32, copy=False)
+        name: read_band(layout, band.start, band.stop, out=scratch.take(name, size))
         for name, layout in layouts.items()
         if layout is not None
     }
@@ -187,9 +187,14 @@ class Stack:
         self.chosen = dict(zip(chosen, range(len(chosen)), strict=True))
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels : numbers * pixels].reshape(len(names), len(chosen), pixels)
+        tiles = -(-pixels // (job.shape[1] * job.cells.rows))
         self.kept = Kept(
             room[numbers * pixels :].reshape(groups, len(job.kept), pixels),
             scratch.take("kept flags", (groups, len(job.kept), pixels), np.uint8),
+            np.zeros(len(job.kept), bool),
+            np.zeros((groups, len(job.kept), tiles, len(job.cells.columns)), np.float32),
+            job.cells,
+            job.shape[1],
         )
         self.counts, self.whole = np.empty((2, n, pixels), np.uint16), np.zeros(n, np.uint16)
         self.saturated = np.zeros((n, pixels), bool)
@@ -211,6 +216,18 @@ class Stack:
             if k == integrations or k - start == most or kinds[k] != kinds[start]:
                 yield range(start, k)
                 start = k
+
+    def make_room(self, number: int, rows: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Where SCI and GROUPDQ of the next ``number`` integrations are read to: (groups, number, rows, nx)."""
+        first, shape = self.filled, (number, rows, self.pixels // rows)
+        if first in self.job.kept:
+            k = self.job.kept.index(first)
+            groups = len(self.kept.ramps)
+            ramp, bits = self.kept.ramps[:, k : k + number], self.kept.flags[:, k : k + number]
+            return ramp.reshape(groups, *shape), bits.reshape(groups, *shape)
+        longest = max(dark.stop - dark.start for dark in self.job.darks)
+        groups = self.job.fit.usable if first in self.chosen else 1
+        return scratch.take("sci", (groups, *shape)), scratch.take("flags", (longest, *shape), np.uint8)
 
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
         """Measure integrations of one run of :meth:`cut_runs`.
@@ -256,26 +273,22 @@ class Stack:
         """Measure all ramps of a run of integrations, as if they were tiles of one."""
         groups, number, rows, nx = sci.shape
         k, shape = self.chosen[run.start], (groups, number * rows, nx)
-        out, keep = self.shapes[:, k : k + number].reshape(len(self.shapes), -1), None
+        out, side_by_side = self.shapes[:, k : k + number].reshape(len(self.shapes), -1), sci.reshape(shape)
+        drift = cells.measure_drift(side_by_side, self.job.cells)
         if run.start in self.job.kept:
             k = self.job.kept.index(run.start)
-            self.kept.flags[:, k : k + number] = flags.reshape(groups, number, -1)
-            keep = self.kept.ramps[:, k : k + number].reshape(groups, -1)
+            self.kept.drift[:, k : k + number] = drift.reshape(groups, number, *self.kept.drift.shape[2:])
+            self.kept.swapped[k : k + number] = not sci.dtype.isnative
         return ramps.measure_ramps(
-            sci.reshape(shape),
-            flags.reshape(shape),
-            self.job.fit,
-            self.job.cells,
-            out=out,
-            keep=keep,
-            later=self.rises,
+            side_by_side, flags.reshape(shape), self.job.fit, self.job.cells, out=out, drift=drift, later=self.rises
         )
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
         known = np.isfinite(variance)
         self.measured += known.sum(axis=0)
-        self.poisson += np.where(known, variance, np.float32(0)).sum(axis=0, dtype=np.float64)
+        some = variance if known.all() else np.where(known, variance, np.float32(0))
+        self.poisson += some.sum(axis=0, dtype=np.float64)
 
     def finish(self) -> Integrations:
         """All integrations."""

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.darks import scratch
+from badpix.darks.cells import Cells
+from badpix.darks.cells import pick as pick_medians
 from badpix.darks.readouts import pick_weighted
 from badpix.numerics import clipping
 
@@ -81,11 +84,33 @@ class Integrations:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ramps of some of the examined integrations, for a closer look at some pixels: (G, k, pixels) float32 DN without
-    the medians of their cells, and uint8 GROUPDQ."""
+    """Ramps of some of the examined integrations as they were read, for a closer look at some pixels.
+
+    Attributes
+    ----------
+    ramps, flags : ndarray
+        (G, k, pixels) float32 DN and uint8 GROUPDQ.
+    swapped : ndarray
+        (k,) bool: integrations whose ramps are in the other byte order.
+    drift : ndarray
+        (G, k, tiles, cells) float32: medians of their cells.
+    cells : Cells
+        The cells, in a frame of ``nx`` columns.
+    """
 
     ramps: Array
     flags: NDArray[np.uint8]
+    swapped: NDArray[np.bool_]
+    drift: Array
+    cells: Cells
+    nx: int
+
+    def take(self, pixels: NDArray[np.intp]) -> tuple[Array, NDArray[np.uint8]]:
+        """Ramps without the medians of their cells, and flags of some pixels: (k, G, n)."""
+        ramps = np.take(self.ramps, pixels, axis=2)
+        ramps[:, self.swapped] = ramps[:, self.swapped].byteswap()
+        ramps -= pick_medians(self.drift, pixels, self.nx, self.cells)
+        return ramps.transpose(1, 0, 2), np.take(self.flags, pixels, axis=2).transpose(1, 0, 2)
 
 
 # --- order statistics ----------------------------------------------------------------------------------
@@ -217,9 +242,12 @@ def combine_integrations(
     ordered, count = sort_stack(_without(tile.pedestal, _ignore(usable)))
     out["pedestal"] = trimmed_mean_of(ordered, count)
     out.update(average_residuals(tile.shapes, used))
+    drop = tile.shapes["drop"]
     with np.errstate(invalid="ignore"):
-        deep = tile.shapes["drop"] < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
-        out["deepest"], out["second_deepest"] = find_deepest(np.where(used, tile.shapes["drop"], np.float32(np.nan)))
+        deep = drop < np.float32(-drop_sigma) * np.sqrt(2 * out["white"])
+        out["deepest"], out["second_deepest"] = find_deepest(
+            drop if ignored is None else np.where(used, drop, np.float32(np.nan))
+        )
         out["deepest"] /= np.sqrt(2 * out["white"])
         out["second_deepest"] /= np.sqrt(2 * out["white"])
     out["drops"] = (deep & used).sum(axis=0, dtype=np.float32)
@@ -240,8 +268,24 @@ def combine_rates(tile: Integrations, fraction: float) -> tuple[Array, Array]:
 def find_deepest(drop: Array) -> tuple[Array, Array]:
     """Lowest and second lowest along axis 0, NaN left out."""
     lowest = np.fmin.reduce(drop, axis=0)
-    others = np.where(drop == lowest, np.float32(np.nan), drop)
-    return lowest, np.fmin.reduce(others, axis=0)
+    room = scratch.take("masked", drop.shape)
+    missing = _make_mask(drop == lowest)  # all bits set are a NaN
+    np.bitwise_or(drop.view(np.int32), missing, out=room.view(np.int32))
+    return lowest, np.fmin.reduce(room, axis=0)
+
+
+def _make_mask(chosen: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """All bits set where values are ``chosen``, else none; in memory that is used again."""
+    mask = scratch.take("mask", chosen.shape, np.int32)
+    np.negative(chosen.view(np.int8), out=mask, dtype=np.int32)
+    return mask
+
+
+def _keep_only(values: Array, mask: NDArray[np.int32]) -> Array:
+    """The values where bits of the mask are set, 0 elsewhere, also for NaN; in memory that is used again."""
+    room = scratch.take("masked", values.shape)
+    np.bitwise_and(values.view(np.int32), mask, out=room.view(np.int32))
+    return room
 
 
 def _ignore(used: NDArray[np.bool_]) -> Array | None:
@@ -260,28 +304,31 @@ def average_residuals(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stat
     for a jump flag, or many hits, may have made.
     """
     ok = used & np.isfinite(shapes["flatness"])
-    size = np.where(ok, shapes["calm"], np.float32(np.nan))
+    size = shapes["calm"] if ok.all() else np.where(ok, shapes["calm"], np.float32(np.nan))
     ordered, count = sort_stack(size)
     drop = np.where(count >= 3, np.maximum(1, count // LEFT_OUT), 0)
     with np.errstate(invalid="ignore"):
         ok = size <= pick(ordered, np.maximum(count - drop - 1, 0))
-    kept = ok.sum(axis=0)
-    out: Stats = {"kept": kept.astype(np.float32), **_average_all(shapes, used)}
+    kept, mask = ok.sum(axis=0), _make_mask(ok)
+    out: Stats = {"kept": kept.astype(np.float32)}
     with np.errstate(invalid="ignore", divide="ignore"):
         for name, column in (("residual", "calm"), ("flatness", "flatness"), ("memory", "memory")):
-            total = np.where(ok, shapes[column], np.float32(0)).sum(axis=0, dtype=np.float64)
+            total = _keep_only(shapes[column], mask).sum(axis=0, dtype=np.float64)
             out[name] = np.where(kept > 0, total / kept, np.nan).astype(np.float32)
-    return out
+    return out | _average_all(shapes, used)
 
 
 def _average_all(shapes: dict[str, Array], used: NDArray[np.bool_]) -> Stats:
     """Size and autocorrelation of residuals over all integrations, also the largest: what faint switching needs."""
-    known = used & np.isfinite(shapes["memory"]) & np.isfinite(shapes["calm"])
-    size = np.where(known, shapes["calm"], np.float32(0))
-    lasting = np.where(known, shapes["calm"] * shapes["memory"], np.float32(0))
+    known = np.isfinite(shapes["memory"])
+    known &= np.isfinite(shapes["calm"])
+    known &= used
+    mask = _make_mask(known)
     with np.errstate(invalid="ignore", divide="ignore"):
-        total = size.sum(axis=0)
-        return {"residual_all": total / known.sum(axis=0), "memory_all": lasting.sum(axis=0) / total}
+        total = _keep_only(shapes["calm"], mask).sum(axis=0)
+        lasting = np.multiply(shapes["calm"], shapes["memory"], out=scratch.take("product", known.shape))
+        lasting = _keep_only(lasting, mask).sum(axis=0)
+        return {"residual_all": total / known.sum(axis=0), "memory_all": lasting / total}
 
 
 def examine_pixels(
