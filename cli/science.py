@@ -44,10 +44,12 @@ def science(ctx: click.Context, /, files: tuple[str, ...], flagged: tuple[str, .
     and visits, or the command refuses. What it writes is a MASK for `badpix merge`.
     """
     asked = read_asked(ctx, options, ScienceSettings)
+    from badpix.io.workers import keep_memory
     from badpix.science import build
 
     named = choose_inputs((*files, *flagged), asked.inputs.get("rate"), build.SUFFIXES, "science exposures")
     asked.talk.say(f"science: {len(named)} exposures")
+    keep_memory()
     search_and_report(asked, "science", named, build.build_science, look=_pictures(options["plot"]))
 
 

@@ -30,7 +30,7 @@ from badpix.io import exposure as io
 from badpix.io import selection
 from badpix.io.dates import read_date
 from badpix.io.exposure import Exposure
-from badpix.io.fits import stamp_of
+from badpix.io.handles import stamp_of
 
 SUFFIX = {"jump": "_jump", "fitopt": "_fitopt", "uncal": "_uncal"}
 NEEDED = {

@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from badpix.errors import DataError
 from badpix.image.grid import Window, join_windows
-from badpix.io.fits import read_into
+from badpix.io.handles import read_into
 from badpix.io.scratch import scratch_folder
 from badpix.numerics.medians import sort_lines
 

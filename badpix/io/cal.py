@@ -23,7 +23,8 @@ from badpix import dq
 from badpix.errors import DataError
 from badpix.io import asdf_text, headers
 from badpix.io.associations import name_some
-from badpix.io.fits import Layout, Stamp, make_layout, open_fits, plain_header, read_band, same_number, stamp_of
+from badpix.io.fits import Layout, make_layout, open_fits, plain_header, read_band, same_number
+from badpix.io.handles import Stamp, stamp_of
 from badpix.io.headers import refuse_stripes
 from badpix.io.structure import Piece
 from badpix.io.unpack import make_plain

@@ -104,7 +104,7 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         image = np.full(self.shape, self.empty, self.dtype)
-        image.flat[self.index] = self.values
+        image.reshape(-1)[self.index] = self.values
         return image if dtype is None else image.astype(dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -112,7 +112,18 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*whole, **options)
 
     def __getitem__(self, where: Any) -> Any:
-        return np.asarray(self)[where]
+        if not isinstance(where, slice) or where.step not in (None, 1) or not self.is_light:
+            return np.asarray(self)[where]
+        start, stop, _ = where.indices(self.shape[0])
+        band = np.full((stop - start, self.shape[1]), self.empty, self.dtype)
+        low, high = np.searchsorted(self.index, (start * self.shape[1], stop * self.shape[1]))
+        band.reshape(-1)[self.index[low:high] - start * self.shape[1]] = self.values[low:high]
+        return band
+
+    @property
+    def is_light(self) -> bool:
+        """Whether bands of its rows can be made without the whole: pixels in order upon one value."""
+        return np.ndim(self.empty) == 0 and bool(np.all(self.index[1:] > self.index[:-1]))
 
 
 def wait_on_disk(image: NDArray[np.float32]) -> Sparse:

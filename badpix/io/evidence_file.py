@@ -136,9 +136,11 @@ def _primary_hdu(header: Mapping[str, Any]) -> fits.PrimaryHDU:
 
 def _write_image(stream: BinaryIO, name: str, image: NDArray[Any] | Sparse) -> None:
     """A tile-compressed image without loss; small types stay small."""
-    image = np.asarray(image)
-    stored = image.astype(np.float32) if image.dtype == np.float64 else image
-    write_image(stream, name.upper(), stored.astype(np.uint8) if stored.dtype == bool else stored)
+    if not isinstance(image, Sparse) or not image.is_light:  # else its bands become whole one by one
+        image = np.asarray(image)
+        image = image.astype(np.float32) if image.dtype == np.float64 else image
+        image = image.astype(np.uint8) if image.dtype == bool else image
+    write_image(stream, name.upper(), image)
 
 
 def _samples_hdu(name: str, samples: Samples) -> fits.BinTableHDU:

@@ -15,19 +15,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
 from badpix.io import headers
+from badpix.io.handles import Stamp, opened, read_into, stamp_of
 from badpix.io.scratch import scratch_folder
 from badpix.io.structure import Piece, walk
 from badpix.io.unpack import gunzip, is_gzip, make_plain
@@ -38,20 +40,6 @@ if TYPE_CHECKING:
 
 FLAG_TYPES = {"DQ": "u4", "PIXELDQ": "u4", "GROUPDQ": "u1"}  # extension: type in memory
 STORED = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}  # BITPIX: type
-
-
-class Stamp(NamedTuple):
-    """What changes with a file's content, or with the file: two stamps are equal where nothing was written."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-def stamp_of(found: os.stat_result) -> Stamp:
-    """The stamp in a file's status."""
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class Layout:
     @property
     def planes(self) -> int:
         """Number of (ny, nx) planes."""
-        return int(np.prod(self.shape[:-2], dtype=np.int64))
+        return math.prod(self.shape[:-2])
 
 
 MOST_OF_MASK = 4 << 30  # bytes that a gzipped mask, map or table may unpack to; exposures may be larger
@@ -199,6 +187,21 @@ def read_layouts(
     return units[0].header, layouts
 
 
+def read_keywords(path: Path, source: Path, name: str) -> dict[str, Any]:
+    """Keywords of the first extension of a name; ``source`` is the file, or its unpacked copy.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read.
+    """
+    units = headers.read_units(walk(source, path))
+    if units is not None:
+        return next(unit.header for unit in units if unit.name == name)
+    with open_fits(path, source) as hdus:
+        return plain_header(hdus[name].header)
+
+
 def same_number(path: Path, hdus: fits.HDUList, pieces: Sequence[Piece]) -> fits.HDUList:
     """The HDUs, after making sure that astropy finds as many of them as the walk did.
 
@@ -266,6 +269,7 @@ def read_band(
     out: NDArray[Any] | None = None,
     native: bool = True,
     step: int = 1,
+    handle: int | None = None,
 ) -> NDArray[Any]:
     """Rows ``start`` to ``stop`` of all planes of an extension.
 
@@ -283,6 +287,8 @@ def read_band(
         False leaves the bytes as they are in the file, for a caller whose next step is a copy; floats only.
     step : int
         Read every ``step``-th row only.
+    handle : int, optional
+        The open file, from :func:`badpix.io.handles.opened`.
 
     Returns
     -------
@@ -300,7 +306,7 @@ def read_band(
     stored = np.dtype(layout.stored or np.dtype(layout.dtype).newbyteorder(">"))
     same = out.dtype.itemsize == stored.itemsize and (out.dtype.kind == "f") == (stored.kind == "f")
     room = out if same else np.empty(out.shape, stored)
-    _read_rows(layout, start, step, wanted, room)
+    _read_rows(layout, start, step, wanted, room, handle)
     found = room.view(stored)
     if not native and same:
         return found
@@ -314,7 +320,9 @@ def read_band(
     return out
 
 
-def _read_rows(layout: Layout, start: int, step: int, planes: Sequence[int], out: NDArray[Any]) -> None:
+def _read_rows(
+    layout: Layout, start: int, step: int, planes: Sequence[int], out: NDArray[Any], handle: int | None
+) -> None:
     """Fill an array with bytes of the file."""
     ny, nx = layout.shape[-2:]
     rows, row_bytes = out.shape[1], nx * out.dtype.itemsize
@@ -324,35 +332,12 @@ def _read_rows(layout: Layout, start: int, step: int, planes: Sequence[int], out
     if not out.flags.c_contiguous:
         raise ValueError("rows are read into contiguous memory only")
     room = out.reshape(-1).view(np.uint8).data
-    try:
-        handle = os.open(layout.path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            if stamp_of(os.fstat(handle)) != layout.stamp:
-                raise DataError(f"{layout.path}: changed during the run")
-            for k, plane in enumerate(planes):
-                first = layout.offset + (plane * ny + start) * row_bytes
-                for low, high in runs:
-                    here = room[(k * rows + low) * row_bytes : (k * rows + high) * row_bytes]
-                    read_into(handle, here, first + low * step * row_bytes, layout.path)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise DataError(f"{layout.path}: can't be read: {error.strerror}") from None
-
-
-def read_into(handle: int, target: memoryview, offset: int, path: Path) -> None:
-    """Fill memory with the bytes of an open file from ``offset`` on.
-
-    Raises
-    ------
-    DataError
-        If the file ends before.
-    """
-    while len(target):
-        got = os.preadv(handle, [target], offset)
-        if got == 0:
-            raise DataError(f"{path}: truncated during the run at byte {offset}")
-        target, offset = target[got:], offset + got
+    with opened(layout.path, layout.stamp) if handle is None else nullcontext(handle) as file:
+        for k, plane in enumerate(planes):
+            first = layout.offset + (plane * ny + start) * row_bytes
+            for low, high in runs:
+                here = room[(k * rows + low) * row_bytes : (k * rows + high) * row_bytes]
+                read_into(file, here, first + low * step * row_bytes, layout.path)
 
 
 def _convert(found: NDArray[Any], out: NDArray[Any], flip: bool) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -170,6 +170,14 @@ def keep_memory() -> None:
         return
     for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 16 << 20), (_TRIM_THRESHOLD, 64 << 20)):
         mallopt(option, value)
+
+
+def give_back() -> None:
+    """Give the memory back that :func:`keep_memory` kept, when bands are done and whole frames follow."""
+    import ctypes
+
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_versions(found: Mapping[str, object], dask: str) -> None:

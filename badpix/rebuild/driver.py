@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from badpix.io.fits import stamp_of
+from badpix.io.handles import stamp_of
 from badpix.io.workers import peak_memory
 from badpix.mask import file as mask_file
 from badpix.rebuild import plan, raws, record, searches, shelf

@@ -25,7 +25,7 @@ from typing import Any
 from badpix import detectors
 from badpix.errors import DataError, UsageError
 from badpix.io import provenance, selection
-from badpix.io.fits import Stamp, stamp_of
+from badpix.io.handles import Stamp, stamp_of
 from badpix.outside import find_fault
 from badpix.rebuild.jobs import Job
 from badpix.settings import values as settings_values

@@ -306,7 +306,7 @@ def find_structures(found: Bool, places: Places, *, most: int) -> Bool:
     labels = np.zeros(places.shape, np.int32)
     label(places.to_map(found), np.ones((3, 3), int), output=labels)
     mine = labels.flat[places.index]
-    size = np.bincount(labels.ravel())
+    size = np.bincount(mine)
     size[0] = 0
     out: Bool = size[mine] > most
     return out

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from badpix.io.evidence import Evidence, Rule, Samples, Sparse, wait_on_disk
 from badpix.numerics.neighbors import Places
-from badpix.science import bands
 from badpix.science.bands import Measured
 from badpix.science.decide import Verdicts
+from badpix.science.sums import square_limit
 from badpix.settings.science import ScienceSettings
 
 SAMPLED = 4_000_000  # numbers of each series
@@ -77,7 +77,7 @@ def make_evidence(
             "science_outlier_otherwise": image(verdicts.outlier),
             **{f"science_{name}": mark(getattr(verdicts, name)) for name in CHANGES},
         }
-    rules = make_rules(bands.square_limit(len(dates)), p)
+    rules = make_rules(square_limit(len(dates)), p)
     return Evidence(images, rules, make_samples(measured, places, verdicts))
 
 

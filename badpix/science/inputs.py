@@ -24,7 +24,7 @@ from badpix.errors import DataError
 from badpix.io import selection
 from badpix.io.dates import read_date
 from badpix.io.exposure import Exposure
-from badpix.io.fits import Layout, open_fits, plain_header
+from badpix.io.fits import Layout, read_keywords
 from badpix.science import residuals
 from badpix.settings.science import ResidualSettings, VarietySettings
 
@@ -106,8 +106,7 @@ def check_science(exposure: Exposure) -> None:
 
 def read_sci_header(exposure: Exposure) -> dict[str, Any]:
     """Keywords of SCI, laid over those of the primary header."""
-    with open_fits(exposure.path, exposure["SCI"].path) as hdus:
-        return exposure.header | plain_header(hdus["SCI"].header)
+    return exposure.header | read_keywords(exposure.path, exposure["SCI"].path, "SCI")
 
 
 def gather(used: Sequence[Exposure], p: ResidualSettings, *, pointing_step: float) -> ScienceSet:

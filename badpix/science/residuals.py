@@ -21,9 +21,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from badpix.numerics.medians import median_rows, sort_lines
 from badpix.numerics.neighbors import AROUND
 
 # Range of eight neighbors that noise makes, in units of the noise (mean 1.7, scatter 0.55); of images, of spectra.
@@ -45,7 +45,7 @@ Bool = NDArray[np.bool_]
 
 
 class Residual(NamedTuple):
-    """(ny, nx) each: residual, level of the neighbors, and noise with what a source may add."""
+    """(blocks, ny, nx) each: residual, level of the neighbors, and noise with what a source may add."""
 
     value: Float
     level: Float
@@ -64,52 +64,147 @@ def reach_of(axis: int | None) -> tuple[int, int]:
     return {None: (1, 1), 0: (REACH, 0), 1: (0, REACH)}[axis]
 
 
-def fill(values: Float, usable: Bool, level: float) -> Float:
-    """Values with those that can't be used replaced (step 1): (ny, nx)."""
-    out = values.copy()
-    bad = np.flatnonzero(~usable)
-    if not bad.size:
-        return out
-    ny, nx = values.shape
-    flat = out.reshape(-1)
-    flat[bad] = np.nan
-    steps = np.array([dy * nx + dx for dy, dx in AROUND])
-    near = flat.take(bad[:, None] + steps, mode="clip")
-    y, x = np.divmod(bad, nx)
-    edge = np.flatnonzero((y == 0) | (y == ny - 1) | (x == 0) | (x == nx - 1))
-    for k, (dy, dx) in enumerate(AROUND):
-        outside = (y[edge] < -dy) | (y[edge] >= ny - dy) | (x[edge] < -dx) | (x[edge] >= nx - dx)
-        near[edge[outside], k] = np.nan
-    middle = median_rows(near)
-    flat[bad] = np.where(np.isnan(middle), np.float32(level), middle)
-    return out
+def fill(image: Float, bad: NDArray[np.intp], level: float) -> None:
+    """Replace values that can't be used (step 1), in place.
+
+    Parameters
+    ----------
+    image : ndarray of float32
+        (..., width), contiguous; NaN where nothing is, and where a value can't be used.
+    bad : ndarray of int
+        Flat index of the values to replace, none of them at an edge.
+    level : float
+        Where all around is NaN.
+    """
+    flat = image.reshape(-1)
+    steps = np.array([dy * image.shape[-1] + dx for dy, dx in AROUND])
+    near = flat.take(bad[:, None] + steps)
+    near.sort(axis=1)  # NaN last
+    known, row = len(steps) - np.isnan(near).sum(axis=1), np.arange(len(near))
+    middle = (near[row, (known - 1) // 2] + near[row, known // 2]) / 2
+    flat[bad] = np.where(known > 0, middle, np.float32(level))
 
 
-def measure_residual(filled: Float, noise: Float, axis: int | None, *, sharpness: float) -> Residual:
+def measure_residual(
+    filled: Float, noise: Float, axis: int | None, *, sharpness: float, start: tuple[int, int] | None = None
+) -> Residual:
     """Residual, level and noise of the inner pixels of a filled image (steps 2 and 3).
 
     Parameters
     ----------
     filled : ndarray of float32
-        (..., ny + 2 ry, nx + 2 rx), with a margin of :func:`reach_of` around.
+        (blocks, rows, columns), contiguous, with a margin of :func:`reach_of` around the inner pixels or more.
     noise : ndarray of float32
-        (..., ny, nx) noise of the inner pixels.
+        (blocks, ny, nx) noise of the inner pixels.
     axis : int or None
         Of the dispersion.
     sharpness : float
         See step 3.
+    start : tuple of int
+        Row and column of the first inner pixel; as far from the edge as needed, if not given.
     """
     ry, rx = reach_of(axis)
-    ny, nx = noise.shape[-2:]
-    lines = [filled[..., ry + dy : ry + dy + ny, rx + dx : rx + dx + nx].copy() for dy, dx in offsets_of(axis)]
-    low, below, above, high = sort_lines(lines, RANKS)
+    (ny, nx), width = noise.shape[1:], filled.shape[2]
+    top, left = start or (ry, rx)
+    flat = filled.reshape(-1)
+    low, below, above, high = sort_around(flat, width) if axis is None else sort_sides(flat, 1 if axis else width)
     below += above
     below *= np.float32(0.5)
     high -= low
-    high -= np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]), out=above)
-    high *= np.float32(sharpness)
-    value = np.subtract(filled[..., ry : ry + ny, rx : rx + nx], below, out=low)
-    return Residual(value, below, np.maximum(noise, high, out=high))
+    first = (top - ry) * width + left - rx  # ranks begin at the first pixel that has all neighbors
+    strides = tuple(4 * step for step in (filled.shape[1] * width, width, 1))
+    level, spread = (as_strided(a[first:], noise.shape, strides, writeable=False) for a in (below, high))
+    wide = np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]))
+    np.subtract(spread, wide, out=wide)
+    wide *= np.float32(sharpness)
+    value = np.subtract(filled[:, top : top + ny, left : left + nx], level)
+    return Residual(value, level, np.maximum(noise, wide, out=wide))
+
+
+def sort_around(flat: Float, width: int) -> tuple[Float, Float, Float, Float]:
+    """:data:`RANKS` of the eight pixels around each: three of a column, three of the next but one, two between.
+
+    A column of three is sorted once for both of its sides.
+
+    Parameters
+    ----------
+    flat : ndarray of float32
+        An image of rows of ``width``, one behind the other.
+    width : int
+        Pixels.
+
+    Returns
+    -------
+    tuple of ndarray
+        Entry i belongs to pixel i + width + 1.
+    """
+    n = flat.size - 2 * width
+    up, here, down = flat[:n], flat[width : width + n], flat[2 * width :]
+    least, most = np.minimum(up, down), np.maximum(up, down)
+    first, spare = np.minimum(least, here), np.maximum(least, here)
+    middle, last = np.minimum(spare, most), np.maximum(spare, most, out=spare)
+    a, c, b = (least[1:-1], most[1:-1], np.empty(n - 2, flat.dtype))
+    e0, e1 = np.minimum(first[:-2], first[2:]), np.maximum(first[:-2], first[2:])
+    e4, e5 = np.minimum(last[:-2], last[2:]), np.maximum(last[:-2], last[2:])
+    first, last = first[: n - 2], last[: n - 2]
+    e2, e3 = np.minimum(middle[:-2], middle[2:], out=first), np.maximum(middle[:-2], middle[2:], out=last)
+    middle = middle[: n - 2]
+    # six of both columns in order: e0, then four of e1 to e4, e5
+    np.minimum(e1, e4, out=b)
+    high = np.maximum(e1, e4, out=e4)
+    e1, e2 = np.minimum(e2, b, out=e1), np.maximum(e2, b, out=e2)
+    e3, e4 = np.minimum(e3, high, out=b), np.maximum(e3, high, out=high)
+    # and the two between, a < c
+    low = np.maximum(e0, a, out=e0)
+    np.minimum(low, e1, out=low)
+    np.minimum(low, c, out=low)
+    high = np.minimum(e5, c, out=e5)
+    np.maximum(high, e4, out=high)
+    np.maximum(high, a, out=high)
+    np.maximum(e1, c, out=e1)
+    above = np.maximum(e2, c, out=middle)
+    below = np.maximum(e2, a, out=e2)
+    np.minimum(below, e1, out=below)
+    np.minimum(below, e3, out=below)
+    np.maximum(e3, a, out=e3)
+    np.minimum(above, e3, out=above)
+    np.minimum(above, e4, out=above)
+    return low, below, above, high
+
+
+def sort_sides(flat: Float, step: int) -> tuple[Float, Float, Float, Float]:
+    """:data:`RANKS` of the four values to each side of each: four in a row are sorted once for both of their sides.
+
+    Parameters
+    ----------
+    flat : ndarray of float32
+        An image, one row behind the other.
+    step : int
+        From one of the four to the next: 1 along rows, the width of a row along columns.
+
+    Returns
+    -------
+    tuple of ndarray
+        Entry i belongs to pixel i + 4 steps.
+    """
+    low, high = np.minimum(flat[:-step], flat[step:]), np.maximum(flat[:-step], flat[step:])
+    apart = 2 * step
+    first, second = np.minimum(low[:-apart], low[apart:]), np.maximum(low[:-apart], low[apart:])
+    third, last = np.minimum(high[:-apart], high[apart:]), np.maximum(high[:-apart], high[apart:])
+    four = (first, np.minimum(second, third), np.maximum(second, third, out=third), last)
+    n = first.size - 5 * step
+    (a, b, c, d), (e, f, g, h) = ([line[at : at + n] for line in four] for at in (0, 5 * step))
+    spare, lowest, highest = np.empty(n, np.float32), np.maximum(a, e), np.minimum(d, h)
+    for line in (b, f):
+        np.minimum(lowest, line, out=lowest)
+    for line in (c, g):
+        np.maximum(highest, line, out=highest)
+    pairs = ((a, h), (b, g), (c, f), (d, e))
+    below, above = np.minimum(*pairs[0]), np.maximum(*pairs[0])
+    for one, other in pairs[1:]:
+        np.maximum(below, np.minimum(one, other, out=spare), out=below)
+        np.minimum(above, np.maximum(one, other, out=spare), out=above)
+    return lowest, below, above, highest
 
 
 def choose_sharpness(header: Mapping[str, Any], axis: int | None) -> float:

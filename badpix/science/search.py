@@ -31,10 +31,12 @@ from badpix.mask.depth import describe as describe_depth
 from badpix.numerics.neighbors import Places
 from badpix.science import bands as science_bands
 from badpix.science import completeness, decide
-from badpix.science.bands import Measured, Setup
+from badpix.science.bands import Measured
 from badpix.science.decide import Verdicts
 from badpix.science.evidence import make_evidence
 from badpix.science.inputs import ScienceSet
+from badpix.science.rows import Setup
+from badpix.science.sums import square_limit
 from badpix.settings.science import TYPES, ScienceSettings
 
 MOST_DATES = 12  # births are told one by one up to so many dates
@@ -90,7 +92,7 @@ def search(
         p=p,
         ipc=detector.ipc,
         axis=found.axis,
-        most_square=science_bands.square_limit(len(files)),
+        most_square=square_limit(len(files)),
     )
     verdicts = judge(measured.table, places)
     dates = [m.mjd for m in found.members]

@@ -111,14 +111,12 @@ def measure_pointings(
     value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]
 ) -> tuple[Float, Float, Float]:
     """Of the means of each pointing: their median, and the least with its error; (candidates,) each."""
-    found = []
-    for number in np.unique(pointings):
-        mine = pointings == number
-        w = np.where(kept[mine], weight[mine], np.float32(0)) ** 2
-        total = w.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found.append((np.where(kept[mine], value[mine] * w, 0).sum(axis=0) / total, 1 / np.sqrt(total)))
-    means, errors = (np.array(column, np.float32) for column in zip(*found, strict=True))
+    w = np.where(kept, weight, np.float32(0)) ** 2
+    order, starts = _group(pointings)
+    total = np.add.reduceat(w[order], starts, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.add.reduceat(np.where(kept, value * w, np.float32(0))[order], starts, axis=0) / total
+        errors = 1 / np.sqrt(total)
     with np.errstate(invalid="ignore"):
         least = np.nan_to_num(means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
     return _middle(means), *(np.take_along_axis(a, least, axis=0)[0] for a in (means, errors))
@@ -236,19 +234,23 @@ def _longest_run(bright: NDArray[np.bool_]) -> NDArray[np.int16]:
     return longest
 
 
+def _group(pointings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Exposures in the order of their pointings, and where each pointing begins."""
+    order = np.argsort(pointings, kind="stable")
+    return order, np.flatnonzero(np.diff(pointings[order], prepend=pointings.min() - 1))
+
+
 def _count_pointings(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.int16]:
     """Different pointings among the chosen exposures of each candidate."""
-    out = np.zeros(chosen.shape[1], np.int16)
-    for number in np.unique(pointings):
-        out += chosen[pointings == number].any(axis=0)
+    order, starts = _group(pointings)
+    out: NDArray[np.int16] = np.logical_or.reduceat(chosen[order], starts, axis=0).sum(axis=0, dtype=np.int16)
     return out
 
 
 def _count_most(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.intp]:
     """The most chosen exposures that one pointing has, of each candidate."""
-    out = np.zeros(chosen.shape[1], np.intp)
-    for number in np.unique(pointings):
-        np.maximum(out, chosen[pointings == number].sum(axis=0), out=out)
+    order, starts = _group(pointings)
+    out: NDArray[np.intp] = np.add.reduceat(chosen[order].astype(np.intp), starts, axis=0).max(axis=0)
     return out
 
 
