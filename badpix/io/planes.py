@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.errors import DataError
-from badpix.io.fits import Layout, read_band, read_into, stamp_of
+from badpix.io.fits import Layout, read_band
+from badpix.io.handles import read_into, stamp_of
 
 
 class Planes:
