@@ -19,7 +19,7 @@ from badpix.darks.series import Verdicts
 from badpix.darks.stats import Stats
 from badpix.io.dates import day_of
 from badpix.io.evidence import Samples, Sparse
-from badpix.numerics.neighbors import Places
+from badpix.numerics.neighbors import AROUND, Places
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -36,7 +36,9 @@ def judge(
     median: Float,
     scales: Sequence[float] = (),
     *,
+    cut: Bool,
     ipc: float,
+    overrun: float,
     limit: float,
     fraction: float,
 ) -> Verdicts:
@@ -56,8 +58,13 @@ def judge(
         (ny, nx) median rates over all integrations, DN/s: what surrounds a pixel (glow) is no change of its own.
     scales : sequence of float
         By which the rates of each step were divided: glow knows no temperature and is divided wrongly.
+    cut : ndarray
+        (candidates,) pixels that saturation cuts short in some integration.
     ipc : float
         Signal of a side neighbor over that of a pixel.
+    overrun : float
+        Part of the rate of a neighbor that is cut short which says nothing of the pixel itself: its few groups hold
+        what leaks in, and a hit in them shows in no other.
     limit : float
         Rate of a bright step, DN/s.
     fraction : float
@@ -67,12 +74,18 @@ def judge(
     with np.errstate(invalid="ignore"):
         some = np.flatnonzero((rate > limit).any(axis=1))
     near = Places(places.index[some], places.shape)
+    brightest = np.fmax.reduce(rate[some], axis=1)  # where a neighbor saturates at once, it leaks on
+    bright = steps["bright"].copy()
     for step in range(rate.shape[1]):
-        rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc)
+        known = np.where(np.isfinite(rate[some, step]), rate[some, step], brightest)
+        rate[some, step] = searches.correct_ipc(rate[some, step], near, ipc, brightest)
+        beside = near.neighbors(np.where(cut[some], np.nan_to_num(known), 0), AROUND, 0.0).max(axis=0)
+        with np.errstate(invalid="ignore"):
+            bright[some[rate[some, step] < overrun * beside], step] = 0
     level, _ = surroundings.measure_level(median, *np.divmod(near.index, near.shape[1]))
     more = np.maximum(np.median(scales) / np.array(scales), 1) if len(scales) else np.ones(1)
     rate[some] -= np.maximum(level, 0)[:, None] * more.astype(np.float32)
-    return series.judge(steps, rate, quiet, shot, limit=limit, fraction=fraction)
+    return series.judge({**steps, "bright": bright}, rate, quiet, shot, limit=limit, fraction=fraction)
 
 
 def find_explained(verdicts: Verdicts, pixels: Stats, places: Places, *, leak: float) -> Bool:

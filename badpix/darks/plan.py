@@ -37,6 +37,7 @@ def prepare_job(darks: DarkSet, reference: NDArray[np.bool_], p: DarkSettings) -
         ramps.ramp_fit(depth.groups, start, stop),
         most_hits=hits.most_hits(clean, stop - start),
         averaged=depth.frames > 1,
+        first=start + next(f.first_group for f in darks.files if f.depth == depth),
     )
     window = darks.first.window
     detector = detectors.get(darks.first.keyword("DETECTOR"))

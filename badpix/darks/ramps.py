@@ -70,6 +70,8 @@ class RampFit:
         Hits that are taken off a ramp at most (:func:`badpix.darks.hits.most_hits`).
     averaged : bool
         Whether a group is the mean of several frames (NFRAMES).
+    first : float
+        Mean time of the first usable group since reset, in groups.
     """
 
     start: int
@@ -80,6 +82,7 @@ class RampFit:
     bends: NDArray[np.float64]
     most_hits: int = 2
     averaged: bool = False
+    first: float = 1.0
 
     @property
     def usable(self) -> int:
@@ -330,8 +333,8 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
     """Ramps with saturated, unusable or missing groups: (len(fit.names), pixels) and the number of groups used.
 
-    A ramp with one good group gets its level over the cell's first group as slope: all that is known of a pixel
-    that saturates in the second group. Contrasts need the whole ramp.
+    A ramp with one good group gets its level over the cell's first group, by its time, as slope: all that is known of
+    a pixel that saturates in the second group. Contrasts need the whole ramp.
     """
     if y.shape[1] == 1:  # numpy adds up a single column in another order
         values, counts = _fit_irregular(np.repeat(y, 2, axis=1), np.repeat(flags, 2, axis=1), fit)
@@ -343,7 +346,8 @@ def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Ar
     out = np.full((len(fit.names), y.shape[1]), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, slope, residual = _fit_line(d, g, good)
-        out[0], out[1] = mean, np.where(n == 1, mean, slope)
+        alone = mean / (fit.first + (g * good).sum(axis=0))  # the mean of averaged frames lies before their end
+        out[0], out[1] = mean, np.where(n == 1, alone, slope)
         half = good & (g >= len(y) // 2)
         out[2] = np.where(half.sum(axis=0) >= 2, _fit_line(d, g, half)[1], np.nan)
         first = len(SCALARS) + fit.templates

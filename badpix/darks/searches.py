@@ -73,9 +73,13 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
     return max(0.0, float(np.median(ratio))), int(isolated.sum())
 
 
-def correct_ipc(values: Float, places: Places, ipc: float) -> Float:
-    """Candidates' values without what leaks in from their side neighbors, in two passes; NaN leaks nothing."""
-    known = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+def correct_ipc(values: Float, places: Places, ipc: float, otherwise: Float | None = None) -> Float:
+    """Candidates' values without what leaks in from their side neighbors, in two passes.
+
+    Neighbors whose value is not known leak what ``otherwise`` says; NaN leaks nothing.
+    """
+    known = values if otherwise is None else np.where(np.isfinite(values), values, otherwise)
+    known = np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0)
     once = known - leaked(known, places, ipc)
     found: Float = (values - leaked(once, places, ipc)).astype(np.float32)
     return found

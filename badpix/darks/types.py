@@ -102,7 +102,9 @@ def judge_time(
         shot,
         rate,
         bright.scales,
+        cut=table.pixels["cut_fraction"] > 0,
         ipc=ipc,
+        overrun=p.hot_overrun_fraction,
         limit=bright.limit,
         fraction=p.intermittent_fraction,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -286,3 +288,17 @@ def test_medians_of_cells_leave_missing_pixels_out():
     assert medians.shape == (2, 2, 2)
     assert np.all(medians[0] == 7)
     assert np.all(medians[1] == 0)
+
+
+@pytest.mark.parametrize(("first", "good"), [(1.0, 0), (0.5, 0), (2.5, 0), (1.0, 1)])
+def test_a_single_good_group_gives_the_rate_since_the_reset(first, good):
+    """The first of groups of 4 frames of 5 holds the charge of half a group; a lost first group is counted."""
+    rate = np.float32(300.0)
+    y = make(6)
+    y[:, 1, 5] = rate * (first + np.arange(6))
+    flags = np.zeros(y.shape, np.uint8)
+    flags[:, 1, 5] = ramps.SATURATED
+    flags[good, 1, 5] = 0
+    found, counts = measure(y, flags, replace(ramps.ramp_fit(6), first=first))
+    assert counts.reshape(2, 4, 128)[0, 1, 5] == 1
+    assert found["slope"][1, 5] == pytest.approx(rate, rel=0.03)

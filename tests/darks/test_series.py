@@ -75,7 +75,7 @@ def test_glow_that_was_divided_by_a_temperature_does_not_change():
     rate = np.float32(1 / scales)[None]
     table = {"rate": rate, "noise": np.full_like(rate, 5), "bright": np.ones_like(rate), "used": np.ones_like(rate)}
     one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
-    settings = {"ipc": 0.0, "limit": 0.5, "fraction": 0.2}
+    settings = {"cut": np.zeros(1, bool), "ipc": 0.0, "overrun": 0.0, "limit": 0.5, "fraction": 0.2}
     median = np.ones(shape, np.float32)
     assert changes.judge(table, places, one, none, median, **settings).intermittent[0]
     assert not changes.judge(table, places, one, none, median, tuple(scales), **settings).intermittent[0]
