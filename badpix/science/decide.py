@@ -15,7 +15,9 @@
    `max_low_response`; where the backgrounds differ enough to tell, the deficit follows the light (regression with an
    excess).
 5. *Switching*: bright in some exposures and dark in others, alike where it is bright, in several pointings and not
-   in one alone but for once, more often than chance. *Noisy*: a scatter above `noisy_scatter`, beyond chance.
+   in one alone but for once, more often than chance; or faintly, where two levels explain it far better than one, a
+   step or a line in some visits (:mod:`badpix.science.switching`). *Noisy*: a scatter above `noisy_scatter`, beyond
+   chance.
    What changes in time and shows in the pixel beside it as well is a leak, or in dispersed light a line.
    *Outlier*: flagged by an outlier step in `outlier_fraction` of the exposures, of `min_pointings` pointings.
 6. *Decaying* pixels hold persistence: no flag.
@@ -55,6 +57,12 @@ SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line s
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
+GAIN = 13.0  # of two levels over none: logarithm of the likelihood ratio
+GAIN_OVER = (
+    3.0,
+    6.0,
+)  # of two levels over a step in time, and over one level a pointing: of images, of dispersed light
+HIGH = 10.0  # noises: a level that no line leaves
 SCATTER_SIGMA = 5.5  # errors of a robust scatter above 1
 SCATTER_ERROR = 1.17  # of a robust scatter, times the square root of the number
 LEAST_BELOW = 2  # exposures far below: sources make none
@@ -139,8 +147,10 @@ def judge(
     table = {**table, "mean": table["mean"] + shift}
     seen = pointings.flat[places.index] >= p.min_pointings
     steps = wider * (LINES[1] if dispersed else 1.0)
-    recovered = find_steps(table, p, steps, least, up=False) & seen
-    born = find_steps(table, p, steps, least, up=True) & seen
+    two = find_two_levels(table, dispersed)
+    changing = two & (table["over_step"] > GAIN_OVER[dispersed]) & (table["pointings_lit"] >= LEAST_ELSEWHERE)
+    recovered = find_steps(table, p, steps, least, up=False) & seen & ~changing
+    born = (find_steps(table, p, steps, least, up=True) | (two & ~changing & (table["step"] > 0))) & seen
     if axis is not None:  # in one visit alone: as strong as no line that falls on so few pixels
         sharp = find_steps(table, p, SHARP * steps, 1, up=True) & ~at_edge(places, axis)
         born |= sharp & seen
@@ -157,7 +167,9 @@ def judge(
     share = SPREADS if dispersed else ipc / AGREE
     alone = ~(places.neighbors(np.nan_to_num(peak), SIDES, 0.0).max(axis=0, initial=0) * share > peak)
     born &= alone
-    switching = find_switching(table, p, least) & unsteady & alone & seen & ~born & ~recovered & ~decaying
+    switching = (
+        (find_switching(table, p, least) | changing) & unsteady & alone & seen & ~born & ~recovered & ~decaying
+    )
     hot = ((steady & ~recovered & ~switching) | (born & (own > AGREE * level))) & seen & ~decaying
     low = find_low(table, p, wider) & seen & ~switching & ~born
     sigma = np.where(low, measure_low_sigma(table, wider), sigma).astype(np.float32)
@@ -281,6 +293,14 @@ def find_switching(table: Table, p: ScienceLimitSettings, least: int) -> Bool:
         found &= table["height"] - table["base"] > APART * table["noise"]
     out: Bool = found
     return out
+
+
+def find_two_levels(table: Table, dispersed: bool) -> Bool:
+    """Pixels that two levels explain better than none, and than a line in some visits (steps 3 and 5)."""
+    several = table["pointings_lit"] >= LEAST_ELSEWHERE
+    several |= table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
+    found: Bool = (table["gain"] > GAIN) & (table["over_pointings"] > GAIN_OVER[dispersed]) & several
+    return found
 
 
 def find_noisy(table: Table, p: ScienceLimitSettings) -> Bool:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from badpix.numerics.clipping import MAD_TO_SIGMA
 from badpix.numerics.decay import find_decay
 from badpix.numerics.medians import median_rows
+from badpix.science.switching import measure_switching
 
 CLIP = 4.0  # robust scatters
 STEP_CLIP = 8.0  # sigma, of values while the step in time is looked for
@@ -77,6 +78,7 @@ def _measure(
     table |= measure_response(value, weight, level, kept)
     table |= measure_step(z, value, weight, pointings)
     table |= measure_bright(z, value, seen, pointings, bright)
+    table |= measure_switching(z, weight, pointings, bright, table["since"])
     table["decaying"] = measure_decay(z, seen)
     return table
 
