@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from badpix.io.depths import Alarm, Depth
 from badpix.science import decide
 from badpix.science.decide import Verdicts
-from badpix.science.series import CONSISTENT
 from badpix.settings.science import ScienceSettings
 
 KINDS = ("science_hot", "science_born", "science_switching", "science_low", "science_noisy")
@@ -156,7 +155,7 @@ def count_found(plan: Plan, copies: Copies, verdicts: Verdicts) -> list[Depth]:
 def count_below(
     table: dict[str, NDArray[Any]], seen: int, wider: float, p: ScienceSettings, *, dispersed: bool
 ) -> list[Alarm]:
-    """The sign test of hot pixels: what would be hot if bright were dark, low pixels left out.
+    """The sign test of hot pixels: what the rules would call hot if bright were dark, low pixels left out.
 
     Parameters
     ----------
@@ -168,15 +167,18 @@ def count_below(
         From :func:`badpix.science.decide.measure_excess_scatter`.
     p : ScienceSettings
     dispersed : bool
-        Whether the error is that by the scatter, too.
+        Whether light is dispersed.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        below = table["mean"] / table["error" if dispersed else "noise_error"] < -p.science_sigma * wider
-        below &= table["typical"] < decide.AGREE * table["mean"]
-        flat_error = (table["slope"] < -decide.RESPONSE_SIGMA * table["slope_error"]) & (
-            table["excess"] > -CONSISTENT * table["excess_error"]
-        )
-        below &= ~flat_error & ~(table["deficit"] < p.max_low_response - 1)
+    turned = {name: -table[name] for name in ("mean", "typical", "slope", "excess")}
+    turned |= {"least": -table["most"], "least_error": table["most_error"]}
+    agreed = decide.find_agreed({**table, **turned}, dispersed)
+    wider *= decide.LINES[0] if dispersed else 1.0
+    by_noise = None if dispersed else table["noise_error"] * np.float32(wider)
+    below, _ = decide.find_steady(
+        turned["mean"], table["error"] * np.float32(wider), by_noise, agreed, p.science_sigma
+    )
+    with np.errstate(invalid="ignore"):
+        below &= ~(table["deficit"] < p.max_low_response - 1)
     return [Alarm("science_hot", "sign", seen, int(below.sum()))]
 
 

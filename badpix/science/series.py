@@ -74,7 +74,7 @@ def _measure(
         "number": seen.sum(axis=0).astype(np.int16),
         "noise": _middle(np.where(seen, 1 / np.maximum(weight, 1e-30), np.nan)),
     }
-    table["typical"], table["least"], table["least_error"] = measure_pointings(value, weight, kept, pointings)
+    table |= measure_pointings(value, weight, kept, pointings)
     table |= measure_response(value, weight, level, kept)
     table |= measure_step(z, value, weight, pointings)
     table |= measure_bright(z, value, seen, pointings, bright)
@@ -109,19 +109,20 @@ def measure_mean(value: Float, weight: Float, kept: NDArray[np.bool_]) -> tuple[
     return mean.astype(np.float32), error.astype(np.float32), by_noise.astype(np.float32)
 
 
-def measure_pointings(
-    value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]
-) -> tuple[Float, Float, Float]:
-    """Of the means of each pointing: their median, and the least with its error; (candidates,) each."""
+def measure_pointings(value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]) -> Table:
+    """Of the means of each pointing: their median (``typical``), the least and the most with their errors."""
     w = np.where(kept, weight, np.float32(0)) ** 2
     order, starts = _group(pointings)
     total = np.add.reduceat(w[order], starts, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.add.reduceat(np.where(kept, value * w, np.float32(0))[order], starts, axis=0) / total
         errors = 1 / np.sqrt(total)
-    with np.errstate(invalid="ignore"):
-        least = np.nan_to_num(means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
-    return _middle(means), *(np.take_along_axis(a, least, axis=0)[0] for a in (means, errors))
+    table: Table = {"typical": _middle(means)}
+    for name, sign in (("least", 1), ("most", -1)):
+        with np.errstate(invalid="ignore"):
+            end = np.nan_to_num(sign * means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
+        table[name], table[f"{name}_error"] = (np.take_along_axis(a, end, axis=0)[0] for a in (means, errors))
+    return table
 
 
 def measure_response(value: Float, weight: Float, level: Float, kept: NDArray[np.bool_]) -> Table:

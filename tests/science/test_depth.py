@@ -10,6 +10,7 @@ from science_files import NOISE, write_program
 from badpix.api.science import find_science_defects
 from badpix.cli.main import badpix
 from badpix.mask.depth import make_curves
+from badpix.science import completeness, decide, series
 from badpix.settings.science import ScienceSettings
 
 pytestmark = pytest.mark.slow  # programs of exposures are simulated and searched
@@ -73,3 +74,24 @@ def test_the_depth_is_told(good, tmp_path):
     told = CliRunner().invoke(badpix, ["depth", str(mask)])
     assert told.exit_code == 0, told.output
     assert "hot in science exposures" in told.output
+
+
+@pytest.mark.parametrize("dispersed", [False, True])
+def test_the_sign_test_asks_what_the_rules_ask(dispersed):
+    """Dark pixels count as alarms where the same pixels, bright, would be hot; a dark line in one visit is none."""
+    rng = np.random.default_rng(8)
+    z = rng.normal(size=(16, 600)).astype(np.float32)
+    z[:, :100] -= 2  # steady
+    z[:4, 100:200] -= 8  # in one visit of four
+    weight, level = np.ones_like(z), np.full_like(z, 1000.0)
+    visits, shares, p = np.arange(16) // 4, np.full(16, 1e-3), ScienceSettings()
+    dark, bright = (series.measure(sign * z, weight, level, visits, shares) for sign in (1, -1))
+    wider = decide.LINES[0] if dispersed else 1.0
+    agreed = decide.find_agreed(bright, dispersed)
+    by_noise = None if dispersed else bright["noise_error"]
+    hot, _ = decide.find_steady(
+        bright["mean"], bright["error"] * np.float32(wider), by_noise, agreed, p.science_sigma
+    )
+    (alarm,) = completeness.count_below(dark, 600, 1.0, p, dispersed=dispersed)
+    assert alarm.flagged == hot.sum()
+    assert 90 <= alarm.flagged <= 103
