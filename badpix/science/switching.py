@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from badpix.numerics.medians import median_rows
 
 TAIL = 5.0  # sigma: half of what is no Gaussian lies beyond
-LEAST_SHARE = 5e-4  # of values that are no Gaussian
+LEAST_SHARE = 2e-3  # of values that are no Gaussian: two of them that are equal by chance must not say much
 RELATIVE = 0.03  # of the height: by how much bright values may differ beside their noise
 LOOKED_AT = 1.5  # mean square, of residuals clipped at four, from which a pixel is looked at
 DARK = 2.0  # sigma
