@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import halves, ramps, series, telegraph
+from badpix.darks.chosen import Chosen, join_chosen
 from badpix.darks.scores import Population, expected_noise, find_candidates, find_suspects, score_pixels
 from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, cut, read_band_stack
 from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
@@ -27,6 +28,7 @@ SAMPLE_PIXELS = 1 << 16  # pixels of the sample that describes the population
 OTHER_SIGMA = 10.0  # scatter of the rates over pixels from which on a rate without its ramp is bright
 OWN_STEP = 1.42  # noise of a group in a step of the depth that several good pixels don't reach (sqrt 2 and a margin)
 NEAR = 3.0  # likelihood below its limit down to which a suspect is kept for the evidence
+GATHERED = 512  # pixels from which on they are examined together: they take 17 kB each, 100 integrations of 20 groups
 PROMISING = 4.5  # what a closer look may add to the likelihood of a suspect at most
 
 
@@ -119,32 +121,76 @@ def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.flo
 
 
 def measure_band(job: Job, population: Population, band: Rows) -> Band:
-    """Read a band, and measure it."""
-    return measure_stack(job, population, band, read_band_stack(job, band))
+    """Read a band, as many rows at a time as :attr:`badpix.darks.stack.Job.rows` says, and measure it.
+
+    Pixels that are looked at again are gathered from several runs of rows: each step then works on more of them.
+    """
+    height = job.rows or band.stop - band.start
+    maps = {name: np.empty(band.reference.shape, np.float32) for name in job.maps}
+    examined: list[_Examined] = []
+    waiting: list[Chosen] = []
+    for start in range(band.start, band.stop, height):
+        rows = band.cut(start, min(start + height, band.stop))
+        mine = {name: image[start - band.start : rows.stop - band.start].reshape(-1) for name, image in maps.items()}
+        chosen = _choose(job, population, rows, read_band_stack(job, rows), mine)
+        if len(chosen.index) < GATHERED:
+            waiting.append(chosen.gather())
+        number = sum(len(part.index) for part in waiting)
+        if waiting and (number >= GATHERED or len(chosen.index) >= GATHERED or rows.stop == band.stop):
+            examined.append(_examine_chosen(job, population, join_chosen(waiting)))
+            waiting = []
+        if len(chosen.index) >= GATHERED:  # so many that they stay where they are
+            examined.append(_examine_chosen(job, population, chosen))
+    return _make_band(band, maps, examined)
 
 
 def measure_stack(job: Job, population: Population, band: Rows, stack: Integrations) -> Band:
     """Maps of a band whose integrations are given, and all that is known of its candidates."""
-    nx = job.shape[1]
-    maps = {name: np.empty(band.reference.size, np.float32) for name in job.maps}
-    found = [
-        _score_tile(job, population, band, stack, slice(start, start + job.cells.rows * nx), maps)
-        for start in range(0, band.reference.size, job.cells.rows * nx)
-    ]
-    index = np.concatenate([tile.index for tile in found])
-    table, scores = join([tile.pixels for tile in found]), join([tile.noise for tile in found])
+    maps = {name: np.empty(band.reference.shape, np.float32) for name in job.maps}
+    chosen = _choose(job, population, band, stack, {name: image.reshape(-1) for name, image in maps.items()})
+    return _make_band(band, maps, [_examine_chosen(job, population, chosen)])
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What a band says of some of its candidates (:class:`Band`)."""
+
+    index: NDArray[np.intp]
+    pixels: Stats
+    samples: dict[str, NDArray[np.float32]]
+    series: dict[str, NDArray[np.float32]]
+
+
+def _make_band(band: Rows, maps: dict[str, NDArray[np.float32]], found: list[_Examined]) -> Band:
+    index = np.concatenate([part.index for part in found])
+    pixels, samples, by_step = (join([getattr(p, name) for p in found]) for name in ("pixels", "samples", "series"))
+    return Band(band.start, maps, index, pixels, samples, by_step)
+
+
+def _choose(
+    job: Job, population: Population, band: Rows, stack: Integrations, maps: dict[str, NDArray[np.float32]]
+) -> Chosen:
+    """The pixels of a band that are looked at again; its maps, (pixels,) each, are filled in."""
+    size, step = band.reference.size, job.cells.rows * job.shape[1]
+    found = [_score_tile(job, population, band, stack, slice(k, k + step), maps) for k in range(0, size, step)]
+    places = np.concatenate([tile.index for tile in found])
+    table, noise = join([tile.pixels for tile in found]), join([tile.noise for tile in found])
     suspect, sure = (np.concatenate([getattr(tile, name) for tile in found]) for name in ("suspect", "sure"))
-    table |= _judge_some(job, population, stack, index, suspect, sure, table, scores)
+    return Chosen(places + band.start * job.shape[1], places, table, noise, suspect, sure, stack)
+
+
+def _examine_chosen(job: Job, population: Population, chosen: Chosen) -> _Examined:
+    """All that is known of those that are candidates."""
+    table, stack = dict(chosen.pixels), chosen.stack
+    table |= _judge_some(job, population, stack, chosen.places, chosen.suspect, chosen.sure, table, chosen.noise)
     with np.errstate(invalid="ignore"):
-        keep = np.flatnonzero(sure | (table["likelihood"] > population.two_levels - NEAR))
-    index, table = index[keep], {name: column[keep] for name, column in table.items()}
-    samples = {name: getattr(stack, name)[:, index].T.astype(np.float32) for name in job.samples}
-    table |= _examine(job, stack, index, table)
+        keep = np.flatnonzero(chosen.sure | (table["likelihood"] > population.two_levels - NEAR))
+    places, table = chosen.places[keep], {name: column[keep] for name, column in table.items()}
+    samples = {name: getattr(stack, name)[:, places].T.astype(np.float32) for name in job.samples}
+    table |= _examine(job, stack, places, table)
     if job.halves:
-        table |= halves.measure_halves(job, population, stack, index, table, partial(_combine, job))
-    by_step = _measure_series(job, stack, index, table)
-    images = {name: image.reshape(-1, nx) for name, image in maps.items()}
-    return Band(band.start, images, index + band.start * nx, table, samples, by_step)
+        table |= halves.measure_halves(job, population, stack, places, table, partial(_combine, job))
+    return _Examined(chosen.index[keep], table, samples, _measure_series(job, stack, places, table))
 
 
 @dataclass(frozen=True)

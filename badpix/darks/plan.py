@@ -25,6 +25,7 @@ KEPT_GROUPS = 2000  # groups of a pixel that are kept for the search for two lev
 MIN_KEPT = 5  # integrations
 SUSPECT_GROUPS = 150  # groups of a pixel from which on fewer pixels are suspects,
 FEWEST_SUSPECTS = 0.002  # down to this part
+TASK_ROWS = 16  # rows of a task at least: what follows on few pixels is done for all of them together
 KNOWN_FROM, KNOWN_ROWS = 4, 64  # integrations and rows that the known noise is read from, at least and at once
 USUAL_GAIN = 2.0  # e/DN where the variances of the files tell none
 
@@ -243,6 +244,11 @@ def band_rows(job: Job, memory: float) -> int:
             f"{memory / 1e6:.0f} MB are left for each worker"
         )
     return job.cells.rows * min(tiles, 64)
+
+
+def task_rows(job: Job) -> int:
+    """Rows of one task: as many runs of rows that lie in memory together as make :data:`TASK_ROWS`."""
+    return job.rows * -(-TASK_ROWS // job.rows)
 
 
 def describe_steps(darks: DarkSet) -> list[str]:

@@ -180,7 +180,8 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     ]
     for note in notes:
         log.warning(note)
-    tasks = list(cut_bands(job, run.reference, bias, plan.band_rows(job, run.memory)))
+    job = replace(job, rows=plan.band_rows(job, run.memory))
+    tasks = list(cut_bands(job, run.reference, bias, plan.task_rows(job)))
     found = run_in_order(run.executor, partial(measure_band, job, population), tasks, run.progress)
     maps, table = assemble(found, job)
     scratch.give_back()
@@ -195,7 +196,7 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     result, table, verdicts = choose(table, maps)
     kept = result.detection.evidence
     if p.depth:
-        height = plan.band_rows(job, run.memory)
+        height = job.rows
         second = completeness.Second(job, population, height, run.reference, bias, run.executor, ipc)
         kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, table, sample, choose, p)
         notes += [*told, *describe_curves(kept.depth, kept.alarms)]

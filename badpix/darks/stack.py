@@ -75,7 +75,7 @@ class Job:
     ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched;
     ``levels``: the usual noise by place, once it is known; ``spreads``: scatter of the rates of each integration over
     pixels, DN/s, where the depths of the darks differ, and ``apart``: integrations of another depth; ``halves``:
-    whether the odd exposures are held against the even ones.
+    whether the odd exposures are held against the even ones; ``rows``: how many of a band are read at a time, 0: all.
     """
 
     darks: tuple[Dark, ...]
@@ -98,6 +98,7 @@ class Job:
     halves: bool = False
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class Rows:
     stop: int
     reference: NDArray[np.bool_]
     bias: NDArray[np.float32] | None = None
+
+    def cut(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of the frame, a part of these."""
+        mine = slice(start - self.start, stop - self.start)
+        return Rows(start, stop, self.reference[mine], None if self.bias is None else self.bias[mine])
 
 
 Alter = Callable[[int, int, NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray[np.float32]]], None]
@@ -125,7 +131,7 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
     """
     start, stop, nx = band.start, band.stop, job.shape[1]
     pixels = (stop - start) * nx
-    stack = Stack(job, pixels, _find_held(job, start, stop))
+    stack = Stack(job, pixels, find_held(job, start, stop))
     together = max(SAMPLES // (job.fit.usable * pixels), 1)
     if alter is not None or (stop - start) % job.cells.rows:
         together = 1  # whole tiles alone can be put side by side
@@ -153,7 +159,7 @@ def _read_run(planes: Planes, dark: Dark, run: range, room: NDArray[Any], *, nat
     return out.view(found.dtype)
 
 
-def _find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
+def find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     """Pixels that are DO_NOT_USE in the first usable group of all darks: by a mask in use, not for want of data."""
     first = [read_band(dark.groupdq, start, stop, planes=[dark.start])[0] for dark in job.darks]
     return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
@@ -183,19 +189,13 @@ class Stack:
         n, chosen, names = job.setup.integrations, job.examined, job.fit.names
         numbers, groups = 2 * n + len(names) * len(chosen), job.fit.usable
         room = scratch.take("stack", (pixels * (numbers + len(job.kept) * groups),))
-        self.job, self.pixels, self.filled = job, pixels, 0
+        self.job, self.pixels, self.nx, self.filled = job, pixels, job.shape[1], 0
         self.chosen = dict(zip(chosen, range(len(chosen)), strict=True))
         self.rate, self.pedestal = room[: 2 * n * pixels].reshape(2, n, pixels)
         self.shapes = room[2 * n * pixels : numbers * pixels].reshape(len(names), len(chosen), pixels)
-        tiles = -(-pixels // (job.shape[1] * job.cells.rows))
-        self.kept = Kept(
-            room[numbers * pixels :].reshape(groups, len(job.kept), pixels),
-            scratch.take("kept flags", (groups, len(job.kept), pixels), np.uint8),
-            np.zeros(len(job.kept), bool),
-            np.zeros((groups, len(job.kept), tiles, len(job.cells.columns)), np.float32),
-            job.cells,
-            job.shape[1],
-        )
+        self.kept_ramps = room[numbers * pixels :].reshape(groups, len(job.kept), pixels)
+        self.kept_flags = scratch.take("kept flags", (groups, len(job.kept), pixels), np.uint8)
+        self.swapped, self.drift = np.zeros(len(job.kept), bool), np.empty((groups, len(job.kept), 0, 0), np.float32)
         self.counts, self.whole = np.empty((2, n, pixels), np.uint16), np.zeros(n, np.uint16)
         self.saturated = np.zeros((n, pixels), bool)
         self.held, self.masked = held, np.zeros(pixels, bool)
@@ -222,26 +222,28 @@ class Stack:
         first, shape = self.filled, (number, rows, self.pixels // rows)
         if first in self.job.kept:
             k = self.job.kept.index(first)
-            groups = len(self.kept.ramps)
-            ramp, bits = self.kept.ramps[:, k : k + number], self.kept.flags[:, k : k + number]
+            groups = len(self.kept_ramps)
+            ramp, bits = self.kept_ramps[:, k : k + number], self.kept_flags[:, k : k + number]
             return ramp.reshape(groups, *shape), bits.reshape(groups, *shape)
         longest = max(dark.stop - dark.start for dark in self.job.darks)
         groups = self.job.fit.usable if first in self.chosen else 1
         return scratch.take("sci", (groups, *shape)), scratch.take("flags", (longest, *shape), np.uint8)
 
     def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
-        """Measure integrations of one run of :meth:`cut_runs`.
+        """Measure the next integrations, one run of :meth:`cut_runs`, or one integration (without that axis).
 
         Parameters
         ----------
         sci : ndarray
             (G, integrations, rows, nx), any byte order: their usable groups, or the first of them where they are not
-            examined.
+            examined. Those that are kept need not be in the memory of :meth:`make_room`.
         flags : ndarray
             (groups, integrations, rows, nx) GROUPDQ.
         images : dict
             ``rate`` and ``pedestal``, (integrations, pixels).
         """
+        if sci.ndim == 3:
+            sci, flags, images = sci[:, None], flags[:, None], {name: image[None] for name, image in images.items()}
         job, first, number = self.job, self.filled, len(images["rate"])
         run = slice(first, first + number)
         pixels = flags.reshape(len(flags), -1)
@@ -271,17 +273,28 @@ class Stack:
         self, sci: NDArray[np.float32], flags: NDArray[np.uint8], run: slice
     ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Measure all ramps of a run of integrations, as if they were tiles of one."""
-        groups, number, rows, nx = sci.shape
-        k, shape = self.chosen[run.start], (groups, number * rows, nx)
+        groups, number, rows, self.nx = sci.shape
+        k, shape = self.chosen[run.start], (groups, number * rows, self.nx)
         out, side_by_side = self.shapes[:, k : k + number].reshape(len(self.shapes), -1), sci.reshape(shape)
         drift = cells.measure_drift(side_by_side, self.job.cells)
         if run.start in self.job.kept:
-            k = self.job.kept.index(run.start)
-            self.kept.drift[:, k : k + number] = drift.reshape(groups, number, *self.kept.drift.shape[2:])
-            self.kept.swapped[k : k + number] = not sci.dtype.isnative
+            self._keep(sci, flags, drift, self.job.kept.index(run.start))
         return ramps.measure_ramps(
             side_by_side, flags.reshape(shape), self.job.fit, self.job.cells, out=out, drift=drift, later=self.rises
         )
+
+    def _keep(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], drift: NDArray[np.float32], k: int) -> None:
+        """Keep ramps from the ``k``-th on, if they were not read there, and the medians of their cells."""
+        groups, number = sci.shape[:2]
+        mine = slice(k, k + number)
+        for table, found in ((self.kept_ramps, sci), (self.kept_flags, flags)):
+            if not np.may_share_memory(table, found):
+                table[:, mine] = found.reshape(groups, number, -1)
+        of_each = drift.reshape(groups, number, -1, drift.shape[2])
+        if not self.drift.size:
+            self.drift = np.empty((groups, len(self.job.kept), *of_each.shape[2:]), np.float32)
+        self.drift[:, mine] = of_each
+        self.swapped[mine] = np.may_share_memory(self.kept_ramps, sci) and not sci.dtype.isnative
 
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
@@ -310,7 +323,7 @@ class Stack:
             poisson,
             self.first_level,
             self.masked,
-            self.kept,
+            Kept(self.kept_ramps, self.kept_flags, self.swapped, self.drift, self.job.cells, self.nx),
             self._weights(),
             self.whole,
         )

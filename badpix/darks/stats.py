@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Integrations:
         (pixels,) float32: highest value of the first usable group, DN.
     masked : ndarray
         (pixels,) bool: DO_NOT_USE in every group of an integration.
-    kept : Kept, optional
+    kept : Kept or Picked, optional
         Ramps of some integrations.
     weights : ndarray, optional
         (n,) weight of each rate where the depths of the darks differ; None: all weigh the same.
@@ -77,9 +78,66 @@ class Integrations:
     poisson: Array
     first_level: Array
     masked: NDArray[np.bool_]
-    kept: Kept | None = None
+    kept: Kept | Picked | None = None
     weights: Array | None = None
     whole: NDArray[np.uint16] | None = None
+
+    def take(self, pixels: NDArray[np.intp], looked_at: NDArray[np.intp]) -> Integrations:
+        """Copies of some pixels; ramps are kept of those that are ``looked_at``, numbers in ``pixels``."""
+        kept = None
+        if self.kept is not None:
+            column = np.full(len(pixels), -1)
+            column[looked_at] = np.arange(len(looked_at))
+            kept = Picked(*self.kept.take(pixels[looked_at]), column)
+        tables, lines = ({name: getattr(self, name) for name in names} for names in (TABLES, LINES))
+        return replace(
+            self,
+            **{name: np.take(table, pixels, axis=1) for name, table in tables.items()},
+            **{name: line[pixels] for name, line in lines.items()},
+            shapes={name: np.take(table, pixels, axis=1) for name, table in self.shapes.items()},
+            kept=kept,
+        )
+
+
+def join_stacks(parts: Sequence[Integrations]) -> Integrations:
+    """The pixels of several stacks of the same integrations, from :meth:`Integrations.take`, as one."""
+    kept = [part.kept for part in parts if isinstance(part.kept, Picked)]
+    return replace(
+        parts[0],
+        **{name: np.concatenate([getattr(p, name) for p in parts], axis=-1) for name in TABLES + LINES},
+        shapes={name: np.concatenate([p.shapes[name] for p in parts], axis=1) for name in parts[0].shapes},
+        kept=join_picked(kept) if kept else None,
+    )
+
+
+TABLES = ("rate", "pedestal", "groups", "jumps", "saturated")  # of Integrations, (n, pixels)
+LINES = ("poisson", "first_level", "masked")  # (pixels,)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Ramps and flags of some pixels, (k, G, m), and the column of each pixel among them (n,), -1: not there."""
+
+    ramps: Array
+    flags: NDArray[np.uint8]
+    column: NDArray[np.intp]
+
+    def take(self, pixels: NDArray[np.intp]) -> tuple[Array, NDArray[np.uint8]]:
+        """Ramps and flags of some pixels that are there: (k, G, n)."""
+        at = self.column[pixels]
+        ramps, flags = (np.take(table.transpose(1, 0, 2), at, axis=2) for table in (self.ramps, self.flags))
+        return ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2)
+
+
+def join_picked(parts: Sequence[Picked]) -> Picked:
+    """The pixels of several as one."""
+    first = np.cumsum([0, *(part.ramps.shape[2] for part in parts)])
+    columns = [np.where(p.column < 0, -1, p.column + start) for p, start in zip(parts, first[:-1], strict=True)]
+    ramps, flags = (
+        np.concatenate([getattr(part, name).transpose(1, 0, 2) for part in parts], axis=2).transpose(1, 0, 2)
+        for name in ("ramps", "flags")
+    )
+    return Picked(ramps, flags, np.concatenate(columns))
 
 
 @dataclass(frozen=True)
