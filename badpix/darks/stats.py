@@ -125,7 +125,10 @@ class Picked:
     def take(self, pixels: NDArray[np.intp]) -> tuple[Array, NDArray[np.uint8]]:
         """Ramps and flags of some pixels that are there: (k, G, n)."""
         at = self.column[pixels]
-        ramps, flags = (np.take(table.transpose(1, 0, 2), at, axis=2) for table in (self.ramps, self.flags))
+        ramps, flags = (
+            np.take(self.ramps.transpose(1, 0, 2), at, axis=2),
+            np.take(self.flags.transpose(1, 0, 2), at, axis=2),
+        )
         return ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2)
 
 
