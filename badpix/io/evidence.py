@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
         band.reshape(-1)[self.index[low:high] - start * self.shape[1]] = self.values[low:high]
         return band
 
-    @property
+    @cached_property
     def is_light(self) -> bool:
         """Whether bands of its rows can be made without the whole: pixels in order upon one value."""
         return np.ndim(self.empty) == 0 and bool(np.all(self.index[1:] > self.index[:-1]))

@@ -27,7 +27,8 @@ from badpix.science.rows import Setup, measure_lines, measure_rows, read_blocks
 from badpix.science.sums import Sums
 
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
-BLOCKS, BLOCK_ROWS = 16, 6  # rows of an exposure on which it is described
+BLOCKS, BLOCK_ROWS = (8, 16), 6  # blocks of rows of an exposure on which it is described, fewer of wide ones
+ENOUGH = 98_304  # pixels of these blocks
 LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
 
@@ -96,7 +97,8 @@ class Measured(NamedTuple):
 def describe(setup: Setup, member: Member) -> About:
     """Noise, level and stripes of an exposure, from thin blocks of its rows."""
     ny = setup.shape[0]
-    starts = np.unique(np.linspace(0, max(ny - BLOCK_ROWS, 0), BLOCKS).astype(int))
+    number = np.clip(ENOUGH // (BLOCK_ROWS * setup.shape[1]), *BLOCKS)
+    starts = np.unique(np.linspace(0, max(ny - BLOCK_ROWS, 0), number).astype(int))
     blocks = read_blocks(member, setup, starts.tolist(), min(BLOCK_ROWS, ny))
     level = median_mad(blocks.sci[:, 0, blocks.left : blocks.left + setup.shape[1]])[0]
     level = level if np.isfinite(level) else 0.0
@@ -134,8 +136,9 @@ class Stacks(NamedTuple):
 
     def pick(self, chosen: Index) -> tuple[Float, Float, Float]:
         """Residual, weight and level of some pixels: (exposures, chosen)."""
+        y, x = np.divmod(chosen, self.z[0].shape[1])
         z, weight, level = (
-            np.array([image.reshape(-1)[chosen] for image in stack], np.float32).reshape(len(stack), -1)
+            np.array([image[y, x] for image in stack], np.float32).reshape(len(stack), -1)
             for stack in (self.z, self.weight, self.level)
         )
         return z, weight, level
@@ -167,7 +170,8 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
         if member.factor != 1:  # in the common unit
             weight *= np.float32(1 / member.factor)
         sums.add(value, weight, rows.unusable)
-        found.append((value, weight, rows.level * np.float32(member.factor), rows.outliers))
+        level = rows.level if member.factor == 1 else rows.level * np.float32(member.factor)
+        found.append((value, weight, level, rows.outliers))
     z, weights, levels, outliers = (list(column) for column in zip(*reversed(found), strict=True))
     return Stacks(z, weights, levels, outliers, sums)
 
