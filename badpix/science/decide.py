@@ -62,6 +62,7 @@ GAIN_OVER = (
     3.0,
     6.0,
 )  # of two levels over a step in time, and over one level a pointing: of images, of dispersed light
+LASTING = 16.0  # gain of what began once
 HIGH = 10.0  # noises: a level that no line leaves
 SCATTER_SIGMA = 5.5  # errors of a robust scatter above 1
 SCATTER_ERROR = 1.17  # of a robust scatter, times the square root of the number
@@ -147,7 +148,7 @@ def judge(
     table = {**table, "mean": table["mean"] + shift}
     seen = pointings.flat[places.index] >= p.min_pointings
     steps = wider * (LINES[1] if dispersed else 1.0)
-    two = find_two_levels(table, dispersed)
+    two = find_two_levels(table, p, dispersed)
     changing = two & (table["over_step"] > GAIN_OVER[dispersed]) & (table["pointings_lit"] >= LEAST_ELSEWHERE)
     recovered = find_steps(table, p, steps, least, up=False) & seen & ~changing
     born = (find_steps(table, p, steps, least, up=True) | (two & ~changing & (table["step"] > 0))) & seen
@@ -295,11 +296,16 @@ def find_switching(table: Table, p: ScienceLimitSettings, least: int) -> Bool:
     return out
 
 
-def find_two_levels(table: Table, dispersed: bool) -> Bool:
-    """Pixels that two levels explain better than none, and than a line in some visits (steps 3 and 5)."""
+def find_two_levels(table: Table, p: ScienceLimitSettings, dispersed: bool) -> Bool:
+    """Pixels that two levels explain better than none, and than a line in some visits (steps 3 and 5).
+
+    Of what began once and lasts, equally bright in all visits since, no line of each visit is asked for.
+    """
     several = table["pointings_lit"] >= LEAST_ELSEWHERE
-    several |= table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
-    found: Bool = (table["gain"] > GAIN) & (table["over_pointings"] > GAIN_OVER[dispersed]) & several
+    high = table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
+    no_line = (table["gain"] > GAIN) & (table["over_pointings"] > GAIN_OVER[dispersed])
+    lasting = (table["gain"] > LASTING) & (table["step"] > p.born_sigma) & (table["over_step"] < 0)
+    found: Bool = (no_line & (several | high)) | (lasting & several)
     return found
 
 

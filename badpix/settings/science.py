@@ -61,7 +61,7 @@ class ResidualSettings(Settings):
         keyword="BPSSHARP",
     )
     remove_stripes: bool = param(
-        True, "Take the median residual off each line along the fast axis: 1/f noise.", keyword="BPSSTRIP"
+        True, "Take the mean residual off each line along the fast axis: 1/f noise.", keyword="BPSSTRIP"
     )
 
 
