@@ -24,6 +24,7 @@ from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.settings.image import DrizzleSettings, ImageSettings
 
+BAND_ROWS = 256  # of the grid, that are added at a time
 LIMIT_STEP = 4  # rows, of which one tells the usual weight; the documented rule takes all
 
 
@@ -69,7 +70,7 @@ def _add_all(
     for image, inverse in zip(images, inverses, strict=True):
         hot = plan.persistent.get(detector_key(image.cal)) if plan.persistent else None
         columns = inverse.window.within(window)[1]
-        for rows, needed in resample_direct.split_window(inverse, image.cal.shape[0], resample_drizzle.DRIZZLE_ROWS):
+        for rows, needed in resample_direct.split_window(inverse, image.cal.shape[0], BAND_ROWS):
             here = slice(rows.start - window.y0, rows.stop - window.y0)
             sci, weight = _read_rows(image, plan.p, needed, hot)
             _close_bounds(weight, image, needed.start)

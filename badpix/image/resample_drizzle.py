@@ -20,7 +20,7 @@ from badpix.errors import UsageError
 from badpix.image.grid import Bounds, Window
 from badpix.image.pixel_map import PixelMap
 
-DRIZZLE_ROWS, DRIZZLE_HALO = 256, 2  # rows of a band, and more rows on each side
+DRIZZLE_ROWS, DRIZZLE_HALO = 512, 2  # rows of a band (each goes over the whole mosaic once), and more on each side
 _ROWS = 32  # rows a block: the temporaries stay in the processor's cache
 
 
@@ -31,7 +31,8 @@ def start_drizzle(window: Window, *, kernel: str, fillval: str) -> Any:
     """An empty drizzle of a group onto its window (an object of the ``drizzle`` package)."""
     from drizzle.resample import Drizzle
 
-    return Drizzle(kernel=kernel, fillval=fillval, out_shape=window.shape, disable_ctx=True)
+    kept = "INDEF" if fillval == "NaN" else fillval  # starts with NaN, which isn't filled in again with every band
+    return Drizzle(kernel=kernel, fillval=kept, out_shape=window.shape, disable_ctx=True)
 
 
 def inner_rows(bounds: Bounds | None, ny: int) -> tuple[int, int]:

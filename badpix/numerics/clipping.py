@@ -167,7 +167,8 @@ def clip_values(values: Float, *, sigma: float, iterations: int | None = None) -
     The result of astropy's ``sigma_clip``; the values are sorted once. ``iterations`` None goes on until nothing
     is dropped. No finite value: NaN, NaN.
     """
-    ordered = np.sort(values[np.isfinite(values)], axis=None)
+    ordered = values[np.isfinite(values)]
+    ordered.sort()
     rounds = 0
     while True:
         if ordered.size == 0:
