@@ -188,9 +188,48 @@ def _examine_chosen(job: Job, population: Population, chosen: Chosen) -> _Examin
     places, table = chosen.places[keep], {name: column[keep] for name, column in table.items()}
     samples = {name: getattr(stack, name)[:, places].T.astype(np.float32) for name in job.samples}
     table |= _examine(job, stack, places, table)
-    if job.halves:
+    if job.halves is not None:
         table |= halves.measure_halves(job, population, stack, places, table, partial(_combine, job))
     return _Examined(chosen.index[keep], table, samples, _measure_series(job, stack, places, table))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of single pixels: (n,) rate and pedestal of each, which are candidates, and of these (m,) the
+    statistics and the values by step in time."""
+
+    rate: NDArray[np.float32]
+    pedestal: NDArray[np.float32]
+    candidates: NDArray[np.intp]
+    pixels: Stats
+    series: dict[str, NDArray[np.float32]]
+
+
+def measure_columns(job: Job, population: Population, stack: Integrations, index: NDArray[np.intp]) -> Columns:
+    """What :func:`measure_stack` measures, of single pixels.
+
+    Parameters
+    ----------
+    job, population
+        Of the run.
+    stack : Integrations
+        Of the pixels, and of others behind them, which are left out.
+    index : ndarray
+        (n,) where the pixels lie: flat indices in the frame.
+    """
+    mine = cut(stack, slice(0, len(index)))
+    pixels = _combine(job, mine)
+    if job.levels is not None:
+        pixels["level"] = job.levels.of_pixels(index)
+    pixels["bright"] = _count_bright(job, mine, pixels)
+    scores = score_pixels(pixels, job.setup, population)
+    sure = find_candidates(pixels, scores, job.setup, population, job.cuts)
+    suspect = find_suspects(pixels, scores, job.setup, population, job.cuts) if job.kept else np.zeros_like(sure)
+    at = np.flatnonzero(sure | suspect)
+    noise = {name: scores[name][at] for name in ("noise", "noise_z", "shot")}
+    table = {name: column[at] for name, column in pixels.items()}
+    found = _examine_chosen(job, population, Chosen(at, at, table, noise, suspect[at], sure[at], stack))
+    return Columns(pixels["rate"], pixels["pedestal"], found.index, found.pixels, found.series)
 
 
 @dataclass(frozen=True)

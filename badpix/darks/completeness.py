@@ -1,17 +1,20 @@
 """The depth of a search in darks: which defects these exposures could have shown, and how many good pixels it flags.
 
 1. Strengths around the limits of this run (:func:`choose_strengths`), eight of each kind.
-2. A few bands of rows are read again; on a grid of good pixels the ramps are changed (:mod:`badpix.darks.injection`),
-   and the same measure, score and decide functions run over the band. Nothing of it reaches the mask.
-3. Found is what got its right type; flagged is what got any.
+2. A few bands of rows are read again; the ramps of good pixels on a grid are copied and changed
+   (:mod:`badpix.darks.injection`), and the same measure and score functions run over the copies
+   (:mod:`badpix.darks.second_pass`). Nothing of it reaches the mask.
+3. The copies are decided on in the place of their pixels, in a cutout of the frame's maps that holds the bands and
+   what lies around them (:class:`Cutout`), one copy of each pixel at a time. Found is what got its right type;
+   flagged is what got any.
 4. False alarms, three estimates. *Sign*: pixels as far below as the limit is above. *Time*: the groups of all good
-   ramps of every other band are shuffled, which keeps each pixel's noise and destroys memory, decay and steps.
+   ramps of some bands are shuffled, which keeps each pixel's noise and destroys memory, decay and steps.
    *Halves*: flags that the odd or the even exposures alone make (:mod:`badpix.darks.halves`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import halves, injection, ramps, types
-from badpix.darks.bands import Band
 from badpix.darks.candidates import Candidates
 from badpix.darks.injection import SPACING, Agreement
 from badpix.darks.scores import Population, score_pixels
-from badpix.darks.second_pass import Injected, Plan, measure_injected, measure_shuffled
+from badpix.darks.second_pass import LAYERS, Injected, Plan, measure_injected, measure_shuffled
 from badpix.darks.stack import Job, Rows
 from badpix.darks.stats import Stats, join
 from badpix.io.depths import Alarm, Depth
@@ -38,8 +40,11 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
 
-BAND_ROWS = 16  # rows of a band that is read again, at most
-COPY_BYTES, ROOM = 25, 20e6  # bytes that a group of a copied ramp takes, and that all copies of a band may take
+BAND_ROWS = 8  # rows of a band whose pixels are copied,
+COPY_BYTES, ROOM = 6, 16e6  # or as many as fit: bytes of a copied group, and of all copies of an exposure
+SHUFFLED_ROWS = 4  # rows of a band whose groups are shuffled
+MARGIN, NEAR = 10, 3  # rows around a band that tell of its pixels' surroundings (badpix.darks.surroundings), and
+# whose candidates do
 UNITS = {
     "hot": "DN/s",
     "rc": "DN",
@@ -53,7 +58,7 @@ STEPS = np.array([0.5, 0.75, 0.9, 1.0, 1.15, 1.35, 1.8, 4.0])  # strengths over 
 FEWEST_DARKS = 6  # of which intermittent pixels can be hot in some
 IN_BLINK = 3.0  # rate of an intermittent pixel in its hot darks, over the limit of HOT
 AGREES = 0.98  # share of unchanged copies on which the emulation must give what the files say
-SHUFFLED_PART = 0.5  # of the bands, read once more with shuffled groups
+SHUFFLED = 5  # pixels whose groups are shuffled, over the copies that are asked for
 NEEDS = {
     "hot": {"slopes"},
     "intermittent": {"slopes"},
@@ -88,13 +93,11 @@ def choose_strengths(job: Job, population: Population, p: DarkSettings) -> dict[
 
 
 def choose_bands(job: Job, height: int, wanted: int) -> list[tuple[int, int]]:
-    """Bands spread over the frame that hold so many pixels of the grid."""
+    """Bands of whole tiles, about ``height`` rows each, spread over the frame, that hold so many pixels."""
     ny, nx = job.shape
-    copies = sum(dark.integrations * dark.groups for dark in job.darks) * nx / SPACING**2 * COPY_BYTES  # of a row
-    height = min(height, BAND_ROWS, int(ROOM / copies))
     height = max(job.cells.rows, height // job.cells.rows * job.cells.rows)
     bands = [(y, min(y + height, ny)) for y in range(0, ny, height)]
-    number = min(len(bands), max(1, -(-wanted * SPACING**2 // (height * nx))))
+    number = min(len(bands), max(1, round(wanted / (height * nx))))
     return [bands[(2 * k + 1) * len(bands) // (2 * number)] for k in range(number)]
 
 
@@ -103,26 +106,24 @@ def choose_bands(job: Job, height: int, wanted: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Second:
-    """What the second pass shares: job and population of the first, height of its bands, reference pixels, bias,
-    executor, inter-pixel capacitance."""
+    """What the second pass shares: job and population of the first, reference pixels, bias, executor, inter-pixel
+    capacitance; its maps and candidates, with the charge that leaked in; all searches in a table of candidates,
+    ``choose(table, maps)``; scatter of the pedestals."""
 
     job: Job
     population: Population
-    height: int
     reference: Bool
     bias: Float | None
     executor: Executor | None
-    ipc: float = 0.0
+    ipc: float
+    maps: Mapping[str, Any]
+    table: Candidates
+    choose: Callable[..., Any]
+    pedestal_spread: float | None = None
 
 
 def measure_depth(
-    second: Second,
-    maps: dict[str, Any],
-    result: types.Outcome,
-    table: Candidates,
-    sample: Stats,
-    choose: Callable[..., Any],
-    p: DarkSettings,
+    second: Second, result: types.Outcome, sample: Stats, p: DarkSettings
 ) -> tuple[list[Depth], list[Alarm], list[str]]:
     """The depth of a search that is done.
 
@@ -130,42 +131,24 @@ def measure_depth(
     ----------
     second : Second
         Of the first pass.
-    maps : dict
-        Its images; as they were when this is over.
     result : Outcome
         What it decided.
-    table : Candidates
-        Of the first pass.
     sample : dict
         Statistics of a sample of pixels, for the sign test of noise.
-    choose : callable
-        ``choose(table, maps)``: all searches in a table of candidates.
     p : DarkSettings
 
     Returns
     -------
     depth, alarms, notes : list
     """
-    job, population = second.job, second.population
-    plan = make_plan(job, population, maps["rate"], second.ipc, p)
+    job, population, table = second.job, second.population, second.table
+    plan = make_plan(job, population, second.maps["rate"], second.ipc, p)
     flagged = np.any(list(result.detection.maps.values()), axis=0)
     good = neighbors.clear_of(flagged) & ~second.reference
-    bands = choose_bands(job, second.height, p.depth_pixels)
-    tasks = [(_make_rows(second, a, b), good[a:b]) for a, b in bands]
-    injected = list(run_in_order(second.executor, partial(measure_injected, job, population, plan), tasks))
-    found, _, _ = _choose_in(choose, maps, [i.band for i in injected], job)
-    rows, notes = _withhold(count_found(plan, injected, found.detection.maps), injected)
-    alarms = count_below(maps["rate"], result.pedestal_sigma, good, population, p)
+    rows, notes = measure_completeness(second, plan, good, p.depth_pixels)
+    alarms = count_below(second.maps["rate"], result.pedestal_sigma, good, population, p)
     alarms += count_quiet(sample, job, population, p)
-    some = tasks[:: max(1, round(1 / SHUFFLED_PART))]
-    shuffled = list(run_in_order(second.executor, partial(measure_shuffled, job, population, plan.seed), some))
-    found, _, _ = _choose_in(choose, maps, shuffled, job)
-    inside = np.zeros(job.shape, bool)
-    for rows_of, mine in some:
-        inside[rows_of.start : rows_of.stop] = mine
-    for name in (n for n in SHAPED if n in found.detection.maps):
-        hits = int((found.detection.maps[name] & inside).sum())
-        alarms.append(Alarm(name, "time", int(inside.sum()), hits))
+    alarms += count_shuffled(second, plan, good, SHUFFLED * p.depth_pixels)
     flags = {name: image.flat[table.places.index] for name, image in result.detection.maps.items()}
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
     alarms += halves.count_unrepeated(
@@ -174,29 +157,124 @@ def measure_depth(
     return rows, alarms, notes
 
 
+def measure_completeness(second: Second, plan: Plan, good: Bool, wanted: int) -> tuple[list[Depth], list[str]]:
+    """What was found in so many copies of good pixels, and notes."""
+    job = second.job
+    row = max(dark.integrations * dark.groups for dark in job.darks) * job.shape[1] * COPY_BYTES * LAYERS / SPACING**2
+    height = BAND_ROWS if BAND_ROWS * row <= ROOM else SPACING
+    bands = choose_bands(job, height, -(-wanted * SPACING**2 // LAYERS))
+    tasks = [(_make_rows(second, a, b), good[a:b], second.maps["rate"][a:b]) for a, b in bands]
+    found = list(run_in_order(second.executor, partial(measure_injected, job, second.population, plan), tasks))
+    cutout = Cutout.around(bands, job.shape)
+    rows = count_found(plan, found, [_decide_layer(second, cutout, found, k) for k in range(LAYERS)], cutout)
+    return _withhold(rows, found)
+
+
+def count_shuffled(second: Second, plan: Plan, good: Bool, wanted: int) -> list[Alarm]:
+    """The time test: what is found in good pixels whose groups are in another order."""
+    job = second.job
+    bands = choose_bands(job, SHUFFLED_ROWS, wanted)
+    tasks = [(_make_rows(second, a, b), good[a:b]) for a, b in bands]
+    task = partial(measure_shuffled, job, second.population, plan.seed)
+    found = list(run_in_order(second.executor, task, tasks))
+    cutout, nx = Cutout.around(bands, job.shape), job.shape[1]
+    places = [np.arange(a * nx, b * nx) for a, b in bands]
+    pedestal = np.concatenate([band.maps["pedestal"].ravel() for band in found])
+    parts = [(band.index, band.pixels, band.series) for band in found]
+    maps = _decide(second, cutout, np.concatenate(places), pedestal, parts).detection.maps
+    inside = cutout.places(np.concatenate(places)[np.concatenate([good[a:b].ravel() for a, b in bands])])
+    return [Alarm(name, "time", len(inside), int(maps[name].flat[inside].sum())) for name in SHAPED if name in maps]
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Some rows of a frame under each other: ``rows`` (ascending) of a frame of ``shape``; which rows of the frame
+    ``tell`` of the pixels that are decided on there."""
+
+    rows: Index
+    shape: tuple[int, int]
+    tell: Bool
+
+    @classmethod
+    def around(cls, bands: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Cutout:
+        """The rows of bands with :data:`MARGIN` around them."""
+        wanted, tell = np.zeros((2, shape[0]), bool)
+        for a, b in bands:
+            wanted[max(a - MARGIN, 0) : b + MARGIN] = True
+            tell[max(a - NEAR, 0) : b + NEAR] = True
+        return cls(np.flatnonzero(wanted), shape, tell)
+
+    def places(self, index: Index) -> Index:
+        """Flat indices in the cutout of those in the frame."""
+        y, x = np.divmod(index, self.shape[1])
+        return np.searchsorted(self.rows, y) * self.shape[1] + x
+
+
+Part = tuple[Index, Stats, dict[str, Float]]  # places in the frame, statistics and series of candidates
+
+
+def _decide_layer(second: Second, cutout: Cutout, injected: Sequence[Injected], layer: int) -> Any:
+    """The decision on one copy of each pixel."""
+    places, pedestals, parts = [], [], []
+    for band in injected:
+        n = len(band.index) // LAYERS
+        here, columns = slice(layer * n, (layer + 1) * n), band.columns
+        places.append(band.index[here])
+        pedestals.append(columns.pedestal[here])
+        first, last = np.searchsorted(columns.candidates, (layer * n, (layer + 1) * n))
+        mine = slice(first, last)
+        parts.append(
+            (
+                band.index[columns.candidates[mine]],
+                {name: column[mine] for name, column in columns.pixels.items()},
+                {name: column[mine] for name, column in columns.series.items()},
+            )
+        )
+    return _decide(second, cutout, np.concatenate(places), np.concatenate(pedestals), parts)
+
+
+def _decide(second: Second, cutout: Cutout, index: Index, pedestal: Float, parts: Sequence[Part]) -> types.Outcome:
+    """Decide on some pixels in the place of the frame's own.
+
+    Their surroundings, the map of rates and the scatter of the pedestals stay those of the frame: one pixel in
+    sixteen is changed, and defects have few others around them.
+
+    Parameters
+    ----------
+    second : Second
+        Of the first pass.
+    cutout : Cutout
+        Where.
+    index : ndarray
+        (n,) the pixels: flat indices in the frame.
+    pedestal : ndarray
+        (n,) theirs.
+    parts : sequence
+        Candidates among them.
+    """
+    maps = {name: second.maps[name][cutout.rows] for name in ("rate", "pedestal")}
+    there = cutout.places(index)
+    maps["pedestal"].flat[there] = pedestal
+    table, nx = second.table, cutout.shape[1]
+    kept = np.flatnonzero(cutout.tell[table.places.index // nx])
+    replaced = np.zeros(maps["rate"].size, bool)
+    replaced[there] = True
+    kept = kept[~replaced[cutout.places(table.places.index[kept])]]
+    names, series = parts[0][1], parts[0][2]
+    where = np.concatenate([cutout.places(i) for i in (table.places.index[kept], *(part[0] for part in parts))])
+    order = np.argsort(where, kind="stable")
+    pixels = {n: np.concatenate([table.pixels[n][kept], *(part[1][n] for part in parts)])[order] for n in names}
+    steps = {n: np.concatenate([table.series[n][kept], *(part[2][n] for part in parts)])[order] for n in series}
+    places = neighbors.Places(where[order], (len(cutout.rows), nx))
+    found: types.Outcome = second.choose(
+        Candidates(places, pixels, {}, {}, steps), maps, pedestal_spread=second.pedestal_spread
+    )[0]
+    return found
+
+
 def _make_rows(second: Second, start: int, stop: int) -> Rows:
     bias = None if second.bias is None else second.bias[start:stop]
     return Rows(start, stop, second.reference[start:stop], bias)
-
-
-def _choose_in(choose: Callable[..., Any], maps: dict[str, Any], bands: Sequence[Band], job: Job) -> Any:
-    """Decide on the candidates of some bands, whose images stand in the maps meanwhile."""
-    kept = [
-        (name, b.start, maps[name][b.start : b.start + len(image)].copy())
-        for b in bands
-        for name, image in b.maps.items()
-    ]
-    for band in bands:
-        for name, image in band.maps.items():
-            maps[name][band.start : band.start + len(image)] = image
-    where = neighbors.Places(np.concatenate([b.index for b in bands]), job.shape)
-    series = {name: np.concatenate([b.series[name] for b in bands]) for name in bands[0].series}
-    table = Candidates(where, join([b.pixels for b in bands]), {}, {}, series)
-    try:
-        return choose(table, maps)
-    finally:
-        for name, start, image in kept:
-            maps[name][start : start + len(image)] = image
 
 
 def _withhold(rows: list[Depth], injected: Sequence[Injected]) -> tuple[list[Depth], list[str]]:
@@ -204,7 +282,7 @@ def _withhold(rows: list[Depth], injected: Sequence[Injected]) -> tuple[list[Dep
     agreed = sum((i.agreement for i in injected), Agreement())
     part = {name: getattr(agreed, name) / max(agreed.copies, 1) for name in ("flags", "slopes", "pedestals")}
     told = ", ".join(f"{name} {share:.1%}" for name, share in part.items())
-    number = sum(len(i.pixels) for i in injected)
+    number = sum(len(i.index) for i in injected)
     notes = [f"depth: {number} copies of pixels; the emulation gives what the files say in: {told}"]
     poor = {name for name, share in part.items() if share < AGREES}
     lost = [k for k, needed in NEEDS.items() if poor & needed and any(r.search == k for r in rows)]
@@ -229,26 +307,28 @@ def make_plan(job: Job, population: Population, rate: Float, ipc: float, p: Dark
     return Plan(seed, choose_strengths(job, population, p), IN_BLINK * limit, ipc)
 
 
-def count_found(plan: Plan, injected: Sequence[Injected], maps: dict[str, Bool]) -> list[Depth]:
-    """How many defects of each kind and strength got the right type, and how many any."""
-    pixels = np.concatenate([i.pixels for i in injected])
-    kind, level = np.concatenate([i.kind for i in injected]), np.concatenate([i.level for i in injected])
-    flagged = np.any([image.flat[pixels] for image in maps.values()], axis=0)
+def count_found(
+    plan: Plan, injected: Sequence[Injected], outcomes: Sequence[types.Outcome], cutout: Cutout
+) -> list[Depth]:
+    """How many defects of each kind and strength got the right type, and how many any; one outcome a layer."""
+    kind, level, types_of = [], [], []
+    for layer, outcome in enumerate(outcomes):
+        for band in injected:
+            n = len(band.index) // LAYERS
+            here = slice(layer * n, (layer + 1) * n)
+            at = cutout.places(band.index[here])
+            kind.append(band.kind[here])
+            level.append(band.level[here])
+            types_of.append({name: image.flat[at] for name, image in outcome.detection.maps.items()})
+    found = join(types_of)
+    which, strong, flagged = np.concatenate(kind), np.concatenate(level), np.any(list(found.values()), axis=0)
     rows = []
     for k, (name, strengths) in enumerate(plan.strengths.items()):
-        right = np.any([maps[t].flat[pixels] for t in RIGHT.get(name, (name,)) if t in maps], axis=0)
+        right = np.any([found[t] for t in RIGHT.get(name, (name,)) if t in found], axis=0)
         for strength in np.unique(strengths):
-            mine = (kind == k) & np.isin(level, np.flatnonzero(strengths == strength))
-            rows.append(
-                Depth(
-                    name,
-                    float(strength),
-                    UNITS[name],
-                    int(mine.sum()),
-                    int((right & mine).sum()),
-                    int((flagged & mine).sum()),
-                )
-            )
+            mine = (which == k) & np.isin(strong, np.flatnonzero(strengths == strength))
+            counts = (int((part & mine).sum()) for part in (np.ones_like(mine), right, flagged))
+            rows.append(Depth(name, float(strength), UNITS[name], *counts))
     return rows
 
 

@@ -47,14 +47,26 @@ class Exposure:
         (integrations, groups, pixels) DN.
     flags : ndarray
         (integrations, groups, pixels) uint8 GROUPDQ.
-    rate, pedestal : ndarray
-        (integrations, pixels) of the files, DN/s and DN.
+    rate, pedestal, poisson : ndarray
+        (integrations, pixels) of the files: DN/s, DN, and variance of the rate by shot noise, (DN/s)^2.
     """
 
     ramps: Float
     flags: Flags
     rate: Float
     pedestal: Float
+    poisson: Float
+
+    def some(self, at: Index) -> Exposure:
+        """Some of the pixels."""
+        images = (self.rate[:, at], self.pedestal[:, at], self.poisson[:, at])
+        return Exposure(self.ramps[..., at], self.flags[..., at], *images)
+
+
+def join(parts: list[Exposure]) -> Exposure:
+    """The pixels of several exposures beside each other."""
+    names = ("ramps", "flags", "rate", "pedestal", "poisson")
+    return Exposure(*(np.concatenate([getattr(p, name) for p in parts], axis=-1) for name in names))
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ class Traits:
 # --- 1: who gets what ------------------------------------------------------------------------------------
 
 
-def assign(good: Bool, start: int, seed: int, kinds: int) -> tuple[Index, Index, Index]:
-    """Chosen pixels of a band, and the kind and level that fall to each.
+def assign(good: Bool, start: int, seed: int, kinds: int, times: int = 1) -> tuple[Index, Index, Index]:
+    """Chosen pixels of a band, and the kind and level that fall to each copy of them.
 
     Parameters
     ----------
@@ -119,6 +131,8 @@ def assign(good: Bool, start: int, seed: int, kinds: int) -> tuple[Index, Index,
         Of the run.
     kinds : int
         Number of kinds.
+    times : int
+        Copies of each pixel, one after the other: all pixels, then all of them again.
 
     Returns
     -------
@@ -128,7 +142,7 @@ def assign(good: Bool, start: int, seed: int, kinds: int) -> tuple[Index, Index,
     grid = np.zeros_like(good)
     for row in range((-start) % SPACING, len(good), SPACING):  # shifted row by row: outputs may take turns in columns
         grid[row, (SPACING // 2 + (start + row) // SPACING) % SPACING :: SPACING] = True
-    pixels = np.flatnonzero(good & grid)
+    pixels = np.tile(np.flatnonzero(good & grid), times)
     rng = np.random.default_rng((seed, start))
     cells = rng.permutation(np.arange(len(pixels)) % (kinds * LEVELS))
     return pixels, cells // LEVELS, cells % LEVELS
@@ -157,9 +171,8 @@ def _draw_times(ends: tuple[float, float], shape: tuple[int, ...], rng: np.rando
 def make_change(
     shape: tuple[int, int, int],
     kind: str,
-    level: float,
+    level: float | Float,
     readout: Readout,
-    noise: Float,
     traits: Traits,
     exposure: int,
     rng: np.random.Generator,
@@ -171,14 +184,13 @@ def make_change(
     shape : tuple of int
         Integrations, groups, n pixels.
     kind : str
-        ``hot``, ``rc``, ``telegraph``, ``noisy``, ``low_pedestal`` or ``intermittent``.
-    level : float
-        Its strength: DN/s (hot, intermittent where it blinks), DN (rc, telegraph, low_pedestal), factor of the
-        pixel's own noise (noisy).
+        ``hot``, ``rc``, ``telegraph``, ``low_pedestal`` or ``intermittent``; ``noisy`` is no change of its own
+        (:func:`scale_noise`).
+    level : float or ndarray
+        Its strength, of all or of each pixel: DN/s (hot, intermittent where it blinks), DN (rc, telegraph,
+        low_pedestal).
     readout : Readout
         Times and gain.
-    noise : ndarray
-        (n,) read noise of one group, DN.
     traits : Traits
         Of these pixels.
     exposure : int
@@ -189,7 +201,7 @@ def make_change(
     nints, ngroups, n = shape
     times = (np.arange(ngroups) + readout.first_group).astype(np.float32)
     if kind in ("hot", "intermittent"):
-        rate = np.full(n, level) if kind == "hot" else level * traits.blinks[exposure]
+        rate = np.broadcast_to(level, n) if kind == "hot" else level * traits.blinks[exposure]
         mean = rate * readout.group_time * readout.gain
         steps = np.concatenate([np.full((1, 1), times[0]), np.ones((ngroups - 1, 1))]) * mean
         charge = rng.poisson(np.broadcast_to(steps, (nints, ngroups, n))).cumsum(axis=1)
@@ -201,13 +213,39 @@ def make_change(
         return settled
     if kind == "telegraph":
         states = switch(nints, ngroups, traits.dwell, rng)
-        states *= np.float32(level)
+        states *= np.asarray(level, np.float32)
         return states
-    if kind == "noisy":
-        own = (np.sqrt(max(level**2 - 1, 0.0)) * noise).astype(np.float32)
-        louder: Float = own * rng.standard_normal(shape, dtype=np.float32)
-        return louder
-    return np.full(shape, -level, np.float32)  # low_pedestal
+    return np.broadcast_to(-np.asarray(level, np.float32), shape)  # low_pedestal
+
+
+def scale_noise(old: Exposure, drift: Float, slope: Float, readout: Readout, level: Float) -> Float:
+    """Ramps whose noise is so many times as large, whatever its distribution: (integrations, groups, n) DN.
+
+    Between flagged groups every step departs ``level`` times as far from the usual one; steps of flagged groups stay.
+
+    Parameters
+    ----------
+    old : Exposure
+        The pixels as they are.
+    drift : ndarray
+        (integrations, usable groups, n) what their cells share, DN; it stays.
+    slope : ndarray
+        (integrations, n) usual step, DN.
+    readout : Readout
+        Of the exposure.
+    level : ndarray
+        (n,) factors.
+    """
+    first, last = readout.usable
+    own = old.ramps[:, first:last] - drift
+    steps = np.diff(own, axis=1) - slope[:, None]
+    hit = (old.flags[:, first:last] & (JUMP | UNUSABLE)) != 0
+    steps[hit[:, 1:] | ((old.flags[:, first : last - 1] & UNUSABLE) != 0)] = 0
+    steps[~np.isfinite(steps)] = 0
+    out = old.ramps.copy()
+    more = np.concatenate([np.zeros_like(steps[:, :1]), np.cumsum(steps, axis=1)], axis=1)
+    out[:, first:last] += (level - 1) * (more - more.mean(axis=1, keepdims=True))  # the mean level stays
+    return out
 
 
 def switch(nints: int, ngroups: int, dwell: Float, rng: np.random.Generator) -> Float:
@@ -223,6 +261,33 @@ def switch(nints: int, ngroups: int, dwell: Float, rng: np.random.Generator) -> 
 
 
 # --- 3: what the pipeline would say -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What the ramp fit says: (integrations, n) slopes (DN/s), pedestals (DN), and the variances of the slopes by
+    shot noise and by read noise."""
+
+    rate: Float
+    pedestal: Float
+    poisson: Float
+    read_noise: Float
+
+    def some(self, at: Index) -> Slopes:
+        """That of some pixels."""
+        return Slopes(self.rate[:, at], self.pedestal[:, at], self.poisson[:, at], self.read_noise[:, at])
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """What the emulation says of ramps: (integrations, groups, n) jump flags, and what is fitted."""
+
+    jumps: Bool
+    slopes: Slopes
+
+    def some(self, at: Index) -> Emulated:
+        """That of some pixels."""
+        return Emulated(self.jumps[..., at], self.slopes.some(at))
 
 
 def find_jumps(ramps: Float, flags: Flags, readout: Readout) -> Float:
@@ -246,37 +311,44 @@ def flag_jumps(ramps: Float, flags: Flags, readout: Readout) -> Bool:
     return out
 
 
-def fit(ramps: Float, flags: Flags, readout: Readout) -> tuple[Float, Float, Float]:
-    """Slopes (DN/s), their errors (DN/s) and pedestals (DN) as the ramp fit would give them: (integrations, n)."""
+def fit(ramps: Float, flags: Flags, readout: Readout) -> Slopes:
+    """What the ramp fit would give."""
     use = slice(*readout.usable)
     constants = Constants(readout.gain, readout.group_time, readout.first_group)
-    wide, bits = ramps[:, :, None], flags[:, :, None]
-    typical = measure_typical(wide[:, use], bits[:, use], constants)
-    noise = readout.noise[None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fits = [fit_ramps(y, g, use, typical, noise, constants) for y, g in zip(wide, bits, strict=True)]
-    error = [np.sqrt(f.var_poisson[0] + f.var_rnoise[0]) for f in fits]
-    return np.stack([f.rate[0] for f in fits]), np.stack(error), np.stack([f.pedestal[0] for f in fits])
+    typical = measure_typical(ramps[:, use, None], flags[:, use, None], constants)
+    shape = (len(ramps), ramps.shape[2])
+    typical, noise = (np.broadcast_to(part, shape) for part in (typical, readout.noise))
+    with np.errstate(invalid="ignore", divide="ignore"):  # integrations side by side: one fit of all
+        found = fit_ramps(ramps.transpose(1, 0, 2), flags.transpose(1, 0, 2), use, typical, noise, constants)
+    return Slopes(found.rate, found.pedestal, found.var_poisson, found.var_rnoise)
 
 
-def apply_difference(old: Exposure, ramps: Float, readout: Readout) -> tuple[Exposure, Agreement]:
-    """An exposure with other ramps: flags, slopes and pedestals follow by what the emulation says of both."""
-    before, after = flag_jumps(old.ramps, old.flags, readout), flag_jumps(ramps, old.flags, readout)
-    had = (old.flags & JUMP) != 0
-    jumps = np.where(before == after, had, after)
-    flags = np.where(jumps, old.flags | JUMP, old.flags & ~np.uint8(JUMP)).astype(np.uint8)
-    rate, error, pedestal = fit(old.ramps, old.flags, readout)
-    new_rate, _, new_pedestal = fit(ramps, flags, readout)
+def emulate(old: Exposure, readout: Readout) -> tuple[Emulated, Agreement]:
+    """What the emulation says of an exposure, and how often it is what the files say."""
+    jumps, had = flag_jumps(old.ramps, old.flags, readout), (old.flags & JUMP) != 0
+    said = fit(old.ramps, old.flags, readout)
     first, last = readout.usable
     with np.errstate(invalid="ignore"):
+        error = np.sqrt(said.poisson + said.read_noise)
         agreement = Agreement(
-            ramps.shape[0] * ramps.shape[2],
-            int((before == had)[:, first:last].all(axis=1).sum()),
-            int((np.abs(rate - old.rate) < SAME_RATE * error).sum()),
-            int((np.abs(pedestal - old.pedestal) < SAME_RATE * readout.noise).sum()),
+            said.rate.size,
+            int((jumps == had)[:, first:last].all(axis=1).sum()),
+            int((np.abs(said.rate - old.rate) < SAME_RATE * error).sum()),
+            int((np.abs(said.pedestal - old.pedestal) < SAME_RATE * readout.noise).sum()),
         )
-    changed = Exposure(ramps, flags, old.rate + (new_rate - rate), old.pedestal + (new_pedestal - pedestal))
-    return changed, agreement
+    return Emulated(jumps, said), agreement
+
+
+def apply_difference(old: Exposure, before: Emulated, ramps: Float, readout: Readout) -> Exposure:
+    """An exposure with other ramps: flags, slopes and pedestals follow by what the emulation says of both."""
+    after, had = flag_jumps(ramps, old.flags, readout), (old.flags & JUMP) != 0
+    jumps = np.where(before.jumps == after, had, after)
+    flags = np.where(jumps, old.flags | JUMP, old.flags & ~np.uint8(JUMP)).astype(np.uint8)
+    now, was = fit(ramps, flags, readout), before.slopes
+    poisson = np.maximum(old.poisson + (now.poisson - was.poisson), 0)
+    return Exposure(
+        ramps, flags, old.rate + (now.rate - was.rate), old.pedestal + (now.pedestal - was.pedestal), poisson
+    )
 
 
 def choose_threshold(exposure: Exposure, readout: Readout) -> float:

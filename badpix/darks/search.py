@@ -29,6 +29,7 @@ from badpix.darks import (
     changes,
     completeness,
     documented,
+    halves,
     places,
     plan,
     readouts,
@@ -157,7 +158,7 @@ def search(
     job = plan.prepare_job(darks, reference, p)
     if with_evidence:
         job = replace(job, maps=EVIDENCE_MAPS, samples=SAMPLED)
-    job = replace(job, halves=p.depth)
+    job = replace(job, halves=halves.make_cuts(p) if p.depth else None)
     run = Run(darks, job, reference, bias, executor, memory, progress)
     found = search_ramps(run, p) if needs_ramps(p) else Detection({})
     if needs_votes(p):
@@ -193,12 +194,23 @@ def search_ramps(run: Run, p: DarkSettings) -> Detection:
     choose = partial(
         types.decide, setup=job.setup, population=population, ipc=ipc, bright=job.bright, flatten=flatten, p=p
     )
-    result, table, verdicts = choose(table, maps)
+    raw = table
+    result, table, verdicts = choose(raw, maps)
     kept = result.detection.evidence
     if p.depth:
-        height = job.rows
-        second = completeness.Second(job, population, height, run.reference, bias, run.executor, ipc)
-        kept.depth, kept.alarms, told = completeness.measure_depth(second, maps, result, table, sample, choose, p)
+        second = completeness.Second(
+            job,
+            population,
+            run.reference,
+            bias,
+            run.executor,
+            ipc,
+            maps=maps,
+            table=raw,
+            choose=choose,
+            pedestal_spread=result.pedestal_spread,
+        )
+        kept.depth, kept.alarms, told = completeness.measure_depth(second, result, sample, p)
         notes += [*told, *describe_curves(kept.depth, kept.alarms)]
     kept.rules += make_rules(result.decisions, job.setup.integrations, p)
     if job.samples:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from badpix.darks import ramps
 from badpix.darks.scores import SHOT_SLOPE, Population, Setup, level_of
 from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
-from badpix.numerics.clipping import median_mad
 from badpix.numerics.ipc import leaked
 from badpix.numerics.neighbors import AROUND, SIDES, Places
 
@@ -293,12 +292,13 @@ def flatten_pedestal(pedestal: Float, interleaved: bool) -> Float:
     return out
 
 
-def find_low_pedestal(pedestal: Float, own_error: Float, *, sigma: float, ipc: float) -> tuple[Bool, Float]:
-    """Pedestals below ``-sigma`` times their MAD and the pixel's own excess error together, and the map in that unit.
+def find_low_pedestal(
+    pedestal: Float, own_error: Float, spread: float, *, sigma: float, ipc: float
+) -> tuple[Bool, Float]:
+    """Pedestals below ``-sigma`` times ``spread`` and the pixel's own excess error together; the map in that unit.
 
     Charge that leaks in from pixels with unusual pedestals is taken off first. Both maps are (ny, nx).
     """
-    spread = median_mad(pedestal)[1]
     with np.errstate(invalid="ignore"):
         index = np.flatnonzero(np.abs(pedestal) > PEDESTAL_SOURCE * spread)
     value = correct_ipc(pedestal.flat[index], Places(index, pedestal.shape), ipc)

@@ -1,29 +1,31 @@
 """The second pass over some bands of darks: with defects in copies of good pixels, or with shuffled groups.
 
-Steps 2 and 4 of :mod:`badpix.darks.completeness`. A band is read again, its chosen ramps are replaced, and it goes
-through the same measurements as in the first pass.
+Steps 2 and 4 of :mod:`badpix.darks.completeness`. Copies are columns of pixels, several of each chosen pixel: their
+ramps are gathered exposure by exposure, changed, and go through the measurements of the first pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import cells, injection
-from badpix.darks.bands import Band, measure_stack
-from badpix.darks.injection import Agreement, Exposure, Readout
+from badpix.darks.bands import Band, Columns, measure_columns, measure_stack
+from badpix.darks.injection import Agreement, Exposure, Readout, Traits
 from badpix.darks.plan import USUAL_GAIN
 from badpix.darks.scores import Population
-from badpix.darks.stack import NEEDED_MAPS, Dark, Job, Rows, read_band_stack
+from badpix.darks.stack import NEEDED_MAPS, Dark, Job, Rows, Stack, find_held, read_band_stack
 from badpix.io.fits import Layout, read_band
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
+
+LAYERS = 4  # copies of each chosen pixel
+COPY_BYTES, ROOM = 40, 4e6  # bytes that a group takes while its ramp is changed, and that those of a part may take
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Injected:
-    """What leaves a band of the second pass: its maps and candidates, and who got what."""
+    """What leaves a band of the second pass: where the copies' pixels lie (flat indices in the frame), what is known
+    of the copies, and who got what. The :data:`LAYERS` copies of all pixels follow each other."""
 
-    band: Band
-    pixels: Index
+    index: Index
+    columns: Columns
     kind: Index
     level: Index
     agreement: Agreement
@@ -51,55 +54,166 @@ class Injected:
 # --- 2: injected ----------------------------------------------------------------------------------
 
 
-def measure_injected(job: Job, population: Population, plan: Plan, band: tuple[Rows, Bool]) -> Injected:
-    """One band with defects put into its good pixels."""
-    rows, good = band
+@dataclass(frozen=True)
+class _Copies:
+    """Kinds, numbers of kind and level, and traits of the copies, (n,)."""
+
+    kinds: tuple[str, ...]
+    kind: Index
+    level: Index
+    traits: Traits
+
+
+def measure_injected(job: Job, population: Population, plan: Plan, band: tuple[Rows, Bool, Float]) -> Injected:
+    """One band (rows, good pixels, median rates) with defects put into copies of its good pixels."""
+    rows, good, rate = band
+    good = good.copy()
+    good.reshape(-1)[find_held(job, rows.start, rows.stop)] = False
     kinds = tuple(plan.strengths)
-    pixels, kind, level = injection.assign(good, rows.start, plan.seed, len(kinds))
+    pixels, kind, level = injection.assign(good, rows.start, plan.seed, len(kinds), LAYERS)
     rng = np.random.default_rng((plan.seed, rows.start, 1))
-    originals = [_gather(dark, rows, pixels) for dark in job.darks]
-    readouts = _describe_readouts(job, population, rows, pixels, originals)
     traits = injection.draw_traits(_choose_blinks(plan, kinds, kind, level, len(job.darks), rng), rng)
-    agreement, changed = Agreement(), []
-    for k, (old, readout) in enumerate(zip(originals, readouts, strict=True)):
-        ramp = old.ramps.copy()
-        for a, b in np.unique(np.stack([kind, level]), axis=1).T:
-            at = np.flatnonzero((kind == a) & (level == b))
-            name, strength = kinds[a], float(plan.strengths[kinds[a]][b])
-            strength = plan.rate if name == "intermittent" else strength
-            size = (*ramp.shape[:2], len(at))
-            mine = traits.some(at), k, rng
-            change = injection.make_change(size, name, strength, readout, readout.noise[at], *mine)
-            own = 1 - 4 * plan.ipc if name in injection.CHARGES else 1.0  # its neighbors show the rest
-            ramp[:, :, at] += change * np.float32(own)
-        new, agreed = injection.apply_difference(old, ramp, readout)
+    copies, n = _Copies(kinds, kind, level, traits), len(pixels)
+    # one pixel of zeros stands behind the copies, the only cell: drifts are taken off already
+    column = cells.Cells(1, (slice(n, n + 1),))
+    own = replace(job, shape=(1, n + 1), cells=column, maps=NEEDED_MAPS, samples=(), halves=None)
+    stack, agreement = Stack(own, n + 1, np.empty(0, np.intp)), Agreement()
+    noise = _read_noise(job, population, rows, pixels[: n // LAYERS])
+    own_rate = rate.reshape(-1)[pixels[: n // LAYERS]]
+    for k, dark in enumerate(job.darks):
+        old, shared = _read_exposure(job, dark, rows, pixels[: n // LAYERS])
+        readout = _describe_readout(dark, noise[dark.group_time], old)
+        before, agreed = injection.emulate(old, readout)
         agreement += agreed
-        changed.append(new)
-    stack = read_band_stack(job, rows, partial(_put, job, pixels, originals, changed))
-    found = measure_stack(replace(job, maps=NEEDED_MAPS, samples=(), halves=False), population, rows, stack)
-    return Injected(found, pixels + rows.start * job.shape[1], kind, level, agreement)
+        changed = _change(old, before, readout, plan, copies, k, shared, own_rate, rng)
+        _add(stack, dark, changed, shared)
+    index = pixels + rows.start * job.shape[1]
+    return Injected(index, measure_columns(own, population, stack.finish(), index), kind, level, agreement)
 
 
-def _describe_readouts(
-    job: Job, population: Population, rows: Rows, pixels: Index, exposures: list[Exposure]
-) -> list[Readout]:
-    """What the emulation must know of each dark: its read noise is what its variances say, else what was measured."""
+@dataclass(frozen=True)
+class _Shared:
+    """What pixels share with their cells in one exposure: (integrations, groups, n) drift of the usable groups, DN,
+    and (integrations, n) rate (DN/s) and pedestal (DN; with the bias)."""
+
+    drift: Float
+    rate: Float
+    pedestal: Float
+
+
+def _read_exposure(job: Job, dark: Dark, rows: Rows, pixels: Index) -> tuple[Exposure, _Shared]:
+    """The chosen pixels of one exposure, read integration by integration."""
+    nx, use = job.shape[1], slice(dark.start, dark.stop)
+    size = (dark.integrations, dark.groups, len(pixels))
+    sci, flags = np.empty(size, np.float32), np.empty(size, np.uint8)
+    drift = np.zeros((dark.integrations, dark.stop - dark.start, len(pixels)), np.float32)
+    for i in range(dark.integrations):
+        planes = range(i * dark.groups, (i + 1) * dark.groups)
+        stored = read_band(dark.jump, rows.start, rows.stop, planes=planes)
+        sci[i] = stored.reshape(len(planes), -1)[:, pixels]
+        drift[i] = cells.pick(cells.measure_drift(stored[use], job.cells), pixels, nx, job.cells)
+        bits = read_band(dark.groupdq, rows.start, rows.stop, planes=planes)
+        flags[i] = bits.reshape(len(planes), -1)[:, pixels]
+    poisson = _pick(dark.poisson, dark, rows, pixels)
+    found = []
+    for layout, bias in ((dark.rate, None), (dark.pedestal, rows.bias)):
+        if layout is None:
+            found.append(np.full((2, dark.integrations, len(pixels)), np.nan, np.float32))
+            continue
+        image = read_band(layout, rows.start, rows.stop).astype(np.float32)
+        own = image.reshape(dark.integrations, -1)[:, pixels]
+        if bias is not None:
+            image -= bias
+        shared = cells.pick(cells.measure_medians(image, job.cells), pixels, nx, job.cells)
+        found.append(np.stack([own, shared if bias is None else shared + bias.reshape(-1)[pixels]]))
+    (rate, of_rate), (pedestal, of_pedestal) = found
+    return Exposure(sci, flags, rate, pedestal, poisson), _Shared(drift, of_rate, of_pedestal)
+
+
+def _read_noise(job: Job, population: Population, rows: Rows, pixels: Index) -> dict[float, Float]:
+    """Read noise of a group at the chosen pixels, DN, by the time of a group: as the variances say, or measured.
+
+    The least of all integrations: flags in a ramp raise its variance.
+    """
     usual = np.full(len(pixels), np.exp(population.spread["log_noise"][0]), np.float32)
     if job.levels is not None:
         usual *= job.levels.of_rows(rows.start, rows.stop).ravel()[pixels]
-    out = []
-    for dark, exposure in zip(job.darks, exposures, strict=True):
-        groups, noise = dark.stop - dark.start, usual
+    out: dict[float, Float] = {}
+    for dark in job.darks:
+        known, groups = (
+            out.setdefault(dark.group_time, np.full(len(pixels), np.nan, np.float32)),
+            dark.stop - dark.start,
+        )
         if dark.read_noise is not None and groups > 1:
-            variance = _pick(dark.read_noise, dark, rows, pixels)
+            variance = np.fmin.reduce(_pick(dark.read_noise, dark, rows, pixels))
             with np.errstate(invalid="ignore"):
-                stated = np.sqrt(np.fmin.reduce(variance) * (groups**3 - groups) / 12) * dark.group_time
-            noise = np.where(stated > 0, stated, usual).astype(np.float32)
-        readout = Readout((dark.start, dark.stop), USUAL_GAIN, dark.group_time, dark.first_group, noise)
-        poisson = _pick(dark.poisson, dark, rows, pixels)
-        readout = replace(readout, gain=injection.measure_gain(exposure, poisson, readout, USUAL_GAIN))
-        out.append(replace(readout, threshold=injection.choose_threshold(exposure, readout)))
-    return out
+                stated = np.sqrt(variance * np.float32((groups**3 - groups) / 12)) * np.float32(dark.group_time)
+            np.fmin(known, np.where(stated > 0, stated, np.float32(np.nan)), out=known)
+    return {time: np.where(np.isfinite(known), known, usual) for time, known in out.items()}
+
+
+def _describe_readout(dark: Dark, noise: Float, exposure: Exposure) -> Readout:
+    """What the emulation must know of a dark."""
+    readout = Readout((dark.start, dark.stop), USUAL_GAIN, dark.group_time, dark.first_group, noise)
+    readout = replace(readout, gain=injection.measure_gain(exposure, exposure.poisson, readout, USUAL_GAIN))
+    return replace(readout, threshold=injection.choose_threshold(exposure, readout))
+
+
+def _change(
+    old: Exposure,
+    before: injection.Emulated,
+    readout: Readout,
+    plan: Plan,
+    copies: _Copies,
+    number: int,
+    shared: _Shared,
+    rate: Float,
+    rng: np.random.Generator,
+) -> Exposure:
+    """The copies in exposure ``number`` with their defects, part by part; ``rate`` of the pixels over their cells."""
+    nints, groups, pixels = old.ramps.shape
+    n = len(copies.kind)
+    parts = max(1, round(n * nints * groups * COPY_BYTES / ROOM))
+    found = []
+    for part in np.array_split(np.arange(n), parts):
+        at = part % pixels
+        mine, noise = old.some(at), replace(readout, noise=readout.noise[at])
+        ramps = mine.ramps  # a copy
+        for a, name in enumerate(copies.kinds):
+            here = np.flatnonzero(copies.kind[part] == a)
+            strength = plan.strengths[name][copies.level[part[here]]].astype(np.float32)
+            strength = np.full_like(strength, plan.rate) if name == "intermittent" else strength
+            if name == "noisy":
+                slope = (rate + shared.rate)[:, at[here]] * np.float32(readout.group_time)
+                drift = shared.drift[:, :, at[here]]
+                ramps[:, :, here] = injection.scale_noise(mine.some(here), drift, slope, readout, strength)
+                continue
+            traits, size = copies.traits.some(part[here]), (nints, groups, len(here))
+            change = injection.make_change(size, name, strength, noise, traits, number, rng)
+            own = 1 - 4 * plan.ipc if name in injection.CHARGES else 1.0  # its neighbors show the rest
+            ramps[:, :, here] += change * np.float32(own)
+        found.append(injection.apply_difference(old.some(at), before.some(at), ramps, noise))
+    return injection.join(found)
+
+
+def _add(stack: Stack, dark: Dark, copies: Exposure, shared: _Shared) -> None:
+    """Measure the copies of one exposure."""
+    use, n = slice(dark.start, dark.stop), copies.ramps.shape[2]
+    beside = np.zeros(len(copies.rate), np.float32)
+    stack.add_poisson(np.column_stack([copies.poisson, beside]) * np.float32(dark.shot))
+    for i in range(dark.integrations):
+        sci, flags = (room[: dark.stop - dark.start, 0, 0] for room in stack.make_room(1, 1))
+        sci[:, :n] = copies.ramps[i, use][: len(sci)] - np.tile(shared.drift[i, : len(sci)], LAYERS)
+        flags[:, :n] = copies.flags[i, use]
+        sci[:, n], flags[:, n] = 0, 0
+        images = {
+            name: np.append(image - np.tile(medians, LAYERS), np.float32(0))[None]
+            for name, image, medians in (
+                ("rate", copies.rate[i], shared.rate[i]),
+                ("pedestal", copies.pedestal[i], shared.pedestal[i]),
+            )
+        }
+        stack.add(sci[:, None, None], flags[:, None, None], images)
 
 
 def _choose_blinks(
@@ -114,44 +228,12 @@ def _choose_blinks(
     return found
 
 
-def _gather(dark: Dark, rows: Rows, pixels: Index) -> Exposure:
-    """The chosen pixels of one exposure, read integration by integration."""
-    size = (dark.integrations, dark.groups, len(pixels))
-    sci, flags = np.empty(size, np.float32), np.empty(size, np.uint8)
-    for i in range(dark.integrations):
-        planes = range(i * dark.groups, (i + 1) * dark.groups)
-        for layout, out in ((dark.jump, sci), (dark.groupdq, flags)):
-            out[i] = read_band(layout, rows.start, rows.stop, planes=planes).reshape(len(planes), -1)[:, pixels]
-    rate, pedestal = (_pick(layout, dark, rows, pixels) for layout in (dark.rate, dark.pedestal))
-    return Exposure(sci, flags, rate, pedestal)
-
-
 def _pick(layout: Layout | None, dark: Dark, rows: Rows, pixels: Index) -> Float:
     """The chosen pixels of an image an integration, NaN where there is none: (integrations, n)."""
     if layout is None:
         return np.full((dark.integrations, len(pixels)), np.nan, np.float32)
     image = read_band(layout, rows.start, rows.stop).reshape(dark.integrations, -1)
     return image[:, pixels].astype(np.float32)
-
-
-def _put(
-    job: Job,
-    pixels: Index,
-    old: list[Exposure],
-    new: list[Exposure],
-    number: int,
-    i: int,
-    sci: Float,
-    flags: NDArray[np.uint8],
-    images: dict[str, Float],
-) -> None:
-    """Put the changed ramps of one integration in place of those that were read: :data:`badpix.darks.stack.Alter`."""
-    dark, was, now = job.darks[number], old[number], new[number]
-    use = slice(dark.start, dark.stop)
-    sci.reshape(len(sci), -1)[:, pixels] = now.ramps[i, use][: len(sci)]
-    flags.reshape(len(flags), -1)[:, pixels] = now.flags[i, use]
-    images["rate"][pixels] += now.rate[i] - was.rate[i]
-    images["pedestal"][pixels] += now.pedestal[i] - was.pedestal[i]
 
 
 # --- 4: shuffled groups ----------------------------------------------------------------------------------
@@ -167,7 +249,7 @@ def measure_shuffled(job: Job, population: Population, seed: int, band: tuple[Ro
             shuffle_groups(sci, flags, good, job.cells, rng)
 
     stack = read_band_stack(job, rows, shuffle)
-    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=(), halves=False), population, rows, stack)
+    return measure_stack(replace(job, maps=NEEDED_MAPS, samples=(), halves=None), population, rows, stack)
 
 
 def shuffle_groups(

@@ -75,7 +75,8 @@ class Job:
     ``scales``: dark current of each integration over the usual one; ``bright``: None where time is not searched;
     ``levels``: the usual noise by place, once it is known; ``spreads``: scatter of the rates of each integration over
     pixels, DN/s, where the depths of the darks differ, and ``apart``: integrations of another depth; ``halves``:
-    whether the odd exposures are held against the even ones; ``rows``: how many of a band are read at a time, 0: all.
+    limits of the candidates whose odd exposures are held against the even ones, None: nobody's; ``rows``: how many of
+    a band are read at a time, 0: all.
     """
 
     darks: tuple[Dark, ...]
@@ -95,7 +96,7 @@ class Job:
     kept: tuple[int, ...] = ()
     spreads: tuple[float, ...] = ()
     apart: tuple[int, ...] = ()
-    halves: bool = False
+    halves: Cuts | None = None
     maps: tuple[str, ...] = NEEDED_MAPS
     samples: tuple[str, ...] = ()
     rows: int = 0

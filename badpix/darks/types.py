@@ -24,6 +24,7 @@ from badpix.darks.series import Verdicts
 from badpix.darks.stack import Brightness
 from badpix.io.evidence import Detection, wait_on_disk
 from badpix.numerics import neighbors
+from badpix.numerics.clipping import median_mad
 from badpix.settings.darks import (
     DarkSettings,
     HotSettings,
@@ -42,7 +43,8 @@ RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
 @dataclass
 class Outcome:
-    """Maps and notes; what each search decided on; candidates that nothing can be said of; the pedestal in sigma."""
+    """Maps and notes; what each search decided on; candidates that nothing can be said of; the pedestal in sigma, and
+    sigma, DN."""
 
     detection: Detection
     decisions: dict[str, Decision]
@@ -50,6 +52,7 @@ class Outcome:
     otherwise: Bool
     born: Bool
     pedestal_sigma: Float | None = None
+    pedestal_spread: float | None = None
 
 
 @dataclass
@@ -119,14 +122,17 @@ def decide(
     bright: Brightness | None,
     flatten: Callable[[Float], Float],
     p: DarkSettings,
+    pedestal_spread: float | None = None,
 ) -> tuple[Outcome, Candidates, Verdicts | None]:
     """All searches in their order: the outcome, the table with charge that leaked in taken off, the order of time.
 
-    ``flatten`` takes the bias of good pixels off the pedestals where no superbias was.
+    ``flatten`` takes the bias of good pixels off the pedestals where no superbias was. ``pedestal_spread`` (DN) is
+    that of the maps where it is not given.
     """
     table = correct(table, setup, population, ipc)
     verdicts = judge_time(table, maps["rate"], population, ipc, bright, p)
     result = find_types(table, maps, setup, population, ipc, p, verdicts)
+    result.pedestal_spread = pedestal_spread
     find_low(result, table, flatten(maps["pedestal"]), population, ipc, p)
     return result, table, verdicts
 
@@ -357,8 +363,10 @@ def find_low(
     own.flat[table.places.index] = searches.pedestal_error(table.pixels, switching, population)
     if p.low_pedestal_search_type != "mean" or not np.isfinite(pedestal).any():
         return
+    if result.pedestal_spread is None:
+        result.pedestal_spread = median_mad(pedestal)[1]
     found, result.pedestal_sigma = searches.find_low_pedestal(
-        pedestal, own, sigma=p.low_pedestal_sigma_threshold, ipc=ipc
+        pedestal, own, result.pedestal_spread, sigma=p.low_pedestal_sigma_threshold, ipc=ipc
     )
     few = table.pixels["integrations"] < p.min_integrations
     barred = table.places.to_map(few)

@@ -133,14 +133,20 @@ def make_exposure(rng, nints=2, ngroups=20, n=50):
     """Ramps of pure noise with a slope, and what the pipeline says of them."""
     ramps = rng.normal(0, 5, (nints, ngroups, n)).astype(np.float32) + 0.1 * np.arange(ngroups)[:, None]
     flags = np.zeros(ramps.shape, np.uint8)
-    rate, _, pedestal = injection.fit(ramps.astype(np.float32), flags, READOUT)
-    return Exposure(ramps.astype(np.float32), flags, rate, pedestal)
+    said = injection.fit(ramps.astype(np.float32), flags, READOUT)
+    return Exposure(ramps.astype(np.float32), flags, said.rate, said.pedestal, said.poisson)
+
+
+def change(old, ramps):
+    """The exposure with other ramps, and the agreement of the emulation with the old ones."""
+    before, agreement = injection.emulate(old, READOUT)
+    return injection.apply_difference(old, before, ramps, READOUT), agreement
 
 
 def test_unchanged_ramps_stay_and_agree():
     old = make_exposure(np.random.default_rng(1))
-    new, agreement = injection.apply_difference(old, old.ramps, READOUT)
-    for name in ("ramps", "flags", "rate", "pedestal"):
+    new, agreement = change(old, old.ramps)
+    for name in ("ramps", "flags", "rate", "pedestal", "poisson"):
         np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
     assert agreement.slopes == agreement.pedestals == agreement.copies == 100
 
@@ -148,10 +154,10 @@ def test_unchanged_ramps_stay_and_agree():
 def test_errors_of_the_emulation_drop_out():
     old = make_exposure(np.random.default_rng(2))
     off = Exposure(
-        old.ramps, old.flags, old.rate + 3, old.pedestal - 7
+        old.ramps, old.flags, old.rate + 3, old.pedestal - 7, old.poisson
     )  # files that the emulation does not reproduce
     line = old.ramps + np.float32(2) * np.arange(20, dtype=np.float32)[:, None]
-    new, agreement = injection.apply_difference(off, line, READOUT)
+    new, agreement = change(off, line)
     np.testing.assert_allclose(new.rate - off.rate, 0.2, atol=0.01)  # 2 DN a group of 10 s
     assert agreement.slopes == 0
 
@@ -160,7 +166,7 @@ def test_a_step_is_flagged_and_the_slope_is_cut_there():
     old = make_exposure(np.random.default_rng(3))
     ramps = old.ramps.copy()
     ramps[0, 9:, 4] += 400
-    new, _ = injection.apply_difference(old, ramps, READOUT)
+    new, _ = change(old, ramps)
     assert new.flags[0, 9, 4] == injection.JUMP
     assert np.count_nonzero(new.flags != old.flags) == 1
     constants = Constants(2.0, 10.0, 1.0)
@@ -174,23 +180,41 @@ def test_defects_are_as_strong_as_they_say():
     rng = np.random.default_rng(4)
     traits = injection.draw_traits(np.tile([[True], [False]], (1, 50)), rng)
     shape = (200, 20, 50)
-    hot = injection.make_change(shape, "hot", 3.0, READOUT, READOUT.noise, traits, 0, rng)
+    hot = injection.make_change(shape, "hot", 3.0, READOUT, traits, 0, rng)
     assert np.diff(hot, axis=1).mean() / 10 == pytest.approx(3.0, rel=0.01)
     assert np.diff(hot, axis=1).var() == pytest.approx(3.0 * 10 / 2, rel=0.05)  # shot noise of gain 2, DN^2
-    blink = [
-        injection.make_change(shape, "intermittent", 3.0, READOUT, READOUT.noise, traits, k, rng) for k in (0, 1)
-    ]
+    blink = [injection.make_change(shape, "intermittent", 3.0, READOUT, traits, k, rng) for k in (0, 1)]
     assert blink[0].max() > 0
     assert not blink[1].any()
-    noisy = injection.make_change(shape, "noisy", 2.0, READOUT, READOUT.noise, traits, 0, rng)
-    assert np.sqrt(noisy.var() + 25) == pytest.approx(10, rel=0.02)
-    switching = injection.make_change(shape, "telegraph", 8.0, READOUT, READOUT.noise, traits, 0, rng)
+    switching = injection.make_change(shape, "telegraph", 8.0, READOUT, traits, 0, rng)
     assert set(np.unique(switching)) == {0.0, 8.0}
     stays = (np.diff(switching, axis=1) == 0).mean(axis=(0, 1))
     expected = 1 - 2 / (traits.dwell.sum(axis=0))
     np.testing.assert_allclose(stays, expected, atol=0.05)
-    low = injection.make_change(shape, "low_pedestal", 9.0, READOUT, READOUT.noise, traits, 0, rng)
+    low = injection.make_change(shape, "low_pedestal", 9.0, READOUT, traits, 0, rng)
     assert np.all(low == -9)
+
+
+def test_noise_is_scaled_as_it_is_beside_lines_drifts_and_hits():
+    rng = np.random.default_rng(6)
+    slope, drift = np.full((3, 50), 2.0, np.float32), rng.normal(0, 20, (3, 20, 1)).astype(np.float32)
+    line = 2 * np.arange(20, dtype=np.float32)[:, None] + 1000
+    noise = rng.standard_t(4, (3, 20, 50)).astype(np.float32)
+    ramps, flags = noise + drift + line, np.zeros((3, 20, 50), np.uint8)
+    ramps[1, 7:, 3] += 300
+    flags[1, 7, 3] = injection.JUMP
+    old = Exposure(ramps, flags, *np.zeros((3, 3, 50), np.float32))
+    louder = injection.scale_noise(
+        old, np.broadcast_to(drift, ramps.shape), slope, READOUT, np.full(50, 3.0, np.float32)
+    )
+    rest = louder - drift - line
+    expected = 3 * (noise - noise.mean(axis=1, keepdims=True)) + noise.mean(axis=1, keepdims=True)
+    clean = np.ones(50, bool)
+    clean[3] = False
+    np.testing.assert_allclose(rest[:, :, clean], expected[:, :, clean], atol=2e-3)
+    np.testing.assert_allclose(np.diff(rest[1, :7, 3]), 3 * np.diff(noise[1, :7, 3]), atol=2e-3)
+    np.testing.assert_allclose(np.diff(rest[1, 7:, 3]), 3 * np.diff(noise[1, 7:, 3]), atol=2e-3)
+    assert rest[1, 7, 3] - rest[1, 6, 3] == pytest.approx(300 + noise[1, 7, 3] - noise[1, 6, 3], abs=2e-3)
 
 
 def test_copies_lie_apart_and_each_kind_is_as_frequent_as_any():
@@ -234,12 +258,11 @@ def test_bands_are_spread_and_hold_enough():
         rows = 2
 
     class Fake:
-        shape, cells, darks = (2048, 2048), Cut, ()
+        shape, cells = (2048, 2048), Cut
 
-    Fake.darks = [type("D", (), {"integrations": 1, "groups": 20})] * 5
-    bands = completeness.choose_bands(Fake, 64, 20000)
+    bands = completeness.choose_bands(Fake, 4, 80000)
     assert len(bands) == 10
-    assert all(b - a == 16 for a, b in bands)
+    assert all(b - a == 4 for a, b in bands)
     assert bands[0][0] < 200
     assert bands[-1][0] > 1800
     assert completeness.choose_bands(Fake, 2, 10**9)[-1] == (2046, 2048)

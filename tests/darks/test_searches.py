@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from badpix.darks import drops, ramps, scores, searches
 from badpix.darks.scores import Population, Setup
-from badpix.numerics import neighbors
+from badpix.numerics import clipping, neighbors
 from badpix.settings.darks import DarkSettings
 
 SHAPE = (9, 11)
@@ -308,7 +308,7 @@ def test_low_pedestals_stand_out_against_spread_and_own_noise():
     own = np.zeros_like(pedestal)
     pedestal[10, 10], pedestal[20, 20], pedestal[30, 30] = -80, -80, 80
     own[20, 20] = 40
-    found, scaled = searches.find_low_pedestal(pedestal, own, sigma=5.0, ipc=0.0)
+    found, scaled = searches.find_low_pedestal(pedestal, own, clipping.median_mad(pedestal)[1], sigma=5.0, ipc=0.0)
     want = np.zeros_like(found)
     want[10, 10] = True
     np.testing.assert_array_equal(found, want)
