@@ -320,7 +320,7 @@ def count_found(
             kind.append(band.kind[here])
             level.append(band.level[here])
             types_of.append({name: image.flat[at] for name, image in outcome.detection.maps.items()})
-    found = join(types_of)
+    found = {name: np.concatenate([part[name] for part in types_of]) for name in types_of[0]}
     which, strong, flagged = np.concatenate(kind), np.concatenate(level), np.any(list(found.values()), axis=0)
     rows = []
     for k, (name, strengths) in enumerate(plan.strengths.items()):

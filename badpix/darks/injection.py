@@ -184,11 +184,11 @@ def make_change(
     shape : tuple of int
         Integrations, groups, n pixels.
     kind : str
-        ``hot``, ``rc``, ``telegraph``, ``low_pedestal`` or ``intermittent``; ``noisy`` is no change of its own
-        (:func:`scale_noise`).
+        ``hot``, ``rc``, ``telegraph``, ``noisy`` (Gaussian; :func:`scale_noise` keeps what it is like),
+        ``low_pedestal`` or ``intermittent``.
     level : float or ndarray
         Its strength, of all or of each pixel: DN/s (hot, intermittent where it blinks), DN (rc, telegraph,
-        low_pedestal).
+        low_pedestal), factor of the pixel's own noise (noisy).
     readout : Readout
         Times and gain.
     traits : Traits
@@ -215,6 +215,10 @@ def make_change(
         states = switch(nints, ngroups, traits.dwell, rng)
         states *= np.asarray(level, np.float32)
         return states
+    if kind == "noisy":
+        own = (np.sqrt(np.maximum(np.square(level) - 1, 0.0)) * readout.noise).astype(np.float32)
+        louder: Float = own * rng.standard_normal(shape, dtype=np.float32)
+        return louder
     return np.broadcast_to(-np.asarray(level, np.float32), shape)  # low_pedestal
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,8 @@ def write_injected(raw: Path, target: Path, chosen: Chosen, exposure: int, seed:
             level = chosen.rate if name == "intermittent" else float(chosen.strength[at[0]])
             size = (nints, ngroups, len(at))
             mine = chosen.traits.some(at), exposure, rng
-            change[:, :, at] = injection.make_change(size, name, level, readout, chosen.noise[at], *mine)
+            own = replace(readout, noise=chosen.noise[at])
+            change[:, :, at] = injection.make_change(size, name, level, own, *mine)
             share[at] = chosen.ipc if name in injection.CHARGES else 0
         new = data.astype(np.float32)
         new[:, :, chosen.y, chosen.x] += change * (1 - 4 * share)

@@ -186,6 +186,8 @@ def test_defects_are_as_strong_as_they_say():
     blink = [injection.make_change(shape, "intermittent", 3.0, READOUT, traits, k, rng) for k in (0, 1)]
     assert blink[0].max() > 0
     assert not blink[1].any()
+    noisy = injection.make_change(shape, "noisy", 2.0, READOUT, traits, 0, rng)
+    assert np.sqrt(noisy.var() + 25) == pytest.approx(10, rel=0.02)
     switching = injection.make_change(shape, "telegraph", 8.0, READOUT, traits, 0, rng)
     assert set(np.unique(switching)) == {0.0, 8.0}
     stays = (np.diff(switching, axis=1) == 0).mean(axis=(0, 1))
