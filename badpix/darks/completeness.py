@@ -30,7 +30,7 @@ from badpix.darks.injection import SPACING, Agreement
 from badpix.darks.scores import Population, score_pixels
 from badpix.darks.second_pass import LAYERS, Injected, Plan, measure_injected, measure_shuffled
 from badpix.darks.stack import Job, Rows
-from badpix.darks.stats import Stats, join
+from badpix.darks.stats import Stats
 from badpix.io.depths import Alarm, Depth
 from badpix.io.tasks import run_in_order
 from badpix.numerics import neighbors
