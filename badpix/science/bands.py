@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage, DiskTable
 from badpix.io.workers import give_back
 from badpix.numerics.clipping import median_mad
@@ -31,6 +32,8 @@ BLOCKS, BLOCK_ROWS = (8, 16), 6  # blocks of rows of an exposure on which it is 
 ENOUGH = 98_304  # pixels of these blocks
 LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
+HIGHEST = 64  # rows of a band
+TALL = 64  # rows that are measured together
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -99,10 +102,11 @@ def describe(setup: Setup, member: Member) -> About:
     ny = setup.shape[0]
     number = np.clip(ENOUGH // (BLOCK_ROWS * setup.shape[1]), *BLOCKS)
     starts = np.unique(np.linspace(0, max(ny - BLOCK_ROWS, 0), number).astype(int))
-    blocks = read_blocks(member, setup, starts.tolist(), min(BLOCK_ROWS, ny))
+    blocks = read_blocks([(member, start) for start in starts.tolist()], setup, min(BLOCK_ROWS, ny))
     level = median_mad(blocks.sci[:, 0, blocks.left : blocks.left + setup.shape[1]])[0]
     level = level if np.isfinite(level) else 0.0
-    rows = measure_rows(blocks, level, 1.0, setup.axis, member.sharpness)
+    like = np.full(len(starts), 1, np.float32)
+    rows = measure_rows(blocks, like * np.float32(level), like, setup.axis, like * np.float32(member.sharpness))
     usable = rows.usable
     weight = np.where(usable, 1 / rows.noise, np.float32(0))
     plain = (rows.noise <= rows.own_noise) & usable
@@ -115,7 +119,7 @@ def describe(setup: Setup, member: Member) -> About:
         if lines is None and setup.stripes is not None:
             weights: Float = np.divide(weight, np.float32(scale), dtype=np.float32)
             lines = measure_lines(np.multiply(rows.value, weights, dtype=np.float32), weights, setup.stripes)
-            rows.value[:] -= lines[None, :] if setup.stripes == 0 else lines[:, None]
+            rows.value[:] -= lines
     bright = float((z[usable] > STANDS_OUT * scale).mean()) if usable.any() else 0.0
     noise = float(np.median(rows.noise[usable])) * scale if usable.any() else float("nan")
     return About(float(scale), level, noise, bright, lines if setup.stripes == 0 else None)
@@ -153,27 +157,42 @@ class Stacks(NamedTuple):
 
 
 def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[About], start: int, stop: int) -> Stacks:
-    """All exposures of a band, from the newest to the oldest (steps 1 and 2)."""
-    sums = Sums((stop - start, setup.shape[1]), len(members))
+    """All exposures of a band, from the newest to the oldest, some at a time (steps 1 and 2)."""
+    height = stop - start
+    many = max(1, setup.tall // height)  # at a time
+    sums = Sums((height, setup.shape[1]), len(members))
     found = []
-    for member, about in reversed(list(zip(members, abouts, strict=True))):
-        blocks = read_blocks(member, setup, [start], stop - start)
-        rows = measure_rows(blocks, about.level, about.scale, setup.axis, member.sharpness)
-        value = rows.value
-        weight = np.divide(np.float32(1), rows.noise, out=rows.noise)
+    newest_first = list(zip(members, abouts, strict=True))[::-1]
+    for k in range(0, len(members), many):
+        some, about = zip(*newest_first[k : k + many], strict=True)
+        blocks = read_blocks([(member, start) for member in some], setup, height)
+        level, scale = np.array([(a.level, a.scale) for a in about], np.float32).T
+        sharpness, factor = np.array([(member.sharpness, member.factor) for member in some], np.float32).T
+        rows = measure_rows(blocks, level, scale, setup.axis, sharpness)
+        value, weight = rows.value, np.divide(np.float32(1), rows.noise, out=rows.noise)
         weight.reshape(-1)[rows.unusable] = 0
-        if about.columns is not None:
-            value -= about.columns
+        if setup.stripes == 0:
+            value -= np.array([a.columns for a in about])[:, None, :]
         value *= weight
         if setup.stripes == 1:
-            value -= measure_lines(value, weight, 1)[:, None] * weight
-        if member.factor != 1:  # in the common unit
-            weight *= np.float32(1 / member.factor)
-        sums.add(value, weight, rows.unusable)
-        level = rows.level if member.factor == 1 else rows.level * np.float32(member.factor)
-        found.append((value, weight, level, rows.outliers))
-    z, weights, levels, outliers = (list(column) for column in zip(*reversed(found), strict=True))
-    return Stacks(z, weights, levels, outliers, sums)
+            value -= measure_lines(value, weight, 1) * weight
+        levels = rows.level
+        if (factor != 1).any():  # in the common unit
+            weight *= 1 / factor[:, None, None]
+            levels = levels * factor[:, None, None]
+        unusable, outliers = (split(where, value.shape) for where in (rows.unusable, rows.outliers))
+        for one, w, lost in zip(value, weight, unusable, strict=True):
+            sums.add(one, w, lost)
+        found += list(zip(value, weight, levels, outliers, strict=True))
+    z, weights, levels_of, outliers_of = (list(column) for column in zip(*found[::-1], strict=True))
+    return Stacks(z, weights, levels_of, outliers_of, sums)
+
+
+def split(where: Index, shape: tuple[int, ...]) -> list[Index]:
+    """Flat indices in (blocks, ny, nx), ascending, as flat indices in each block."""
+    size = shape[1] * shape[2]
+    ends = np.searchsorted(where, np.arange(1, shape[0]) * size)
+    return [part - k * size for k, part in enumerate(np.split(where, ends))]
 
 
 def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About], start: int, stop: int) -> Band:
@@ -251,9 +270,22 @@ def count_pointings(seen: Bool, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
     return out
 
 
-def row_bytes(number: int, nx: int) -> int:
-    """Memory that a row of all exposures takes, bytes: three stacks and two maps, and what one exposure needs."""
-    return nx * (14 * number + 160)
+def choose_heights(number: int, shape: tuple[int, int], memory: float) -> tuple[int, int]:
+    """Rows of a band, and rows that are measured together, of one exposure or several: calls cost as much as ten.
+
+    A row of all exposures takes three stacks and sums; what is measured at a time, a fifth of the memory.
+
+    Parameters
+    ----------
+    number : int
+        Of exposures.
+    shape : tuple of int
+        Of the frame.
+    memory : float
+        Bytes.
+    """
+    height = min(HIGHEST, band_height(shape[1] * (13 * number + 60), 0.8 * memory, shape[0]))
+    return height, int(np.clip(0.2 * memory / (110 * shape[1]), 1, TALL))
 
 
 def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured:

@@ -64,7 +64,7 @@ def reach_of(axis: int | None) -> tuple[int, int]:
     return {None: (1, 1), 0: (REACH, 0), 1: (0, REACH)}[axis]
 
 
-def fill(image: Float, bad: NDArray[np.intp], level: float) -> None:
+def fill(image: Float, bad: NDArray[np.intp], level: Float) -> None:
     """Replace values that can't be used (step 1), in place.
 
     Parameters
@@ -73,8 +73,8 @@ def fill(image: Float, bad: NDArray[np.intp], level: float) -> None:
         (..., width), contiguous; NaN where nothing is, and where a value can't be used.
     bad : ndarray of int
         Flat index of the values to replace, none of them at an edge.
-    level : float
-        Where all around is NaN.
+    level : ndarray of float32
+        (bad,) what stands there where all around is NaN.
     """
     flat = image.reshape(-1)
     steps = np.array([dy * image.shape[-1] + dx for dy, dx in AROUND])
@@ -82,11 +82,11 @@ def fill(image: Float, bad: NDArray[np.intp], level: float) -> None:
     near.sort(axis=1)  # NaN last
     known, row = len(steps) - np.isnan(near).sum(axis=1), np.arange(len(near))
     middle = (near[row, (known - 1) // 2] + near[row, known // 2]) / 2
-    flat[bad] = np.where(known > 0, middle, np.float32(level))
+    flat[bad] = np.where(known > 0, middle, level)
 
 
 def measure_residual(
-    filled: Float, noise: Float, axis: int | None, *, sharpness: float, start: tuple[int, int] | None = None
+    filled: Float, noise: Float, axis: int | None, *, sharpness: Float, start: tuple[int, int] | None = None
 ) -> Residual:
     """Residual, level and noise of the inner pixels of a filled image (steps 2 and 3).
 
@@ -98,8 +98,8 @@ def measure_residual(
         (blocks, ny, nx) noise of the inner pixels.
     axis : int or None
         Of the dispersion.
-    sharpness : float
-        See step 3.
+    sharpness : ndarray of float32
+        (blocks,) see step 3.
     start : tuple of int
         Row and column of the first inner pixel; as far from the edge as needed, if not given.
     """
@@ -116,7 +116,7 @@ def measure_residual(
     level, spread = (as_strided(a[first:], noise.shape, strides, writeable=False) for a in (below, high))
     wide = np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]))
     np.subtract(spread, wide, out=wide)
-    wide *= np.float32(sharpness)
+    wide *= sharpness[:, None, None]
     value = np.subtract(filled[:, top : top + ny, left : left + nx], level)
     return Residual(value, level, np.maximum(noise, wide, out=wide))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,13 +41,14 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Setup:
-    """What is the same for all exposures: axis of the dispersion, of the stripes (None: left in), shape, and the plan
-    of the depth (None: not measured)."""
+    """What is the same for all exposures: axis of the dispersion, of the stripes (None: left in), shape, the plan of
+    the depth (None: not measured), and rows that are measured together."""
 
     axis: int | None
     stripes: int | None
     shape: tuple[int, int]
     plan: Plan | None = None
+    tall: int = 1
 
 
 class Blocks(NamedTuple):
@@ -71,8 +73,8 @@ class Odd(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of one exposure: residual, level, noise, and the noise without what a source may add, (ny, nx) each; flat
-    indices of unusable pixels, and of those flagged as outliers."""
+    """Blocks of rows: residual, level, noise, and the noise without what a source may add, (blocks, ny, nx) each;
+    flat indices of unusable pixels, and of those flagged as outliers."""
 
     value: Float
     level: Float
@@ -83,7 +85,7 @@ class Rows(NamedTuple):
 
     @property
     def usable(self) -> Bool:
-        """(ny, nx)."""
+        """(blocks, ny, nx)."""
         out = np.ones(self.value.shape, bool)
         out.reshape(-1)[self.unusable] = False
         return out
@@ -103,21 +105,19 @@ def read_padded(layout: Layout, start: int, stop: int, margin: int, handle: int)
     return found
 
 
-def read_blocks(member: Member, setup: Setup, starts: Sequence[int], height: int) -> Blocks:
-    """Blocks of ``height`` rows of an exposure with a margin."""
+def read_blocks(places: Sequence[tuple[Member, int]], setup: Setup, height: int) -> Blocks:
+    """Blocks of ``height`` rows with a margin: of each an exposure and the first row."""
     reach = residuals.reach_of(setup.axis)
     margin, left = reach[0] + 1, max(reach[1], 1)  # what is filled at the edge has pixels on all sides, too
-    rows, nx = height + 2 * margin, setup.shape[1]
-    sci = np.empty((len(starts), rows, -(-(nx + 2 * left) // ALIGN) * ALIGN), np.float32)
-    err, flags = np.empty((len(starts), rows, nx), np.float32), np.empty((len(starts), rows, nx), np.uint32)
-    with (
-        opened(member.layouts[0].path, member.layouts[0].stamp) as handle,
-        np.errstate(over="ignore", invalid="ignore"),
-    ):
-        for k, start in enumerate(starts):
-            found = (read_padded(layout, start, start + height, margin, handle) for layout in member.layouts)
-            for target, values in zip((sci[k, :, left : left + nx], err[k], flags[k]), found, strict=True):
-                np.copyto(target, values, casting="unsafe")
+    number, rows, nx = len(places), height + 2 * margin, setup.shape[1]
+    sci = np.empty((number, rows, -(-(nx + 2 * left) // ALIGN) * ALIGN), np.float32)
+    err, flags = np.empty((number, rows, nx), np.float32), np.empty((number, rows, nx), np.uint32)
+    for layouts, numbered in groupby(enumerate(places), key=lambda place: place[1][0].layouts):
+        with opened(layouts[0].path, layouts[0].stamp) as handle, np.errstate(over="ignore", invalid="ignore"):
+            for k, (_, start) in numbered:
+                found = (read_padded(layout, start, start + height, margin, handle) for layout in layouts)
+                for target, values in zip((sci[k, :, left : left + nx], err[k], flags[k]), found, strict=True):
+                    np.copyto(target, values, casting="unsafe")
     return Blocks(sci, err, flags, margin, left)
 
 
@@ -135,8 +135,11 @@ def find_odd(blocks: Blocks) -> Odd:
     return Odd(where, can, can & ((which & UNUSABLE) == 0), (which & OUTLIER) != 0)
 
 
-def fill_odd(blocks: Blocks, odd: Odd, level: float) -> Float:
-    """Replace what is no neighbor, in place, and mirror columns at the ends of lines; what was there."""
+def fill_odd(blocks: Blocks, odd: Odd, level: Float) -> Float:
+    """Replace what is no neighbor, in place, and mirror columns at the ends of lines; what was there.
+
+    ``level`` (blocks,) stands in for values without neighbors.
+    """
     _, rows, width = blocks.sci.shape
     nx, left, flat = blocks.err.shape[2], blocks.left, blocks.sci.reshape(-1)
     line, column = np.divmod(odd.where, nx)
@@ -145,8 +148,9 @@ def fill_odd(blocks: Blocks, odd: Odd, level: float) -> Float:
     blocks.sci[:, :, :left] = np.nan
     blocks.sci[:, :, left + nx :] = np.nan
     flat[place[~odd.good]] = np.nan
-    row = line % rows
-    residuals.fill(blocks.sci, place[~odd.good & (row > 0) & (row < rows - 1)], level)
+    block, row = np.divmod(line, rows)
+    inner = ~odd.good & (row > 0) & (row < rows - 1)
+    residuals.fill(blocks.sci, place[inner], level[block[inner]])
     for k in range(left):
         blocks.sci[:, :, left - 1 - k] = blocks.sci[:, :, left + 1 + k]
         blocks.sci[:, :, left + nx + k] = blocks.sci[:, :, left + nx - 2 - k]
@@ -154,19 +158,19 @@ def fill_odd(blocks: Blocks, odd: Odd, level: float) -> Float:
     return found
 
 
-def measure_rows(blocks: Blocks, level: float, scale: float, axis: int | None, sharpness: float) -> Rows:
+def measure_rows(blocks: Blocks, level: Float, scale: Float, axis: int | None, sharpness: Float) -> Rows:
     """Residuals of blocks of rows, stripes left in (steps 2 and 3); the blocks are used up.
 
     Parameters
     ----------
     blocks : Blocks
         From :func:`read_blocks`.
-    level, scale : float
-        What fills values without neighbors; noise over ERR.
+    level, scale : ndarray of float32
+        (blocks,) what fills values without neighbors; noise over ERR.
     axis : int or None
         Of the dispersion.
-    sharpness : float
-        See :mod:`badpix.science.residuals`.
+    sharpness : ndarray of float32
+        (blocks,) see :mod:`badpix.science.residuals`.
     """
     _, rows, nx = blocks.err.shape
     margin = blocks.margin
@@ -177,14 +181,15 @@ def measure_rows(blocks: Blocks, level: float, scale: float, axis: int | None, s
     odd, before = Odd(*(part[inside] for part in odd)), before[inside]
     where = odd.where - (block[inside] * 2 + 1) * margin * nx  # in rows without margins
     unusable, filled = where[~odd.usable], where[~odd.good]
-    noise = np.multiply(blocks.err[:, margin : rows - margin], np.float32(scale))
-    noise.reshape(-1)[unusable] = scale
+    noise = np.multiply(blocks.err[:, margin : rows - margin], scale[:, None, None])
+    noise.reshape(-1)[unusable] = scale[block[inside]][~odd.usable]
     place = (margin, blocks.left)
     found = residuals.measure_residual(blocks.sci, noise, axis, sharpness=sharpness, start=place)
-    value, level_here, wide = (part.reshape(-1, nx) for part in found)
-    value.reshape(-1)[filled] = before[~odd.good] - level_here[filled // nx, filled % nx]
-    value.reshape(-1)[unusable] = 0
-    return Rows(value, level_here, wide, noise.reshape(-1, nx), unusable, where[odd.outlier])
+    line, column = np.divmod(filled, nx)
+    here = found.level[*np.divmod(line, noise.shape[1]), column]
+    found.value.reshape(-1)[filled] = before[~odd.good] - here
+    found.value.reshape(-1)[unusable] = 0
+    return Rows(found.value, found.level, found.noise, noise, unusable, where[odd.outlier])
 
 
 def measure_lines(z: Float, weight: Float, axis: int) -> Float:
@@ -193,12 +198,12 @@ def measure_lines(z: Float, weight: Float, axis: int) -> Float:
     Parameters
     ----------
     z, weight : ndarray of float32
-        (ny, nx) residuals in units of the noise, and one over the noise; 0 where not usable.
+        (..., nx) residuals in units of the noise, and one over the noise; 0 where not usable.
     axis : int
-        0: one value a column, 1: one a row.
+        0: one value a column, (nx,); 1: one a row, (..., 1).
     """
-    kept = np.clip(z, -LINE_CLIP, LINE_CLIP)
+    kept, weight = (a.reshape(-1, z.shape[-1]) for a in (np.clip(z, -LINE_CLIP, LINE_CLIP), weight))
     along = "ij,ij->i" if axis == 1 else "ij,ij->j"
     above, total = np.einsum(along, kept, weight), np.einsum(along, weight, weight)
     out: Float = above / np.maximum(np.float32(LINE_SHARE) * total, np.float32(1e-30))
-    return out
+    return out.reshape(*z.shape[:-1], 1) if axis == 1 else out

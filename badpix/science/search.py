@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from badpix.io.dates import day_of
 from badpix.io.evidence import Detection
-from badpix.io.exposure import band_height, read_reference_pixels
+from badpix.io.exposure import read_reference_pixels
 from badpix.io.fits import bands
 from badpix.io.tasks import Progress, Spread, run_in_order, silent
 from badpix.mask.depth import describe as describe_depth
@@ -40,7 +40,6 @@ from badpix.science.sums import square_limit
 from badpix.settings.science import TYPES, ScienceSettings
 
 MOST_DATES = 12  # births are told one by one up to so many dates
-HIGHEST = 64  # rows of a band
 
 
 def search(
@@ -79,7 +78,8 @@ def search(
     if p.depth:
         noises = [a.noise * m.factor for a, m in zip(abouts, found.members, strict=True)]
         setup = replace(setup, plan=completeness.make_plan(noises, found.unit, shape, p))
-    height = min(HIGHEST, band_height(science_bands.row_bytes(len(files), shape[1]), memory, shape[0]))
+    height, tall = science_bands.choose_heights(len(files), shape, memory)
+    setup = replace(setup, tall=tall)
     task = partial(science_bands.measure_band, setup, found.members, abouts)
     rows = run_in_order(executor, Spread(task), bands(shape[0], height), progress)
     measured = science_bands.join(rows, shape, len(files))
