@@ -62,6 +62,7 @@ GAIN_OVER = (
     3.0,
     6.0,
 )  # of two levels over a step in time, and over one level a pointing: of images, of dispersed light
+LEAST_STEP = 4.0  # sigma, of a birth that two levels show
 LASTING = 16.0  # gain of what began once
 HIGH = 10.0  # noises: a level that no line leaves
 SCATTER_SIGMA = 5.5  # errors of a robust scatter above 1
@@ -151,7 +152,7 @@ def judge(
     two = find_two_levels(table, p, dispersed)
     changing = two & (table["over_step"] > GAIN_OVER[dispersed]) & (table["pointings_lit"] >= LEAST_ELSEWHERE)
     recovered = find_steps(table, p, steps, least, up=False) & seen & ~changing
-    born = (find_steps(table, p, steps, least, up=True) | (two & ~changing & (table["step"] > 0))) & seen
+    born = (find_steps(table, p, steps, least, up=True) | (two & ~changing & (table["step"] > LEAST_STEP))) & seen
     if axis is not None:  # in one visit alone: as strong as no line that falls on so few pixels
         sharp = find_steps(table, p, SHARP * steps, 1, up=True) & ~at_edge(places, axis)
         born |= sharp & seen

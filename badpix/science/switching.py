@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from badpix.numerics.medians import median_rows
 
 TAIL = 5.0  # sigma: half of what is no Gaussian lies beyond
+BELOW = 0.01  # of the tail, below: no particle makes a pixel darker
 LEAST_SHARE = 2e-3  # of values that are no Gaussian: two of them that are equal by chance must not say much
 RELATIVE = 0.03  # of the height: by how much bright values may differ beside their noise
 LOOKED_AT = 1.5  # mean square, of residuals clipped at four, from which a pixel is looked at
@@ -71,8 +72,7 @@ def _compare(
     z: Float, weight: Float, pointings: NDArray[np.intp], shares: NDArray[np.float64], since: NDArray[np.int16]
 ) -> Table:
     share = np.maximum(shares, LEAST_SHARE).astype(np.float32)[:, None]
-    tail = share * np.float32(TAIL) / (np.float32(TAIL) + np.abs(z)) ** 2
-    plain = (1 - share) * _gauss(z, np.float32(1)) + tail
+    plain = _likelihood(z, share)
     seen = weight > 0
     best = fit_two_levels(z, weight, plain)
     after = np.arange(len(z))[:, None] >= since
@@ -84,7 +84,7 @@ def _compare(
             value = np.where(seen, z / weight, np.float32(np.nan))
         for group in groups:
             level += np.where(group, _median(np.where(group & seen, value, np.float32(np.nan))), np.float32(0))
-        shifted = (1 - share) * _gauss(z - level * weight, np.float32(1)) + tail
+        shifted = _likelihood(z - level * weight, share)
         gain: Float = np.where(seen, np.log(shifted / plain), 0).sum(axis=0)
         return gain
 
@@ -99,6 +99,13 @@ def _compare(
         "bright_level": best["height"],
         "pointings_lit": lit,
     }
+
+
+def _likelihood(z: Float, share: Float) -> Float:
+    """Of residuals from the level of a pixel without defects (step 1)."""
+    tail = share * np.float32(TAIL) / (np.float32(TAIL) + np.abs(z)) ** 2
+    out: Float = (1 - share) * _gauss(z, np.float32(1)) + np.where(z < 0, np.float32(BELOW) * tail, tail)
+    return out
 
 
 def fit_two_levels(z: Float, weight: Float, plain: Float) -> Table:

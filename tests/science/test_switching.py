@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from badpix.science.decide import GAIN, GAIN_OVER
-from badpix.science.switching import TAIL, measure_switching
+from badpix.science.switching import BELOW, TAIL, measure_switching
 
 SHARES = np.full(24, 2e-3)
 
@@ -29,7 +29,8 @@ def test_gain_is_that_of_a_plain_search():
     found = measure(z)
     part, height = np.linspace(0.02, 0.9, 45)[:, None, None], np.linspace(1, 9, 81)[:, None]
     for k in range(12):
-        plain = (1 - SHARES[0]) * norm.pdf(z[:, k]) + SHARES[0] * TAIL / (TAIL + abs(z[:, k])) ** 2
+        tail = np.where(z[:, k] < 0, BELOW, 1) * TAIL / (TAIL + abs(z[:, k])) ** 2
+        plain = (1 - SHARES[0]) * norm.pdf(z[:, k]) + SHARES[0] * tail
         bright = norm.pdf(z[:, k], height, np.hypot(1, 0.03 * height)) / plain
         best = np.log(1 - part + part * bright).sum(axis=2).max()
         assert abs(found["gain"][k] - best) < 0.3
