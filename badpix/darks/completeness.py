@@ -7,8 +7,9 @@
 3. The copies are decided on in the place of their pixels, in a cutout of the frame's maps that holds the bands and
    what lies around them (:class:`Cutout`), one copy of each pixel at a time. Found is what got its right type;
    flagged is what got any.
-4. False alarms, three estimates. *Sign*: pixels as far below as the limit is above. *Time*: the groups of all good
+4. False alarms, four estimates. *Sign*: pixels as far below as the limit is above. *Time*: the groups of all good
    ramps of some bands are shuffled, which keeps each pixel's noise and destroys memory, decay and steps.
+   *Tail*: what the scores of good pixels fall off to at the limit, where the limit is set by them (TELEGRAPH).
    *Halves*: flags that the odd or the even exposures alone make (:mod:`badpix.darks.halves`).
 """
 
@@ -58,13 +59,15 @@ STEPS = np.array([0.5, 0.75, 0.9, 1.0, 1.15, 1.35, 1.8, 4.0])  # strengths over 
 FEWEST_DARKS = 6  # of which intermittent pixels can be hot in some
 IN_BLINK = 3.0  # rate of an intermittent pixel in its hot darks, over the limit of HOT
 AGREES = 0.98  # share of unchanged copies on which the emulation must give what the files say
-SHUFFLED = 5  # pixels whose groups are shuffled, over the copies that are asked for
+SHUFFLED = 4  # pixels whose groups are shuffled, over the copies that are asked for
 NEEDS = {
     "hot": {"slopes"},
     "intermittent": {"slopes"},
     "low_pedestal": {"pedestals"},
     "rc": {"slopes"},
 }  # what of the emulation the depth of a kind hangs on
+FAR = 1.35  # times a limit that noise does not reach: a pedestal as high as that holds charge of a hit
+TAIL_COUNT = 16  # false alarms that a tail of likelihoods is worth
 SHAPED = ("rc", "telegraph")  # types that the order of groups decides
 
 
@@ -148,6 +151,7 @@ def measure_depth(
     rows, notes = measure_completeness(second, plan, good, p.depth_pixels)
     alarms = count_below(second.maps["rate"], result.pedestal_sigma, good, population, p)
     alarms += count_quiet(sample, job, population, p)
+    alarms += tell_switching(population) if "telegraph" in result.detection.maps else []
     alarms += count_shuffled(second, plan, good, SHUFFLED * p.depth_pixels)
     flags = {name: image.flat[table.places.index] for name, image in result.detection.maps.items()}
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population)
@@ -300,6 +304,17 @@ def count_quiet(sample: Stats, job: Job, population: Population, p: DarkSettings
     return [Alarm("noisy", "sign", int(known.sum()), int((scores[known] < -p.noisy_sigma_threshold).sum()))]
 
 
+def tell_switching(population: Population) -> list[Alarm]:
+    """The tail of the likelihoods of good pixels, from which the limit of TELEGRAPH follows: how many are above it.
+
+    The line through the tail is known to a quarter, as a count of :data:`TAIL_COUNT` would be.
+    """
+    if not population.by_chance > 0:
+        return []
+    pixels = min(round(TAIL_COUNT / population.by_chance), np.iinfo(np.int32).max)
+    return [Alarm("telegraph", "tail", pixels, TAIL_COUNT)]
+
+
 def make_plan(job: Job, population: Population, rate: Float, ipc: float, p: DarkSettings) -> Plan:
     """The plan of the second pass; equal darks give equal seeds."""
     limit = types.rate_limit(p.hot_sigma_threshold, p.hot_max_rate, population) or 0.0
@@ -345,5 +360,6 @@ def count_below(
     if pedestal_sigma is not None:
         with np.errstate(invalid="ignore"):
             high = (pedestal_sigma > p.low_pedestal_sigma_threshold) & good
+            high &= pedestal_sigma < FAR * p.low_pedestal_sigma_threshold
         out.append(Alarm("low_pedestal", "sign", number, int(high.sum())))
     return out

@@ -60,7 +60,8 @@ class Population:
     ``masked`` the part of pixels that are DO_NOT_USE in every group; ``common`` the memory that residuals have beyond
     that of white noise, DN^2; ``kept`` the integrations that residuals were measured in; ``drop_sigma`` and
     ``deep_sigma`` the depths from which several steps down, or one, are no noise (:mod:`badpix.darks.drops`).
-    Pixels above ``suspicion`` are looked at group by group; those above ``two_levels`` switch.
+    Pixels above ``suspicion`` are looked at group by group; those above ``two_levels`` switch,
+    and of good pixels the part ``by_chance`` is expected there.
     """
 
     rate_spread: float = float("nan")
@@ -74,6 +75,7 @@ class Population:
     deep_sigma: float = drops.DEEP
     suspicion: float = float("inf")
     two_levels: float = float("inf")
+    by_chance: float = float("nan")
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def z(self, name: str, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -323,8 +323,9 @@ def expect_two_levels(run: Run, population: Population, sample: Stats, p: Telegr
     many = replace(population, suspicion=highest(suspicion, max(wanted, 10 * telegraph.TAIL[0])))
     tiles = [make_rows(a, b, run.reference, run.bias) for a, b in sample_tiles(job, run.reference)]
     reached = np.concatenate(list(run_in_order(run.executor, partial(judge_sample, job, many), tiles)))
-    limit = telegraph.find_limit(reached, len(suspicion), p.telegraph_likelihood)
-    return replace(population, suspicion=highest(suspicion, wanted), two_levels=limit)
+    tail = telegraph.find_limit(reached, len(suspicion), p.telegraph_likelihood)
+    highest_of = highest(suspicion, wanted)
+    return replace(population, suspicion=highest_of, two_levels=tail.limit, by_chance=tail.above)
 
 
 def describe_join(darks: DarkSet, job: Job, p: DarkDataSettings) -> list[str]:

@@ -206,19 +206,29 @@ def _without_line(templates: Array) -> Array:
 # --- 3: the limit ---------------------------------------------------------------------------------------
 
 
-def find_limit(likelihood: NDArray[np.floating[Any]], pixels: int, least: float) -> float:
+@dataclass(frozen=True)
+class Tail:
+    """What good pixels reach in the search for two levels: the ``limit``, and the part of them that is expected above
+    it by chance; NaN where the sample is too small to tell."""
+
+    limit: float
+    above: float = float("nan")
+
+
+def find_limit(likelihood: NDArray[np.floating[Any]], pixels: int, least: float) -> Tail:
     """What good pixels reach in :data:`FALSE_ALARMS`, from the scores of the highest of a sample of ``pixels``.
 
     Scores of noise fall off exponentially. Pixels above the limit switch, most of them, and are left out of the next
-    estimate.
+    estimate. The limit is ``least``, at least.
     """
     ordered = np.sort(likelihood[np.isfinite(likelihood)])[::-1]
     low, high = (int(part * pixels) for part in TAIL)
-    limit = np.inf
+    limit, slope, at = np.inf, np.nan, np.nan
     for _ in range(TAIL_PASSES):
         noise = ordered[ordered <= limit]
         if pixels < FEWEST or len(noise) <= low:
-            return least
-        slope = (noise[high] - noise[low]) / np.log(TAIL[0] / TAIL[1])
-        limit = float(noise[low] + slope * np.log(TAIL[0] / FALSE_ALARMS))
-    return max(least, limit)
+            return Tail(least)
+        slope, at = (noise[high] - noise[low]) / np.log(TAIL[0] / TAIL[1]), noise[low]
+        limit = float(at + slope * np.log(TAIL[0] / FALSE_ALARMS))
+    chosen = max(least, limit)
+    return Tail(chosen, float(TAIL[0] * np.exp(-(chosen - at) / max(slope, 1e-9))))

@@ -51,7 +51,8 @@ class Depth(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """False alarms of a search by one estimate (``sign``, ``time``, ``halves``): how many of how many good pixels."""
+    """False alarms of a search by one estimate (``sign``, ``tail``, ``time``, ``halves``): how many of how many
+    good pixels."""
 
     search: str
     estimate: str

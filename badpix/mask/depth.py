@@ -142,7 +142,7 @@ def per_million(alarm: Alarm) -> tuple[float, float, float]:
 
 def describe(rows: Sequence[Depth], alarms: Sequence[Alarm]) -> list[str]:
     """One line a search for HISTORY and summaries."""
-    false = {a.search: a for a in reversed(alarms)}  # the first estimate of each: sign, time, halves
+    false = {a.search: a for a in reversed(alarms)}  # the first of each: sign, tail, time, halves
     lines = []
     for curve in make_curves(rows):
         word = "below" if curve.falls else "above"

@@ -260,8 +260,14 @@ def test_limit_is_that_of_the_tail_whatever_switches():
     scores = rng.exponential(1.2, 200_000) - 4
     scores = np.sort(scores)[-8000:]
     expected = -4 + 1.2 * np.log(1 / telegraph.FALSE_ALARMS)
-    assert telegraph.find_limit(scores, 200_000, 2.0) == pytest.approx(expected, abs=0.6)
+    tail = telegraph.find_limit(scores, 200_000, 2.0)
+    assert tail.limit == pytest.approx(expected, abs=0.6)
+    assert tail.above == pytest.approx(telegraph.FALSE_ALARMS, rel=1e-6)
     scores[:100] = rng.uniform(10, 300, 100)
-    assert telegraph.find_limit(scores, 200_000, 2.0) == pytest.approx(expected, abs=0.8)
-    assert telegraph.find_limit(scores, 200_000, 12.0) == 12.0
-    assert telegraph.find_limit(scores[:50], 1000, 5.0) == 5.0
+    assert telegraph.find_limit(scores, 200_000, 2.0).limit == pytest.approx(expected, abs=0.8)
+    far = telegraph.find_limit(scores, 200_000, 12.0)
+    assert far.limit == 12.0
+    assert far.above == pytest.approx(np.exp(-16 / 1.2), rel=0.6)
+    few = telegraph.find_limit(scores[:50], 1000, 5.0)
+    assert few.limit == 5.0
+    assert np.isnan(few.above)
