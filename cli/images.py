@@ -62,13 +62,16 @@ def image(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> Non
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that temporary files are removed
     p, _ = collect(ImageSettings, load_files(options), options)
-    from badpix.image.driver import DEFAULT_MEMORY, flag_images
+    from badpix.io.workers import keep_memory
 
-    memory = memory_of_each(options, DEFAULT_MEMORY)
     members = read_members(inputs, options["exptypes"], talk)
     folder = check_outputs(options, members, inputs)
     draw = _pictures(options["plot"])
-    with make_executor(options["workers"], options["dask"]) as executor:
+    keep_memory()
+    with make_executor(options["workers"], options["dask"], "badpix.image.driver") as executor:
+        from badpix.image.driver import DEFAULT_MEMORY, flag_images  # while workers do the same
+
+        memory = memory_of_each(options, DEFAULT_MEMORY)
         outputs, summary = flag_images(
             members,
             p,

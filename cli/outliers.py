@@ -89,7 +89,7 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
     folder = check_outputs(options, members, inputs)
     keep_memory()
 
-    with make_executor(options["workers"], options["dask"]) as executor:
+    with make_executor(options["workers"], options["dask"], "badpix.ifu.driver") as executor:
         summary = flag_association(
             members,
             p,

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from badpix.image import audit as image_audit
 from badpix.image.grid import Window
 from badpix.image.stack import Shelf, mosaic_name
+from badpix.io.tasks import run_in_order
 
 REACH = 100  # grid pixels
 IN_PLACE = 1.5
@@ -51,21 +54,25 @@ def measure_offset(peaks: NDArray[Any], sources: NDArray[Any]) -> tuple[float, f
 
 
 def find_misplaced(
-    shelf: Shelf, windows: list[Window], sources: NDArray[Any], *, snr: float
+    shelf: Shelf, windows: list[Window], sources: NDArray[Any], *, snr: float, executor: Executor | None = None
 ) -> dict[int, tuple[float, float]]:
     """The offsets (x, y; grid pixels) of the groups that lie beside the others."""
-    found = {}
-    for group, window in enumerate(windows):
-        if len(windows) < 3:  # the median of two groups has the sources of both
-            break
-        image = shelf.read(mosaic_name(group), window.shape, slice(None))
-        x, y, height = image_audit.find_peaks(image, snr)
-        order = np.argsort(-height, kind="stable")[:MOST]
-        peaks = np.stack([x[order] + window.x0, y[order] + window.y0], axis=1)
-        if not len(peaks):
-            continue
-        inside = (np.abs(sources - peaks.mean(axis=0)) < np.array(window.shape[::-1])).all(axis=1)
-        offset = measure_offset(peaks, sources[inside])
-        if offset is not None:
-            found[group] = offset
-    return found
+    if len(windows) < 3:  # the median of two groups has the sources of both
+        return {}
+    offsets = run_in_order(executor, partial(_measure_group, shelf, sources, snr), list(enumerate(windows)))
+    return {group: offset for group, offset in enumerate(offsets) if offset is not None}
+
+
+def _measure_group(
+    shelf: Shelf, sources: NDArray[Any], snr: float, item: tuple[int, Window]
+) -> tuple[float, float] | None:
+    """Task: the offset of one group."""
+    group, window = item
+    image = shelf.read(mosaic_name(group), window.shape, slice(None))
+    x, y, height = image_audit.find_peaks(image, snr)
+    order = np.argsort(-height, kind="stable")[:MOST]
+    peaks = np.stack([x[order] + window.x0, y[order] + window.y0], axis=1)
+    if not len(peaks):
+        return None
+    inside = (np.abs(sources - peaks.mean(axis=0)) < np.array(window.shape[::-1])).all(axis=1)
+    return measure_offset(peaks, sources[inside])

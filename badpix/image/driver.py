@@ -224,16 +224,17 @@ def _search_resampled(
     plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))
-    write_planes(shelf, windows, grid.shape, rows=rows, others=p.reference == "others")
+    write_planes(shelf, windows, grid.shape, rows=rows, others=p.reference == "others", executor=executor)
     for angle in sorted(set(angles)) if any(angles) else ():
         kin = [g for g, a in enumerate(angles) if a == angle]
-        write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=angle_suffix(angle))
+        suffix = angle_suffix(angle)
+        write_planes(shelf, windows, grid.shape, rows=rows, others=True, groups=kin, suffix=suffix, executor=executor)
     if products is not None:
         image_products.write_median(products, shelf, grid, cals[0])
     asked = p.audit or p.core_snr or p.transient_snr
     sources = image_audit.find_sources(shelf, windows, grid.shape, audit_snr=p.audit_snr) if asked else plan.sources
     if p.audit and not is_moving(cals):  # there, stars lie beside each other
-        _check_places(images, find_misplaced(shelf, windows, sources, snr=p.audit_snr))
+        _check_places(images, find_misplaced(shelf, windows, sources, snr=p.audit_snr, executor=executor))
     deep = [g for g in range(len(windows)) if g not in shallow]
     pair_sigma = measure_pair_sigma(shelf, windows, deep) if p.reference == "others" else 0.0
     turned = tuple(angles) if any(angles) else ()

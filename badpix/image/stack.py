@@ -15,8 +15,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from badpix.errors import DataError
 from badpix.image.grid import Window, join_windows
 from badpix.io.handles import read_into
 from badpix.io.scratch import scratch_folder
+from badpix.io.tasks import run_in_order
 from badpix.numerics.medians import sort_lines
 
 PLANES = ("lo", "mid", "hi")
@@ -184,6 +187,7 @@ def write_planes(
     others: bool,
     groups: Sequence[int] | None = None,
     suffix: str = "",
+    executor: Executor | None = None,
 ) -> None:
     """Sort the stack of all mosaics, or of some ``groups``, tile by tile, into the planes and the count on the shelf.
 
@@ -204,23 +208,40 @@ def write_planes(
         Those that are sorted.
     suffix : str
         Of the names on the shelf, such as that of a roll angle.
+    executor : Executor, optional
+        Where tiles are sorted.
     """
     names = ("median", *PLANES) if others else ("median",)
-    chosen = range(len(windows)) if groups is None else groups
+    chosen = tuple(range(len(windows)) if groups is None else groups)
     for name in names:
         shelf.create(name + suffix, shape, np.float32)
     shelf.create("count" + suffix, shape, np.uint16)
-    for tile in touched_tiles(windows, rows):
-        stack = _read_tile(shelf, windows, chosen, tile)
-        if stack is None:
-            planes = [np.full(tile.shape, np.nan, np.float32)] * len(names)
-            number = np.zeros(tile.shape, np.uint16)
-        else:
-            lo, mid, hi, number = sort_planes(stack, infinite=not others)
-            planes = [median_of(lo, mid, hi, number), lo, mid, hi][: len(names)]
-        for name, values in zip(names, planes, strict=True):
-            shelf.write_part(name + suffix, shape, tile, values)
-        shelf.write_part("count" + suffix, shape, tile, number)
+    sort = partial(_sort_tile, shelf, tuple(windows), shape, chosen, names, suffix)
+    for _ in run_in_order(executor, sort, touched_tiles(windows, rows)):
+        pass
+
+
+def _sort_tile(
+    shelf: Shelf,
+    windows: Sequence[Window],
+    shape: tuple[int, int],
+    groups: Sequence[int],
+    names: Sequence[str],
+    suffix: str,
+    tile: Window,
+) -> None:
+    """Task: the planes of one tile."""
+    stack = _read_tile(shelf, windows, groups, tile)
+    if stack is None:
+        planes = [np.full(tile.shape, np.nan, np.float32)] * len(names)
+        number = np.zeros(tile.shape, np.uint16)
+    else:
+        others = len(names) > 1
+        lo, mid, hi, number = sort_planes(stack, infinite=not others)
+        planes = [median_of(lo, mid, hi, number), lo, mid, hi][: len(names)]
+    for name, values in zip(names, planes, strict=True):
+        shelf.write_part(name + suffix, shape, tile, values)
+    shelf.write_part("count" + suffix, shape, tile, number)
 
 
 def touched_tiles(windows: Sequence[Window], rows: int, columns: int = TILE_COLUMNS) -> Iterator[Window]:

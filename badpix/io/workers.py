@@ -116,8 +116,18 @@ def _size(number: int) -> str:
 
 
 @contextmanager
-def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
+def make_executor(workers: int, dask: str | None, module: str = "") -> Iterator[Executor | None]:
     """Where tasks run: nowhere else (None), in local processes, or on a Dask cluster.
+
+    Parameters
+    ----------
+    workers : int
+        Number of local processes; 1: none.
+    dask : str or None
+        Address of a scheduler.
+    module : str
+        That of the tasks: local processes start at once, read it while this one goes on, and keep their memory
+        (:func:`keep_memory`). Without it they start with the first task.
 
     Raises
     ------
@@ -146,7 +156,9 @@ def make_executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
 
         from badpix.io.spawn import Context
 
-        with ProcessPoolExecutor(workers, Context(), initializer=end_with_parent) as executor:
+        with ProcessPoolExecutor(workers, Context(), initializer=start_worker, initargs=(module,)) as executor:
+            for _ in range(workers if module else 0):
+                executor.submit(int)  # a process is started where none is idle
             yield executor
     else:
         yield None
@@ -256,6 +268,16 @@ class Cluster(Executor):
     def map(self, fn: Callable[..., R], *iterables: Iterable[Any], **kwargs: Any) -> Iterator[R]:
         """As the cluster's own."""
         return self._executor.map(SameVersions(fn, self._expected, self._dask), *iterables, **kwargs)
+
+
+def start_worker(module: str) -> None:
+    """What a worker does first: see :func:`make_executor`."""
+    end_with_parent()
+    if module:
+        from importlib import import_module
+
+        keep_memory()
+        import_module(module)
 
 
 def end_with_parent() -> None:

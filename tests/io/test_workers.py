@@ -1,6 +1,7 @@
 """How memory is shared out, and which clusters are trusted."""
 
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +17,7 @@ from badpix.io.workers import (
     Share,
     check_memory,
     check_versions,
+    make_executor,
     share_memory,
 )
 
@@ -78,3 +80,14 @@ def test_a_worker_that_joins_later_is_checked_by_each_task():
     other = workers.SameVersions(abs, {**library_versions(), "numpy": "0.0"}, "tcp://s")
     with pytest.raises(DataError, match=r"tcp://s: a worker that joined later runs numpy .*, expected 0\.0"):
         pickle.loads(pickle.dumps(other))(-1)
+
+
+def is_loaded(name):
+    """Task: whether this process has read a module."""
+    return name in sys.modules
+
+
+@pytest.mark.slow
+def test_workers_read_the_module_of_their_tasks_before_the_first_one():
+    with make_executor(2, None, "colorsys") as executor:  # nothing else reads it
+        assert executor.submit(is_loaded, "colorsys").result()
