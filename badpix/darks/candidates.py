@@ -11,6 +11,7 @@ from badpix.darks import searches
 from badpix.darks.scores import Population, Setup, score_pixels
 from badpix.darks.stats import Stats
 from badpix.detectors import Detector
+from badpix.io.spill import DiskTable
 from badpix.numerics import neighbors
 from badpix.numerics.ipc import ratio_of
 from badpix.settings.darks import DarkDataSettings
@@ -25,7 +26,7 @@ class Candidates:
     places: neighbors.Places
     pixels: Stats
     scores: Stats
-    samples: dict[str, Float] = field(default_factory=dict)
+    samples: dict[str, DiskTable] = field(default_factory=dict)
     series: dict[str, Float] = field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ from badpix.darks.scores import Population, level_of
 from badpix.darks.stack import NEEDED_MAPS
 from badpix.darks.stats import Stats
 from badpix.io.evidence import Rule, Samples, Sparse
+from badpix.io.spill import DiskTable
 from badpix.numerics.neighbors import Places
 from badpix.settings.darks import DarkSettings
 
@@ -123,10 +124,10 @@ WITHHELD = {
 }
 
 
-def make_samples(places: Places, samples: Mapping[str, NDArray[np.float32]], flagged: Bool) -> dict[str, Samples]:
+def make_samples(places: Places, samples: Mapping[str, DiskTable], flagged: Bool) -> dict[str, Samples]:
     """Values of each integration at flagged candidates."""
     y, x = np.divmod(places.index[flagged], places.shape[1])
     return {
-        f"dark_{name}": Samples(x.astype(np.int32), y.astype(np.int32), values[flagged])
-        for name, values in samples.items()
+        f"dark_{name}": Samples(x.astype(np.int32), y.astype(np.int32), table.read(np.flatnonzero(flagged)))
+        for name, table in samples.items()
     }

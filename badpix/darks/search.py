@@ -58,7 +58,7 @@ from badpix.darks.votes import choose_votes
 from badpix.errors import DataError
 from badpix.io.evidence import Detection
 from badpix.io.exposure import band_height
-from badpix.io.spill import DiskImage
+from badpix.io.spill import DiskImage, DiskTable
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.mask.depth import describe as describe_curves
 from badpix.numerics import medians, neighbors
@@ -362,12 +362,12 @@ def cut_bands(
 def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, Any], Candidates]:
     """The maps of the frame, and the candidates of all bands as one table (without scores).
 
-    Maps that the evidence alone needs wait on disk.
+    Maps and samples that the evidence alone needs wait on disk.
     """
     maps = {name: np.full(job.shape, np.nan, np.float32) for name in job.maps if name in NEEDED_MAPS}
     waiting = {name: DiskImage(job.shape) for name in job.maps if name not in NEEDED_MAPS}
     index, tables = [], []
-    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in job.samples}
+    samples = {name: DiskTable(job.setup.integrations) for name in job.samples}
     steps: dict[str, list[NDArray[np.float32]]] = {}
     for band in found:
         for name, part in band.maps.items():
@@ -382,6 +382,5 @@ def assemble(found: Iterable[Band], job: Job) -> tuple[dict[str, Any], Candidate
         for name, values in band.series.items():
             steps.setdefault(name, []).append(values)
     where = neighbors.Places(np.concatenate(index), job.shape)
-    by_integration = {k: np.concatenate(v) for k, v in samples.items()}
     by_step = {k: np.concatenate(v) for k, v in steps.items()}
-    return {**maps, **waiting}, Candidates(where, join(tables), {}, by_integration, by_step)
+    return {**maps, **waiting}, Candidates(where, join(tables), {}, samples, by_step)

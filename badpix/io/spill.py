@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 1 << 17  # bytes of a table that are read at once
+
 
 class DiskImage:
     """A float32 image in a temporary file without a name, which goes with the object.
@@ -64,7 +66,13 @@ class DiskTable:
     def read(self, chosen: NDArray[np.intp]) -> NDArray[np.float32]:
         """The rows of these numbers, ascending: (chosen, columns)."""
         out = np.empty((len(chosen), self.columns), np.float32)
-        for k, row in enumerate(chosen):
-            self._file.seek(int(row) * self.columns * 4)
-            self._file.readinto(out[k].data)  # type: ignore[attr-defined]
+        block = max(BLOCK // (4 * max(self.columns, 1)), 1)
+        room = np.empty((min(block, self.rows), self.columns), np.float32)
+        for start in range(0, self.rows, block):
+            low, high = np.searchsorted(chosen, (start, start + block))
+            if low < high:
+                rows = room[: min(block, self.rows - start)]
+                self._file.seek(start * self.columns * 4)
+                self._file.readinto(rows.data)  # type: ignore[attr-defined]
+                out[low:high] = rows[chosen[low:high] - start]
         return out
