@@ -178,12 +178,15 @@ class Kept:
 
 
 def sort_stack(values: Array) -> tuple[Array, NDArray[np.intp]]:
-    """Each pixel's values in ascending order along axis 0, not finite ones last (as inf), and how many are."""
+    """Each pixel's values in ascending order along axis 0, not finite ones last (as inf), and how many are finite.
+
+    The order of long stacks stands in memory that the next call uses again.
+    """
     if len(values) <= NETWORK_LIMIT:
         return clipping.sort_stack(values)
     n, pixels = values.shape
-    turned, count = np.empty((pixels, n), np.float32), np.full(pixels, n)
-    lines = np.empty((n, BLOCK + 16), np.float32)  # rows a power of two apart would fall on each other in the cache
+    turned, count = scratch.take("sorted", (pixels, n)), np.full(pixels, n)
+    lines = scratch.take("lines", (n, BLOCK + 16))  # rows a power of two apart would fall on each other in the cache
     for x in range(0, pixels, BLOCK):
         here = slice(x, min(x + BLOCK, pixels))
         block = lines[:, : here.stop - x]
