@@ -1,15 +1,13 @@
-"""One level and two: fits of both to the pieces of ramps, and the comparison of what they explain.
+"""One level and two: fits of both to the pieces of ramps.
 
 1. One level: a line with the slope of all pieces together, and the noise that is likeliest given what the pixels of
    the detector have (a Gaussian of the logarithm, cut off at 3 sigma: noisy pixels exist).
 2. Two levels: from a usual separation and rate (:data:`START`), with the offset of each piece where it fits best,
    by Baum-Welch to levels, rates, slope and noise of the pixel (:func:`fit_levels`). The rates have the prior
    :data:`RATE_PRIOR`: a pixel that switched once has shown little.
-3. The logarithm of their likelihood ratio, with all offsets integrated, under the pixel's shot noise; with hits that
-   no flag marks, and the shape that all ramps share (settling), on the side of one level (:func:`compare_levels`).
-   Its noise is that of the fit or of two levels, whichever is likelier: noise with tails has a quiet core.
 
-Everything is in units of the noise that is expected of the pixel (:class:`badpix.darks.chain.Pieces`).
+What they explain is compared in :mod:`badpix.darks.level_ratio`. Everything is in units of the noise that is expected
+of the pixel (:class:`badpix.darks.chain.Pieces`).
 """
 
 from __future__ import annotations
@@ -19,19 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.chain import (
-    LARGEST_STEP,
-    WALK_EVERY,
-    Array,
-    Bins,
-    Float64,
-    Pieces,
-    Switching,
-    find_states,
-    integrate_offsets,
-    moment,
-    scan_offsets,
-)
+from badpix.darks.chain import Array, Float64, Pieces, find_states, moment, scan_offsets
 
 START = 2.0, 0.2  # separation in sigma, rate per group: more starts found no more (5 x 60 and 5 x 20 groups)
 FRACTIONS = (np.arange(7) / 6).astype(np.float32)  # of the separation, at which the lower level is tried
@@ -44,16 +30,8 @@ HOPELESS = {
 SHARP = 4.0  # sigma between levels from which on the likelihood with fitted offsets is too low
 RATES = (0.005, 0.8)  # per group
 RATE_PRIOR = (0.5, 4.0)  # changes seen before in groups spent before: a beta distribution
-MOST_NOISE = 0.8  # part of the variance beside the line that is white noise at least
 QUIETEST = 0.8  # of the expected noise: where the separation explains all scatter
-SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are clear anyway
-SPACING = 0.45  # sigma between offsets
-MARGIN = 2.0  # sigma that the offset may lie beyond the levels
-REACH = 5.5  # sigma that one level may lie from the mean of a piece, before or behind a hit
-HIT_RATE = 2e-3  # hits without a flag per group: as many as a pixel of interest may have, not as a pixel has
-SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
-HIT_COST = 9.0  # logarithm of the odds against a hit at a given place of a given size
-SHAPE_COST = 8.0  # the same against a shape that all ramps share
+SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are brought that near
 LEAST_SQUARE = 1e-6  # of a group in expected variances: simulated ramps may have no noise
 PRIOR_END = 3.0  # sigma of the noise's spread beyond which all noise is as likely
 
@@ -238,104 +216,3 @@ def _count_changes(pieces: Pieces, high: Array, ups: Array) -> tuple[Float64, Fl
     below = pieces.total(np.full(len(pieces.pixel), len(high) - 1.0)) - above
     up, down = (rises + seen) / (below + before), (falls + seen) / (above + before)
     return np.clip(up, *RATES), np.clip(down, *RATES)
-
-
-# --- 3: the comparison -----------------------------------------------------------------------------------
-
-
-def compare_levels(
-    pieces: Pieces, one: OneLevel, two: TwoLevels, walk: Float64, templates: Array, spread: float
-) -> Float64:
-    """Logarithm of the likelihood ratio of two levels and one, offsets integrated: (pixels,).
-
-    ``walk`` is the variance of shot noise from group to group in units of the expected noise squared, ``templates``
-    (shapes, G) are shapes that ramps may share, orthonormal and without line.
-    """
-    slope, noise = fit_beside_hits(pieces, one, walk, spread)
-    shared = shape_squares(take_line_off(pieces, one.slope), templates) / (2 * one.noise**2)
-    others = integrate_two(pieces, one, two, walk, spread) - np.maximum(shared - SHAPE_COST, 0)
-    ratio = others - integrate_one(take_line_off(pieces, slope), one, noise, walk, spread)
-    quieter = (ratio > 0) & (two.noise < noise)
-    if quieter.any():  # the noise that single groups far off leave to the others: its core, where noise has tails
-        part, own = pieces.take(quieter)[0], one.take(quieter)
-        core = integrate_one(take_line_off(part, slope[quieter]), own, two.noise[quieter], walk[quieter], spread)
-        ratio[quieter] = np.minimum(ratio[quieter], others[quieter] - core)
-    return ratio
-
-
-def fit_beside_hits(pieces: Pieces, one: OneLevel, walk: Float64, spread: float) -> tuple[Float64, Float64]:
-    """Slope and noise of one level beside shot noise, and a step up in each piece where one pays for itself."""
-    drift = walk * SHOT_SLOPE * len(pieces.values)
-    slope, noise = one.slope, one.noise
-    for _ in range(2):
-        level, clock, weight = largest_step(take_line_off(pieces, slope))
-        pays = level**2 * weight > HIT_COST * pieces.spread(2 * noise**2)
-        level = np.where(pays, level + pieces.spread(slope) * clock, np.float32(0))
-        clock = np.where(pays, clock, np.float32(0))
-        slope = (one.moment - pieces.total(level * clock * weight)) / np.maximum(
-            one.lever - pieces.total(clock**2 * weight), 1e-3
-        )
-        squares = one.squares - 2 * slope * one.moment + slope**2 * one.lever
-        squares -= pieces.total((level - pieces.spread(slope) * clock) ** 2 * weight)
-        noise = likeliest_noise(np.maximum(squares, 1e-3 * one.squares), one.freedom, spread)
-    return slope, np.sqrt(np.maximum(noise**2 - drift, MOST_NOISE * noise**2))
-
-
-def largest_step(flat: Pieces) -> tuple[Array, Array, Array]:
-    """The step up that explains most of each piece: sums of values and of group numbers (about the middle) before it,
-    and the weight that turns a sum squared into the squares explained; (C,) each, 0 where nothing rises."""
-    sums = np.zeros((3, len(flat.pixel)), np.float32)  # of values, of group numbers, of groups
-    best, found = np.zeros(len(flat.pixel), np.float32), np.zeros_like(sums)
-    for g, values in enumerate(flat.values[:-1]):
-        usable = np.float32(1) if flat.usable is None else flat.usable[g]
-        sums[0] += values
-        sums[1] += (np.float32(g) - flat.middle) * usable
-        sums[2] += usable
-        weight = flat.length / np.maximum(sums[2] * (flat.length - sums[2]), np.float32(0.5))
-        gain = np.minimum(sums[0], 0) ** 2 * weight
-        better = gain > best
-        np.copyto(best, gain, where=better)
-        np.copyto(found[:2], sums[:2], where=better)
-        np.copyto(found[2], weight, where=better)
-    return found[0], found[1], found[2]
-
-
-def shape_squares(flat: Pieces, templates: Array) -> Float64:
-    """Squares that the shape which all whole ramps of a pixel share explains: (pixels,)."""
-    whole = (flat.length == len(flat.values)).astype(np.float32)
-    shared = flat.total(np.einsum("kg,gc->kc", templates, flat.values) * whole)
-    return (shared**2).sum(axis=0) / np.maximum(flat.total(whole), 1)  # type: ignore[no-any-return]
-
-
-def spacing(walk: Float64) -> Float64:
-    """Width of the bins of offsets, sigma: wider where the offset walks far from group to group."""
-    return np.maximum(SPACING, np.sqrt(WALK_EVERY / (2 * LARGEST_STEP) * walk))  # type: ignore[no-any-return]
-
-
-def integrate_one(flat: Pieces, one: OneLevel, noise: Float64, walk: Float64, spread: float) -> Float64:
-    """Logarithm of the likelihood of one level."""
-    number = 2 * int(np.ceil(REACH / SPACING)) + 1
-    bins = Bins(-(number // 2), number, spacing(walk / noise**2))
-    scaled = flat.replace(flat.values / flat.spread(noise))
-    total = integrate_offsets(scaled, bins, None, noise, walk / noise**2, HIT_RATE)
-    return flat.total(total + np.log(flat.spread(noise))) - one.number * np.log(noise) + noise_prior(noise, spread)
-
-
-def integrate_two(pieces: Pieces, one: OneLevel, two: TwoLevels, walk: Float64, spread: float) -> Float64:
-    """Logarithm of the likelihood of two levels, with the prior of the rates."""
-    ratio = two.separation / two.noise
-    apart = np.maximum(np.round(ratio / spacing(walk / two.noise**2)), 2).astype(int)
-    margin = int(np.ceil(MARGIN / SPACING))
-    total = np.empty(len(ratio))
-    for k in np.unique(apart):  # levels a whole number of bins apart share the densities of the groups
-        keep = apart == k
-        part, columns = pieces.take(keep)
-        own, noise = two.take(keep, columns), two.noise[keep]
-        flat = take_line_off(part, own.slope)
-        flat = flat.replace(flat.values / flat.spread(noise))
-        bins = Bins(-int(k) - margin, int(k) + 2 * margin + 1, ratio[keep] / k)
-        found = integrate_offsets(flat, bins, Switching(int(k), own.up, own.down), noise, walk[keep] / noise**2, 0.0)
-        total[keep] = part.total(found + np.log(flat.spread(noise)))
-    seen, before = RATE_PRIOR
-    prior = seen * np.log(two.up * two.down) + (before - seen) * np.log((1 - two.up) * (1 - two.down))
-    return total - one.number * np.log(two.noise) + noise_prior(two.noise, spread) + prior

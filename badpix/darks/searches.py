@@ -240,9 +240,10 @@ def find_telegraph(
 ) -> tuple[Bool, Bool]:
     """Ramps that two levels explain better than one (:mod:`badpix.darks.telegraph`), or that drop again and again.
 
-    Not where shot noise rules (the ramp of a hot pixel wanders by itself), where a neighbor's residuals leak in (by
-    a sigma of memory: many integrations see faint ones), or where saturation cuts the ramps short: scores are those
-    of whole ramps. In ``bent`` pixels, whose ramps bend without settling, ``bent_threshold`` is enough.
+    Not where a neighbor's residuals leak in (by a sigma of memory: many integrations see faint ones), or where
+    saturation cuts the ramps short: scores are those of whole ramps. Where shot noise rules (a hot pixel's ramp
+    wanders by itself) two levels must be so much likelier, and nothing else is enough. In ``bent`` pixels, whose
+    ramps bend without settling, ``bent_threshold`` is.
     Where two levels explain the ramps worse than one, steps down are something else. Two columns: found by the
     likelihood, and found in the other ways.
     """
@@ -255,10 +256,9 @@ def find_telegraph(
         sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
         leaks = leaked > np.float32(min(TELEGRAPH_LEAK, sensitive)) * quiet
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
-        free = ~shot_rules & ~leaks & (pixels["cut_fraction"] < MOST_CUT)
-        free &= ~(pixels["likelihood"] < 0)
+        free = ~leaks & (pixels["cut_fraction"] < MOST_CUT) & ~(pixels["likelihood"] < 0)
         cost = SHOT_COST * scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) / quiet
-        return (pixels["likelihood"] > population.two_levels + cost) & free, otherwise & free
+        return (pixels["likelihood"] > population.two_levels + cost) & free, otherwise & free & ~shot_rules
 
 
 def find_noisy(

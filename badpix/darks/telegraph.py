@@ -6,7 +6,7 @@ All ramps of a pixel count together; they share levels, switching rates and nois
    unusable groups (:func:`cut_pieces`). Averaged groups that a flag marks may hold a part of the hit, and are left
    out. In a pixel that steps down, rises of that size are its own and no hits.
 2. One level and two are fitted (:mod:`badpix.darks.levels`); the score is the logarithm of their likelihood ratio
-   (:func:`judge_ramps`).
+   (:mod:`badpix.darks.level_ratio`, :func:`judge_ramps`).
 3. Its limit is what good pixels of the same darks reach: the tail of the sample's scores, carried on to
    :data:`FALSE_ALARMS` (:func:`find_limit`).
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import levels
+from badpix.darks import level_ratio, levels
 from badpix.darks.chain import Array, Float64, Pieces, moment
 from badpix.darks.ramps import JUMP_DET, UNUSABLE
 
@@ -183,7 +183,7 @@ def _judge(
     if chosen.any():
         part, columns = pieces.take(chosen)
         walk = np.maximum(noise.shot / expected**2, 0)[chosen]
-        likelihood[chosen] = levels.compare_levels(
+        likelihood[chosen] = level_ratio.compare_levels(
             part, one.take(chosen), two.take(chosen, columns), walk, templates, noise.spread
         )
     likelihood[one.number < ramps.shape[1]] = np.nan  # less than a ramp is left

@@ -359,9 +359,14 @@ def test_shot_noise_asks_for_more_of_two_levels():
         "likelihood": 8 * one,
     }
     half = 0.5 * 25 / (60 * scores.SHOT_SLOPE)  # shot noise that moves the ramp half as much as read noise does
-    for shot, want in ((0.0, True), (half, False)):
+    for shot, likelihood, want in ((0, 8, True), (half, 8, False), (half, 11, True), (4 * half, 20, False)):
         table = {"shot": shot * one, "telegraph": nothing}
+        pixels["likelihood"] = likelihood * one
         found = searches.find_telegraph(
             pixels, table, setup, population, nothing, nothing > 0, bent_threshold=3.5, min_drops=2
         )
         assert bool(found[0][0]) is want
+    pixels["likelihood"] = 80 * one  # charge of a hot pixel does not go back
+    assert searches.find_telegraph(
+        pixels, table, setup, population, nothing, nothing > 0, bent_threshold=3.5, min_drops=2
+    )[0][0]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from badpix.darks import chain, levels, telegraph
+from badpix.darks import chain, level_ratio, levels, telegraph
 from badpix.darks.ramps import DO_NOT_USE, JUMP_DET, SATURATED, ramp_fit
 
 NOISE, SPREAD = 5.0, 0.13
@@ -174,8 +174,8 @@ def test_a_walking_offset_is_likelier_where_the_ramp_walks():
     )
     one = levels.fit_one_level(pieces, SPREAD)
     flat = levels.take_line_off(pieces, one.slope)
-    gain = levels.integrate_one(flat, one, np.ones(60), np.full(60, 0.25**2), SPREAD)
-    gain -= levels.integrate_one(flat, one, np.ones(60), np.zeros(60), SPREAD)
+    gain = level_ratio.integrate_one(flat, one, np.ones(60), np.full(60, 0.25**2), SPREAD)
+    gain -= level_ratio.integrate_one(flat, one, np.ones(60), np.zeros(60), SPREAD)
     assert np.all(gain[:30] < 0)
     assert np.mean(gain[30:] > 3) > 0.7
 
@@ -222,6 +222,29 @@ def test_bright_switching_survives_its_own_jump_flags(size):
     found = judge(ramps, flags)
     assert np.all(found["likelihood"] > 30)
     np.testing.assert_allclose(found["separation"], size, rtol=0.1)
+
+
+@pytest.mark.parametrize(("size", "hit", "least"), [(600, 0, 0.95), (900, 200, 0.75)])
+def test_a_few_switches_between_levels_far_apart_are_enough(size, hit, least):
+    """Averaged groups, ramps of 10 with stays of as many groups, and in one ramp a hit that no flag marks."""
+    rng = np.random.default_rng(14)
+    ramps, flags = make_noise(rng, 5, 10, 200)
+    add_switching(ramps, rng, size, 8.0, 12.0)
+    ramps[1, 5:] += hit
+    downs = (np.diff(ramps, axis=1) < -size / 2).any(axis=1).sum(axis=0)
+    found = judge(ramps, flags, averaged=True)["likelihood"]
+    assert np.mean(found[downs >= 3] > 4.5) > least
+
+
+def test_steps_up_alone_are_no_levels_however_large():
+    """Two hits in each of two ramps of five; no flag marks them."""
+    rng = np.random.default_rng(15)
+    ramps, flags = make_noise(rng, 5, 20, 200)
+    for x in range(200):
+        for i in range(2):
+            for at in rng.integers(2, 19, 2):
+                ramps[i, at:, x] += 10 ** rng.uniform(1.5, 3)
+    assert np.mean(judge(ramps, flags)["likelihood"] > 4.5) <= 0.01
 
 
 def test_other_pixels_do_not_switch():
