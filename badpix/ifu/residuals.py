@@ -137,7 +137,7 @@ def _subtract_median(values: NDArray[Any], step: int, out: NDArray[Any], room: _
     pairs = missing[:-step] + missing[step:]
     gone = pairs[before] + pairs[after]
     gone *= 1 - missing[2 * step : -2 * step]  # nothing is measured there
-    some = np.flatnonzero(gone)
+    some = np.flatnonzero(gone != 0)  # of bool: in a fifth of the time
     if some.size:
         number = gone[some]
         one = some[number == 1]
