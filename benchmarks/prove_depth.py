@@ -13,6 +13,7 @@ real jump step and ramp fit; a second table compares false alarms.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,7 @@ OWN = {
     "noisy": [1.4, 1.6, 1.75, 1.9, 2.2],
     "low_pedestal": [15, 22, 27, 33, 45],
 }
+NEAR = 0.05  # difference from the true completeness that is aimed at
 BEYOND = 2  # pixels from a defect from which on a flag is a false alarm
 
 
@@ -107,7 +109,7 @@ def prove_own(asked: argparse.Namespace) -> None:
     """Print the table of own darks, and that of their false alarms."""
     print("| detector | darks | condition | search | strength | predicted, % | true, % | defects | sigma |")
     print("|---|---|---|---|---|---|---|---|---|")
-    false = []
+    false, sums = [], []
     for condition in asked.own:
         for detector in asked.detectors:
             for darks in asked.darks:
@@ -120,11 +122,31 @@ def prove_own(asked: argparse.Namespace) -> None:
                 where = f"{detector} | {darks} | {condition}"
                 for (search, strength), parts in joined.items():
                     print(f"| {where} | {search} | {strength:.3g} | {say(parts)} |", flush=True)
+                sums.append(f"| {where} | {sum_up(joined)} |")
+    print("\n| detector | darks | condition | rows | within 5 points | expected | within two errors | largest |")
+    print("|---|---|---|---|---|---|---|---|", *sums, sep="\n")
     print("\n| detector | darks | condition | seed | search | pixels | false | per million | predicted |")
     print("|---|---|---|---|---|---|---|---|---|")
     for *where, name, pixels, hits, in_all in ((*row[:7], row[7:]) for row in false):
         told = ", ".join(f"{value:.0f}" for value in in_all) or "-"
         print(f"| {' | '.join(map(str, where))} | {name} | {pixels} | {hits} | {1e6 * hits / pixels:.0f} | {told} |")
+
+
+def sum_up(joined: dict[tuple[str, float], list[tuple[float, float, int]]]) -> str:
+    """Rows; those within 5 points, and how many would be if the predictions were exact, by the errors of so few
+    defects alone; those within two such errors; the largest difference."""
+    near, expected, likely, worst = 0, 0.0, 0, (0.0, "")
+    for (search, strength), parts in joined.items():
+        number = sum(n for *_, n in parts)
+        predicted, found = (sum(part[k] * part[2] for part in parts) / number for k in (0, 1))
+        k = np.arange(number + 1)
+        chance = np.array([math.comb(number, int(i)) * predicted**i * (1 - predicted) ** (number - i) for i in k])
+        near += abs(found - predicted) <= NEAR
+        expected += chance[np.abs(k / number - predicted) <= NEAR].sum()
+        likely += abs(found - predicted) <= 2 * np.sqrt(max(predicted * (1 - predicted), 0.01) / number)
+        text = f"{search} {strength:.3g}: {100 * predicted:.0f} predicted, {100 * found:.0f} true"
+        worst = max(worst, (abs(found - predicted), text))
+    return f"{len(joined)} | {near} | {expected:.1f} | {likely} | {worst[1]}"
 
 
 def say(parts: list[tuple[float, float, int]]) -> str:
