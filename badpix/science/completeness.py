@@ -170,7 +170,7 @@ def count_below(
         Whether light is dispersed.
     """
     turned = {name: -table[name] for name in ("mean", "typical", "slope", "excess")}
-    turned |= {"least": -table["most"], "least_error": table["most_error"]}
+    turned |= {"least": -table["most"], "least_error": table["most_error"], "without": -table["without_below"]}
     agreed = decide.find_agreed({**table, **turned}, dispersed)
     wider *= decide.LINES[0] if dispersed else 1.0
     by_noise = None if dispersed else table["noise_error"] * np.float32(wider)

@@ -43,6 +43,7 @@ SHIFT = 0.18  # noises: the median of eight pixels of which one is far above or 
 FOLLOWS = 1 / 8  # of a small excess of one of them that the median follows
 LEAK_ERROR = 1.0  # of what brighter neighbors leak: coupling differs from pixel to pixel
 AGREE = 0.5  # of the mean: least median of the pointings' means
+WITHOUT = 2.0  # sigma, of the mean without the pointing that says most for it, in dispersed light
 RESPONSE_SIGMA = 4.0  # errors: a slope against the level that is sure
 QUIET_BEFORE = 0.3  # of the level after a birth: most that was there before
 STRAYS = 0.15  # share of values that stray, at most, on each side of a step in time
@@ -234,6 +235,9 @@ def find_agreed(table: Table, dispersed: bool) -> Bool:
         agreed = (table["typical"] > AGREE * table["mean"]) & ~follows
         if dispersed:  # lines that meet on a pixel in most visits leave it dark in another
             agreed &= ~(table["least"] + CONSISTENT * table["least_error"] < AGREE * table["mean"])
+            agreed &= (
+                table["without"] > WITHOUT
+            )  # one visit alone, in which the pixel happened to be dark, is not enough
     out: Bool = agreed
     return out
 

@@ -110,14 +110,19 @@ def measure_mean(value: Float, weight: Float, kept: NDArray[np.bool_]) -> tuple[
 
 
 def measure_pointings(value: Float, weight: Float, kept: NDArray[np.bool_], pointings: NDArray[np.intp]) -> Table:
-    """Of the means of each pointing: their median (``typical``), the least and the most with their errors."""
+    """Of the means of each pointing: their median (``typical``), the least and the most with their errors.
+
+    ``without``, ``without_below``: significance of the mean without the pointing that lifts it most, that lowers it
+    most.
+    """
     w = np.where(kept, weight, np.float32(0)) ** 2
     order, starts = _group(pointings)
     total = np.add.reduceat(w[order], starts, axis=0)
+    above = np.add.reduceat(np.where(kept, value * w, np.float32(0))[order], starts, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.add.reduceat(np.where(kept, value * w, np.float32(0))[order], starts, axis=0) / total
-        errors = 1 / np.sqrt(total)
-    table: Table = {"typical": _middle(means)}
+        means, errors = above / total, 1 / np.sqrt(total)
+        rest = (above.sum(axis=0) - above) / np.sqrt(np.maximum(total.sum(axis=0) - total, np.float32(1e-30)))
+    table: Table = {"typical": _middle(means), "without": rest.min(axis=0), "without_below": rest.max(axis=0)}
     for name, sign in (("least", 1), ("most", -1)):
         with np.errstate(invalid="ignore"):
             end = np.nan_to_num(sign * means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
