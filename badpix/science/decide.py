@@ -58,13 +58,13 @@ SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line s
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
-GAIN = 13.0  # of two levels over none: logarithm of the likelihood ratio
+GAIN = (13.0, 15.0)  # of two levels over none, logarithm of the likelihood ratio: of images, of dispersed light
 GAIN_OVER = (
     3.0,
     6.0,
 )  # of two levels over a step in time, and over one level a pointing: of images, of dispersed light
 LEAST_STEP = 4.0  # sigma, of a birth that two levels show
-LASTING = 16.0  # gain of what began once
+LASTING = 20.0  # gain of what began once
 HIGH = 10.0  # noises: a level that no line leaves
 SCATTER_SIGMA = 5.5  # errors of a robust scatter above 1
 SCATTER_ERROR = 1.17  # of a robust scatter, times the square root of the number
@@ -308,7 +308,7 @@ def find_two_levels(table: Table, p: ScienceLimitSettings, dispersed: bool) -> B
     """
     several = table["pointings_lit"] >= LEAST_ELSEWHERE
     high = table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
-    no_line = (table["gain"] > GAIN) & (table["over_pointings"] > GAIN_OVER[dispersed])
+    no_line = (table["gain"] > GAIN[dispersed]) & (table["over_pointings"] > GAIN_OVER[dispersed])
     lasting = (table["gain"] > LASTING) & (table["step"] > p.born_sigma) & (table["over_step"] < 0)
     found: Bool = (no_line & (several | high)) | (lasting & several)
     return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
-from badpix.science.decide import GAIN, GAIN_OVER
+from badpix.science import decide
+from badpix.science.decide import GAIN_OVER
 from badpix.science.switching import BELOW, TAIL, measure_switching
 
 SHARES = np.full(24, 2e-3)
+GAIN = decide.GAIN[0]
 
 
 def measure(z, pointings=None, weight=None, since=1):
