@@ -58,7 +58,7 @@ SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line s
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
-GAIN = (13.0, 15.0)  # of two levels over none, logarithm of the likelihood ratio: of images, of dispersed light
+GAIN = 15.0  # of two levels over none: logarithm of the likelihood ratio
 GAIN_OVER = (
     3.0,
     6.0,
@@ -308,7 +308,7 @@ def find_two_levels(table: Table, p: ScienceLimitSettings, dispersed: bool) -> B
     """
     several = table["pointings_lit"] >= LEAST_ELSEWHERE
     high = table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
-    no_line = (table["gain"] > GAIN[dispersed]) & (table["over_pointings"] > GAIN_OVER[dispersed])
+    no_line = (table["gain"] > GAIN) & (table["over_pointings"] > GAIN_OVER[dispersed])
     lasting = (table["gain"] > LASTING) & (table["step"] > p.born_sigma) & (table["over_step"] < 0)
     found: Bool = (no_line & (several | high)) | (lasting & several)
     return found

@@ -113,7 +113,7 @@ def measure_pointings(value: Float, weight: Float, kept: NDArray[np.bool_], poin
     """Of the means of each pointing: their median (``typical``), the least and the most with their errors.
 
     ``without``, ``without_below``: significance of the mean without the pointing that lifts it most, that lowers it
-    most.
+    most; without bounds where there is one alone.
     """
     w = np.where(kept, weight, np.float32(0)) ** 2
     order, starts = _group(pointings)
@@ -122,7 +122,8 @@ def measure_pointings(value: Float, weight: Float, kept: NDArray[np.bool_], poin
     with np.errstate(invalid="ignore", divide="ignore"):
         means, errors = above / total, 1 / np.sqrt(total)
         rest = (above.sum(axis=0) - above) / np.sqrt(np.maximum(total.sum(axis=0) - total, np.float32(1e-30)))
-    table: Table = {"typical": _middle(means), "without": rest.min(axis=0), "without_below": rest.max(axis=0)}
+    ends = (rest.min(axis=0), rest.max(axis=0)) if len(starts) > 1 else (above[0] + np.inf, above[0] - np.inf)
+    table: Table = {"typical": _middle(means), "without": ends[0], "without_below": ends[1]}
     for name, sign in (("least", 1), ("most", -1)):
         with np.errstate(invalid="ignore"):
             end = np.nan_to_num(sign * means + CONSISTENT * errors, nan=np.inf).argmin(axis=0)[None]
