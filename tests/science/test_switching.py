@@ -51,8 +51,8 @@ def test_pixels_that_switch_are_told_from_noise_and_particles():
 def test_two_equal_high_values_are_enough_and_two_unequal_ones_are_not():
     rng = np.random.default_rng(3)
     z = draw(rng, 2, 0, 0)
-    z[[5, 17], 0] = 40.0, 40.8
-    z[[5, 17], 1] = 40.0, 25.0
+    z[[5, 17], 0] = 90.0, 90.8
+    z[[5, 17], 1] = 90.0, 60.0
     gain = measure(z)["gain"]
     assert gain[0] > GAIN > gain[1]
 
