@@ -30,6 +30,7 @@ Index = NDArray[np.intp]
 SPACING = 4  # rows and columns between pixels: neighbors stay good, medians of cells stay what they were
 CHARGES = ("hot", "intermittent", "rc", "telegraph")  # kinds that are charge in the pixel, not noise of its readout
 LEVELS = 8  # strengths of each kind
+SHARES = (1, 2, 2, 2, 2, 2, 2, 1)  # copies of each strength: at the ends nearly none or nearly all are found
 JUMP, UNUSABLE = dq.VALUE["JUMP_DET"], dq.VALUE["SATURATED"] | dq.VALUE["DO_NOT_USE"]
 THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 8.0)  # of jump detection, sigma: the one that fits the files is taken
 DECAYS = (1.0, 12.0)  # groups in which an RC pixel settles, evenly in the logarithm
@@ -137,15 +138,15 @@ def assign(good: Bool, start: int, seed: int, kinds: int, times: int = 1) -> tup
     Returns
     -------
     pixels, kind, level : ndarray
-        (n,) flat index in the band; numbers of kinds and strengths, each as often as any other.
+        (n,) flat index in the band; numbers of kinds, each as often as any other, and of strengths (:data:`SHARES`).
     """
     grid = np.zeros_like(good)
     for row in range((-start) % SPACING, len(good), SPACING):  # shifted row by row: outputs may take turns in columns
         grid[row, (SPACING // 2 + (start + row) // SPACING) % SPACING :: SPACING] = True
     pixels = np.tile(np.flatnonzero(good & grid), times)
     rng = np.random.default_rng((seed, start))
-    cells = rng.permutation(np.arange(len(pixels)) % (kinds * LEVELS))
-    return pixels, cells // LEVELS, cells % LEVELS
+    cells = rng.permutation(np.arange(len(pixels)) % (kinds * sum(SHARES)))
+    return pixels, cells // sum(SHARES), np.repeat(np.arange(LEVELS), SHARES)[cells % sum(SHARES)]
 
 
 def draw_traits(blinks: Bool, rng: np.random.Generator) -> Traits:

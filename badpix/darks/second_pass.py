@@ -178,7 +178,7 @@ def _change(
     for part in np.array_split(np.arange(n), parts):
         at = part % pixels
         mine, noise = old.some(at), replace(readout, noise=readout.noise[at])
-        ramps = mine.ramps  # a copy
+        ramps, shifted = mine.ramps.copy(), np.zeros(len(part), bool)
         for a, name in enumerate(copies.kinds):
             here = np.flatnonzero(copies.kind[part] == a)
             strength = plan.strengths[name][copies.level[part[here]]].astype(np.float32)
@@ -189,11 +189,23 @@ def _change(
                 ramps[:, :, here] = injection.scale_noise(mine.some(here), drift, slope, readout, strength)
                 continue
             traits, size = copies.traits.some(part[here]), (nints, groups, len(here))
+            shifted[here] = (name == "low_pedestal") | ((name == "intermittent") & ~traits.blinks[number])
             change = injection.make_change(size, name, strength, noise, traits, number, rng)
             own = 1 - 4 * plan.ipc if name in injection.CHARGES else 1.0  # its neighbors show the rest
             ramps[:, :, here] += change * np.float32(own)
-        found.append(injection.apply_difference(old.some(at), before.some(at), ramps, noise))
+        found.append(_follow(mine, before.some(at), ramps, noise, shifted))
     return injection.join(found)
+
+
+def _follow(old: Exposure, before: injection.Emulated, ramps: Float, readout: Readout, shifted: Bool) -> Exposure:
+    """An exposure with other ramps; those that are ``shifted`` as a whole keep their flags and slopes."""
+    here, there = np.flatnonzero(~shifted), np.flatnonzero(shifted)
+    noise = replace(readout, noise=readout.noise[here])
+    changed = injection.apply_difference(old.some(here), before.some(here), ramps[..., here], noise)
+    same = old.some(there)
+    pedestal = same.pedestal + (ramps[:, 0, there] - same.ramps[:, 0])
+    same = replace(same, ramps=ramps[..., there], pedestal=pedestal)
+    return injection.join([changed, same]).some(np.argsort(np.concatenate([here, there])))
 
 
 def _add(stack: Stack, dark: Dark, copies: Exposure, shared: _Shared) -> None:

@@ -15,7 +15,7 @@ class DepthSettings(Settings):
         "and searched in the same run. The mask itself stays as it is.",
     )
     depth_pixels: int = param(
-        20000,
+        14000,
         "Copies of pixels that defects are put into; fewer where the frame holds fewer.",
         unit="pixels",
         low=100,
