@@ -2,6 +2,11 @@
 
     python benchmarks/bench_darks.py DIR --files 10 --ints 10 --groups 20 --size 2048 --workers 2
 
+    python benchmarks/bench_darks.py DIR --workers 2 --against OLD/.venv/bin/python --examined 32 100
+
+runs another build in turn, each with so many integrations examined. The first run over new files hashes them, too: it
+is not told of.
+
 One exposure is written (noise, a slope, cosmic rays, a few defects); the others are hard links to it under other
 names, so a set of 42 GB takes 4.4 GB of disk and the page cache holds it: what is measured is the work, not the disk.
 """
@@ -190,6 +195,18 @@ def search_plain(folder: Path) -> tuple[float, int]:
     return time.perf_counter() - start, int(found.sum())
 
 
+def run(args: argparse.Namespace, python: str, words: list[str]) -> tuple[float, float, float]:
+    """Seconds, seconds of CPU, and MB of the main process of one run."""
+    command = [python, "-c", "from badpix.cli.main import badpix; badpix()", "darks", str(args.folder)]
+    command += ["-o", str(args.folder / "mask.fits"), "--overwrite", "--workers", str(args.workers), "-q", "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    done = subprocess.run([*command, *words], check=True, capture_output=True)
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, float(json.loads(done.stdout)["peak_memory_mb"])
+
+
 def main() -> None:
     """Make the set and run the command on it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -197,6 +214,8 @@ def main() -> None:
     for name, default in (("files", 10), ("ints", 10), ("groups", 20), ("size", 2048), ("workers", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--plain", action="store_true", help="Also time a plain program and the documented set.")
+    parser.add_argument("--against", type=Path, help="Python of another build, which is run in turn.")
+    parser.add_argument("--examined", type=int, nargs="*", default=[], help="Integrations that are examined.")
     parser.add_argument("--sketch", action="store_true", help="Also time a bare sketch that reads all groups.")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -205,19 +224,17 @@ def main() -> None:
     link(args.folder, args.files)
     total = sum(p.stat().st_size for p in args.folder.glob("*.fits"))
     print(f"{total / 1e9:.1f} GB in {args.files} exposures; bare reading {read_bare(args.folder):.1f} s")
-    command = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()", "darks", str(args.folder)]
-    command += ["-o", str(args.folder / "mask.fits"), "--overwrite", "--workers", str(args.workers)]
-    command += ["-q", "--json"]
-    for words in [[], ["--set", "documented"]] if args.plain else [[]]:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start = time.perf_counter()
-        done = subprocess.run([*command, *words], check=True, capture_output=True)
-        seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-        samples = args.files * args.ints * args.groups * args.size**2
-        each, peak = 1e9 * cpu / samples, json.loads(done.stdout)["peak_memory_mb"]
-        name = " ".join(["badpix darks", *words])
-        print(f"{name}: {seconds:.1f} s, {cpu:.1f} s of CPU ({each:.1f} ns a sample), main process {peak} MB")
+    samples = args.files * args.ints * args.groups * args.size**2
+    choices = [["--examined-integrations", str(n)] for n in args.examined] or [[]]
+    choices += [["--set", "documented"]] if args.plain else []
+    if args.against:
+        run(args, sys.executable, choices[0])  # hashes the files
+    for words in choices:
+        for python in [sys.executable, *([str(args.against)] if args.against else [])]:
+            seconds, cpu, peak = run(args, python, words)
+            name = " ".join(["badpix darks" if python == sys.executable else python, *words])
+            each = 1e9 * cpu / samples
+            print(f"{name}: {seconds:.1f} s, {cpu:.1f} s of CPU ({each:.1f} ns a sample), main process {peak} MB")
     if args.sketch:
         print(f"bare sketch: {sketch(args.folder, args.workers):.1f} s")
     if args.plain:

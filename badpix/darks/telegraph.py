@@ -26,7 +26,7 @@ from badpix.darks.ramps import JUMP_DET, UNUSABLE
 DEEP = 6.5  # sigma of a step down from which on the pixel switches by itself
 OWN_RISE = 1.3  # rises up to so many times the deepest step down are then no hits, whatever the flags say
 SHORTEST_PIECE = 3  # groups
-PIXELS = 1024  # pixels judged together, at 8 pieces each
+PIXELS = 1536  # pixels judged together, at 8 pieces each
 BEHIND = 3.0  # what the fit of offsets gains over integrating them, about
 WORTH = -1.5  # scores below it are left as they are, unless the levels are far apart (levels.SHARP)
 FALSE_ALARMS = 3e-5  # of good pixels
