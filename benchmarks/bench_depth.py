@@ -2,8 +2,8 @@
 
     python benchmarks/bench_depth.py DIR [--size 512] [--runs 2] [--darks FOLDER]
 
-Five simulated NIRCam darks of 40 groups, or those of FOLDER; as many copies as 0.5 % of the pixels, as in a full
-frame by default.
+Five simulated NIRCam darks of 40 groups, or those of FOLDER; as many copies as 1/300 of the pixels, as in a full frame
+by default.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         measure("simulate", str(asked.folder), "--size", size, *words.split())
     asked.folder.mkdir(parents=True, exist_ok=True)
     rates = sorted(str(p) for p in (asked.darks or asked.folder / "darks").glob("*_rateints.fits"))
-    copies = str(max(asked.size**2 // 200, 100))
+    copies = str(max(asked.size**2 // 300, 100))
     plain, deep = asked.folder / "plain.fits", asked.folder / "deep.fits"
     print("| run | CPU without, s | with, s | more, % | MB without | with |")
     print("|---|---|---|---|---|---|")

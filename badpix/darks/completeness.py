@@ -41,9 +41,7 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
 
-BAND_ROWS = 8  # rows of a band whose pixels are copied,
-COPY_BYTES, ROOM = 6, 16e6  # or as many as fit: bytes of a copied group, and of all copies of an exposure
-SHUFFLED_ROWS = 4  # rows of a band whose groups are shuffled
+BAND_ROWS = 4  # rows of a band, at least: one of them is on the grid of copied pixels
 MARGIN, NEAR = 10, 3  # rows around a band that tell of its pixels' surroundings (badpix.darks.surroundings), and
 # whose candidates do
 UNITS = {
@@ -164,9 +162,7 @@ def measure_depth(
 def measure_completeness(second: Second, plan: Plan, good: Bool, wanted: int) -> tuple[list[Depth], list[str]]:
     """What was found in so many copies of good pixels, and notes."""
     job = second.job
-    row = max(dark.integrations * dark.groups for dark in job.darks) * job.shape[1] * COPY_BYTES * LAYERS / SPACING**2
-    height = BAND_ROWS if BAND_ROWS * row <= ROOM else SPACING
-    bands = choose_bands(job, height, -(-wanted * SPACING**2 // LAYERS))
+    bands = choose_bands(job, BAND_ROWS, -(-wanted * SPACING**2 // LAYERS))
     tasks = [(_make_rows(second, a, b), good[a:b], second.maps["rate"][a:b]) for a, b in bands]
     found = list(run_in_order(second.executor, partial(measure_injected, job, second.population, plan), tasks))
     cutout = Cutout.around(bands, job.shape)
@@ -177,7 +173,7 @@ def measure_completeness(second: Second, plan: Plan, good: Bool, wanted: int) ->
 def count_shuffled(second: Second, plan: Plan, good: Bool, wanted: int) -> list[Alarm]:
     """The time test: what is found in good pixels whose groups are in another order."""
     job = second.job
-    bands = choose_bands(job, SHUFFLED_ROWS, wanted)
+    bands = choose_bands(job, BAND_ROWS, wanted)
     tasks = [(_make_rows(second, a, b), good[a:b]) for a, b in bands]
     task = partial(measure_shuffled, job, second.population, plan.seed)
     found = list(run_in_order(second.executor, task, tasks))
