@@ -2,8 +2,8 @@
 
     python benchmarks/bench_depth.py DIR [--size 512] [--runs 2] [--darks FOLDER]
 
-Five simulated NIRCam darks of 40 groups, or those of FOLDER; as many copies as 1/300 of the pixels, as in a full frame
-by default.
+Five simulated NIRCam darks of 40 groups, or those of FOLDER; as many copies as 1/300 of the pixels, as in a full
+frame by default.
 """
 
 from __future__ import annotations
