@@ -20,7 +20,7 @@ from badpix.errors import UsageError
 from badpix.image.grid import Bounds, Window
 from badpix.image.pixel_map import PixelMap
 
-DRIZZLE_ROWS, DRIZZLE_HALO = 512, 2  # rows of a band (each goes over the whole mosaic once), and more on each side
+DRIZZLE_ROWS, DRIZZLE_HALO = 320, 2  # rows of a band (each goes over the whole mosaic once), and more on each side
 _ROWS = 32  # rows a block: the temporaries stay in the processor's cache
 
 

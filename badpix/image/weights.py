@@ -75,7 +75,7 @@ def measure_weight(
 
 def measure_weight_limit(weight: NDArray[Any], *, maskpt: float) -> float:
     """``maskpt`` times the 3-sigma clipped mean of the finite weights that are not zero; NaN if there are none."""
-    return maskpt * clipping.clip_values(weight[weight != 0], sigma=3.0, iterations=5)[0]
+    return maskpt * clipping.clip_values(weight, sigma=3.0, iterations=5, where=weight != 0)[0]
 
 
 def find_low_weight(weight: NDArray[Any], *, maskpt: float) -> NDArray[Any]:

@@ -161,13 +161,19 @@ def _middle(ordered: Float, low: NDArray[np.intp], high: NDArray[np.intp]) -> Fl
 # --- over an image ---------------------------------------------------------------------------------------
 
 
-def clip_values(values: Float, *, sigma: float, iterations: int | None = None) -> tuple[float, float]:
+def clip_values(
+    values: Float, *, sigma: float, iterations: int | None = None, where: Bool | None = None
+) -> tuple[float, float]:
     """Mean and population standard deviation of the values that survive sigma clipping around their median.
 
     The result of astropy's ``sigma_clip``; the values are sorted once. ``iterations`` None goes on until nothing
-    is dropped. No finite value: NaN, NaN.
+    is dropped. ``where`` says which values count. No finite value: NaN, NaN.
     """
-    ordered = values[np.isfinite(values)]
+    good = np.isfinite(values)
+    if where is not None:
+        good &= where
+    ordered = values[good]
+    del good
     ordered.sort()
     rounds = 0
     while True:
