@@ -61,7 +61,7 @@ def compare_levels(
     far = two.separation > SHARPEST
     if far.any():
         part, columns = pieces.take(far)
-        near = bring_near(part, one.take(far), two.take(far, columns), spread)
+        near = bring_near(part, two.take(far, columns), spread)
         ratio[far] = np.maximum(ratio[far], _compare(*near, walk[far], templates, spread, SHARPEST + FAR))
     return ratio
 
@@ -90,7 +90,7 @@ def _compare(
     return ratio
 
 
-def bring_near(pieces: Pieces, one: OneLevel, two: TwoLevels, spread: float) -> tuple[Pieces, OneLevel, TwoLevels]:
+def bring_near(pieces: Pieces, two: TwoLevels, spread: float) -> tuple[Pieces, OneLevel, TwoLevels]:
     """Pixels whose levels lie further apart than :data:`SHARPEST`, with what is beyond that taken off.
 
     Which level a group is on is clear there; no group that is far off counts for more than at :data:`FAR`. Hits and
