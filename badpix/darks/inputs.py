@@ -87,8 +87,8 @@ class DarkFiles:
     @property
     def first_group(self) -> float:
         """Mean time of the first group since reset, in groups."""
-        averaged, skipped = (int(self.rate.header.get(k) or d) for k, d in (("NFRAMES", 1), ("GROUPGAP", 0)))
-        return (averaged + 1) / 2 / (averaged + skipped)
+        skipped = self.rate.number("GROUPGAP") if self.rate.header.get("GROUPGAP") else 0
+        return (self.depth.frames + 1) / 2 / (self.depth.frames + max(skipped, 0))
 
     def layouts(self) -> Dark:
         """Where its pixels lie, for the tasks."""

@@ -306,6 +306,13 @@ def test_a_missing_companion_is_named(three):
         run(three)
 
 
+@pytest.mark.parametrize("keyword", ["GROUPGAP", "NFRAMES"])
+def test_a_readout_that_is_no_number_is_named(three, keyword):
+    fits.setval(three[1], keyword, value="x")
+    with pytest.raises(DataError, match=rf"dark02_rateints\.fits: keyword {keyword} = 'x', expected a whole number"):
+        run(three)
+
+
 def test_rate_of_several_integrations_uses_the_rateints_beside_it(tmp_path):
     rates = write_darks(tmp_path, exposures=3, integrations=2, groups=8, defects={})
     slopes = []
