@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from badpix.darks import injection
 from badpix.darks.injection import Readout, Traits
+from badpix.errors import DataError
 from badpix.io.fits import open_fits
 from badpix.io.output import write_hdus
 
@@ -98,12 +99,20 @@ def choose(
     return Chosen(y, x, kinds, kind, strength, level, traits, noise[y, x].astype(np.float32), rate, ipc, gain)
 
 
+def _read_count(raw: Path, header: fits.Header, keyword: str, least: int) -> int:
+    """A keyword that counts frames; ``least`` where it is missing."""
+    value = header.get(keyword) or least
+    if not isinstance(value, int) or value < least:
+        raise DataError(f"{raw}: keyword {keyword} = {value!r}, expected a whole number, {least} or more")
+    return value
+
+
 def write_injected(raw: Path, target: Path, chosen: Chosen, exposure: int, seed: int) -> None:
     """A copy of a raw file with the defects of all chosen pixels put into its ramps."""
     rng = np.random.default_rng((seed, exposure, 4))
     with open_fits(raw) as hdus:
         header = hdus[0].header
-        averaged, skipped = (int(header.get(key) or usual) for key, usual in (("NFRAMES", 1), ("GROUPGAP", 0)))
+        averaged, skipped = _read_count(raw, header, "NFRAMES", 1), _read_count(raw, header, "GROUPGAP", 0)
         data = np.asarray(hdus["SCI"].data)
         nints, ngroups = data.shape[:2]
         readout = Readout(

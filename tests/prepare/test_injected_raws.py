@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from badpix.errors import DataError
 from badpix.prepare import injected_raws
 
 STRENGTHS = {
@@ -67,6 +68,17 @@ def test_charge_goes_to_the_pixel_and_its_neighbors_and_nothing_else_changes(raw
         assert (np.abs(new[0][0, :, y + 1, x] - 0.01 * expected) <= 0.02 * scatter + 1).all()
     assert not new[0][:, :, ~touched].any()
     assert (new[0] != new[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("NFRAMES", "x"), ("GROUPGAP", "x"), ("GROUPGAP", -4), ("NFRAMES", 1.5)]
+)
+def test_a_readout_that_is_no_count_is_named(raw, tmp_path, keyword, value):
+    fits.setval(raw, keyword, value=value)
+    chosen = choose(np.ones((64, 64), bool))
+    with pytest.raises(DataError, match=f"{keyword} = {value!r}, expected a whole number"):
+        injected_raws.write_injected(raw, tmp_path / "out.fits", chosen, 0, 1)
+    assert not (tmp_path / "out.fits").exists()
 
 
 def test_counts_by_kind_and_strength():
