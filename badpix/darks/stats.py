@@ -17,10 +17,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import scratch
 from badpix.darks.integrations import Integrations
 from badpix.darks.readouts import pick_weighted
-from badpix.numerics import clipping
+from badpix.numerics import clipping, scratch
 
 Array = NDArray[np.float32]
 Stats = dict[str, NDArray[np.float32]]

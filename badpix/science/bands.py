@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage, DiskTable
 from badpix.io.workers import give_back
+from badpix.numerics import scratch
 from badpix.numerics.clipping import median_mad
 from badpix.science import completeness, series
 from badpix.science.completeness import Copies
 from badpix.science.inputs import Member
+from badpix.science.residuals import Residual
 from badpix.science.rows import Setup, measure_lines, measure_rows, read_blocks
 from badpix.science.sums import Sums
 
@@ -126,23 +128,22 @@ def describe(setup: Setup, member: Member) -> About:
 
 
 class Stacks(NamedTuple):
-    """One (ny, nx) array an exposure: residuals in units of the noise, one over the noise (0 where not usable), and
-    level; flat indices of what an outlier step flagged; and the sums.
+    """(exposures, ny, nx) each: residuals in units of the noise, one over the noise (0 where not usable), and level;
+    of each exposure flat indices of what an outlier step flagged; and the sums.
 
-    Arrays of one exposure are small enough for the C library to hand out again in the next band.
+    The next band uses the memory again.
     """
 
-    z: list[Float]
-    weight: list[Float]
-    level: list[Float]
+    z: Float
+    weight: Float
+    level: Float
     outliers: list[Index]
     sums: Sums
 
     def pick(self, chosen: Index) -> tuple[Float, Float, Float]:
         """Residual, weight and level of some pixels: (exposures, chosen)."""
-        y, x = np.divmod(chosen, self.z[0].shape[1])
         z, weight, level = (
-            np.array([image[y, x] for image in stack], np.float32).reshape(len(stack), -1)
+            np.stack([image.reshape(-1).take(chosen) for image in stack])
             for stack in (self.z, self.weight, self.level)
         )
         return z, weight, level
@@ -160,15 +161,18 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
     """All exposures of a band, from the newest to the oldest, some at a time (steps 1 and 2)."""
     height = stop - start
     many = max(1, setup.tall // height)  # at a time
-    sums = Sums((height, setup.shape[1]), len(members))
-    found = []
+    shape = height, setup.shape[1]
+    sums = Sums(shape, len(members))
+    stacks = [scratch.take(name, (len(members), *shape)) for name in ("value", "level", "weight")]
+    outliers: list[Index] = []
     newest_first = list(zip(members, abouts, strict=True))[::-1]
     for k in range(0, len(members), many):
         some, about = zip(*newest_first[k : k + many], strict=True)
         blocks = read_blocks([(member, start) for member in some], setup, height)
         level, scale = np.array([(a.level, a.scale) for a in about], np.float32).T
         sharpness, factor = np.array([(member.sharpness, member.factor) for member in some], np.float32).T
-        rows = measure_rows(blocks, level, scale, setup.axis, sharpness)
+        out = Residual(*(stack[k : k + len(some)] for stack in stacks))
+        rows = measure_rows(blocks, level, scale, setup.axis, sharpness, out)
         value, weight = rows.value, np.divide(np.float32(1), rows.noise, out=rows.noise)
         weight.reshape(-1)[rows.unusable] = 0
         if setup.stripes == 0:
@@ -176,16 +180,14 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
         value *= weight
         if setup.stripes == 1:
             value -= measure_lines(value, weight, 1) * weight
-        levels = rows.level
         if (factor != 1).any():  # in the common unit
             weight *= 1 / factor[:, None, None]
-            levels = levels * factor[:, None, None]
-        unusable, outliers = (split(where, value.shape) for where in (rows.unusable, rows.outliers))
-        for one, w, lost in zip(value, weight, unusable, strict=True):
+            rows.level[:] *= factor[:, None, None]
+        for one, w, lost in zip(value, weight, split(rows.unusable, value.shape), strict=True):
             sums.add(one, w, lost)
-        found += list(zip(value, weight, levels, outliers, strict=True))
-    z, weights, levels_of, outliers_of = (list(column) for column in zip(*found[::-1], strict=True))
-    return Stacks(z, weights, levels_of, outliers_of, sums)
+        outliers += split(rows.outliers, value.shape)
+    z, level, weight = (stack[::-1] for stack in stacks)
+    return Stacks(z, weight, level, outliers[::-1], sums)
 
 
 def split(where: Index, shape: tuple[int, ...]) -> list[Index]:
@@ -303,6 +305,7 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
         index.append(band.where)
         tables.append(band.table)
         copies += [band.copies] if band.copies is not None else []
+    scratch.give_back()
     give_back()
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
     joined = completeness.join(copies) if copies else None
