@@ -170,7 +170,9 @@ def gap_map(scene: Scene, size: int) -> NDArray[np.bool_]:
 
 
 KINDS = {"hot": 90, "born": 60, "low": 60, "switching": 60}
-ROW = np.dtype([("kind", "U9"), ("y", int), ("x", int), ("level", float), ("when", float), ("strength", float)])
+ROW = np.dtype(
+    [("kind", "U9"), ("y", int), ("x", int), ("level", float), ("when", float), ("strength", float), ("lit", int)]
+)
 
 
 def draw_defects(rng: np.random.Generator, scene: Scene, usable: NDArray[np.bool_]) -> NDArray[Any]:
@@ -184,7 +186,7 @@ def draw_defects(rng: np.random.Generator, scene: Scene, usable: NDArray[np.bool
             )
             taken[y, x] = True
             level = rng.uniform(0.1, 0.7) if kind == "low" else np.exp(rng.uniform(np.log(0.02), np.log(5)))
-            rows.append((kind, y, x, level, rng.uniform(0.15, 0.85), 0.0))
+            rows.append((kind, y, x, level, rng.uniform(0.15, 0.85), 0.0, 0))
     return np.array(rows, ROW)
 
 
@@ -261,7 +263,7 @@ def make_program(folder: Path, name: str, seed: int, size: int = 256) -> tuple[l
     at, sky = (rows["y"], rows["x"]), float(np.mean(scene.skies))
     stack = np.sqrt(read[at] ** 2 + sky / scene.photons) / np.sqrt(number)
     mean = np.where(rows["kind"] == "low", (1 - rows["level"]) * sky, rows["level"] * states.mean(axis=0))
-    rows["strength"] = mean / stack
+    rows["strength"], rows["lit"] = mean / stack, states.sum(axis=0)
     low, paths = rows[rows["kind"] == "low"], []
     for visit in range(scene.visits):
         target = draw_spectra(rng, scene, size) if scene.spectra else draw_field(rng, scene, size)

@@ -49,6 +49,7 @@ np.savez(out, snowblind=mask, selfcal=core)
 AXES = {"slices_y": 0, "slices_x": 1, "traces": 1}
 TYPES = ("STEADY", "BORN", "LOW_QE", "SWITCHING")
 OWN = dict(zip(TYPES, ("hot", "born", "low", "switching"), strict=True))
+LEAST_LIT = 3  # exposures in which a switching pixel that counts is lit: two bright values are particles to anyone
 Set = tuple[list[Path], np.ndarray, dict[str, Any]]  # files, good pixels, y, x, strength of each type
 
 
@@ -57,14 +58,16 @@ def simulate_own(folder: Path, scene: str, seed: int, size: int) -> Set:
     paths, rows, unseen = own_science.make_program(folder, scene, seed, size)
     good = ~unseen
     good[rows["y"], rows["x"]] = False
-    return paths, good, {k: rows[rows["kind"] == own][["y", "x", "strength"]] for k, own in OWN.items()}
+    shown = rows[(rows["kind"] != "switching") | (rows["lit"] >= LEAST_LIT)]
+    return paths, good, {k: shown[shown["kind"] == own][["y", "x", "strength"]] for k, own in OWN.items()}
 
 
 def simulate_ours(folder: Path, scene: str, seed: int, size: int) -> Set:
     """A program of `badpix simulate-science`."""
     paths = simulate(folder, ScienceProgramSettings(scene=scene, seed=seed, size=(size, size)))["exposures"]
     _, truth, rows = read_truth(folder / "truth.fits")
-    return paths, truth == 0, {k: rows[rows["type"] == k][["y", "x", "extra1"]] for k in TYPES}
+    shown = rows[(rows["type"] != "SWITCHING") | (rows["extra2"] * len(paths) > LEAST_LIT - 0.5)]
+    return paths, truth == 0, {k: shown[shown["type"] == k][["y", "x", "extra1"]] for k in TYPES}
 
 
 def run_peers(python: str, paths: list[Path], axis: int | None, folder: Path) -> dict[str, np.ndarray]:

@@ -5,7 +5,8 @@
 2. Bad pixels: STEADY (hot, 0.02 to 5 DN/s), LOW_QE, SWITCHING (bright in 15 to 60 % of the exposures)
    and BORN (hot from some exposure on). Their charge leaks to the sides as the detector's does.
 3. Noise: read and Poisson noise, stripes, particles, 0.3 % of the pixels NaN as the pipeline's mask leaves them.
-4. Rate files, and the truth as `badpix score` reads it; EXTRA1 is the mean excess in units of the stack's noise.
+4. Rate files, and the truth as `badpix score` reads it; EXTRA1 is the mean excess in units of the
+   stack's noise, EXTRA2 the share of the exposures in which a pixel is bad.
 """
 
 from __future__ import annotations
@@ -67,10 +68,9 @@ def simulate(directory: str | Path, p: ScienceProgramSettings, *, overwrite: boo
     usable = ~known & ~lies_between(program, shape)
     rows = place_defects(rng, usable, p.defects_per_level)
     number = program.visits * program.exposures
-    rows["extra2"] = rng.uniform(0.35, 0.75, len(rows))
-    rows["extra2"][rows["type"] == "SWITCHING"] = rng.uniform(0.15, 0.6, (rows["type"] == "SWITCHING").sum())
     stack = np.sqrt(program.noise**2 + np.mean(program.sky) / program.gain) / np.sqrt(number)
-    rows["extra1"] = measure_strength(rows, program, stack)
+    lit = draw_states(rng, rows, number)
+    rows["extra1"], rows["extra2"] = measure_strength(rows, lit, program, stack), lit.mean(axis=0)
     fixed: dict[str, Any] = {
         "flat": 1 + program.flat_error * rng.normal(size=shape),
         "fringes": make_fringes(rng, program, shape),
@@ -87,7 +87,7 @@ def simulate(directory: str | Path, p: ScienceProgramSettings, *, overwrite: boo
             offset = offsets[k % program.pointings]
             index = visit * program.exposures + k
             light = paint(program, sky, shape, offset, fixed["fringes"]) + program.sky[visit]
-            image = add_defects(light * fixed["flat"], rows, index / number, rng)
+            image = add_defects(light * fixed["flat"], rows, lit[index])
             name = f"jw0999{visit + 1}001001_{index + 1:05d}_{program.detector.lower()}_rate.fits"
             write_exposure(
                 folder / name, image, program, rng, fixed, visit if p.dithered else 0, index, offset, overwrite
@@ -115,26 +115,30 @@ def place_defects(rng: np.random.Generator, usable: NDArray[np.bool_], per_level
     return rows
 
 
-def measure_strength(rows: Rows, program: Program, stack: float) -> NDArray[np.float64]:
-    """Mean excess (or deficit) of bad pixels over all exposures, in units of the noise of the stack."""
-    level = rows["level"].astype(float)
-    times = np.ones(len(rows))
-    times[rows["type"] == "SWITCHING"] = rows["extra2"][rows["type"] == "SWITCHING"]
-    times[rows["type"] == "BORN"] = 1 - rows["extra2"][rows["type"] == "BORN"]
-    low = rows["type"] == "LOW_QE"
-    out: NDArray[np.float64] = np.where(low, (1 - level) * np.mean(program.sky), level * times) / stack
+def draw_states(rng: np.random.Generator, rows: Rows, number: int) -> NDArray[np.bool_]:
+    """In which exposures each bad pixel is bad: (number, defects)."""
+    out = np.ones((number, len(rows)), bool)
+    when, share = rng.uniform(0.35, 0.75, len(rows)), rng.uniform(0.15, 0.6, len(rows))
+    born, switching = rows["type"] == "BORN", rows["type"] == "SWITCHING"
+    out[:, born] = np.arange(number)[:, None] >= when[born] * number
+    out[:, switching] = rng.uniform(size=(number, int(switching.sum()))) < share[switching]
     return out
 
 
-def add_defects(light: NDArray[np.float64], rows: Rows, when: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """What the detector makes of the light at a time (0 to 1 of the program)."""
+def measure_strength(rows: Rows, lit: NDArray[np.bool_], program: Program, stack: float) -> NDArray[np.float64]:
+    """Mean excess (or deficit) of bad pixels over the exposures as they are, in units of the noise of the stack."""
+    level = rows["level"].astype(float)
+    low = rows["type"] == "LOW_QE"
+    out: NDArray[np.float64] = np.where(low, (1 - level) * np.mean(program.sky), level * lit.mean(axis=0)) / stack
+    return out
+
+
+def add_defects(light: NDArray[np.float64], rows: Rows, lit: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What the detector makes of the light where some bad pixels are lit."""
     image = light.copy()
     low = rows[rows["type"] == "LOW_QE"]
     image[low["y"], low["x"]] *= low["level"]
-    chance = rng.uniform(size=len(rows))
-    lit = (rows["type"] == "STEADY") | ((rows["type"] == "BORN") & (when >= rows["extra2"]))
-    lit |= (rows["type"] == "SWITCHING") & (chance < rows["extra2"])
-    image[rows["y"], rows["x"]] += np.where(lit, rows["level"], 0)
+    image[rows["y"], rows["x"]] += np.where(lit & (rows["type"] != "LOW_QE"), rows["level"], 0)
     return image
 
 
