@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.integrations import Integrations, join_stacks
-from badpix.darks.stats import Stats, join
+from badpix.darks.stats import Integrations, Stats, join, join_stacks
 
 Bool = NDArray[np.bool_]
 Index = NDArray[np.intp]

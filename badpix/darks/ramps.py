@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import dq
+from badpix.darks import scratch
 from badpix.darks.cells import Cells, measure_drift, spread, subtract_lines, take
 from badpix.darks.rises import Columns, Rises
-from badpix.numerics import scratch
 
 Array = NDArray[np.float32]
 

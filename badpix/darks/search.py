@@ -33,6 +33,7 @@ from badpix.darks import (
     places,
     plan,
     readouts,
+    scratch,
     searches,
     series,
     telegraph,
@@ -60,7 +61,7 @@ from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage, DiskTable
 from badpix.io.tasks import Progress, run_in_order, silent
 from badpix.mask.depth import describe as describe_curves
-from badpix.numerics import medians, neighbors, scratch
+from badpix.numerics import medians, neighbors
 from badpix.settings.darks import KEYS, DarkDataSettings, DarkSettings, TelegraphSettings
 
 FAINT = 10.0  # scatters of the rate below which hot pixels don't tell whether they decay

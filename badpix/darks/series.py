@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.integrations import Integrations
+from badpix.darks.stats import Integrations
 from badpix.numerics.decay import QUIET, find_decay
 
 Bool = NDArray[np.bool_]

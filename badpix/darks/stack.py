@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps, readouts
-from badpix.darks.integrations import Integrations, Kept
+from badpix.darks import cells, ramps, readouts, scratch
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
+from badpix.darks.stats import Integrations, Kept
 from badpix.io.fits import Layout, read_band
 from badpix.io.planes import Planes
-from badpix.numerics import scratch
 
 NEEDED_MAPS = ("rate", "pedestal")  # images that leave every band, float32
 SAMPLES = 1 << 20  # of the integrations that are measured together: numpy costs microseconds a call

@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from badpix.io.exposure import band_height
 from badpix.io.spill import DiskImage, DiskTable
 from badpix.io.workers import give_back
-from badpix.numerics import scratch
 from badpix.numerics.clipping import median_mad
-from badpix.science import completeness, series
+from badpix.science import beside, completeness, series
 from badpix.science.completeness import Copies
 from badpix.science.inputs import Member
-from badpix.science.residuals import Residual
 from badpix.science.rows import Setup, measure_lines, measure_rows, read_blocks
 from badpix.science.sums import Sums
 
@@ -40,6 +38,7 @@ TALL = 64  # rows that are measured together
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Index = NDArray[np.intp]
+Table = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -128,22 +127,23 @@ def describe(setup: Setup, member: Member) -> About:
 
 
 class Stacks(NamedTuple):
-    """(exposures, ny, nx) each: residuals in units of the noise, one over the noise (0 where not usable), and level;
-    of each exposure flat indices of what an outlier step flagged; and the sums.
+    """One (ny, nx) array an exposure: residuals in units of the noise, one over the noise (0 where not usable), and
+    level; flat indices of what an outlier step flagged; and the sums.
 
-    The next band uses the memory again.
+    Arrays of one exposure are small enough for the C library to hand out again in the next band.
     """
 
-    z: Float
-    weight: Float
-    level: Float
+    z: list[Float]
+    weight: list[Float]
+    level: list[Float]
     outliers: list[Index]
     sums: Sums
 
     def pick(self, chosen: Index) -> tuple[Float, Float, Float]:
         """Residual, weight and level of some pixels: (exposures, chosen)."""
+        y, x = np.divmod(chosen, self.z[0].shape[1])
         z, weight, level = (
-            np.stack([image.reshape(-1).take(chosen) for image in stack])
+            np.array([image[y, x] for image in stack], np.float32).reshape(len(stack), -1)
             for stack in (self.z, self.weight, self.level)
         )
         return z, weight, level
@@ -161,18 +161,15 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
     """All exposures of a band, from the newest to the oldest, some at a time (steps 1 and 2)."""
     height = stop - start
     many = max(1, setup.tall // height)  # at a time
-    shape = height, setup.shape[1]
-    sums = Sums(shape, len(members))
-    stacks = [scratch.take(name, (len(members), *shape)) for name in ("value", "level", "weight")]
-    outliers: list[Index] = []
+    sums = Sums((height, setup.shape[1]), len(members))
+    found = []
     newest_first = list(zip(members, abouts, strict=True))[::-1]
     for k in range(0, len(members), many):
         some, about = zip(*newest_first[k : k + many], strict=True)
         blocks = read_blocks([(member, start) for member in some], setup, height)
         level, scale = np.array([(a.level, a.scale) for a in about], np.float32).T
         sharpness, factor = np.array([(member.sharpness, member.factor) for member in some], np.float32).T
-        out = Residual(*(stack[k : k + len(some)] for stack in stacks))
-        rows = measure_rows(blocks, level, scale, setup.axis, sharpness, out)
+        rows = measure_rows(blocks, level, scale, setup.axis, sharpness)
         value, weight = rows.value, np.divide(np.float32(1), rows.noise, out=rows.noise)
         weight.reshape(-1)[rows.unusable] = 0
         if setup.stripes == 0:
@@ -180,14 +177,16 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
         value *= weight
         if setup.stripes == 1:
             value -= measure_lines(value, weight, 1) * weight
+        levels = rows.level
         if (factor != 1).any():  # in the common unit
             weight *= 1 / factor[:, None, None]
-            rows.level[:] *= factor[:, None, None]
-        for one, w, lost in zip(value, weight, split(rows.unusable, value.shape), strict=True):
+            levels = levels * factor[:, None, None]
+        unusable, outliers = (split(where, value.shape) for where in (rows.unusable, rows.outliers))
+        for one, w, lost in zip(value, weight, unusable, strict=True):
             sums.add(one, w, lost)
-        outliers += split(rows.outliers, value.shape)
-    z, level, weight = (stack[::-1] for stack in stacks)
-    return Stacks(z, weight, level, outliers[::-1], sums)
+        found += list(zip(value, weight, levels, outliers, strict=True))
+    z, weights, levels_of, outliers_of = (list(column) for column in zip(*found[::-1], strict=True))
+    return Stacks(z, weights, levels_of, outliers_of, sums)
 
 
 def split(where: Index, shape: tuple[int, ...]) -> list[Index]:
@@ -199,22 +198,28 @@ def split(where: Index, shape: tuple[int, ...]) -> list[Index]:
 
 def measure_band(setup: Setup, members: Sequence[Member], abouts: Sequence[About], start: int, stop: int) -> Band:
     """Sums of all pixels of a band, and the series of candidates (steps 1 to 3)."""
-    stacks = measure_stacks(setup, members, abouts, start, stop)
+    nx, margin = setup.shape[1], 1 if setup.axis == 1 else 0  # rows that candidates are compared with
+    first, last = max(start - margin, 0), min(stop + margin, setup.shape[0])
+    stacks = measure_stacks(setup, members, abouts, first, last)
     number, found = len(members), stacks.sums.finish()
+    own = slice(start - first, stop - first)
+    inner = np.zeros(found.usable.shape, bool)
+    inner[own] = True
     flagged = np.bincount(np.concatenate(stacks.outliers), minlength=found.usable.size) > FLAGGED * number
-    candidates = np.flatnonzero(found.stands_out.reshape(-1) | flagged)
+    candidates = np.flatnonzero((found.stands_out.reshape(-1) | flagged) & inner.reshape(-1))
     numbers, shares = np.array([m.pointing for m in members]), np.array([a.bright for a in abouts])
     picked, heavy, light = stacks.pick(candidates)
     table = series.measure(picked, heavy, light, numbers, shares)
     table["square"] = found.square.reshape(-1)[candidates]
     table |= measure_outliers(stacks.pick_outliers(candidates), heavy > 0, numbers)
+    table |= compare_beside(setup, stacks, candidates, picked, heavy, table)
     copies = None
     if setup.plan is not None:
-        free = ~found.stands_out & (found.usable > 0)
-        copies = measure_copies(setup.plan, stacks, free, start, numbers, shares)
-    where, seen = candidates + start * setup.shape[1], count_seen(stacks, found.usable, numbers)
-    series_of = make_series(picked, heavy)
-    return Band(start, found.mean, found.error, found.square, seen, where, table, series_of, copies)
+        free = ~found.stands_out & (found.usable > 0) & inner
+        copies = measure_copies(setup, setup.plan, stacks, free, first, numbers, shares)
+    where, seen = candidates + first * nx, count_seen(stacks, found.usable, numbers)
+    mean, error, square = (image[own] for image in (found.mean, found.error, found.square))
+    return Band(start, mean, error, square, seen[own], where, table, make_series(picked, heavy), copies)
 
 
 def count_seen(stacks: Stacks, count: NDArray[np.uint16], numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
@@ -225,7 +230,16 @@ def count_seen(stacks: Stacks, count: NDArray[np.uint16], numbers: NDArray[np.in
     return out
 
 
+def compare_beside(setup: Setup, stacks: Stacks, chosen: Index, z: Float, weight: Float, table: Table) -> Table:
+    """In dispersed light whether the pixels beside show what some pixels do (:mod:`badpix.science.beside`)."""
+    if setup.axis is None:
+        return {}
+    places = beside.find_places(chosen, stacks.z[0].shape, setup.axis)
+    return beside.measure_beside(z, weight, [stacks.pick(place)[:2] for place in places], table)
+
+
 def measure_copies(
+    setup: Setup,
     plan: completeness.Plan,
     stacks: Stacks,
     free: Bool,
@@ -247,6 +261,7 @@ def measure_copies(
     table = series.measure(picked, heavy, light, pointings, shares)
     table["square"] = found.square[out]
     table |= measure_outliers(np.zeros(picked.shape, bool), heavy > 0, pointings)
+    table |= compare_beside(setup, stacks, chosen[out], picked, heavy, table)
     return Copies(where, kind, number, out, table)
 
 
@@ -305,7 +320,6 @@ def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured
         index.append(band.where)
         tables.append(band.table)
         copies += [band.copies] if band.copies is not None else []
-    scratch.give_back()
     give_back()
     table = {name: np.concatenate([t[name] for t in tables], axis=-1) for name in tables[0]}
     joined = completeness.join(copies) if copies else None

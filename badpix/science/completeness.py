@@ -72,7 +72,7 @@ def make_plan(noises: Sequence[float], unit: str, shape: tuple[int, int], p: Sci
     one = float(np.median(known)) if known.size else 1.0
     limits = {
         "science_hot": p.science_sigma * error * STEPS,
-        "science_born": 2 * p.born_sigma * error * STEPS,
+        "science_born": 2**0.5 * decide.NOW * p.born_sigma * error * STEPS,
         "science_switching": decide.APART * one * STEPS,
         "science_low": p.max_low_response * RESPONSES,
         "science_noisy": p.noisy_scatter * NOISES,
@@ -172,13 +172,14 @@ def count_below(
     turned = {name: -table[name] for name in ("mean", "typical", "slope", "excess")}
     turned |= {"least": -table["most"], "least_error": table["most_error"], "without": -table["without_below"]}
     agreed = decide.find_agreed({**table, **turned}, dispersed)
-    wider *= decide.LINES[0] if dispersed else 1.0
+    wider *= decide.LINES if dispersed else 1.0
     by_noise = None if dispersed else table["noise_error"] * np.float32(wider)
     below, _ = decide.find_steady(
         turned["mean"], table["error"] * np.float32(wider), by_noise, agreed, p.science_sigma
     )
     with np.errstate(invalid="ignore"):
         below &= ~(table["deficit"] < p.max_low_response - 1)
+    below &= ~table.get("light_all", np.zeros(below.shape, bool))
     return [Alarm("science_hot", "sign", seen, int(below.sum()))]
 
 

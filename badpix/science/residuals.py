@@ -3,11 +3,13 @@
 1. Values that can't be used are replaced by the median of the usable pixels that touch them, else by the level of the
    exposure, so that every pixel has eight neighbors: in images those around it, in dispersed light four to each side
    along the dispersion.
-2. The residual is the value less the median of the eight.
+2. The residual is the value less the level of the eight: in dispersed light their median, in images the mean of the
+   second lowest, the middle two and the second highest, which has less noise and bears one bad neighbor, too.
 3. A source is sharper than its neighborhood by no more than the point spread function allows: its residual is at most
    the *sharpness* times the range of its neighbors (their second highest less their second lowest: one bad neighbor
    does not count). The range beyond what noise makes, times the sharpness, is the residual that a source may have
-   there; it replaces the noise where it is larger.
+   there; it replaces the noise where it is larger. Lines reach across the dispersion: in dispersed light the range is
+   that of medians of three across it, which noise widens less.
 
 Source of 3: the idea of the sharpness in DAOFIND (Stetson 1987), turned around: noise instead of a cut, because
 pixels in nebulae and crowded fields must be judged too.
@@ -18,20 +20,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from badpix.numerics import scratch
 from badpix.numerics.neighbors import AROUND
 
-# Range of eight neighbors that noise makes, in units of the noise (mean 1.7, scatter 0.55); of images, of spectra.
-NOISE_RANGE = (2.4, 2.0)
+# Range of eight neighbors that noise makes, in units of the noise: of images (mean 1.7, scatter 0.55), of spectra (of
+# medians of three: mean 1.15, scatter 0.35).
+NOISE_RANGE = (2.4, 1.8)
 ALONG = (-4, -3, -2, -1, 1, 2, 3, 4)  # pixels along the dispersion
 REACH = 4  # of the farthest one
-ROWS = 32  # that are sorted at a time
 RANKS = (1, 3, 4, 6)  # of eight neighbors: second lowest, the middle two, second highest
 SAFETY = 1.3  # the point spread function over its Gaussian
 LINE_WIDTH = 1.8  # FWHM of the sharpest line along the dispersion, pixels
@@ -63,7 +64,7 @@ def offsets_of(axis: int | None) -> tuple[tuple[int, int], ...]:
 
 def reach_of(axis: int | None) -> tuple[int, int]:
     """Rows and columns that neighbors lie away at most."""
-    return {None: (1, 1), 0: (REACH, 0), 1: (0, REACH)}[axis]
+    return {None: (1, 1), 0: (REACH, 1), 1: (1, REACH)}[axis]
 
 
 def fill(image: Float, bad: NDArray[np.intp], level: Float) -> None:
@@ -88,13 +89,7 @@ def fill(image: Float, bad: NDArray[np.intp], level: Float) -> None:
 
 
 def measure_residual(
-    filled: Float,
-    noise: Float,
-    axis: int | None,
-    *,
-    sharpness: Float,
-    start: tuple[int, int] | None = None,
-    out: Residual | None = None,
+    filled: Float, noise: Float, axis: int | None, *, sharpness: Float, start: tuple[int, int] | None = None
 ) -> Residual:
     """Residual, level and noise of the inner pixels of a filled image (steps 2 and 3).
 
@@ -110,137 +105,131 @@ def measure_residual(
         (blocks,) see step 3.
     start : tuple of int
         Row and column of the first inner pixel; as far from the edge as needed, if not given.
-    out : Residual, optional
-        Where it goes.
     """
-    (ny, nx), width = noise.shape[1:], filled.shape[2]
     ry, rx = reach_of(axis)
+    (ny, nx), width = noise.shape[1:], filled.shape[2]
     top, left = start or (ry, rx)
-    out = out or Residual(*(np.empty(noise.shape, np.float32) for _ in range(3)))
-    for block, first in product(range(len(filled)), range(0, ny, ROWS)):
-        here = slice(first, min(first + ROWS, ny))
-        lines = filled[block, top + here.start - ry : top + here.stop + ry]
-        rows = here.stop - here.start
-        ranks = sort_around(lines) if axis is None else sort_sides(lines, 1 if axis else width)
-        low, below, above, high = (
-            rank[: rows * width].reshape(rows, width)[:, left - rx : left - rx + nx] for rank in ranks
-        )
-        middle, wide, own = out.level[block, here], out.noise[block, here], noise[block, here]
-        np.add(below, above, out=middle)
-        middle *= np.float32(0.5)
-        np.subtract(lines[ry : ry + rows, left : left + nx], middle, out=out.value[block, here])
-        np.subtract(high, low, out=wide)
-        wide -= np.multiply(own, np.float32(NOISE_RANGE[axis is not None]), out=low)
-        wide *= sharpness[block]
-        np.maximum(wide, own, out=wide)
-    return out
+    flat = filled.reshape(-1)
+    if axis is None:
+        low, level, spare, spread = sort_around(flat, width)
+        for rank in (spare, low, spread):
+            level += rank
+        level *= np.float32(0.25)
+    else:
+        along, across = (1, width) if axis else (width, 1)
+        _, level, spare, _ = sort_sides(flat, along)
+        level += spare
+        level *= np.float32(0.5)
+        low, _, _, spread = sort_sides(median_across(flat, across), along)
+    spread -= low
+
+    def inner(ranks: Float, ry: int, rx: int) -> Float:
+        """Of the inner pixels; ranks begin at the first pixel that has all neighbors."""
+        strides = tuple(4 * step for step in (filled.shape[1] * width, width, 1))
+        return as_strided(ranks[(top - ry) * width + left - rx :], noise.shape, strides, writeable=False)
+
+    spread = inner(spread, ry, rx)
+    level = inner(level, *((ry, rx) if axis is None else (0, REACH) if axis else (REACH, 0)))
+    wide = np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]))
+    np.subtract(spread, wide, out=wide)
+    wide *= sharpness[:, None, None]
+    value = np.subtract(filled[:, top : top + ny, left : left + nx], level)
+    return Residual(value, level, np.maximum(noise, wide, out=wide))
 
 
-def sort_around(lines: Float) -> tuple[Float, Float, Float, Float]:
+def sort_around(flat: Float, width: int) -> tuple[Float, Float, Float, Float]:
     """:data:`RANKS` of the eight pixels around each: three of a column, three of the next but one, two between.
 
     A column of three is sorted once for both of its sides.
 
     Parameters
     ----------
-    lines : ndarray of float32
-        (rows + 2, width), contiguous.
+    flat : ndarray of float32
+        An image of rows of ``width``, one behind the other.
+    width : int
+        Pixels.
 
     Returns
     -------
     tuple of ndarray
-        Entry i belongs to pixel i + width + 1, in memory that the next call uses again; the last two hold nothing.
+        Entry i belongs to pixel i + width + 1.
     """
-    flat, width = lines.reshape(-1), lines.shape[1]
     n = flat.size - 2 * width
     up, here, down = flat[:n], flat[width : width + n], flat[2 * width :]
-    room = scratch.take("ranks", (10, n))
-    first, middle, last, least, most = room[:5]
-    np.minimum(up, down, out=least)
-    np.maximum(up, down, out=most)
-    np.minimum(least, here, out=first)
-    np.maximum(least, here, out=last)
-    np.minimum(last, most, out=middle)
-    np.maximum(last, most, out=last)
-    e0, e1, e2, e4, e5 = room[5:, :-2]
-    np.minimum(first[:-2], first[2:], out=e0)
-    np.maximum(first[:-2], first[2:], out=e1)
-    np.minimum(last[:-2], last[2:], out=e4)
-    np.maximum(last[:-2], last[2:], out=e5)
-    np.minimum(middle[:-2], middle[2:], out=e2)
-    e3, b, above = first[:-2], last[:-2], middle[:-2]  # these columns are done with
-    np.maximum(middle[:-2], middle[2:], out=e3)
+    least, most = np.minimum(up, down), np.maximum(up, down)
+    first, spare = np.minimum(least, here), np.maximum(least, here)
+    middle, last = np.minimum(spare, most), np.maximum(spare, most, out=spare)
+    a, c, b = (least[1:-1], most[1:-1], np.empty(n - 2, flat.dtype))
+    e0, e1 = np.minimum(first[:-2], first[2:]), np.maximum(first[:-2], first[2:])
+    e4, e5 = np.minimum(last[:-2], last[2:]), np.maximum(last[:-2], last[2:])
+    first, last = first[: n - 2], last[: n - 2]
+    e2, e3 = np.minimum(middle[:-2], middle[2:], out=first), np.maximum(middle[:-2], middle[2:], out=last)
+    middle = middle[: n - 2]
     # six of both columns in order: e0, then four of e1 to e4, e5
     np.minimum(e1, e4, out=b)
-    np.maximum(e1, e4, out=e4)
-    np.minimum(e2, b, out=e1)
-    np.maximum(e2, b, out=e2)
-    np.minimum(e3, e4, out=b)
-    np.maximum(e3, e4, out=e4)
-    e3, a, c = b, least[1:-1], most[1:-1]
+    high = np.maximum(e1, e4, out=e4)
+    e1, e2 = np.minimum(e2, b, out=e1), np.maximum(e2, b, out=e2)
+    e3, e4 = np.minimum(e3, high, out=b), np.maximum(e3, high, out=high)
     # and the two between, a < c
-    np.maximum(e0, a, out=e0)
-    np.minimum(e0, e1, out=e0)
-    np.minimum(e0, c, out=e0)
-    np.minimum(e5, c, out=e5)
-    np.maximum(e5, e4, out=e5)
-    np.maximum(e5, a, out=e5)
-    np.maximum(e2, c, out=above)
+    low = np.maximum(e0, a, out=e0)
+    np.minimum(low, e1, out=low)
+    np.minimum(low, c, out=low)
+    high = np.minimum(e5, c, out=e5)
+    np.maximum(high, e4, out=high)
+    np.maximum(high, a, out=high)
     np.maximum(e1, c, out=e1)
-    np.maximum(e2, a, out=e2)
-    np.minimum(e2, e1, out=e2)
-    np.minimum(e2, e3, out=e2)
+    above = np.maximum(e2, c, out=middle)
+    below = np.maximum(e2, a, out=e2)
+    np.minimum(below, e1, out=below)
+    np.minimum(below, e3, out=below)
     np.maximum(e3, a, out=e3)
     np.minimum(above, e3, out=above)
     np.minimum(above, e4, out=above)
-    return room[5], room[7], middle, room[9]
+    return low, below, above, high
 
 
-def sort_sides(lines: Float, step: int) -> tuple[Float, Float, Float, Float]:
+def median_across(flat: Float, step: int) -> Float:
+    """Median of each value and those ``step`` before and behind it; entry i belongs to pixel i + step."""
+    one, two, three = flat[: -2 * step], flat[step:-step], flat[2 * step :]
+    out: Float = np.maximum(one, two)
+    np.minimum(out, three, out=out)
+    np.maximum(out, np.minimum(one, two), out=out)
+    return out
+
+
+def sort_sides(flat: Float, step: int) -> tuple[Float, Float, Float, Float]:
     """:data:`RANKS` of the four values to each side of each: four in a row are sorted once for both of their sides.
 
     Parameters
     ----------
-    lines : ndarray of float32
-        (rows, width), contiguous.
+    flat : ndarray of float32
+        An image, one row behind the other.
     step : int
         From one of the four to the next: 1 along rows, the width of a row along columns.
 
     Returns
     -------
     tuple of ndarray
-        Entry i belongs to pixel i + 4 steps, in memory that the next call uses again; the last 8 steps hold nothing.
+        Entry i belongs to pixel i + 4 steps.
     """
-    flat = lines.reshape(-1)
-    size, apart = flat.size, 2 * step
-    room = scratch.take("ranks", (9, size))
-    low, high = room[:2, : size - step]
-    first, second, third, last, spare = room[2:7, : size - 3 * step]
-    np.minimum(flat[:-step], flat[step:], out=low)
-    np.maximum(flat[:-step], flat[step:], out=high)
-    np.minimum(low[:-apart], low[apart:], out=first)
-    np.maximum(low[:-apart], low[apart:], out=spare)
-    np.minimum(high[:-apart], high[apart:], out=third)
-    np.maximum(high[:-apart], high[apart:], out=last)
-    np.minimum(spare, third, out=second)
-    np.maximum(spare, third, out=third)
-    n = size - 8 * step
-    (a, b, c, d), (e, f, g, h) = (
-        [line[at : at + n] for line in (first, second, third, last)] for at in (0, 5 * step)
-    )
-    lowest, highest, below, above, spare = (room[k, :n] for k in (0, 1, 7, 8, 6))
-    np.maximum(a, e, out=lowest)
-    np.minimum(d, h, out=highest)
+    low, high = np.minimum(flat[:-step], flat[step:]), np.maximum(flat[:-step], flat[step:])
+    apart = 2 * step
+    first, second = np.minimum(low[:-apart], low[apart:]), np.maximum(low[:-apart], low[apart:])
+    third, last = np.minimum(high[:-apart], high[apart:]), np.maximum(high[:-apart], high[apart:])
+    four = (first, np.minimum(second, third), np.maximum(second, third, out=third), last)
+    n = first.size - 5 * step
+    (a, b, c, d), (e, f, g, h) = ([line[at : at + n] for line in four] for at in (0, 5 * step))
+    spare, lowest, highest = np.empty(n, np.float32), np.maximum(a, e), np.minimum(d, h)
     for line in (b, f):
         np.minimum(lowest, line, out=lowest)
     for line in (c, g):
         np.maximum(highest, line, out=highest)
-    np.minimum(a, h, out=below)
-    np.maximum(a, h, out=above)
-    for one, other in ((b, g), (c, f), (d, e)):
+    pairs = ((a, h), (b, g), (c, f), (d, e))
+    below, above = np.minimum(*pairs[0]), np.maximum(*pairs[0])
+    for one, other in pairs[1:]:
         np.maximum(below, np.minimum(one, other, out=spare), out=below)
         np.minimum(above, np.maximum(one, other, out=spare), out=above)
-    return room[0], room[7], room[8], room[1]
+    return lowest, below, above, highest
 
 
 def choose_sharpness(header: Mapping[str, Any], axis: int | None) -> float:

@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from badpix import dq
 from badpix.io.fits import Layout, read_band
 from badpix.io.handles import opened
-from badpix.numerics import scratch
 from badpix.science import residuals
 from badpix.science.completeness import Plan
 from badpix.science.inputs import Member
-from badpix.science.residuals import Residual
 
 LINE_CLIP = 2.5  # sigma, of residuals in the mean of a line
 LINE_SHARE = 0.9876  # of a small shift that a mean so clipped shows: the part of a Gaussian within the clip
@@ -108,12 +106,12 @@ def read_padded(layout: Layout, start: int, stop: int, margin: int, handle: int)
 
 
 def read_blocks(places: Sequence[tuple[Member, int]], setup: Setup, height: int) -> Blocks:
-    """Blocks of ``height`` rows with a margin, of each an exposure and the first row; memory that is used again."""
+    """Blocks of ``height`` rows with a margin: of each an exposure and the first row."""
     reach = residuals.reach_of(setup.axis)
     margin, left = reach[0] + 1, max(reach[1], 1)  # what is filled at the edge has pixels on all sides, too
     number, rows, nx = len(places), height + 2 * margin, setup.shape[1]
-    sci = scratch.take("sci", (number, rows, -(-(nx + 2 * left) // ALIGN) * ALIGN))
-    err, flags = scratch.take("err", (number, rows, nx)), scratch.take("dq", (number, rows, nx), np.uint32)
+    sci = np.empty((number, rows, -(-(nx + 2 * left) // ALIGN) * ALIGN), np.float32)
+    err, flags = np.empty((number, rows, nx), np.float32), np.empty((number, rows, nx), np.uint32)
     for layouts, numbered in groupby(enumerate(places), key=lambda place: place[1][0].layouts):
         with opened(layouts[0].path, layouts[0].stamp) as handle, np.errstate(over="ignore", invalid="ignore"):
             for k, (_, start) in numbered:
@@ -126,15 +124,12 @@ def read_blocks(places: Sequence[tuple[Member, int]], setup: Setup, height: int)
 def find_odd(blocks: Blocks) -> Odd:
     """Pixels that are not plainly good (step 2)."""
     inner = blocks.sci[:, :, blocks.left : blocks.left + blocks.err.shape[2]]
-    shape = blocks.err.shape
-    usable, plain = scratch.take("usable", (2, *shape), bool)
     with np.errstate(invalid="ignore"):
-        np.isfinite(np.add(inner, blocks.err, out=scratch.take("sum", shape)), out=usable)
-        usable &= np.greater(blocks.err, 0, out=plain)
-    told = np.bitwise_and(blocks.flags, BAD | UNUSABLE | OUTLIER, out=scratch.take("told", shape, np.uint32))
-    np.equal(told, 0, out=plain)
-    plain &= usable
-    where = np.flatnonzero(np.logical_not(plain, out=plain))
+        usable = np.isfinite(inner + blocks.err)
+        usable &= blocks.err > 0
+    odd = (blocks.flags & (BAD | UNUSABLE | OUTLIER)) != 0
+    odd |= ~usable
+    where = np.flatnonzero(odd)
     which = blocks.flags.reshape(-1)[where]
     can = usable.reshape(-1)[where] & ((which & BAD) == 0)
     return Odd(where, can, can & ((which & UNUSABLE) == 0), (which & OUTLIER) != 0)
@@ -163,9 +158,7 @@ def fill_odd(blocks: Blocks, odd: Odd, level: Float) -> Float:
     return found
 
 
-def measure_rows(
-    blocks: Blocks, level: Float, scale: Float, axis: int | None, sharpness: Float, out: Residual | None = None
-) -> Rows:
+def measure_rows(blocks: Blocks, level: Float, scale: Float, axis: int | None, sharpness: Float) -> Rows:
     """Residuals of blocks of rows, stripes left in (steps 2 and 3); the blocks are used up.
 
     Parameters
@@ -178,8 +171,6 @@ def measure_rows(
         Of the dispersion.
     sharpness : ndarray of float32
         (blocks,) see :mod:`badpix.science.residuals`.
-    out : Residual, optional
-        Where residual, level and noise go.
     """
     _, rows, nx = blocks.err.shape
     margin = blocks.margin
@@ -190,11 +181,10 @@ def measure_rows(
     odd, before = Odd(*(part[inside] for part in odd)), before[inside]
     where = odd.where - (block[inside] * 2 + 1) * margin * nx  # in rows without margins
     unusable, filled = where[~odd.usable], where[~odd.good]
-    inner = blocks.err[:, margin : rows - margin]
-    noise = np.multiply(inner, scale[:, None, None], out=scratch.take("noise", inner.shape))
+    noise = np.multiply(blocks.err[:, margin : rows - margin], scale[:, None, None])
     noise.reshape(-1)[unusable] = scale[block[inside]][~odd.usable]
     place = (margin, blocks.left)
-    found = residuals.measure_residual(blocks.sci, noise, axis, sharpness=sharpness, start=place, out=out)
+    found = residuals.measure_residual(blocks.sci, noise, axis, sharpness=sharpness, start=place)
     line, column = np.divmod(filled, nx)
     here = found.level[*np.divmod(line, noise.shape[1]), column]
     found.value.reshape(-1)[filled] = before[~odd.good] - here

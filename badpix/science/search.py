@@ -28,9 +28,10 @@ from badpix.io.exposure import read_reference_pixels
 from badpix.io.fits import bands
 from badpix.io.tasks import Progress, Spread, run_in_order, silent
 from badpix.mask.depth import describe as describe_depth
+from badpix.numerics.ipc import ratio_of
 from badpix.numerics.neighbors import Places
+from badpix.science import around, completeness, decide
 from badpix.science import bands as science_bands
-from badpix.science import completeness, decide
 from badpix.science.bands import Measured
 from badpix.science.decide import Verdicts
 from badpix.science.evidence import make_evidence
@@ -90,9 +91,10 @@ def search(
         wider=wider,
         pointings=measured.pointings,
         p=p,
-        ipc=detector.ipc,
+        ipc=around.measure_ipc(measured.mean, measured.table, places, ratio_of(detector.ipc), found.axis),
         axis=found.axis,
         most_square=square_limit(len(files)),
+        reference=reference,
     )
     verdicts = judge(measured.table, places)
     dates = [m.mjd for m in found.members]

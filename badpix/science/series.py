@@ -10,7 +10,9 @@ one over the noise; 0 where a value is not usable.
    one (its error put on it) is what contradicts a steady excess.
 4. *Response*: the slope of the residual against the level of the neighbors, with and without an excess beside it. A
    pixel of response 0.7 misses 0.3 of whatever falls on it; a hot one shows the same excess on any background.
-5. *Step in time*: the place that parts the series best into before and after; means, medians and errors of both.
+5. *Step in time*: the place that parts the series best into before and after; means, medians and errors of both; what
+   is left after it without the two values that say most. Steps so late that two exposures alone show them, lit alike,
+   come from :mod:`badpix.science.switching`.
 6. *Bright*: values of more than :data:`BRIGHT` sigma; number, first, last, longest run, pointings, and how equal they
    are. Chance: how likely so many of them are, if every pixel is bright as often as the others of each exposure.
 7. *Decay*: :func:`badpix.numerics.decay.find_decay`.
@@ -33,6 +35,7 @@ STEP_CLIP = 8.0  # sigma, of values while the step in time is looked for
 BRIGHT, DARK = 4.0, 2.0  # sigma
 FAR_BELOW = 3.0  # sigma
 CONSISTENT = 3.0  # errors within which two measurements agree
+MEDIAN_ERROR = 1.25  # of a median, over that of a mean
 STRAY = 5.0  # sigma from the median of a side of a step
 FEWEST = 3  # exposures on each side of a step in time
 CHUNK = 16_384  # candidates at a time
@@ -79,6 +82,7 @@ def _measure(
     table |= measure_step(z, value, weight, pointings)
     table |= measure_bright(z, value, seen, pointings, bright)
     table |= measure_switching(z, weight, pointings, bright, table["since"])
+    table |= put_newest(table, seen)
     table["decaying"] = measure_decay(z, seen)
     return table
 
@@ -187,7 +191,7 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
     for name, side in (("before", ~after), ("after", after)):
         total = np.where(side, w, 0).sum(axis=0)
         with np.errstate(divide="ignore"):
-            out[f"{name}_error"] = (1.25 / np.sqrt(total)).astype(np.float32)  # of a median
+            out[f"{name}_error"] = (MEDIAN_ERROR / np.sqrt(total)).astype(np.float32)  # of a median
         out[name] = _middle(np.where(side, value, np.nan))
         with np.errstate(invalid="ignore"):
             stray = side & (np.abs((value - out[name]) * weight) > STRAY)
@@ -197,7 +201,38 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
         out[f"{name}_strays"] = (stray.sum(axis=0) / np.maximum((side & (weight > 0)).sum(axis=0), 1)).astype(
             np.float32
         )
+    out["rest_after"] = measure_rest(np.where(after, r, -np.inf), np.where(after, w, 0))
     out["pointings_after"] = _count_pointings(after & (weight > 0), pointings)
+    return out
+
+
+def put_newest(table: Table, seen: NDArray[np.bool_]) -> Table:
+    """The step in time of pixels that the newest exposures alone show lit, fewer than :data:`FEWEST` of them."""
+    few = (table["newest"] > 0) & (table["lit"] > 1) & (table["lit"] < FEWEST)
+    left = np.cumsum(seen[::-1], axis=0)[::-1]
+    since = len(seen) - 1 - (left[::-1] >= table["lit"]).argmax(axis=0)  # as many usable ones are left as are lit
+    root, level = np.sqrt(np.maximum(table["lit"], 1)), table["bright_level"]
+    error = MEDIAN_ERROR * table["noise"] / root
+    found = {"since": since, "step": level * root / table["noise"], "after_error": error}
+    found |= {"after": level, "after_mean": level}
+    out = {name: np.where(few, values, table[name]).astype(table[name].dtype) for name, values in found.items()}
+    return out | {"newest": few}
+
+
+def measure_rest(weighted: NDArray[np.float64], weight: NDArray[np.float64]) -> Float:
+    """Significance of what is left of some values without the two that say most: two particles leave nothing.
+
+    Parameters
+    ----------
+    weighted, weight : ndarray
+        (exposures, candidates) values times their weights, minus infinity where they do not belong to them; weights.
+    """
+    most = np.argpartition(weighted, -2, axis=0)[-2:]
+    rest, left = np.where(np.isfinite(weighted), weighted, 0), weight.copy()
+    np.put_along_axis(rest, most, 0, axis=0)
+    np.put_along_axis(left, most, 0, axis=0)
+    total = left.sum(axis=0)
+    out: Float = (rest.sum(axis=0) / np.sqrt(np.maximum(total, 1e-30))).astype(np.float32)
     return out
 
 

@@ -36,7 +36,7 @@ A_LEVEL = 1.0  # of the logarithm, that a level of its own is worth
 
 Float = NDArray[np.float32]
 Table = dict[str, NDArray[Any]]
-NAMES = ("gain", "over_step", "over_pointings", "bright_level", "pointings_lit")
+NAMES = ("lit", "newest", "gain", "over_step", "over_pointings", "bright_level", "pointings_lit")
 
 
 def measure_switching(
@@ -93,12 +93,21 @@ def _compare(
     own = best["gain"] - gain_of(members) + len(members) * A_LEVEL if len(members) < len(z) else best["gain"]
     lit = np.stack([(best["lit"] & member).any(axis=0) for member in members]).sum(axis=0)
     return {
+        "lit": best["lit"].sum(axis=0),
+        "newest": find_newest(best["lit"], seen),
         "gain": best["gain"],
         "over_step": over,
         "over_pointings": own,
         "bright_level": best["height"],
         "pointings_lit": lit,
     }
+
+
+def find_newest(lit: NDArray[np.bool_], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether all exposures since the first lit one are lit, from (exposures, pixels)."""
+    since = np.maximum.accumulate(lit, axis=0)
+    dark_again = np.any(since & seen & ~lit, axis=0)
+    return np.asarray(lit.any(axis=0) & ~dark_again)
 
 
 def _likelihood(z: Float, share: Float) -> Float:

@@ -86,7 +86,7 @@ def test_the_sign_test_asks_what_the_rules_ask(dispersed):
     weight, level = np.ones_like(z), np.full_like(z, 1000.0)
     visits, shares, p = np.arange(16) // 4, np.full(16, 1e-3), ScienceSettings()
     dark, bright = (series.measure(sign * z, weight, level, visits, shares) for sign in (1, -1))
-    wider = decide.LINES[0] if dispersed else 1.0
+    wider = decide.LINES if dispersed else 1.0
     agreed = decide.find_agreed(bright, dispersed)
     by_noise = None if dispersed else bright["noise_error"]
     hot, _ = decide.find_steady(
