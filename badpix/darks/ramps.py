@@ -238,6 +238,8 @@ def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np
 
     A mask in use says so of a pixel, and nothing of its ramp. Returned are the pixels.
     """
+    if not held.size:
+        return held
     masked = held[(np.bitwise_and.reduce(np.take(flags, held, axis=1), axis=0) & DO_NOT_USE) != 0]
     flags[:, masked] &= ~DO_NOT_USE
     found: NDArray[np.intp] = masked
@@ -249,9 +251,11 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     flagged = np.bitwise_or.reduce(flags, axis=0)
     counts = np.zeros((2, flags.shape[1]), np.uint16)
     counts[0] = len(flags)
-    jumped, cut = (np.flatnonzero((flagged & bits) != 0) for bits in (JUMP_DET, UNUSABLE))
+    some = np.flatnonzero(flagged != 0)
+    jumped, cut = (some[(flagged[some] & bits) != 0] for bits in (JUMP_DET, UNUSABLE))
     counts[1, jumped] = ((np.take(flags, jumped, axis=1) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    counts[0, cut] = ((np.take(flags, cut, axis=1) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
+    if cut.size:
+        counts[0, cut] = ((np.take(flags, cut, axis=1) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
     return counts, jumped, cut
 
 

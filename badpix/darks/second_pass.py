@@ -214,7 +214,7 @@ def _add(stack: Stack, dark: Dark, copies: Exposure, shared: _Shared) -> None:
     beside = np.zeros(len(copies.rate), np.float32)
     stack.add_poisson(np.column_stack([copies.poisson, beside]) * np.float32(dark.shot))
     for i in range(dark.integrations):
-        room, bits = stack.make_room(1, 1)
+        room, bits = stack.make_room([stack.filled], 1)
         sci, flags = room[: dark.stop - dark.start, 0, 0], bits[: dark.stop - dark.start, 0, 0]
         sci[:, :n] = copies.ramps[i, use][: len(sci)] - np.tile(shared.drift[i, : len(sci)], LAYERS)
         flags[:, :n] = copies.flags[i, use]

@@ -7,7 +7,7 @@ as arrays can add them himself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,22 +137,28 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
     if alter is not None or (stop - start) % job.cells.rows:
         together = 1  # whole tiles alone can be put side by side
     for number, dark in enumerate(job.darks):
-        images = _read_images(job, dark, band)
+        first, runs = stack.filled, stack.cut_runs(dark.integrations, together)
+        images = _read_images(job, dark, band, [i - first for run in runs for i in run])
         stack.add_poisson(images.pop("poisson") * np.float32(dark.shot))
         with Planes(dark.groupdq, start, stop) as bits, Planes(dark.jump, start, stop) as values:
-            for run in stack.cut_runs(dark.integrations, together):
-                mine = {name: image[run.start : run.stop] for name, image in images.items()}
-                room, room_for_flags = stack.make_room(len(run), stop - start)
-                flags = _read_run(bits, dark, run, room_for_flags)
-                sci = _read_run(values, dark, run, room, native=alter is not None)
+            done = 0
+            for run in runs:
+                mine = {name: image[done : done + len(run)] for name, image in images.items()}
+                room, room_for_flags = stack.make_room(run, stop - start)
+                own = [i - first for i in run]
+                flags = _read_run(bits, dark, own, room_for_flags)
+                sci = _read_run(values, dark, own, room, native=alter is not None)
                 if alter is not None:
-                    alter(number, run.start, sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
-                stack.add(sci, flags, mine)
+                    alter(number, own[0], sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
+                stack.add(sci, flags, mine, run)
+                done += len(run)
     return stack.finish()
 
 
-def _read_run(planes: Planes, dark: Dark, run: range, room: NDArray[Any], *, native: bool = True) -> NDArray[Any]:
-    """Usable groups of some integrations in a row, side by side: (groups, integrations, rows, nx), as many as fit."""
+def _read_run(
+    planes: Planes, dark: Dark, run: Sequence[int], room: NDArray[Any], *, native: bool = True
+) -> NDArray[Any]:
+    """Usable groups of some integrations, side by side: (groups, integrations, rows, nx), as many as fit."""
     out = room[: min(len(room), dark.stop - dark.start)]
     for k, i in enumerate(run):
         first = i * dark.groups + dark.start
@@ -166,12 +172,21 @@ def find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
 
 
-def _read_images(job: Job, dark: Dark, band: Rows) -> dict[str, NDArray[np.float32]]:
-    """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each."""
+def _read_images(job: Job, dark: Dark, band: Rows, order: Sequence[int]) -> dict[str, NDArray[np.float32]]:
+    """Rate and pedestal over the medians of their cells, and the Poisson variance: (nints, pixels) each.
+
+    ``order``: in which the integrations are wanted, but for the variance, whose sum would hang on it.
+    """
     layouts = {"rate": dark.rate, "poisson": dark.poisson, "pedestal": dark.pedestal}
     size = (dark.integrations, band.stop - band.start, job.shape[1])
     images = {
-        name: read_band(layout, band.start, band.stop, out=scratch.take(name, size))
+        name: read_band(
+            layout,
+            band.start,
+            band.stop,
+            planes=None if name == "poisson" else order,
+            out=scratch.take(name, size),
+        )
         for name, layout in layouts.items()
         if layout is not None
     }
@@ -204,23 +219,25 @@ class Stack:
         self.first_level = np.full(pixels, np.nan, np.float32)
         self.rises = ramps.wait_for(job.fit)
 
-    @property
-    def examines_next(self) -> bool:
-        """Whether the ramps of the next integration are needed."""
-        return self.filled in self.chosen
+    def cut_runs(self, integrations: int, most: int) -> list[list[int]]:
+        """The next ``integrations`` in runs of ``most`` that are worked on together, those that are examined first.
 
-    def cut_runs(self, integrations: int, most: int) -> Iterator[range]:
-        """The next ``integrations``, counted from 0, in runs of which all or none are examined and kept."""
-        kinds = [(i in self.chosen, i in self.job.kept) for i in range(self.filled, self.filled + integrations)]
-        start = 0
-        for k in range(1, integrations + 1):
-            if k == integrations or k - start == most or kinds[k] != kinds[start]:
-                yield range(start, k)
-                start = k
+        All or none of a run are examined and kept.
+        """
+        here = range(self.filled, self.filled + integrations)
+        runs: list[list[int]] = []
+        kind = (False, False)
+        for i in sorted(here, key=lambda i: i not in self.chosen):
+            before, kind = kind, (i in self.chosen, i in self.job.kept)
+            if not runs or kind != before or len(runs[-1]) == most:
+                runs.append([])
+            runs[-1].append(i)
+        return runs
 
-    def make_room(self, number: int, rows: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Where SCI and GROUPDQ of the next ``number`` integrations are read to: (groups, number, rows, nx)."""
-        first, shape = self.filled, (number, rows, self.pixels // rows)
+    def make_room(self, run: Sequence[int], rows: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Where SCI and GROUPDQ of a run of integrations are read to: (groups, integrations, rows, nx)."""
+        first, number = run[0], len(run)
+        shape = (number, rows, self.pixels // rows)
         if first in self.job.kept:
             k = self.job.kept.index(first)
             groups = len(self.kept_ramps)
@@ -230,8 +247,14 @@ class Stack:
         groups = self.job.fit.usable if first in self.chosen else 1
         return scratch.take("sci", (groups, *shape)), scratch.take("flags", (longest, *shape), np.uint8)
 
-    def add(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], images: dict[str, NDArray[np.float32]]) -> None:
-        """Measure the next integrations, one run of :meth:`cut_runs`, or one integration (without that axis).
+    def add(
+        self,
+        sci: NDArray[np.float32],
+        flags: NDArray[np.uint8],
+        images: dict[str, NDArray[np.float32]],
+        run: Sequence[int] = (),
+    ) -> None:
+        """Measure some integrations, a run of :meth:`cut_runs`, or the next one (without that axis).
 
         Parameters
         ----------
@@ -241,45 +264,50 @@ class Stack:
         flags : ndarray
             (groups, integrations, rows, nx) GROUPDQ.
         images : dict
-            ``rate`` and ``pedestal``, (integrations, pixels).
+            ``rate`` and ``pedestal``, (integrations, pixels); overwritten.
+        run : sequence of int
+            Which integrations these are; the next one, if not given.
         """
         if sci.ndim == 3:
             sci, flags, images = sci[:, None], flags[:, None], {name: image[None] for name, image in images.items()}
-        job, first, number = self.job, self.filled, len(images["rate"])
-        run = slice(first, first + number)
+        job, which, number = self.job, list(run or [self.filled]), len(images["rate"])
         pixels = flags.reshape(len(flags), -1)
-        held = (np.arange(number)[:, None] * self.pixels + self.held).reshape(-1)
-        masked = ramps.clear_masked(pixels, held)
-        self.masked[masked % self.pixels] = True
+        rate, pedestal = images["rate"].reshape(-1), images["pedestal"].reshape(-1)
+        if self.held.size:
+            held = (np.arange(number)[:, None] * self.pixels + self.held).reshape(-1)
+            masked = ramps.clear_masked(pixels, held)
+            self.masked[masked % self.pixels] = True
+            rate[masked] = pedestal[masked] = np.nan  # the pipeline fitted nothing there
         full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
-        self.saturated[run].reshape(-1)[full] = True
-        np.fmax.at(self.first_level, full % self.pixels, sci[0].reshape(-1)[full].astype(np.float32))
-        rate, pedestal = (table[run].reshape(-1) for table in (self.rate, self.pedestal))
-        rate[:], pedestal[:] = images["rate"].reshape(-1), images["pedestal"].reshape(-1)
-        rate[masked] = pedestal[masked] = np.nan  # the pipeline fitted nothing there
-        if first in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
-            found, counts = self._measure(sci, flags, run)
+        if full.size:
+            integration, place = np.divmod(full, self.pixels)
+            self.saturated[np.array(which)[integration], place] = True
+            np.fmax.at(self.first_level, place, sci[0].reshape(-1)[full].astype(np.float32))
+        if which[0] in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
+            found, counts = self._measure(sci, flags, which[0])
             np.copyto(rate, np.nan, where=counts[0] <= 1)
             np.fmin(rate, found[1] / np.float32(job.setup.group_time), out=rate)
         else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
-            counts, _, _ = ramps.count_groups(pixels)
-            np.copyto(rate, np.nan, where=(counts[0] <= 1) | (counts[1] > 0))
-        for i in range(first, first + number):
+            counts, jumped, cut = ramps.count_groups(pixels)
+            rate[jumped] = np.nan
+            rate[cut[counts[0, cut] <= 1]] = np.nan
+        for k, i in enumerate(which):
+            self.rate[i], self.pedestal[i] = images["rate"][k], images["pedestal"][k]
             if job.scales and job.scales[i] != 1:
                 self.rate[i] /= np.float32(job.scales[i])
-        self.counts[:, run], self.whole[run] = counts.reshape(2, number, -1), len(flags)
+        self.counts[:, which], self.whole[which] = counts.reshape(2, number, -1), len(flags)
         self.filled += number
 
     def _measure(
-        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], run: slice
+        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], first: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-        """Measure all ramps of a run of integrations, as if they were tiles of one."""
+        """Measure all ramps of a run of integrations from ``first`` on, as if they were tiles of one."""
         groups, number, rows, self.nx = sci.shape
-        k, shape = self.chosen[run.start], (groups, number * rows, self.nx)
+        k, shape = self.chosen[first], (groups, number * rows, self.nx)
         out, side_by_side = self.shapes[:, k : k + number].reshape(len(self.shapes), -1), sci.reshape(shape)
         drift = cells.measure_drift(side_by_side, self.job.cells)
-        if run.start in self.job.kept:
-            self._keep(sci, flags, drift, self.job.kept.index(run.start))
+        if first in self.job.kept:
+            self._keep(sci, flags, drift, self.job.kept.index(first))
         return ramps.measure_ramps(
             side_by_side, flags.reshape(shape), self.job.fit, self.job.cells, out=out, drift=drift, later=self.rises
         )
