@@ -2,11 +2,12 @@
 
 1. Candidates: flagged bright pixels of an exposure with z > ``transient_snr`` and the largest residual of their 5x5.
 2. Likeness: the largest cosine between the 5x5 of residuals around a candidate and those of the stars in the model
-   of the same exposure, which have all sub-pixel phases; with fewer than 60 stars, Gaussians as well, of 0.6 to 1.2
-   times the width that diffraction allows. What has less than half of the usual light off any track beside its peak
-   is no star of that library, but a speckle on a spike. A candidate is star-shaped if the best star leaves less
-   than 3 % of its squares and what noise adds, if it is less like a single pixel and has light off any track beside
-   its peak, 0.4 of the star's (:func:`find_transients`).
+   of the same exposure, which have all sub-pixel phases; with fewer than 60 stars, Gaussians and Airy patterns as
+   well, of 0.6 to 1.7 times the width that diffraction allows, but hardly narrower than what fits the known stars.
+   What has less than half of the usual light off any track beside its peak is no star of that library, but a speckle
+   on a spike. A candidate is star-shaped if the best star leaves less than 3 % of its squares and what noise adds, if
+   it is less like a single pixel, and if it has 0.4 of the star's light where charge of a hit doesn't reach: beside
+   its peak, off any track; around its brightest 2 x 2; in the outermost pixels (:func:`find_transients`).
 3. Linked: detections within 1.5 grid pixels of each other are one transient. Of the rest, three or more in different
    exposures that lie on a line at constant speed, with fluxes within a factor of two, are a moving object
    (:func:`link_detections`).
@@ -17,7 +18,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from functools import lru_cache
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +30,15 @@ from badpix.numerics.neighbors import gather, grow, locate
 
 MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those of noise
 SURROUNDED = 0.4  # of a star's light beside its peak
+WINGS = 0.4  # of the light of a star outside of its brightest 2 x 2 pixels
+RIM_SIGMA = 1.5
 ROUND = 0.5  # of the usual light beside a star's peak, which a star of the library must have
 MIN_STARS = 60
+FEW_STARS = 5  # which tell the width of Gaussian stars
+WIDTHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)  # times that of diffraction ...
+AIRY = 1.029  # FWHM of an Airy pattern, wavelengths over the diameter
+BLURRED = 2  # of these widths that drizzle adds to the known stars
+UNSURE = 0.8  # ... the narrowest where no star tells
 STAR_SIGMA = 50.0  # peak of a star that shows what stars look like
 MAX_STARS = 400
 TOGETHER = 1.5  # grid pixels
@@ -94,7 +103,8 @@ def find_transients(
     ys, xs, stamps = ys[peak], xs[peak], np.nan_to_num(stamps[:, peak])
     if not len(ys):
         return []
-    likeness, surrounded = measure_likeness(stamps, make_library(model, noise, *stars, width=width))
+    library = make_library(model, noise, *stars, width=width)
+    likeness, surrounded = measure_likeness(stamps, noise[ys, xs], library)
     lone = stamps[12] / np.linalg.norm(stamps, axis=0)  # cosine with a single pixel
     misfit = 1 - likeness**2  # share of the stamp's squares that the star does not explain, and noise's
     allowed = stamps.shape[0] * (noise[ys, xs] / np.linalg.norm(stamps, axis=0)) ** 2
@@ -130,30 +140,71 @@ def make_library(
         beside = _share_beside(library.T)
         library = library[beside > ROUND * np.median(beside)]
     if len(library) < MIN_STARS:  # too few to have all phases
-        library = np.concatenate([library, _gaussians(width)])
+        library = np.concatenate([library, *_as_wide(library, width)])
     out: NDArray[Any] = library / np.linalg.norm(library, axis=1, keepdims=True)
     return out
 
 
-def _gaussians(width: float) -> NDArray[Any]:
-    """Stars at many phases, about as wide as diffraction allows; integrated over pixels, [star, 25]."""
+def _as_wide(library: NDArray[Any], width: float) -> list[NDArray[Any]]:
+    """Made stars [star, 25] of some widths: down to a little below that which fits the known stars best."""
+    made = [np.concatenate(make_stars(factor * width)) for factor in WIDTHS]
+    if len(library) < FEW_STARS:
+        return made[WIDTHS.index(UNSURE) :]
+    unit = library / np.linalg.norm(library, axis=1, keepdims=True)
+    likeness = [np.median((unit @ m.T).max(axis=1)) for m in made]
+    return made[max(0, int(np.argmax(likeness)) - BLURRED) :]
+
+
+@lru_cache(maxsize=32)
+def make_stars(width: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Gaussians and Airy patterns of this FWHM at many phases, integrated over pixels, normalized [star, 25]."""
+    from scipy.special import j1
+
     fine = (np.arange(50) + 0.5) / 10 - 2.5
-    stamps = []
-    for factor in (0.6, 0.8, 1.0, 1.2):
-        s = factor * width / 2.3548
-        lines = [np.exp(-((fine - p) ** 2) / (2 * s * s)).reshape(5, 10).mean(axis=1) for p in _PHASES]
-        stamps += [np.outer(a, b).ravel() for a in lines for b in lines]
-    return np.array(stamps)
+    gaussians, patterns = [], []
+    for y, x in product(_PHASES, _PHASES):
+        r = np.hypot(fine[:, None] - y, fine - x) / width
+        v = np.maximum(AIRY * np.pi * r, 1e-6)
+        gaussians.append(np.exp(-4 * np.log(2) * r * r))
+        patterns.append((2 * j1(v) / v) ** 2)
+    made = (np.array(m).reshape(-1, 5, 10, 5, 10).mean(axis=(2, 4)).reshape(-1, 25) for m in (gaussians, patterns))
+    first, second = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in made)
+    return first, second
 
 
-def measure_likeness(stamps: NDArray[Any], library: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def measure_likeness(
+    stamps: NDArray[Any], noise: NDArray[Any], library: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """The largest cosine of each stamp [25, n] with a star of the library [star, 25], and whether it has enough light
-    beside its peak, off any track, for that star."""
-    unit = stamps / np.maximum(np.linalg.norm(stamps, axis=0), 1e-30)
+    for that star: beside its peak, off any track; around its brightest 2 x 2; and in the outermost 16 pixels, where
+    the ``noise`` (of a pixel, [n]) is small enough to tell."""
+    norm = np.maximum(np.linalg.norm(stamps, axis=0), 1e-30)
+    unit = stamps / norm
     cosines = library @ unit
-    best = cosines.argmax(axis=0)
-    surrounded: NDArray[Any] = _share_beside(unit) > SURROUNDED * _share_beside(library[best].T)
+    best = library[cosines.argmax(axis=0)].T
+    surrounded: NDArray[Any] = _share_beside(unit) > SURROUNDED * _share_beside(best)
+    surrounded &= _measure_wings(unit, cosines.max(axis=0) * best) > WINGS
+    surrounded &= _sum_rim(unit) > WINGS * _sum_rim(best) - RIM_SIGMA * 4 * noise / norm
     return cosines.max(axis=0), surrounded
+
+
+def _sum_rim(stamps: NDArray[Any]) -> NDArray[Any]:
+    """The outermost 16 of 5 x 5 pixels."""
+    out: NDArray[Any] = stamps.sum(axis=0) - stamps.reshape(5, 5, -1)[1:4, 1:4].sum(axis=(0, 1))
+    return out
+
+
+def _measure_wings(stamps: NDArray[Any], stars: NDArray[Any]) -> NDArray[Any]:
+    """How much of the light that stars [25, n] have outside of the brightest 2 x 2 pixels stamps have, too.
+
+    The charge of a hit reaches no further.
+    """
+    blocks = np.array([[5 * y + x + step for step in (0, 1, 5, 6)] for y in range(4) for x in range(4)])
+    inner = blocks[stamps[blocks].sum(axis=1).argmax(axis=0)].T
+    outside = np.ones(stamps.shape)
+    np.put_along_axis(outside, inner, 0, axis=0)
+    out: NDArray[Any] = (outside * stamps * stars).sum(axis=0) / np.maximum((outside * stars**2).sum(axis=0), 1e-30)
+    return out
 
 
 def _share_beside(stamps: NDArray[Any]) -> NDArray[Any]:

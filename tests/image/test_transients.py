@@ -7,6 +7,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 from notes import heard
+from scipy.ndimage import convolve
 
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
@@ -55,6 +56,17 @@ def test_a_star_is_star_shaped_and_tracks_are_not(seed):
         for j, i in pixels:
             residual[j, i] += 150 * rng.uniform(0.7, 1.3)
         assert not find(residual), pixels
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_charge_that_spread_over_neighbors_is_no_star(seed):
+    """Diffusion leaves a hit on a corner in 2 x 2 pixels, capacitance a little beside it: stars reach further."""
+    rng = np.random.default_rng(seed)
+    for block in ((0.5, 0.5, 0.5, 0.5), (0.8, 0.5, 0.2, 0.2), (0.65, 0.32, 0.62, 0.3)):
+        residual = np.zeros((9, 9))
+        residual[4:6, 4:6] = np.reshape(block, (2, 2)) * 400
+        residual = convolve(residual, [[0, 0.005, 0], [0.005, 0.98, 0.005], [0, 0.005, 0]]) + rng.normal(0, 1, (9, 9))
+        assert not find(residual, width=1.6), block
 
 
 def test_detections_at_one_place_are_one_and_a_line_at_constant_speed_is_a_moving_object():
