@@ -1,8 +1,9 @@
 """What is left of the sky in the difference of an exposure and its model: a level, a gradient, stripes.
 
 1. Level: median of the flat pixels.
-2. Gradient: a plane through the medians of 32 x 32 cells, by least squares from which cells beyond 4 sigma drop out.
-   Scattered light and the thermal background of MIRI differ between exposures by more than a constant.
+2. Gradient: a plane through the medians of 32 x 32 cells, by least squares from which cells beyond 4 sigma drop out;
+   a quadratic surface where that bends by much more than its errors. Scattered light and the thermal background of
+   MIRI differ between exposures by more than a constant.
 3. Stripes of 1/f noise: medians of rows in parts of 512 columns, as wide as an amplifier, and then of columns in
    parts of 512 rows.
 
@@ -51,7 +52,7 @@ def level_residual(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> t
     -------
     level : float
     tilt : float
-        By how much the plane that was taken off changes over the image; 0 without one.
+        By how much the plane (or surface) that was taken off changes over the image, about; 0 without one.
     striped : bool
     """
     level = _level(residual, use)
@@ -85,36 +86,53 @@ def measure_cells(residual: NDArray[Any], use: NDArray[Any]) -> tuple[NDArray[An
     return (y + 0.5) * size[0], (x + 0.5) * size[1], medians.astype(float)
 
 
-class Plane(NamedTuple):
-    """A fitted plane: level, change per y and per x; its normal matrix, and the scatter about it."""
+class Surface(NamedTuple):
+    """A plane or quadratic surface: coefficients of :func:`surface_terms`, their normal matrix, the scatter."""
 
-    solution: NDArray[Any]  # (3,)
-    normal: NDArray[Any]  # (3, 3)
+    solution: NDArray[Any]  # (k,)
+    normal: NDArray[Any]  # (k, k)
     scatter: float
+    kept: NDArray[Any]  # bool (n,)
 
 
-def fit_plane(y: NDArray[Any], x: NDArray[Any], values: NDArray[Any]) -> Plane | None:
-    """The plane through values at some places; None with too few of them."""
+def surface_terms(y: NDArray[Any], x: NDArray[Any], degree: int) -> NDArray[Any]:
+    """1, y, x, and with degree 2 also y^2, yx, x^2, [n, k]."""
+    columns = [np.ones(len(y)), y, x]
+    return np.stack(columns if degree == 1 else [*columns, y * y, y * x, x * x], axis=1)
+
+
+def fit_surface(y: NDArray[Any], x: NDArray[Any], values: NDArray[Any], degree: int = 1) -> Surface | None:
+    """The plane (or quadratic surface) through values at some places; None with too few of them."""
+    terms = surface_terms(y, x, degree)
     keep = np.ones(len(values), bool)
     for _ in range(ROUNDS):
-        matrix = np.stack([np.ones(keep.sum()), y[keep], x[keep]], axis=1)
-        if len(matrix) < FEWEST_CELLS or np.linalg.matrix_rank(matrix) < 3:
+        matrix = terms[keep]
+        if len(matrix) < FEWEST_CELLS * degree or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
             return None
         solution = np.linalg.lstsq(matrix, values[keep], rcond=None)[0]
-        left = values - (solution[0] + solution[1] * y + solution[2] * x)
+        left = values - terms @ solution
         scatter = clipping.median_mad(left[keep])[1]
         inside = np.abs(left) <= CLIP * scatter
         if (inside == keep).all():
             break
         keep = inside
-    return Plane(solution, matrix.T @ matrix, scatter)
+    return Surface(solution, matrix.T @ matrix, scatter, keep)
 
 
 def _subtract_plane(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> float:
     ny, nx = residual.shape
-    fit = fit_plane(*measure_cells(residual, use))
+    y, x, values = measure_cells(residual, use)
+    fit = fit_surface(y, x, values)
     if fit is None:
         return 0.0
+    bend = _measure_bend(y, x, values, fit, residual.shape, sigma)
+    if bend is not None:
+        at_y, at_x = (2 * (np.arange(n) + 0.5) / n - 1 for n in residual.shape)
+        level, up, across, yy, yx, xx = bend
+        residual -= (level + (up + yy * at_y) * at_y)[:, None].astype(np.float32)
+        residual -= ((across + xx * at_x) * at_x).astype(np.float32)
+        residual -= np.outer((yx * at_y).astype(np.float32), at_x.astype(np.float32))
+        return float(2 * np.hypot(up, across) + abs(yy) + abs(xx) + 2 * abs(yx))
     level, up, across = fit.solution
     errors = fit.scatter * np.sqrt(np.diag(np.linalg.inv(fit.normal)))
     tilt = float(np.hypot(up * ny, across * nx))
@@ -123,6 +141,21 @@ def _subtract_plane(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> 
     residual -= (level + up * (np.arange(ny)[:, None] + 0.5)).astype(np.float32)
     residual -= (across * (np.arange(nx) + 0.5)).astype(np.float32)
     return tilt
+
+
+def _measure_bend(
+    y: NDArray[Any], x: NDArray[Any], values: NDArray[Any], plane: Surface, shape: tuple[int, int], sigma: float
+) -> NDArray[Any] | None:
+    """A quadratic surface through the cells, at positions from -1 to 1; None where it doesn't stand out."""
+    y, x = (2 * v / n - 1 for v, n in zip((y, x), shape, strict=True))
+    fit = fit_surface(y, x, values, 2)
+    if fit is None:
+        return None
+    errors = fit.scatter * np.sqrt(np.diag(np.linalg.inv(fit.normal)))
+    bend = np.abs(fit.solution[3:])
+    if bend.max() < TILT * sigma or (bend < SIGNIFICANT * errors[3:]).all() or fit.scatter > plane.scatter:
+        return None
+    return fit.solution
 
 
 def _subtract_lines(residual: NDArray[Any], use: NDArray[Any], sigma: float) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from badpix.errors import DataError
 from badpix.image import sky as image_sky
 from badpix.image.angles import sort_angles
+from badpix.image.background import surface_terms
 from badpix.image.grid import Bounds, Grid, Window, join_windows
 from badpix.image.moving import follow_target
 from badpix.image.pixel_map import PixelMap, find_window, fit_pixel_map, map_points
@@ -65,7 +66,7 @@ class Image:
     subtract: float = 0.0  # sky, taken off before the drizzle
     compare: float = 0.0  # background that the documented rule adds to the model
     roll: float = 0.0  # degrees
-    slope: tuple[float, float] = (0.0, 0.0)  # of that sky, per pixel in y and x from the middle of the image
+    slope: tuple[float, ...] = ()  # of that sky from the middle of the image, pixels: y, x and perhaps y^2, yx, x^2
 
 
 def place_images(
@@ -248,37 +249,40 @@ def set_skies(
     levels = [float(v) for v in matched.levels]
     placed = [replace(i, subtract=level, compare=level) for i, level in zip(images, levels, strict=True)]
     level_tables = [t._replace(level=t.level - level) for t, level in zip(tables, levels, strict=True)]
-    planes = image_sky.match_planes(level_tables, grid.shape[1])
-    if planes is not None:
-        placed = [tilt_sky(i, *plane) for i, plane in zip(placed, _each_plane(planes), strict=True)]
-        log.info("sky gradients differ between exposures: planes matched")
+    surfaces = image_sky.match_surfaces(level_tables, grid.shape[1])
+    if surfaces is not None:
+        placed = [tilt_sky(i, s, surfaces.center) for i, s in zip(placed, surfaces.solutions, strict=True)]
+        log.info("sky gradients differ between exposures: matched")
     return placed, {"matched": True, "levels": [i.subtract for i in placed], "sets": matched.sets}
 
 
-def _each_plane(planes: image_sky.Planes) -> Iterator[tuple[float, NDArray[Any], NDArray[Any]]]:
-    for level, slope in zip(planes.levels, planes.slopes, strict=True):
-        yield float(level), slope, planes.center
-
-
-def tilt_sky(image: Image, level: float, slope: NDArray[Any], center: NDArray[Any]) -> Image:
-    """An image whose sky has this plane (on the grid, besides its level) as well, as a plane of its own pixels."""
+def tilt_sky(image: Image, solution: NDArray[Any], center: NDArray[Any]) -> Image:
+    """An image whose sky has this surface (on the grid, besides its level) as well, as one of its own pixels."""
     assert image.pixel_map is not None
     x0, x1, y0, y1 = image.pixel_map.span
-    x, y = (image.cal.shape[1] - 1) / 2, (image.cal.shape[0] - 1) / 2
-    places = np.array([[x, y], [x0, y], [x1, y], [x, y0], [x, y1]])
-    sky = level + (np.stack(map_points(image.pixel_map, *places.T), axis=1) - center) @ slope
-    middle = image.subtract + float(sky[0])
-    up, across = float((sky[4] - sky[3]) / (y1 - y0)), float((sky[2] - sky[1]) / (x1 - x0))
-    return replace(image, subtract=middle, compare=middle, slope=(up, across))
+    middle = np.array([(image.cal.shape[1] - 1) / 2, (image.cal.shape[0] - 1) / 2])
+    xs, ys = (np.array([low, at, high]) for low, at, high in ((x0, middle[0], x1), (y0, middle[1], y1)))
+    places = np.stack([v.ravel() for v in np.meshgrid(xs, ys)], axis=1)
+    sky = image_sky.evaluate_surface(solution, center, np.stack(map_points(image.pixel_map, *places.T), axis=1))
+    x, y = (places - middle).T
+    terms = surface_terms(y, x, 1 if len(solution) == 3 else 2)
+    size = np.abs(terms).max(axis=0)
+    level, *slope = (np.linalg.lstsq(terms / size, sky, rcond=None)[0] / size).tolist()
+    level += image.subtract
+    return replace(image, subtract=level, compare=level, slope=tuple(slope))
 
 
 def subtract_slope(sci: NDArray[Any], image: Image, first: int = 0) -> None:
     """Take the gradient of an image's sky off rows from ``first`` on, in place."""
-    up, across = image.slope
-    if up or across:
-        ny, nx = image.cal.shape
-        sci -= (up * (np.arange(first, first + len(sci)) - (ny - 1) / 2)).astype(np.float32)[:, None]
-        sci -= (across * (np.arange(nx) - (nx - 1) / 2)).astype(np.float32)
+    if not any(image.slope):
+        return
+    ny, nx = image.cal.shape
+    y, x = np.arange(first, first + len(sci)) - (ny - 1) / 2, np.arange(nx) - (nx - 1) / 2
+    up, across, yy, yx, xx = (*image.slope, 0.0, 0.0, 0.0)[:5]
+    sci -= ((up + yy * y) * y).astype(np.float32)[:, None]
+    sci -= ((across + xx * x) * x).astype(np.float32)
+    if yx:
+        sci -= np.outer((yx * y).astype(np.float32), x.astype(np.float32))
 
 
 def find_shallow(images: Sequence[Image], p: ModelSettings, executor: Executor | None) -> frozenset[int]:

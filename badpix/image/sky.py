@@ -6,9 +6,10 @@
 3. Levels by weighted least squares, sum zero in every connected set of images. Images are matched, not groups:
    the detectors of one exposure have skies of their own.
 
-4. Gradients that differ: a plane through the differences of each pair (:func:`badpix.image.background.fit_plane`),
-   joined by least squares to a plane of each image (:func:`match_planes`); only if one of them changes the sky over
-   its image by three times the scatter of the cells' differences.
+4. Gradients that differ: a quadratic surface (a plane, where the images share less than 0.6 of their cells) through
+   the differences of each pair (:func:`badpix.image.background.fit_surface`), joined by least squares to a surface of
+   each image (:func:`match_surfaces`); only if one of them changes the sky over its image by three times the scatter
+   of the cells' differences.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.image.background import fit_plane
+from badpix.image.background import fit_surface, surface_terms
 from badpix.image.pixel_map import PixelMap, evaluate_map
 from badpix.numerics.clipping import median_mad
 
@@ -27,6 +28,7 @@ CELL = 32  # grid pixels
 STRIDE = 2  # pixels
 MIN_COMMON = 5
 UNIT = 1000.0  # grid pixels, in which positions are counted while planes are fitted
+SHARED = 0.6  # of the cells of each image, from which on surfaces may bend
 STANDS_OUT = 3.0  # scatters of the cells' differences
 _ROWS = 256
 
@@ -70,15 +72,21 @@ def _cell_medians(cells: NDArray[Any], values: NDArray[Any]) -> Cells:
     return Cells(index, level)
 
 
-class Planes(NamedTuple):
-    """Gradients of the images' skies: level + slope . (position - center), positions (x, y) on the grid, pixels."""
+class Surfaces(NamedTuple):
+    """Gradients of the images' skies: sums of :func:`surface_terms` at (position - center) / UNIT on the grid."""
 
-    levels: NDArray[Any]  # (n,)
-    slopes: NDArray[Any]  # (n, 2)
-    center: NDArray[Any]  # (2,)
+    solutions: NDArray[Any]  # (n, 3 or 6)
+    center: NDArray[Any]  # (x, y) on the grid, pixels
 
 
-def match_planes(tables: list[Cells], columns: int) -> Planes | None:
+def evaluate_surface(solution: NDArray[Any], center: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
+    """The sky of an image at places (x, y) [n, 2] on the grid."""
+    x, y = ((places - center) / UNIT).T
+    found: NDArray[Any] = surface_terms(y, x, 1 if len(solution) == 3 else 2) @ solution
+    return found
+
+
+def match_surfaces(tables: list[Cells], columns: int) -> Surfaces | None:
     """What differs between the skies of images beyond their levels, from their cells; None if that is nothing.
 
     The cells are those without these levels. Sums over images are zero: what all have in common stays. ``columns`` is
@@ -87,13 +95,14 @@ def match_planes(tables: list[Cells], columns: int) -> Planes | None:
     across = columns // CELL + 3
     places = [np.stack(np.divmod(t.cell, across)[::-1]).T * float(CELL) - CELL / 2 for t in tables]
     center = np.concatenate(places).mean(axis=0)
-    n = len(tables)
-    normal, target = np.zeros((n, 3, n, 3)), np.zeros((n, 3))
+    n, degree = len(tables), 2 if _share_most(tables) else 1
+    k = 3 if degree == 1 else 6
+    normal, target = np.zeros((n, k, n, k)), np.zeros((n, k))
     scatters = []
     for i, j in combinations(range(n), 2):
         _, at, to = np.intersect1d(tables[i].cell, tables[j].cell, assume_unique=True, return_indices=True)
         x, y = ((places[i][at] - center) / UNIT).T
-        fit = fit_plane(y, x, tables[i].level[at] - tables[j].level[to])
+        fit = fit_surface(y, x, tables[i].level[at] - tables[j].level[to], degree)
         if fit is None or not fit.scatter > 0:
             continue
         part = fit.normal / fit.scatter**2
@@ -106,10 +115,18 @@ def match_planes(tables: list[Cells], columns: int) -> Planes | None:
         target[j] -= part @ fit.solution
     if not scatters:
         return None
-    level, up, right = np.linalg.lstsq(normal.reshape(3 * n, 3 * n), target.ravel(), rcond=1e-10)[0].reshape(n, 3).T
-    slopes = np.stack([right, up], axis=1) / UNIT
-    change = [np.abs(np.ptp(p, axis=0) * s).sum() if len(p) else 0 for p, s in zip(places, slopes, strict=True)]
-    return Planes(level, slopes, center) if max(change) > STANDS_OUT * np.median(scatters) else None
+    solutions = np.linalg.lstsq(normal.reshape(k * n, k * n), target.ravel(), rcond=1e-10)[0].reshape(n, k)
+    change = [
+        np.ptp(evaluate_surface(s, center, p)) if len(p) else 0.0 for p, s in zip(places, solutions, strict=True)
+    ]
+    return Surfaces(solutions, center) if max(change) > STANDS_OUT * np.median(scatters) else None
+
+
+def _share_most(tables: list[Cells]) -> bool:
+    """Whether others saw most of the cells of every image: a bent surface must not run on far from what is known."""
+    cells, number = np.unique(np.concatenate([t.cell for t in tables]), return_counts=True)
+    common = cells[number >= 2]
+    return all(np.isin(t.cell, common).sum() >= SHARED * len(t.cell) for t in tables)
 
 
 def match_levels(tables: list[Cells]) -> Matched:

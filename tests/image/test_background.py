@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from badpix.image import sky as image_sky
-from badpix.image.background import fit_plane, level_residual, measure_cells
+from badpix.image.background import fit_surface, level_residual, measure_cells
 from badpix.image.inputs import name_groups, read_members
 from badpix.image.members import place_images, set_skies, subtract_slope
 from badpix.io.associations import read_inputs
@@ -69,7 +69,7 @@ def test_too_few_pixels_tell_nothing():
     assert tilt == 0
     empty = np.full((64, 64), np.nan, np.float32)
     assert level_residual(empty, np.zeros((64, 64), bool), 1.0) == (0.0, 0.0, False)
-    assert fit_plane(np.arange(20.0), np.arange(20.0), np.ones(20)) is None  # all on one line
+    assert fit_surface(np.arange(20.0), np.arange(20.0), np.ones(20)) is None  # all on one line
 
 
 def test_cells_are_medians_of_every_second_pixel():
@@ -94,30 +94,64 @@ def test_planes_of_images_follow_from_the_differences_of_their_cells():
         keep = np.sort(rng.permutation(len(cells))[:500])
         level = 1 + place[keep] @ slope + rng.normal(0, 1e-3, len(keep))
         tables.append(image_sky.Cells(cells[keep], level))
-    found = image_sky.match_planes(tables, columns)
-    np.testing.assert_allclose(found.slopes, slopes - slopes.mean(axis=0), atol=2e-6)
+    found = image_sky.match_surfaces(tables, columns)
+    slopes_found = found.solutions[:, 2:0:-1] / image_sky.UNIT  # x, y
+    np.testing.assert_allclose(slopes_found, slopes - slopes.mean(axis=0), atol=2e-6)
     flat = [
         t._replace(level=t.level - place[np.searchsorted(cells, t.cell)] @ s)
         for t, s in zip(tables, slopes, strict=True)
     ]
-    assert image_sky.match_planes(flat, columns) is None
-    assert image_sky.match_planes([tables[0], image_sky.Cells(*np.empty((2, 0)))], columns) is None
+    assert image_sky.match_surfaces(flat, columns) is None
+    assert image_sky.match_surfaces([tables[0], image_sky.Cells(*np.empty((2, 0)))], columns) is None
 
 
-def test_the_slope_of_a_band_is_that_of_the_whole():
+def test_bent_skies_follow_from_the_differences_where_images_share_most_of_their_cells():
+    rng = np.random.default_rng(10)
+    columns = 900
+    across = columns // image_sky.CELL + 3
+    cells = (np.arange(1, 21)[:, None] * across + np.arange(1, 21)).ravel()
+    y, x = np.divmod(cells, across)
+    place = np.stack([x, y], axis=1) * float(image_sky.CELL) - image_sky.CELL / 2
+    bends = 3e-6 * np.array([1.0, -2.0, 1.0])
+    skies = [b * (place[:, 0] - 300) * (place[:, 1] - 300) + rng.normal(0, 1e-3, len(cells)) for b in bends]
+    found = image_sky.match_surfaces([image_sky.Cells(cells, s) for s in skies], columns)
+    left = [
+        s - image_sky.evaluate_surface(f, found.center, place) for s, f in zip(skies, found.solutions, strict=True)
+    ]
+    assert np.ptp(skies, axis=0).max() > 0.3
+    assert np.std(np.array(left) - np.mean(left, axis=0)) < 1.5e-3
+    parts = [(slice(first, first + 150), s) for first, s in zip((0, 110, 220), skies, strict=True)]
+    few = [image_sky.Cells(cells[part], s[part]) for part, s in parts]
+    assert image_sky.match_surfaces(few, columns).solutions.shape == (3, 3)  # planes: a bend would run on unseen
+
+
+def test_a_sky_that_bends_is_taken_off_and_one_that_does_not_is_left_to_the_plane():
+    image, use, _ = scene(11, up=3.0)
+    flat = image.copy()
+    level_residual(flat, use, 1.0)
+    y, x = (np.linspace(-1, 1, n) for n in image.shape)
+    bent = image + (2 * y[:, None] * x - 1.5 * x * x).astype(np.float32)
+    _, tilt, striped = level_residual(bent, use, 1.0)
+    assert tilt > 3
+    assert not striped
+    assert np.nanstd(bent - flat) < 0.15
+
+
+@pytest.mark.parametrize("slope", [(0.01, -0.02), (0.01, -0.02, 1e-3, 2e-3, -1e-3)])
+def test_the_slope_of_a_band_is_that_of_the_whole(slope):
     class Image:
-        slope = (0.01, -0.02)
-
         class cal:
             shape = (30, 40)
 
+    Image.slope = slope
     whole = np.zeros((30, 40), np.float32)
     subtract_slope(whole, Image)
     band = np.zeros((7, 40), np.float32)
     subtract_slope(band, Image, 11)
     np.testing.assert_array_equal(band, whole[11:18])
-    assert whole.mean() == pytest.approx(0, abs=1e-6)
-    assert whole[1, 0] - whole[0, 0] == pytest.approx(-0.01, abs=1e-6)
+    y, x = np.mgrid[:30, :40] - np.array([14.5, 19.5])[:, None, None]
+    up, across, yy, yx, xx = (*slope, 0, 0, 0)[:5]
+    np.testing.assert_allclose(whole, -(up * y + across * x + yy * y * y + yx * y * x + xx * x * x), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -131,7 +165,7 @@ def test_levels_and_gradients_of_skies_are_taken_off_once(tmp_path):
     association, cals = read_members(read_inputs([table]), tmp_path, skip_bad=False)
     images, grid = place_images(association, cals, name_groups(association, cals), p)
     images, _ = set_skies(images, grid, p, None)
-    assert any(image.slope != (0.0, 0.0) for image in images)
+    assert any(any(image.slope) for image in images)
     left = []
     for image in images:
         sci = read_rows(image.cal, "SCI").astype(np.float32) - np.float32(image.subtract)
