@@ -189,10 +189,15 @@ def reduce(
     frames: int,
     day: int,
     fast: bool = False,
+    *,
+    flags: np.ndarray | None = None,
+    skipped: int = 0,
+    steps: dict[str, str] | None = None,
 ) -> Any:
     """Jump step and ramp fit of one exposure (integrations, groups, ny, nx): rateints, jump and fitopt files.
 
-    ``fast``: nothing is written, and the rates come back, (integrations, ny, nx) DN/s.
+    ``fast``: nothing is written, and the rates come back, (integrations, ny, nx) DN/s. ``flags``: GROUPDQ before the
+    jump step; ``skipped`` frames between groups; ``steps`` that were done before, by their names.
     """
     from jwst.jump import JumpStep
     from jwst.ramp_fitting import RampFitStep
@@ -204,15 +209,22 @@ def reduce(
         logging.getLogger(name).setLevel(logging.ERROR)
     nints, groups, ny, nx = ramp.shape
     model = datamodels.RampModel(data=ramp.astype(np.float32))
-    model.groupdq = np.zeros(ramp.shape, np.uint8)
+    model.groupdq = np.zeros(ramp.shape, np.uint8) if flags is None else flags
     model.pixeldq = np.zeros((ny, nx), np.uint32)
     describe(model, facts, detector, (ny, nx))
     e = model.meta.exposure
-    e.type, e.readpatt, e.nframes, e.groupgap = facts.exp_type, facts.pattern, frames, 0
-    e.ngroups, e.nints, e.frame_time, e.group_time = groups, nints, facts.frame_time, facts.frame_time * frames
+    e.type, e.readpatt, e.nframes, e.groupgap = facts.exp_type, facts.pattern, frames, skipped
+    e.ngroups, e.nints, e.frame_time, e.group_time = (
+        groups,
+        nints,
+        facts.frame_time,
+        facts.frame_time * (frames + skipped),
+    )
     e.integration_start, e.integration_end, e.drop_frames1 = 1, nints, 0
     model.meta.observation.date, model.meta.observation.time = f"2026-01-{day:02d}", "00:00:00"
     model.meta.filename = f"{root.name}_uncal.fits"
+    for name, state in (steps or {}).items():
+        setattr(model.meta.cal_step, name, state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for step_class in (JumpStep, RampFitStep):

@@ -79,7 +79,7 @@ def measure_sample(job: Job, band: Rows) -> Sample:
     if job.levels is not None:
         pixels["level"] = job.levels.of_rows(band.start, band.stop).ravel()
     pixels["bright"] = _count_bright(job, found, pixels)
-    spread = np.array([clipping.median_mad(line[science])[1] for line in found.rate], np.float32)
+    spread = np.array([clipping.scatter_beside(line[science]) for line in found.rate], np.float32)
     with np.errstate(invalid="ignore"):
         usual = float(np.median(spread[np.isfinite(spread)])) if np.isfinite(spread).any() else np.inf
     lone = find_lone(pixels["rate"].reshape(-1, job.shape[1]), HOT_SIGMA * usual) & ~band.reference

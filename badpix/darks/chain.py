@@ -62,6 +62,13 @@ class Pieces:
         # a copy first: reduceat converts in blocks, and sums would depend on where these begin
         return np.add.reduceat(values.astype(np.float64), self.first, axis=-1)  # type: ignore[no-any-return]
 
+    def middle_of(self, values: NDArray[np.floating[Any]]) -> Float64:
+        """Medians over all groups of each pixel, NaN left out: (pixels,) of (G, C)."""
+        ends = [*self.first[1:], len(self.pixel)]
+        found = [values[:, a:b] for a, b in zip(self.first, ends, strict=True)]
+        known = [part[np.isfinite(part)] for part in found]
+        return np.array([np.median(part) if part.size else np.nan for part in known], np.float64)
+
     def spread(self, values: NDArray[np.floating[Any]]) -> Array:
         """Values of the pixels at each of their pieces: (C,) float32 of (pixels,)."""
         return values.astype(np.float32)[self.pixel]

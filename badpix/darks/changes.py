@@ -85,7 +85,7 @@ def judge(
     level, _ = surroundings.measure_level(median, *np.divmod(near.index, near.shape[1]))
     more = np.maximum(np.median(scales) / np.array(scales), 1) if len(scales) else np.ones(1)
     rate[some] -= np.maximum(level, 0)[:, None] * more.astype(np.float32)
-    return series.judge({**steps, "bright": bright}, rate, quiet, shot, limit=limit, fraction=fraction)
+    return series.judge({**steps, "bright": bright}, rate, quiet, shot, limit=limit, fraction=fraction, places=places)
 
 
 def find_explained(verdicts: Verdicts, pixels: Stats, places: Places, *, leak: float) -> Bool:

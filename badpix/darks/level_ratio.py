@@ -61,9 +61,14 @@ def compare_levels(
     far = two.separation > SHARPEST
     if far.any():
         part, columns = pieces.take(far)
-        near = bring_near(part, two.take(far, columns), spread)
-        ratio[far] = np.maximum(ratio[far], _compare(*near, walk[far], templates, spread, SHARPEST + FAR))
+        near = compare_far(part, two.take(far, columns), walk[far], templates, spread)
+        ratio[far] = np.maximum(ratio[far], near)
     return ratio
+
+
+def compare_far(pieces: Pieces, two: TwoLevels, walk: Float64, templates: Array, spread: float) -> Float64:
+    """:func:`compare_levels` for levels that lie far apart, brought near (:func:`bring_near`)."""
+    return _compare(*bring_near(pieces, two, spread), walk, templates, spread, SHARPEST + FAR)
 
 
 def _compare(

@@ -32,6 +32,7 @@ RATES = (0.005, 0.8)  # per group
 RATE_PRIOR = (0.5, 4.0)  # changes seen before in groups spent before: a beta distribution
 QUIETEST = 0.8  # of the expected noise: where the separation explains all scatter
 SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are brought that near
+SLOPE_PARTS, NEAR = 5, 3.0  # parts of a ramp that differences span, and sigma that groups on a level are near it
 LEAST_SQUARE = 1e-6  # of a group in expected variances: simulated ramps may have no noise
 PRIOR_END = 3.0  # sigma of the noise's spread beyond which all noise is as likely
 
@@ -146,6 +147,17 @@ def take_line_off(pieces: Pieces, slope: Float64) -> Pieces:
 # --- 2: two levels ---------------------------------------------------------------------------------------
 
 
+def deepest_drop(pieces: Pieces) -> Float64:
+    """The largest fall within one or two groups (averaged ones hold a part) in any piece of each pixel: (pixels,)."""
+    found = np.zeros(len(pieces.pixel), np.float32)
+    for lag in (1, 2):
+        fall = pieces.values[:-lag] - pieces.values[lag:]
+        if pieces.usable is not None:
+            fall *= pieces.usable[:-lag] * pieces.usable[lag:]
+        np.maximum(found, fall.max(axis=0, initial=0), out=found)
+    return np.maximum.reduceat(found, pieces.first).astype(np.float64)  # type: ignore[no-any-return]
+
+
 def start_levels(flat: Pieces, one: OneLevel) -> TwoLevels:
     """Where Baum-Welch starts, for pieces without their line: wider apart where the scatter is large."""
     ratio, rate = START
@@ -155,6 +167,38 @@ def start_levels(flat: Pieces, one: OneLevel) -> TwoLevels:
     below = scan_offsets(flat, apart, rate, rest, FRACTIONS)[1]
     rates = np.full(len(apart), rate)
     return TwoLevels(apart, rates, rates, rest, one.slope, -below * flat.spread(apart))
+
+
+def place_levels(pieces: Pieces, apart: Float64) -> TwoLevels:
+    """Levels so far ``apart`` (pixels,) that each group shows where it is: without sums of squares.
+
+    Groups between the levels (switches within averaged frames) pull the levels of a Gaussian fit together. Here the
+    slope is a median of differences, and the lower level of each piece lies where most groups are near a level.
+    """
+    groups = len(pieces.values)
+    lag = max(groups // SLOPE_PARTS, 1)
+    rise = (pieces.values[lag:] - pieces.values[:-lag]) / np.float32(lag)
+    if pieces.usable is not None:
+        rise[pieces.usable[lag:] * pieces.usable[:-lag] == 0] = np.nan
+    slope = np.nan_to_num(pieces.middle_of(rise))
+    flat = take_line_off(pieces, slope)
+    usable = np.float32(1) if flat.usable is None else flat.usable
+    gap = flat.spread(apart)
+    best, offset = np.full(len(gap), np.float32(-1)), np.zeros_like(gap)
+    for g in range(groups):
+        for level in (flat.values[g], flat.values[g] - gap):
+            rest = flat.values - level
+            near = (np.minimum(np.abs(rest), np.abs(rest - gap)) < NEAR) * usable
+            number = near.sum(axis=0)
+            if flat.usable is not None:
+                number *= flat.usable[g]
+            better = number > best
+            np.copyto(best, number, where=better)
+            np.copyto(offset, level, where=better)
+    rates, noise = np.full(len(apart), START[1]), np.ones(len(apart))
+    high, _, ups = find_states(flat, offset, apart, rates, rates, noise)
+    up, down = _count_changes(pieces, high, ups)
+    return TwoLevels(apart, up, down, noise, slope, offset)
 
 
 def fit_levels(

@@ -22,7 +22,7 @@ from badpix.darks import drops
 from badpix.darks.hits import line_memory
 from badpix.darks.ramps import MEMORY, SCALARS, contrast_names, decays, ramp_fit
 from badpix.darks.stats import MEDIAN_ERROR, TRIMMED_ERROR, Stats
-from badpix.numerics.clipping import median_mad
+from badpix.numerics.clipping import median_mad, scatter_beside
 
 SHOT_SLOPE = 1 / 15  # residual variance of a random walk around its line, per group and unit variance of a step
 TWO_SIGMA = 0.97725  # part of Gaussian numbers below 2 sigma; defects are too few to move it
@@ -100,7 +100,7 @@ def measure_population(sample: Stats, setup: Setup, rate_spread: float, drop_sig
     """
     shot = measure_shot(sample, setup)
     bright = (sample["hot_rate"] > GAIN_SIGMA * rate_spread) & np.isfinite(shot)
-    usual, scatter = median_mad(shot) if np.isfinite(shot).any() else (0.0, np.inf)
+    usual, scatter = (median_mad(shot)[0], scatter_beside(shot)) if np.isfinite(shot).any() else (0.0, np.inf)
     first = Population(
         rate_spread,
         float(usual),

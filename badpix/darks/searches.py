@@ -89,6 +89,12 @@ def leaked_variance(pixels: Stats, places: Places, ipc: float) -> Float:
     return leaked(pixels["whole_residual"], places, ipc**2)
 
 
+def shot_scatter(pixels: Stats) -> Float:
+    """Scatter of the rate of one integration by shot noise, DN/s; 0 where the pipeline gave none."""
+    found: Float = np.sqrt(np.nan_to_num(np.maximum(pixels["poisson"], 0)))
+    return found
+
+
 # --- searches ------------------------------------------------------------------------------------------
 
 
@@ -157,7 +163,8 @@ def find_hot(
         slope_error = np.sqrt(pixels["white"] * 12 / np.float32(setup.groups) ** 3) / np.float32(setup.group_time)
         own = np.fmax(np.nan_to_num(slope_error), np.nan_to_num(pixels["rate_scatter"]))
         own = np.where(rate > OWN_NOISE_SIGMA * population.rate_spread, np.float32(0), own)
-        goes_on = (pixels["late"] > late_fraction * pixels["slope"]) | (pixels["cut_fraction"] >= 0.5)
+        slope = np.fmin(pixels["slope"], rate * np.float32(setup.group_time))  # hits tilt lines, not rates
+        goes_on = (pixels["late"] > late_fraction * slope) | (pixels["cut_fraction"] >= 0.5)
         return (rate > limit) & (rate > own_threshold * own) & goes_on
 
 

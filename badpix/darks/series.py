@@ -9,7 +9,8 @@
 4. *Born*: bright in the newest exposures and in no earlier one. *Recovered*: bright in the oldest alone.
    *Intermittent*: anything else, in a fraction of the exposures. Each needs two bright integrations.
 5. *Persistence*: the rate jumps up once, then shrinks from exposure to exposure, and the ramps are quiet where it is
-   low: the charge of an earlier bright exposure, no defect.
+   low: the charge of an earlier bright exposure, no defect. That was an image: a pixel that fades and is
+   still bright, without any such area on the detector, is a defect that fades (:func:`find_field`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from badpix.darks.stats import Integrations
 from badpix.numerics.decay import QUIET, find_decay
+from badpix.numerics.neighbors import AROUND, Places
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -32,6 +34,8 @@ ENOUGH = 2  # bright integrations that a verdict needs
 CHANGE = 0.5  # of the limit of HOT: least difference of the mean rates of bright and dark steps
 SHOT_SIGMA = 5.0  # scatters by shot noise that a bright step stands out by
 ALWAYS = 0.9  # part of the measured steps in which a pixel is bright that always is
+FIELD = 8  # fading pixels beside each other that make a field
+ALIKE = 20.0  # times as bright as a neighbor, at most: what leaks is fainter
 FEWEST_HOT = 6  # hot pixels that tell of the temperature
 FOLLOWING = 0.02  # part of the hot pixels that don't decay, below which the temperature falls
 SERIES = ("rate", "noise", "pedestal", "bright", "used")
@@ -122,7 +126,8 @@ def find_bright(
         error = np.sqrt(np.nan_to_num(white) * 12 / np.maximum(groups, 2) ** 3) / np.float32(group_time)
         bright = (rate > limit) & (rate > own * error)
         bright &= shapes["steady"] > np.float32(STEADY * group_time) * rate
-        bright &= ~(shapes["late"] <= late * shapes["slope"])
+        slope = np.fmin(shapes["slope"], np.float32(group_time) * rate)  # a hit tilts the line, not the rate
+        bright &= ~(shapes["late"] <= late * slope)
     found: Bool = bright
     return found
 
@@ -191,7 +196,14 @@ def changes_much(rate: Float, bright: Bool, dark: Bool, limit: float) -> Bool:
 
 
 def judge(
-    series: dict[str, Float], rate: Float, quiet: Float, shot: Float, *, limit: float, fraction: float
+    series: dict[str, Float],
+    rate: Float,
+    quiet: Float,
+    shot: Float,
+    *,
+    limit: float,
+    fraction: float,
+    places: Places | None = None,
 ) -> Verdicts:
     """What the order of time says.
 
@@ -209,9 +221,11 @@ def judge(
         Least rate, DN/s.
     fraction : float
         Least fraction of steps in which an intermittent pixel is bright.
+    places : Places, optional
+        Where the candidates lie; without them no area is asked for.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        bright = (series["bright"] > 0.5 * series["used"]) & (rate > np.hypot(limit, SHOT_SIGMA * shot)[:, None])
+        bright = (series["bright"] > 0.5 * series["used"]) & (rate > np.maximum(limit, SHOT_SIGMA * shot)[:, None])
     state = np.where(series["used"] > 0, bright, np.float32(np.nan)).astype(np.float32)
     measured, number = np.isfinite(state).sum(axis=1), bright.sum(axis=1)
     votes = np.where(bright, series["bright"], 0).sum(axis=1)
@@ -227,6 +241,8 @@ def judge(
     unknown = ~np.isfinite(series["noise"]).any(axis=0)  # no ramp of these steps was examined
     noise = np.where(unknown, np.float32(0), series["noise"])
     decaying = find_decay(rate, noise, state, quiet, limit)
+    if places is not None:
+        decaying &= after.any(axis=1) | find_field(decaying, rate, places)
     calm = ((noise < np.sqrt(QUIET) * quiet[:, None]) | ~dark).all(axis=1)
     once = enough & ~within.any(axis=1) & ~decaying
     born = once & before.any(axis=1) & ~after.any(axis=1)
@@ -236,6 +252,23 @@ def judge(
     )
     always = (votes >= ENOUGH) & (part >= ALWAYS)
     return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
+
+
+def find_field(decaying: Bool, rate: Float, places: Places) -> Bool:
+    """Candidates that decay from a step on from which an area does: at least :data:`FIELD` pixels beside each other.
+
+    ``rate`` is (candidates, steps) DN/s.
+    """
+    known = np.where(np.isfinite(rate), rate, np.float32(-np.inf))
+    peak, top = known.argmax(axis=1), known.max(axis=1, initial=0)
+    out = np.zeros(len(decaying), bool)
+    for step in np.unique(peak[decaying]):
+        mine = decaying & (peak == step)
+        beside = places.neighbors(np.where(mine, top, np.float32(0)), AROUND, 0.0)
+        alike = ((beside * np.float32(ALIKE) >= top) & (beside <= np.float32(ALIKE) * top)).any(axis=0)
+        if np.count_nonzero(mine & alike) >= FIELD:
+            out |= mine
+    return out
 
 
 def measure_scales(rates: Float, steps: Sequence[int], faint: float) -> Float:

@@ -24,6 +24,7 @@ RING = 3  # pixels to each side
 STRIP = 10  # pixels along a strip to each side
 LOWER = 0.4  # quantile of a strip: one of its two lines alone doesn't raise it
 SCATTERS = 3.0  # scatter of the ring from which on a pixel stands out
+SHOT_SIGMA = 5.0  # scatters by shot noise from which on it does
 CHUNK = 20_000  # pixels looked at together
 CROWD = 0.4  # part of 7 x 7 pixels that change alike, from which on an area changes
 BLOCK = 16  # pixels of a block in the map of areas
@@ -74,8 +75,8 @@ def _pick(values: Float, quantile: float) -> Float:
     return np.where(count > 0, found, np.float32(np.nan))
 
 
-def find_surrounded(rate: Float, bright: Float, places: neighbors.Places, limit: float) -> Bool:
-    """Candidates above ``limit`` that don't stand out of their surroundings by as much.
+def find_surrounded(rate: Float, bright: Float, places: neighbors.Places, limit: float, shot: Float) -> Bool:
+    """Candidates above ``limit`` that don't stand out of their surroundings by as much, and by their shot noise.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def find_surrounded(rate: Float, bright: Float, places: neighbors.Places, limit:
         Where the candidates lie.
     limit : float
         DN/s.
+    shot : ndarray
+        (candidates,) scatter of the rate of one integration by shot noise, DN/s: large in glow.
     """
     out = np.zeros(len(bright), bool)
     with np.errstate(invalid="ignore"):
@@ -94,7 +97,7 @@ def find_surrounded(rate: Float, bright: Float, places: neighbors.Places, limit:
     y, x = np.divmod(places.index[some], rate.shape[1])
     level, scatter = measure_level(rate, y, x)
     excess = bright[some] - np.maximum(level, 0)
-    out[some] = ~((excess > limit) & (excess > SCATTERS * scatter))
+    out[some] = ~((excess > np.maximum(limit, SHOT_SIGMA * shot[some])) & (excess > SCATTERS * scatter))
     return out
 
 

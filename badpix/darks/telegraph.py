@@ -24,6 +24,7 @@ from badpix.darks.chain import Array, Float64, Pieces, moment
 from badpix.darks.ramps import JUMP_DET, UNUSABLE
 
 DEEP = 6.5  # sigma of a step down from which on the pixel switches by itself
+DROP = 10.0  # sigma of a fall from which on levels are tried that far apart
 OWN_RISE = 1.3  # rises up to so many times the deepest step down are then no hits, whatever the flags say
 SHORTEST_PIECE = 3  # groups
 PIXELS = 1536  # pixels judged together, at 8 pieces each
@@ -180,12 +181,13 @@ def _judge(
     two, reached = levels.fit_levels(pieces, one, two, noise.spread, worth > WORTH)
     likelihood = reached - BEHIND
     chosen = (likelihood > worth) | (two.separation > levels.SHARP * two.noise)
+    walk = np.maximum(noise.shot / expected**2, 0)
     if chosen.any():
         part, columns = pieces.take(chosen)
-        walk = np.maximum(noise.shot / expected**2, 0)[chosen]
         likelihood[chosen] = level_ratio.compare_levels(
-            part, one.take(chosen), two.take(chosen, columns), walk, templates, noise.spread
+            part, one.take(chosen), two.take(chosen, columns), walk[chosen], templates, noise.spread
         )
+    likelihood, two = _try_drops(pieces, two, likelihood, walk, templates, noise.spread)
     likelihood[one.number < ramps.shape[1]] = np.nan  # less than a ramp is left
     return {
         "likelihood": likelihood,
@@ -193,6 +195,34 @@ def _judge(
         "dwell_low": 1 / two.up,
         "dwell_high": 1 / two.down,
     }
+
+
+def _try_drops(
+    pieces: Pieces,
+    two: levels.TwoLevels,
+    likelihood: Float64,
+    walk: Float64,
+    templates: Array,
+    spread: float,
+) -> tuple[Float64, levels.TwoLevels]:
+    """Likelihood and levels, where those as far apart as the deepest step down are likelier: theirs.
+
+    The first fit starts from the scatter, which few switches between levels far apart leave far below the separation.
+    """
+    drop = levels.deepest_drop(pieces)
+    again = drop > DROP
+    if not again.any():
+        return likelihood, two
+    part, _ = pieces.take(again)
+    better = levels.place_levels(part, drop[again])
+    found = level_ratio.compare_far(part, better, walk[again], templates, spread)
+    likelihood = likelihood.copy()
+    won = np.zeros(len(again), bool)
+    won[again] = found > likelihood[again]
+    mine = won[again]
+    likelihood[won] = found[mine]
+    _, inner = part.take(mine)
+    return likelihood, two.put(won, np.flatnonzero(won[pieces.pixel]), better.take(mine, inner))
 
 
 def _without_line(templates: Array) -> Array:

@@ -97,12 +97,11 @@ def judge_time(
     if bright is None or not table.series:
         return None
     quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
-    shot = np.sqrt(np.nan_to_num(np.maximum(table.pixels["poisson"], 0)))
     return changes.judge(
         table.series,
         table.places,
         quiet,
-        shot,
+        searches.shot_scatter(table.pixels),
         rate,
         bright.scales,
         cut=table.pixels["cut_fraction"] > 0,
@@ -219,10 +218,11 @@ def find_hot_and_warm(
         "warm": rate_limit(p.warm_sigma_threshold, None, population),
     }
     own, decisions, areas = table.pixels["hot_rate"], dict[str, Decision](), np.zeros_like(hot)
+    shot = searches.shot_scatter(table.pixels)
     for name, limit in limits.items():
         if limit is None:
             continue
-        area = surroundings.find_surrounded(rate, own, table.places, limit)
+        area = surroundings.find_surrounded(rate, own, table.places, limit, shot)
         bright = find_bright(table, setup, population, ipc, settling, limit, p, time.always) & ~(time.gone | area)
         if name == "hot":
             areas = area & (own > limit)

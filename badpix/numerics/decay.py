@@ -9,7 +9,10 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
 QUIET = 2.5  # residual variance over the median pixel's up to which an exposure is quiet
-SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay
+SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay,
+SLOWER = (
+    0.5  # or in the k-th exposure after the highest (k / (k + 1)) to this power: traps release as a power of time
+)
 DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
 FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay
 
@@ -28,7 +31,9 @@ def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: flo
         low = rate < max(limit / 2, 0.0)
         previous = np.full_like(rate, np.inf)
         previous[:, 1:] = np.fmin.accumulate(np.where(known & ~earlier, rate, np.float32(np.inf)), axis=1)[:, :-1]
-        shrinks = low | (rate <= SHRINKS * previous) | ~known
+        behind = np.maximum(steps - peak[:, None], 0)
+        allowed = np.maximum((behind / (behind + 1)) ** SLOWER, SHRINKS).astype(np.float32)
+        shrinks = low | (rate <= allowed * previous) | ~known
         fresh = low | (rate <= FRESH * top[:, None]) | ~known
         calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
         newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]

@@ -103,6 +103,7 @@ def hot_pixels(**changes):
         ({"rate_scatter": 0.4}, False),
         ({"rate_scatter": 0.4, "hot_rate": 20.0}, True),
         ({"late": 0.4}, False),
+        ({"late": 9.0, "slope": 40.0}, True),  # hits tilt the line: the rate between them is 10 DN a group
         ({"late": np.nan, "cut_fraction": 1.0}, True),
         ({"hot_rate": np.nan}, False),
     ],

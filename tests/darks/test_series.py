@@ -60,6 +60,32 @@ def test_a_decay_needs_quiet_ramps_where_the_rate_is_low():
     assert not judge(rate, noise=20.0).decaying[0]
 
 
+def test_traps_that_release_as_a_power_of_time_decay():
+    """1 / t from the second exposure on: the later, the slower."""
+    released = 9.0 * np.log1p(1 / np.arange(1, 7)) / np.log(2)
+    assert judge([0, 0, *(20 * released)]).decaying[0]
+
+
+def test_a_pixel_that_fades_alone_and_is_still_bright_is_no_persistence():
+    """Persistence is the image of a field: others fade beside it from the same exposure on."""
+    y, x = np.divmod(np.arange(9), 3)
+    index = np.concatenate([(10 + y) * 64 + 10 + x, [40 * 64 + 40]])
+    fades = np.geomspace(60, 6, STEPS)
+    rate = np.concatenate([np.outer(np.linspace(0.3, 1, 9), fades), fades[None]]).astype(np.float32)
+    table = {"noise": np.full_like(rate, 5), "bright": (rate > LIMIT).astype(np.float32), "used": np.ones_like(rate)}
+    some = np.full(10, 5.0, np.float32), np.zeros(10, np.float32)
+
+    def fading(keep):
+        part = {name: values[keep] for name, values in table.items()}
+        mine = (some[0][keep], some[1][keep])
+        return series.judge(part, rate[keep], *mine, limit=LIMIT, fraction=0.2, places=Places(index[keep], (64, 64)))
+
+    assert fading(np.arange(10)).decaying.all()
+    alone = fading(np.array([0, 9]))
+    assert not alone.decaying.any()
+    assert alone.always.all()
+
+
 def test_shot_noise_of_glow_is_no_change():
     rate = [0, 1.2, 0, 0, 0, 1.3, 0, 0]
     assert judge(rate).intermittent[0]

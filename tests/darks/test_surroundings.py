@@ -35,7 +35,7 @@ def test_areas_are_no_pixels_and_hot_pixels_in_them_stay_hot(kind):
     rate[bad] += 2.0
     above = rate > LIMIT
     places = Places(np.flatnonzero(above), rate.shape)
-    found = surroundings.find_surrounded(rate, rate[above], places, LIMIT)
+    found = surroundings.find_surrounded(rate, rate[above], places, LIMIT, np.zeros(above.sum(), np.float32))
     hot = places.to_map(~found)
     assert hot[bad].all()
     assert np.count_nonzero(hot & ~bad) <= (0 if kind in ("none", "leak") else 0.02 * np.count_nonzero(above))
@@ -47,10 +47,23 @@ def test_a_single_hot_line_is_no_area_but_several_are(axis):
     lines = np.moveaxis(rate, axis, 0)
     lines[50] += 1.0
     places = Places(np.flatnonzero(rate > LIMIT), rate.shape)
-    assert not surroundings.find_surrounded(rate, rate.flat[places.index], places, LIMIT).any()
+    none = np.zeros(rate.size, np.float32)
+    assert not surroundings.find_surrounded(rate, rate.flat[places.index], places, LIMIT, none).any()
     lines[51:54] += 1.0
     places = Places(np.flatnonzero(rate > LIMIT), rate.shape)
-    assert surroundings.find_surrounded(rate, rate.flat[places.index], places, LIMIT).all()
+    assert surroundings.find_surrounded(rate, rate.flat[places.index], places, LIMIT, none).all()
+
+
+def test_shot_noise_of_bright_glow_does_not_stand_out():
+    rng = np.random.default_rng(5)
+    rate = (3 + 0.05 * rng.normal(size=(60, 60))).astype(np.float32)
+    rate[30, 30] += 0.2
+    places = Places(np.arange(rate.size), rate.shape)
+    bright = rate.ravel()
+    shot = np.full(rate.size, 0.05, np.float32)
+    assert surroundings.find_surrounded(rate, bright, places, LIMIT, shot).all()
+    bright[30 * 60 + 30] += 0.4
+    assert np.flatnonzero(~surroundings.find_surrounded(rate, bright, places, LIMIT, shot)) == [30 * 60 + 30]
 
 
 @pytest.mark.slow

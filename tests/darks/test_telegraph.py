@@ -236,6 +236,35 @@ def test_a_few_switches_between_levels_far_apart_are_enough(size, hit, least):
     assert np.mean(found[downs >= 3] > 4.5) > least
 
 
+def test_one_switch_each_way_between_levels_far_apart_is_enough():
+    """Levels 36 sigma apart, a ramp on the upper one but for one group, two that rise: their scatter is 9 sigma."""
+    rng = np.random.default_rng(16)
+    ramps, flags = make_noise(rng, 5, 20, 60)
+    ramps[1, 11:] += 180
+    ramps[3, 4:] += 180
+    ramps[4, :7] += 180
+    ramps[4, 8:] += 180
+    flags[1, 11] = flags[3, 4] = flags[4, 7] = flags[4, 8] = JUMP_DET
+    found = judge(ramps, flags)
+    assert np.mean(found["likelihood"] > 0) > 0.9
+    np.testing.assert_allclose(found["separation"], 180, rtol=0.1)
+
+
+def test_switches_within_averaged_groups_leave_the_levels_as_they_are():
+    """Eight frames a group, stays of half a group to two: many groups lie between the levels."""
+    rng = np.random.default_rng(17)
+    frames = np.zeros((5, 80, 200), np.float32)
+    add_switching(frames, rng, 240, 12.0, 20.0)
+    ramps, flags = make_noise(rng, 5, 10, 200)
+    ramps = ramps * np.float32(0.4) + frames.reshape(5, 10, 8, 200).mean(axis=2)
+    flags[:, 1:][np.abs(np.diff(ramps, axis=1)) > 12] = JUMP_DET
+    noise = telegraph.Noise(np.full(200, 2.0), np.zeros(200), SPREAD)
+    shapes = ramp_fit(10).weights[3:]
+    found = telegraph.judge_ramps(ramps, flags, noise, templates=shapes, averaged=True)
+    assert np.mean(found["likelihood"] > 5) > 0.8
+    assert np.median(found["separation"]) == pytest.approx(240, rel=0.1)
+
+
 def test_steps_up_alone_are_no_levels_however_large():
     """Two hits in each of two ramps of five; no flag marks them."""
     rng = np.random.default_rng(15)

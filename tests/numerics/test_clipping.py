@@ -160,6 +160,18 @@ def test_median_is_that_of_numpy(values):
     np.testing.assert_array_equal(values, before)
 
 
+def test_scatter_beside_knows_no_gradient():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 2, (100, 400))
+    glow = 60 * np.exp(-np.arange(400) / 80)
+    assert numerics_clipping.scatter_beside(noise.ravel()) == pytest.approx(2, rel=0.03)
+    assert numerics_clipping.scatter_beside((noise + glow).ravel()) == pytest.approx(2, rel=0.05)
+    noise[:, ::7] = np.nan
+    assert numerics_clipping.scatter_beside((noise + glow).ravel()) == pytest.approx(2, rel=0.05)
+    alone = np.array([1.0, np.nan, 2.0, np.nan, 4.0])
+    assert numerics_clipping.scatter_beside(alone) == pytest.approx(1.4826, rel=1e-3)
+
+
 def test_median_mad_of_a_large_image_meets_all_amplifiers():
     image = np.random.default_rng(1).normal(5, 2, (1200, 1032)).astype(np.float32)
     center, spread = numerics_clipping.median_mad(image)
