@@ -165,7 +165,8 @@ def find_hot(
         own = np.where(rate > OWN_NOISE_SIGMA * population.rate_spread, np.float32(0), own)
         slope = np.fmin(pixels["slope"], rate * np.float32(setup.group_time))  # hits tilt lines, not rates
         goes_on = (pixels["late"] > late_fraction * slope) | (pixels["cut_fraction"] >= 0.5)
-        return (rate > limit) & (rate > own_threshold * own) & goes_on
+        found: Bool = (rate > limit) & (rate > own_threshold * own) & goes_on
+    return found
 
 
 def find_leaked(pixels: Stats, places: Places, *, fraction: float) -> Bool:

@@ -34,6 +34,7 @@ ENOUGH = 2  # bright integrations that a verdict needs
 CHANGE = 0.5  # of the limit of HOT: least difference of the mean rates of bright and dark steps
 SHOT_SIGMA = 5.0  # scatters by shot noise that a bright step stands out by
 ALWAYS = 0.9  # part of the measured steps in which a pixel is bright that always is
+LIMIT_SIGMA = 10.0  # scatters of the rate that the usual limit of HOT is
 FIELD = 8  # fading pixels beside each other that make a field
 ALIKE = 20.0  # times as bright as a neighbor, at most: what leaks is fainter
 FEWEST_HOT = 6  # hot pixels that tell of the temperature
@@ -240,7 +241,7 @@ def judge(
     part = (number / np.maximum(measured, 1)).astype(np.float32)
     unknown = ~np.isfinite(series["noise"]).any(axis=0)  # no ramp of these steps was examined
     noise = np.where(unknown, np.float32(0), series["noise"])
-    decaying = find_decay(rate, noise, state, quiet, limit)
+    decaying = find_decay(rate, noise, state, quiet, limit, measure_error(rate, shot, limit))
     if places is not None:
         decaying &= after.any(axis=1) | find_field(decaying, rate, places)
     calm = ((noise < np.sqrt(QUIET) * quiet[:, None]) | ~dark).all(axis=1)
@@ -252,6 +253,15 @@ def judge(
     )
     always = (votes >= ENOUGH) & (part >= ALWAYS)
     return Verdicts(state, rate, part, first, last, born, intermittent, recovered, decaying, always, calm)
+
+
+def measure_error(rate: Float, shot: Float, limit: float) -> Float:
+    """Scatter of the rate of each step, DN/s: a tenth of the limit of HOT, and its part of the shot noise."""
+    with np.errstate(invalid="ignore"):
+        above = np.maximum(np.nan_to_num(rate), 0)
+    part = above / np.maximum(above.mean(axis=1, keepdims=True), limit)
+    found: Float = np.hypot(np.float32(limit / LIMIT_SIGMA), shot[:, None] * np.sqrt(part))
+    return found
 
 
 def find_field(decaying: Bool, rate: Float, places: Places) -> Bool:

@@ -96,8 +96,10 @@ def find_surrounded(rate: Float, bright: Float, places: neighbors.Places, limit:
         some = np.flatnonzero(bright > limit)
     y, x = np.divmod(places.index[some], rate.shape[1])
     level, scatter = measure_level(rate, y, x)
-    excess = bright[some] - np.maximum(level, 0)
-    out[some] = ~((excess > np.maximum(limit, SHOT_SIGMA * shot[some])) & (excess > SCATTERS * scatter))
+    level = np.maximum(level, 0)
+    excess = bright[some] - level
+    of_level = shot[some] * np.sqrt(level / np.maximum(bright[some], level))  # without that of the pixel's own charge
+    out[some] = ~((excess > np.maximum(limit, SHOT_SIGMA * of_level)) & (excess > SCATTERS * scatter))
     return out
 
 

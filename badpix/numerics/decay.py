@@ -13,14 +13,18 @@ SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay,
 SLOWER = (
     0.5  # or in the k-th exposure after the highest (k / (k + 1)) to this power: traps release as a power of time
 )
+FAINT = np.float32(3.0)  # scatters by which a rate below the limit may shrink less
 DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
 FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay
 
 
-def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: float) -> Bool:
+def find_decay(
+    rate: Float, noise: Float, state: Float, quiet: Float, limit: float, error: Float | None = None
+) -> Bool:
     """Pixels whose rate jumps up once and shrinks ever after, with quiet ramps where it is low.
 
-    Shapes as for :func:`judge`; ``state`` tells which steps were measured.
+    Shapes as for :func:`judge`; ``state`` tells which steps were measured. ``error`` is the scatter of each rate: by
+    so much a step may shrink less, by three times as much from below the limit on.
     """
     known = np.isfinite(state)
     values = np.where(known, rate, np.float32(-np.inf))
@@ -33,7 +37,8 @@ def find_decay(rate: Float, noise: Float, state: Float, quiet: Float, limit: flo
         previous[:, 1:] = np.fmin.accumulate(np.where(known & ~earlier, rate, np.float32(np.inf)), axis=1)[:, :-1]
         behind = np.maximum(steps - peak[:, None], 0)
         allowed = np.maximum((behind / (behind + 1)) ** SLOWER, SHRINKS).astype(np.float32)
-        shrinks = low | (rate <= allowed * previous) | ~known
+        more = np.float32(0) if error is None else np.where(previous > limit, error, FAINT * error)
+        shrinks = low | (rate <= allowed * previous + more) | ~known
         fresh = low | (rate <= FRESH * top[:, None]) | ~known
         calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
         newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]

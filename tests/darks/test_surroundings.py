@@ -59,11 +59,13 @@ def test_shot_noise_of_bright_glow_does_not_stand_out():
     rate = (3 + 0.05 * rng.normal(size=(60, 60))).astype(np.float32)
     rate[30, 30] += 0.2
     places = Places(np.arange(rate.size), rate.shape)
-    bright = rate.ravel()
+    bright = rate.ravel().copy()
     shot = np.full(rate.size, 0.05, np.float32)
     assert surroundings.find_surrounded(rate, bright, places, LIMIT, shot).all()
     bright[30 * 60 + 30] += 0.4
     assert np.flatnonzero(~surroundings.find_surrounded(rate, bright, places, LIMIT, shot)) == [30 * 60 + 30]
+    rate[:] = 0  # where nothing glows, shot noise is that of the pixel's own charge
+    assert not surroundings.find_surrounded(rate, bright, places, LIMIT, 10 * shot).any()
 
 
 @pytest.mark.slow
