@@ -10,6 +10,8 @@
    found whole however it lies.
 4. *Growth*: step by step from the pixels of 2 (where too high) and 3, into neighbors that test 3 finds at
    ``grow_sigma``.
+5. *Again*: what only lines explained is asked for once more without the hits that the other exposures turned out to
+   have, which looked like lines.
 
 It is step 6 of :mod:`badpix.ifu.significance`.
 """
@@ -91,20 +93,77 @@ def find_single(
         For each exposure the flat indices of the pixels found, and of those that were reached by growth.
     """
     differences = Differences(measure_differences(band), *band.steps)
+    firsts = [_search_high(found[e], e, differences, band, [persistent] * len(found), p) for e in range(len(found))]
+    hits = [persistent | _mark(np.concatenate([seeds, grown]), band) for seeds, grown, _, _ in firsts]
     out = []
-    for e, difference in enumerate(differences.values):
-        at, value = _find_high(difference, e, band, persistent, p.grow_sigma)
-        high = np.zeros(difference.size, np.float32)
-        high[at] = value
-
-        def continues(near: NDArray[Any], limit: float, e: int = e, high: NDArray[Any] = high) -> NDArray[Any]:
-            return find_unexplained(
-                differences, e, near, high[near], limit=limit, defects=persistent, window=p.window, strength=p.protect
-            )
-
-        seeds = distinct(_confirm(found[e], e, difference, band, persistent, 1, p), continues(at, p.hit_limit))
-        grown = _grow(seeds, partial(continues, limit=p.grow_sigma), band, p.grow_steps)
+    for e, (seeds, grown, high, doubtful) in enumerate(firsts):
+        if doubtful.size:
+            seeds, grown = _search_again(seeds, grown, high, doubtful, e, differences, band, hits, p)
         out.append((distinct(seeds, _find_low(found[e], e, band, persistent, p)), grown))
+    return out
+
+
+def _search_high(
+    found: Found, e: int, differences: Differences, band: Band, defects: list[NDArray[Any]], p: SingleLimits
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Pixels of an exposure that are too high; those reached by growth; by how much each is; those lines explain."""
+    at, value = _find_high(differences.values[e], e, band, defects[e], p.grow_sigma)
+    high = np.zeros(band.noise.size, np.float32)
+    high[at] = value
+    doubtful = []
+
+    def continues(near: NDArray[Any], limit: float) -> NDArray[Any]:
+        kept, rest = _ask(differences, e, near, high, limit, defects, p)
+        doubtful.append(rest)
+        return kept
+
+    seeds = distinct(_confirm(found, e, differences.values[e], band, defects[e], 1, p), continues(at, p.hit_limit))
+    grown = _grow(seeds, partial(continues, limit=p.grow_sigma), band, p.grow_steps)
+    return seeds, grown, high, distinct(np.concatenate(doubtful))
+
+
+def _search_again(
+    seeds: NDArray[Any],
+    grown: NDArray[Any],
+    high: NDArray[Any],
+    doubtful: NDArray[Any],
+    e: int,
+    differences: Differences,
+    band: Band,
+    hits: list[NDArray[Any]],
+    p: SingleLimits,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The pixels of the first search, and those that only hits of other exposures had explained."""
+    more, _ = _ask(differences, e, doubtful, high, p.hit_limit, hits, p)
+    asked = np.zeros(band.noise.size, bool)
+    asked[doubtful] = True
+
+    def continues(near: NDArray[Any]) -> NDArray[Any]:
+        return _ask(differences, e, near[asked[near]], high, p.grow_sigma, hits, p)[0]
+
+    known = distinct(seeds, grown, more)
+    new = _grow(known, continues, band, p.grow_steps)
+    return distinct(seeds, more), distinct(np.setdiff1d(grown, more), new)
+
+
+def _ask(
+    differences: Differences,
+    e: int,
+    at: NDArray[Any],
+    high: NDArray[Any],
+    limit: float,
+    defects: list[NDArray[Any]],
+    p: SingleLimits,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    return find_unexplained(
+        differences, e, at, high[at], limit=limit, defects=defects, window=p.window, strength=p.protect
+    )
+
+
+def _mark(at: NDArray[Any], band: Band) -> NDArray[Any]:
+    """Pixels and their neighbors, bool, flat."""
+    out = np.zeros(band.noise.size, bool)
+    out[at[:, None] + offsets(3, 3, band.stride, center=True)] = True
     return out
 
 

@@ -4,18 +4,22 @@ A difference between exposures is a cosmic ray, or a source that the dither move
 which close by, where a track looks like structure; it is asked further along the dispersion, and the others are
 asked around the pixel. All three are in units of the noise, 0 where nothing shows:
 
-1. *Trace*: the median difference 4 to 8 pixels away along the dispersion, where a continuum goes on and a track
-   doesn't. A trace may run up to a pixel to the side there. Differences at both sides of it are the level.
+1. *Trace*: the median difference 4 to 8 and 12 to 16 pixels away along the dispersion, to either side, where a
+   continuum goes on and a track doesn't. A trace may run up to a pixel to the side there, and farther off two.
+   Differences at both sides of it are the level.
 2. *Line*: the largest difference in the other exposures, in the window in which a dither moves a source. The median
    of the 4 pixels before and behind it along the dispersion is taken off: a trace of another exposure says nothing
-   here, as this exposure would show its own. The third largest counts, so that single bad pixels don't.
+   here, as this exposure would show its own. Nor does a line on such a trace, beyond the share that shows here. The
+   third largest counts, so that single bad pixels don't.
 3. *Blob*: the median of the 8 neighbors in the exposure itself, at the most 20 times the trace or 10 times the line:
-   a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed. The
-   line may peak a pixel beyond the window along the dispersion: this may be its flank.
+   a line on a source is as wide as the point-spread function; on blank sky nothing shows and nothing is allowed.
+   Twice the trace where another exposure shows the source as well: it would show the line, too. The line may peak a
+   pixel beyond the window along the dispersion: this may be its flank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +29,8 @@ from numpy.typing import NDArray
 from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import offsets
 
-_FAR = (4, 5, 6, 7, 8)  # pixels along the dispersion at which a trace goes on
+_FAR = (4, 5, 6, 7, 8)  # pixels along the dispersion at which a trace goes on ...
+_FARTHER = (12, 13, 14, 15, 16)  # ... and at which it still does, while few tracks are that long
 _ASIDE = (4, 5)  # pixels across it at which it has ended
 _BEYOND = 4  # pixels beyond the window, along the dispersion, that show the traces of other exposures
 _CHUNK = 4000  # pixels whose surroundings are in memory at a time
@@ -33,13 +38,16 @@ _RANK = 3  # which of the largest differences in the window counts
 
 _TRACE, _LINE = 0.5, 0.15  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
-_BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows
+_BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows ...
+_BLOB_OF_SEEN = 2.0  # ... than a trace that another exposure shows, too: it would show its lines
+_WITH_TRACE = 4.0  # by which the ratio of a line and its trace may differ between exposures
+_SEEN, _SEEN_LEAST = 0.5, 5.0  # of the trace, and sigma, which another exposure must show for that
 
 
 def reach(window: tuple[int, int]) -> int:
     """Pixels at most by which what is looked at lies away from a pixel."""
     along, across = _widen(window)
-    return max(*_FAR, *_ASIDE, along // 2 + _BEYOND, across // 2)
+    return max(*_FARTHER, *_ASIDE, along // 2 + _BEYOND, across // 2)
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,10 @@ def find_unexplained(
     value: NDArray[Any],
     *,
     limit: float,
-    defects: NDArray[Any],
+    defects: Sequence[NDArray[Any]],
     window: tuple[int, int],
     strength: float,
-) -> NDArray[Any]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Those of some pixels that are too high beside the noise and what sources could give.
 
     Parameters
@@ -84,8 +92,8 @@ def find_unexplained(
         By how much they are too high, in units of the noise.
     limit : float
         What a value must exceed, once sources have been added to the noise.
-    defects : ndarray of bool, flat
-        Persistent pixels, which say nothing about sources.
+    defects : sequence of ndarray of bool, flat
+        Of each exposure: pixels that say nothing about sources, such as persistent ones.
     window : (int, int)
         Pixels along the dispersion and across it by which a dither moves a source; odd.
     strength : float
@@ -95,13 +103,15 @@ def find_unexplained(
     -------
     ndarray of int
         A part of ``at``.
+    ndarray of int
+        Of the rest those that only lines, of this exposure or others, explain.
     """
     keep = value > limit
     at, value = at[keep], value[keep]
     if strength == 0 or not at.size:
-        return at
+        return at, at[:0]
     most = ((value / limit) ** 2 - 1) / strength**2  # variance that sources may have
-    out = []
+    out, rest = [], []
     for chunk in (slice(i, i + _CHUNK) for i in range(0, at.size, _CHUNK)):
         some, room = at[chunk], most[chunk]
         trace = measure_run(differences, e, some)
@@ -111,8 +121,10 @@ def find_unexplained(
         trace = np.maximum(trace - measure_level(differences, e, some), 0)
         keep = _excess(_TRACE, trace, _TRACE_NOISE) < room
         some, trace, room = some[keep], trace[keep], room[keep]
-        out.append(some[explain(differences, e, some, trace, room, defects, window) < room])
-    return np.concatenate(out)
+        keep = explain(differences, e, some, trace, room, defects, window) < room
+        out.append(some[keep])
+        rest.append(some[~keep])
+    return np.concatenate(out), np.concatenate(rest)
 
 
 def explain(
@@ -121,7 +133,7 @@ def explain(
     at: NDArray[Any],
     trace: NDArray[Any],
     room: NDArray[Any],
-    defects: NDArray[Any],
+    defects: Sequence[NDArray[Any]],
     window: tuple[int, int],
 ) -> NDArray[Any]:
     """Variance that sources could give to a difference, in units of that of the noise.
@@ -137,12 +149,15 @@ def explain(
     """
     if not at.size:
         return np.empty(0, np.float32)
-    line, blob = measure_line(differences, e, at, defects, window), measure_blob(differences, e, at)
+    line, seen = measure_line(differences, e, at, trace, defects, window)
+    blob = measure_blob(differences, e, at)
     streaks = _excess(_TRACE, trace, _TRACE_NOISE) + _excess(_LINE, line, _LINE_NOISE)
-    most = np.maximum(_BLOB_OF_TRACE * (trace - _TRACE_NOISE), _BLOB_OF_LINE * (line - _LINE_NOISE))
+    elsewhere = seen > np.maximum(_SEEN * trace, _SEEN_LEAST)  # this source, with its lines
+    most = np.where(elsewhere, _BLOB_OF_SEEN, _BLOB_OF_TRACE) * (trace - _TRACE_NOISE)
+    np.maximum(most, _BLOB_OF_LINE * (line - _LINE_NOISE), out=most)
     asked = np.flatnonzero((blob > most) & (streaks + _excess(1.0, blob, _BLOB_NOISE) >= room))
     if asked.size:
-        wide = measure_line(differences, e, at[asked], defects, _widen(window))
+        wide, _ = measure_line(differences, e, at[asked], trace[asked], defects, _widen(window))
         most[asked] = np.maximum(most[asked], _BLOB_OF_LINE * (wide - _LINE_NOISE))
     found: NDArray[Any] = streaks + _excess(1.0, np.minimum(blob, np.maximum(most, 0)), _BLOB_NOISE)
     return found
@@ -159,13 +174,19 @@ def _excess(weight: float, value: NDArray[Any], noise: float) -> NDArray[Any]:
 
 
 def measure_run(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:
-    """How high the exposure is further along the dispersion, up to a pixel to the side; 0 where unknown."""
+    """How high the exposure is further along the dispersion, up to two pixels to the side; 0 where unknown."""
     values = differences.values[e].reshape(-1)
-    far = np.array([-d for d in _FAR] + [*_FAR]) * differences.along
-    middle, *sides = (values[at[:, None] + (far + side * differences.across)] for side in (0, -1, 1))
-    for beside in sides:
-        np.fmax(middle, beside, out=middle)
-    found: NDArray[Any] = median_rows(middle)
+    parts = []
+    for steps, aside in ((_FAR, (1, -1)), (_FARTHER, (1, -1, 2, -2))):  # a bent trace runs further aside there
+        far = np.array([sign * d for d in steps for sign in (-1, 1)]) * differences.along
+        middle = values[at[:, None] + far]
+        for side in aside:
+            np.fmax(middle, values[at[:, None] + (far + side * differences.across)], out=middle)
+        parts.append(middle)
+    middle = np.concatenate(parts, axis=1)
+    middle.sort(axis=1)  # NaN last
+    half = np.maximum((np.isfinite(middle).sum(axis=1) - 1) // 2, 0)
+    found: NDArray[Any] = middle[np.arange(at.size), half]
     found[np.isnan(found)] = 0
     return found
 
@@ -181,28 +202,39 @@ def measure_level(differences: Differences, e: int, at: NDArray[Any]) -> NDArray
 
 
 def measure_line(
-    differences: Differences, e: int, at: NDArray[Any], defects: NDArray[Any], window: tuple[int, int]
-) -> NDArray[Any]:
-    """How much structure that is no trace the other exposures show in the window, at least 0."""
+    differences: Differences,
+    e: int,
+    at: NDArray[Any],
+    own: NDArray[Any],
+    defects: Sequence[NDArray[Any]],
+    window: tuple[int, int],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """How much structure that is no trace the other exposures show in the window, at least 0, and the highest trace.
+
+    Structure on a trace counts in proportion to that of this exposure (``own``): a line comes with its continuum.
+    """
     half, columns = window[0] // 2 + _BEYOND, window[1] // 2
     around = differences.around(np.arange(-half, half + 1), np.arange(-columns, columns + 1))
     near = around[:, :, None] + at
-    skip = defects[near]
-    out = np.zeros(at.size, np.float32)
+    out, traces = np.zeros((2, at.size), np.float32)
+    shown = np.float32(_WITH_TRACE) * np.maximum(own, np.float32(_TRACE_NOISE))
     for other, values in enumerate(differences.values):
         if other == e:
             continue
         seen = values.reshape(-1)[near]
-        seen[skip] = np.nan
+        seen[defects[other][near]] = np.nan
         beyond = np.concatenate([seen[:_BEYOND], seen[-_BEYOND:]])
         trace = median_rows(beyond.reshape(2 * _BEYOND, -1).T.copy()).reshape(seen.shape[1:])
         trace[np.isnan(trace)] = 0
-        size = np.abs(seen[_BEYOND:-_BEYOND] - trace).reshape(-1, at.size).T.copy()
+        np.maximum(traces, trace.max(axis=0), out=traces)
+        size = np.abs(seen[_BEYOND:-_BEYOND] - trace)
+        size *= np.minimum(1, shown / np.maximum(trace, shown))
+        size = size.reshape(-1, at.size).T.copy()
         size[np.isnan(size)] = 0
         rank = min(_RANK, size.shape[1])
         size.partition(-rank, axis=1)
         np.maximum(out, size[:, -rank], out=out)
-    return out
+    return out, traces
 
 
 def measure_blob(differences: Differences, e: int, at: NDArray[Any]) -> NDArray[Any]:

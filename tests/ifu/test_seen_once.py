@@ -85,12 +85,36 @@ def test_a_track_beside_a_source_is_found_and_the_source_spared():
     assert np.count_nonzero(found) == len(track)
 
 
+def test_a_long_track_along_the_dispersion_is_no_trace():
+    sci, sigma = dithered(35)
+    track = [(y, x + (y > 58)) for y in range(50, 67) for x in (20, 21)]  # two pixels wide
+    for y, x in track:
+        sci[2][y, x] += 40 * sigma[2][y, x]
+    found = search(sci, sigma)
+    assert sum(found[2, y, x] > 0 for y, x in track) >= len(track) - 1
+    assert np.count_nonzero(found) <= len(track) + 1
+
+
+def test_tracks_at_one_place_do_not_explain_each_other():
+    """Each looks like a line of a dithered source to the other one; parts of both in full view tell."""
+    sci, sigma = dithered(36)
+    first, second = [(50 + k, 20 + k) for k in range(5)], [(53 - k, 22 + k) for k in range(5)]
+    for e, track in ((0, first), (1, second)):
+        for y, x in track:
+            sci[e][y - 1 : y + 1, x] += 60 * sigma[e][y, x]
+    found = search(sci, sigma) > 0
+    for e, track in ((0, first), (1, second)):
+        assert sum(found[e, y, x] for y, x in track) == len(track)
+
+
 # --- what sources could do, by hand ----------------------------------------------------------------------
+
+PAD = 18  # pixels, as far as sources are looked for
 
 
 def differences(n=3, seed=3, shape=(41, 39), across=1):
     rng = np.random.default_rng(seed)
-    values = [np.pad(rng.normal(0, 3, shape).astype("f4"), 9, constant_values=np.nan) for _ in range(n)]
+    values = [np.pad(rng.normal(0, 3, shape).astype("f4"), PAD, constant_values=np.nan) for _ in range(n)]
     for v in values:
         v[rng.random(v.shape) < 0.1] = np.nan
     stride = values[0].shape[1]
@@ -118,31 +142,39 @@ def test_trace_by_hand():
         y, x = divmod(int(k), d.along)
         rows = [y + s * r for r in (4, 5, 6, 7, 8) for s in (-1, 1)]
         v = d.values[0]
-        tops = [max((t for t in v[r, x - 1 : x + 2] if not np.isnan(t)), default=np.nan) for r in rows]
+        lines = [v[r, x - 1 : x + 2] for r in rows]
+        lines += [v[y + s * r, x - 2 : x + 3] for r in (12, 13, 14, 15, 16) for s in (-1, 1)]
+        tops = sorted(max(t for t in line if not np.isnan(t)) for line in lines if np.isfinite(line).any())
+        lower = tops[(len(tops) - 1) // 2] if tops else 0.0
         level = min(_median(v[rows][:, [x + 4, x + 5]]), _median(v[rows][:, [x - 4, x - 5]]), 0)
-        assert found == pytest.approx(max(_median(tops) - level, 0), abs=1e-5)
+        assert found == pytest.approx(max(lower - level, 0), abs=1e-5)
 
 
 def test_line_by_hand():
     d = differences()
     at = pixels(d)
-    defects = np.random.default_rng(7).random(d.values[0].size) < 0.05
-    for k, found in zip(at, sources.measure_line(d, 0, at, defects, (3, 7)), strict=True):
+    own = np.random.default_rng(8).uniform(0, 9, at.size).astype("f4")
+    defects = [np.random.default_rng(7 + e).random(d.values[0].size) < 0.05 for e in range(3)]
+    line, traces = sources.measure_line(d, 0, at, own, defects, (3, 7))
+    for n, k in enumerate(at):
         y, x = divmod(int(k), d.along)
-        best = 0.0
-        for values in d.values[1:]:
-            v = np.where(defects.reshape(values.shape), np.nan, values)
+        best = highest = 0.0
+        for values, skip in zip(d.values[1:], defects[1:], strict=True):
+            v = np.where(skip.reshape(values.shape), np.nan, values)
             sizes = []
             for c in range(x - 3, x + 4):
                 trace = _median(v[[*range(y - 5, y - 1), *range(y + 2, y + 6)], c])
-                sizes += [abs(t - trace) for t in v[y - 1 : y + 2, c] if not np.isnan(t)]
+                share = min(1, 4 * max(own[n], 2.2) / trace) if trace > 0 else 1
+                sizes += [share * abs(t - trace) for t in v[y - 1 : y + 2, c] if not np.isnan(t)]
+                highest = max(highest, trace)
             best = max([best, *sorted(sizes)[-3:-2]])
-        assert found == pytest.approx(best, abs=1e-5)
+        assert line[n] == pytest.approx(best, rel=1e-5, abs=1e-5)
+        assert traces[n] == pytest.approx(highest, abs=1e-5)
 
 
 def explain(d, at):
     trace = measure_trace(d, at)
-    nowhere = np.zeros(d.values[0].size, bool)
+    nowhere = [np.zeros(d.values[0].size, bool)] * len(d.values)
     return sources.explain(d, 0, at, trace, np.zeros(at.size, "f4"), nowhere, (3, 7))
 
 
@@ -161,11 +193,12 @@ def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
     d = differences()
     at = pixels(d, 300)
     value = np.random.default_rng(4).uniform(2, 60, at.size).astype("f4")
-    options = {"defects": np.zeros(d.values[0].size, bool), "window": (3, 7), "strength": strength}
-    found = sources.find_unexplained(d, 0, at, value, limit=5.0, **options)
+    options = {"defects": [np.zeros(d.values[0].size, bool)] * 3, "window": (3, 7), "strength": strength}
+    found, rest = sources.find_unexplained(d, 0, at, value, limit=5.0, **options)
     expected = at[value > 5 * np.sqrt(1 + strength**2 * explain(d, at))]
     assert 0 < expected.size < at.size
     np.testing.assert_array_equal(found, expected)
+    assert not np.isin(rest, found).any()
 
 
 @pytest.mark.parametrize(("row", "explained"), [(22, True), (26, False)])
@@ -174,17 +207,19 @@ def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explain
     values = [np.random.default_rng(k).standard_normal((41, 41), dtype="f4") for k in range(3)]
     values[0][19:22, 19:22] += 30
     values[1][row, 17:24] += 60
-    d = sources.Differences([np.pad(v, 9, constant_values=np.nan) for v in values], 59, 1)
-    at = np.array([29 * 59 + 29])
-    options = {"limit": 5.0, "defects": np.zeros(59 * 59, bool), "window": (3, 7), "strength": 1.0}
-    found = sources.find_unexplained(d, 0, at, np.array([30.0], "f4"), **options)
+    side = 41 + 2 * PAD
+    d = sources.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], side, 1)
+    at = np.array([(20 + PAD) * side + 20 + PAD])
+    options = {"limit": 5.0, "defects": [np.zeros(side**2, bool)] * 3, "window": (3, 7), "strength": 1.0}
+    found, rest = sources.find_unexplained(d, 0, at, np.array([30.0], "f4"), **options)
     assert (found.size == 0) == explained
+    assert (rest.size == 1) == explained
 
 
 def test_noise_alone_explains_next_to_nothing():
     rng = np.random.default_rng(11)
     values = [rng.standard_normal((90, 90), dtype="f4") for _ in range(4)]
-    d = sources.Differences([np.pad(v, 9, constant_values=np.nan) for v in values], 108, 1)
+    d = sources.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], 90 + 2 * PAD, 1)
     found = explain(d, np.flatnonzero(np.isfinite(d.values[0])))
     assert np.median(found) == 0
     assert np.percentile(found, 99) < 0.5
