@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from badpix.darks import halves, ramps, series, telegraph
 from badpix.darks.chosen import Chosen, join_chosen
+from badpix.darks.integrations import Integrations
 from badpix.darks.scores import Population, expected_noise, find_candidates, find_suspects, score_pixels
 from badpix.darks.stack import NEEDED_MAPS, Brightness, Job, Rows, cut, read_band_stack
-from badpix.darks.stats import Integrations, Stats, combine_integrations, examine_pixels, join
+from badpix.darks.stats import Stats, combine_integrations, examine_pixels, join
 from badpix.numerics import clipping, neighbors
 
 EVIDENCE_MAPS = (*NEEDED_MAPS, "noise", "telegraph", "rc", "jumps")  # the same where evidence is wanted

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.stats import Integrations, Stats, join, join_stacks
+from badpix.darks.integrations import Integrations, join_stacks
+from badpix.darks.stats import Stats, join
 
 Bool = NDArray[np.bool_]
 Index = NDArray[np.intp]

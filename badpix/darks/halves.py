@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.darks.integrations import Integrations
 from badpix.darks.ramps import STEADY
 from badpix.darks.scores import Cuts, Population, Setup, find_candidates, score_pixels
 from badpix.darks.stack import Job
-from badpix.darks.stats import Integrations, Stats
+from badpix.darks.stats import Stats
 from badpix.io.depths import Alarm
 from badpix.settings.darks import DarkSettings
 

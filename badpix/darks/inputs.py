@@ -31,6 +31,7 @@ from badpix.io import selection
 from badpix.io.dates import read_date
 from badpix.io.exposure import Exposure
 from badpix.io.handles import stamp_of
+from badpix.numerics.ramp_fit import mean_first_group
 
 SUFFIX = {"jump": "_jump", "fitopt": "_fitopt", "uncal": "_uncal"}
 NEEDED = {
@@ -88,7 +89,7 @@ class DarkFiles:
     def first_group(self) -> float:
         """Mean time of the first group since reset, in groups."""
         skipped = self.rate.number("GROUPGAP") if self.rate.header.get("GROUPGAP") else 0
-        return (self.depth.frames + 1) / 2 / (self.depth.frames + max(skipped, 0))
+        return mean_first_group(self.depth.frames, max(skipped, 0))
 
     def layouts(self) -> Dark:
         """Where its pixels lie, for the tasks."""

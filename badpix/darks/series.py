@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks.stats import Integrations
+from badpix.darks.integrations import Integrations
 from badpix.numerics.decay import QUIET, find_decay
 from badpix.numerics.neighbors import AROUND, Places
 

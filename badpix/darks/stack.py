@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import cells, ramps, readouts, scratch
+from badpix.darks.integrations import Integrations, Kept
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
-from badpix.darks.stats import Integrations, Kept
 from badpix.io.fits import Layout, read_band
 from badpix.io.planes import Planes
 

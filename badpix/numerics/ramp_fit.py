@@ -45,6 +45,11 @@ class Fit:
     segments: dict[str, Float]  # SLOPE, SIGSLOPE, ... -> (SEGMENTS, ny, nx)
 
 
+def mean_first_group(frames: int, skipped: int) -> float:
+    """Mean time since reset of the frames averaged to the first group, in group times; ``skipped``: GROUPGAP."""
+    return (frames + 1) / 2 / (frames + skipped)
+
+
 def snr_class(signal: Float, noise: Float, gain: float) -> NDArray[np.intp]:
     """Index into :data:`POWERS` of ramps that rise by ``signal`` DN, as the pipeline classes them."""
     charge = np.maximum(signal, 0) * gain

@@ -20,6 +20,7 @@ from badpix.darks.injection import Readout, Traits
 from badpix.errors import DataError
 from badpix.io.fits import open_fits
 from badpix.io.output import write_hdus
+from badpix.numerics.ramp_fit import mean_first_group
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -119,7 +120,7 @@ def write_injected(raw: Path, target: Path, chosen: Chosen, exposure: int, seed:
             (0, ngroups),
             chosen.gain,
             float(header["TGROUP"]),
-            (averaged + 1) / 2 / (averaged + skipped),
+            mean_first_group(averaged, skipped),
             chosen.noise,
         )
         change = np.zeros((nints, ngroups, len(chosen.y)), np.float32)

@@ -26,7 +26,7 @@ Bool = NDArray[np.bool_]
 SIGNAL_BINS = (0, 5_000, 10_000, 20_000, 30_000, 40_000, 50_000, 65_536)  # DN above the bias
 
 
-def compare_levels(
+def describe_step(
     before: Exposure, after: Exposure, science: Bool, fast_axis: int, integration: int
 ) -> dict[str, Any]:
     """Level, spread, odd-even difference and banding before and after a step, in DN."""

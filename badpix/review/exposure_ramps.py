@@ -23,7 +23,7 @@ from badpix.review.exposure_flags import (
     describe_saturation,
     explain_slopes,
 )
-from badpix.review.exposure_levels import compare_levels, measure_correction
+from badpix.review.exposure_levels import describe_step, measure_correction
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def look(products: Mapping[str, Exposure], integration: int = 0) -> list[Step]:
     for name in ("superbias", "refpix_nosides", "refpix", "dark_current"):
         before = step_before(products, name) if name in products else None
         if before:
-            steps.append(
-                Step(name, compare_levels(products[before], products[name], science, fast_axis, integration))
-            )
+            steps.append(Step(name, describe_step(products[before], products[name], science, fast_axis, integration)))
     before = step_before(products, "linearity") if "linearity" in products else None
     if before:
         pair = products[before], products["linearity"]

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from badpix.detectors import Detector
 from badpix.numerics.jumps import measure_jumps
-from badpix.numerics.ramp_fit import DO_NOT_USE, JUMP_DET, SATURATED, Constants, Fit, fit_ramps, measure_typical
+from badpix.numerics.ramp_fit import (
+    DO_NOT_USE,
+    JUMP_DET,
+    SATURATED,
+    Constants,
+    Fit,
+    fit_ramps,
+    mean_first_group,
+    measure_typical,
+)
 from badpix.simulation.detector import Exposure, Scene, measure_drift, ramp_rows
 from badpix.simulation.recipe import Recipe
 
@@ -130,8 +139,7 @@ def reduce_rows(scene: Scene, exposure: Exposure, offsets: Float, first: int, la
     mark_jumps(groupdq[:, use], ramp[:, use], scene.known_noise[low:high], recipe.physics.gain)
     rows = slice(first - low, last - low)
     raw, ramp, groupdq, noise = raw[:, :, rows], ramp[:, :, rows], groupdq[:, :, rows], scene.known_noise[first:last]
-    averaged, skipped = recipe.frames
-    constants = Constants(recipe.physics.gain, recipe.group_time, (averaged + 1) / 2 / (averaged + skipped))
+    constants = Constants(recipe.physics.gain, recipe.group_time, mean_first_group(*recipe.frames))
     typical = measure_typical(ramp[:, use], groupdq[:, use], constants)
     return [
         Reduced(raw[i], ramp[i], groupdq[i], fit_ramps(ramp[i], groupdq[i], use, typical, noise, constants))

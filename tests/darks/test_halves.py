@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from badpix.darks import halves
-from badpix.darks.stats import Integrations
+from badpix.darks.integrations import Integrations
 from badpix.settings.darks import DarkSettings
 
 

@@ -10,9 +10,10 @@ from astropy.io import fits
 from dark_files import DEFECTS, JUMP, SHAPE, make_ramps, write_dark, write_darks
 
 from badpix.darks import inputs, plan, readouts
+from badpix.darks.integrations import Integrations
 from badpix.darks.readouts import Depth
 from badpix.darks.search import search
-from badpix.darks.stats import Integrations, combine_rates
+from badpix.darks.stats import combine_rates
 from badpix.errors import DataError
 from badpix.settings.darks import DarkSettings
 
