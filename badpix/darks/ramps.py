@@ -301,7 +301,7 @@ def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
 
 
 def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
-    """The numbers of :data:`NOISE` from the sums of ramps of ``groups`` groups."""
+    """The numbers of :data:`NOISE` from the sums of ramps of ``groups`` groups, which are overwritten."""
     if groups < SHORTEST_RAMP:
         out[:] = np.nan
         return
@@ -319,7 +319,10 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     lagged += rest
     lagged /= squares
     # about their mean without the largest: a particle also tilts the line, and so shifts all other steps
-    largest = np.where(highest > np.negative(lowest, out=room[0]), highest, lowest)
+    np.add(lowest, slope, out=drop)  # a step of the ramp itself: one strong hit tilts the line
+    depth = np.negative(lowest, out=lowest)
+    sign = np.negative(np.subtract(depth, highest, out=room[0]), out=room[0])  # a choice by pixel is slower
+    largest = np.copysign(np.maximum(highest, depth, out=highest), sign, out=highest)
     rest = np.subtract(last, first, out=room[0])
     rest -= largest
     np.square(rest, out=rest)
@@ -331,7 +334,6 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     np.divide(squares, np.float32(groups - 2), out=residual)
     np.multiply(squares, np.float32(groups), out=room[0])
     np.divide(size, np.sqrt(room[0], out=room[0]), out=flatness)
-    np.add(lowest, slope, out=drop)  # a step of the ramp itself: one strong hit tilts the line
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:
