@@ -133,12 +133,11 @@ def subtract(values: Array, medians: Array, cells: Cells) -> None:
 
 def subtract_tile(tile: Array, medians: Array, cells: Cells) -> None:
     """Take its medians (planes, cells) off a tile (planes, rows, nx), in place."""
-    tile -= spread(medians, cells, np.empty((len(tile), tile.shape[2]), np.float32))[:, None]
+    tile -= spread(medians, cells, np.zeros((len(tile), tile.shape[2]), np.float32))[:, None]
 
 
 def spread(medians: Array, cells: Cells, out: Array) -> Array:
-    """Medians (planes, cells) at the columns of their cells, 0 elsewhere: ``out`` (planes, nx)."""
-    out[:] = 0
+    """Medians (planes, cells) at the columns of their cells: ``out`` (planes, nx), whose other columns stay."""
     for k, columns in enumerate(cells.columns):
         out[:, columns] = medians[:, k, None]
     return out

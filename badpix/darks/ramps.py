@@ -263,23 +263,22 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
     """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
-    sums = scratch.take("sums", (len(SUMS), rows * nx))
+    n = cells.rows * nx
+    room = scratch.take("fits", (2 * groups, n))
+    sums, offset = scratch.take("sums", (len(SUMS), rows * nx)), scratch.take("offset", (groups, nx))
+    offset[:] = 0
     flat = ramps.reshape(groups, -1)
-    for t, top in enumerate(range(0, rows, cells.rows)):
-        offset = spread(drift[:, t], cells, scratch.take("offset", (groups, nx)))
-        first, last = top * nx, min(top + cells.rows, rows) * nx
-        n, found = last - first, values[:, first:last]
-        y, r, steps = (
-            scratch.take(name, (k, n)) for name, k in (("y", groups), ("r", groups), ("steps", groups - 1))
-        )
+    for t, first in enumerate(range(0, rows * nx, n)):
+        last = min(first + n, rows * nx)
+        found, (y, r) = values[:, first:last], room[:, : last - first].reshape(2, groups, -1)
         np.copyto(y, flat[:, first:last])
-        subtract_lines(y, offset)
-        for x in range(0, n, fit.chunk):
+        subtract_lines(y, spread(drift[:, t], cells, offset))
+        for x in range(0, last - first, fit.chunk):
             here = slice(x, x + fit.chunk)
             np.matmul(fit.weights, y[:, here], out=found[:linear, here])
             np.matmul(fit.design, found[:2, here], out=r[:, here])
         np.subtract(y, r, out=r)
-        _sum_residuals(r, steps, sums[:, first:last])
+        _sum_residuals(r, y[1:], sums[:, first:last])
     _describe_noise(sums, groups, values[1], values[linear : linear + len(NOISE)])
     values[linear + len(NOISE)] = values[linear + NOISE.index("residual")]
     values[-1] = values[1]
