@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import halves, ramps, series, telegraph
+from badpix.darks import halves, ramps, searches, series, telegraph
 from badpix.darks.chosen import Chosen, join_chosen
 from badpix.darks.integrations import Integrations
 from badpix.darks.scores import Population, expected_noise, find_candidates, find_suspects, score_pixels
@@ -107,7 +107,8 @@ def find_lone(rate: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
 
 
 def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.float32]:
-    """Likelihood ratios of those pixels of one tile of the sample that look most like switching."""
+    """Likelihood ratios of those pixels of one tile of the sample that look most like switching, without what their
+    shot noise asks for beyond the limit."""
     found = read_band_stack(job, band)
     pixels = _combine(job, found)
     if job.levels is not None:
@@ -118,7 +119,8 @@ def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.flo
     suspects &= ~find_candidates(pixels, scores, job.setup, population, job.cuts)  # most of these are bad
     places = np.flatnonzero(suspects)
     table, own = ({name: column[places] for name, column in part.items()} for part in (pixels, scores))
-    return _judge(job, population, found, places, table, own)["likelihood"]
+    cost = searches.shot_cost(table, own["shot"], job.setup, population)
+    return _judge(job, population, found, places, table, own)["likelihood"] - cost
 
 
 def measure_band(job: Job, population: Population, band: Rows) -> Band:

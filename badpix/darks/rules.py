@@ -97,6 +97,15 @@ def make_rules(decisions: Mapping[str, Decision], integrations: int, p: DarkSett
     if "rc" in decisions:
         add("rc", 1, "dark_rc", ">", decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
         add("rc", 2, "dark_rc", "<", -decisions["rc"].limit, "sigma", "contrast of the ramp with a decay")
+        add(
+            "rc",
+            3,
+            "rc_otherwise",
+            ">=",
+            1.0,
+            "",
+            "settles alike in some of the integrations, nothing else in the others",
+        )
     if "telegraph" in decisions:
         limit = decisions["telegraph"].limit
         add("telegraph", 1, "telegraph_likelihood", ">", limit, "", "two levels explain the ramps better than one")

@@ -42,6 +42,7 @@ DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
 CLEAN_PART = 0.5  # part of an RC contrast that ramps without jumps show at least: settling needs no hit
 SHOT_COST = 10.0  # likelihood asked for beyond the limit where shot noise moves ramps as much as read noise does
+SURE_PART = np.float32(0.4)  # part of the scatter allowed to RC where no ramp is without jumps: hits differ
 DEEP_JUMPS = 0.3  # fraction of integrations with jumps from which one deep step down is enough
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
 PEDESTAL_BOX = 9  # pixels of one amplifier, for pedestals that hold the bias
@@ -225,14 +226,29 @@ def find_rc(
         bent = (np.abs(of_best("_z", scores)) > sigma) & (np.abs(of_best("_median_z", scores)) > median_sigma)
         bent &= size > linear_fraction * np.abs(pixels["slope"]) * setup.groups
         bent &= pixels["cut_fraction"] < 0.5
-        allowed = np.sqrt((scatter * middle) ** 2 + pixels["white"])  # noise scatters a contrast, too
+        clean = of_best("_clean")
+        allowed = scatter * np.where(np.isnan(clean), SURE_PART, np.float32(1)) * middle
+        allowed = np.sqrt(allowed**2 + pixels["white"])  # noise scatters a contrast, too
         settles = (of_best("_sign") >= sign_fraction) & (of_best("_scatter") < allowed)
-        settles &= ~(of_best("_clean") * np.sign(of_best("_median")) < CLEAN_PART * middle)  # hits bend, too
+        settles &= ~(clean * np.sign(of_best("_median")) < CLEAN_PART * middle)  # hits bend, too
         limit = rest * quiet + scores["shot"] * np.float32(setup.groups * SHOT_SLOPE)
         alike = of_best("_scatter") < REPEATS * scatter * middle
         quiet_beside = (pixels["rest"] < limit) | (pixels["rest"] < own_rest * pixels["white"])
         settles &= (pixels["share"] > explained) | quiet_beside | alike
         return bent & settles, bent
+
+
+def measure_shot_part(pixels: Stats, shot: Float, setup: Setup, population: Population) -> Float:
+    """Residual variance that ``shot`` noise (DN^2 a group) makes of ramps, over that of the usual read noise."""
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
+    found: Float = shot * np.float32(setup.groups * SHOT_SLOPE) / quiet
+    return found
+
+
+def shot_cost(pixels: Stats, shot: Float, setup: Setup, population: Population) -> Float:
+    """Likelihood that two levels must have beyond their limit where ``shot`` noise (DN^2 a group) moves ramps."""
+    found: Float = np.float32(SHOT_COST) * measure_shot_part(pixels, shot, setup, population)
+    return found
 
 
 def find_telegraph(
@@ -260,13 +276,13 @@ def find_telegraph(
         otherwise = pixels["drops"] >= min_drops
         otherwise |= (pixels["deepest"] < -population.deep_sigma) & (pixels["jump_fraction"] >= DEEP_JUMPS)
         otherwise |= bent & (scores["telegraph"] > bent_threshold)
-        shot_rules = scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) > quiet
         sensitive = population.spread.get("correlation", (0.0, np.inf))[1] / sum(ramps.MEMORY)
         leaks = leaked > np.float32(min(TELEGRAPH_LEAK, sensitive)) * quiet
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~leaks & (pixels["cut_fraction"] < MOST_CUT) & ~(pixels["likelihood"] < 0)
-        cost = SHOT_COST * scores["shot"] * np.float32(setup.groups * SHOT_SLOPE) / quiet
-        return (pixels["likelihood"] > population.two_levels + cost) & free, otherwise & free & ~shot_rules
+        cost = shot_cost(pixels, scores["shot"], setup, population)
+        above = pixels["likelihood"] > population.two_levels + cost
+        return above & free, otherwise & free & (cost <= SHOT_COST)
 
 
 def find_noisy(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import scratch
+from badpix.darks import scratch, settling
 from badpix.darks.integrations import Integrations
 from badpix.darks.readouts import pick_weighted
 from badpix.numerics import clipping
@@ -265,15 +265,17 @@ def examine_pixels(
     """What only candidates need: medians of slope and late slope, scatter and sign of the contrasts.
 
     ``index`` are the candidates among the pixels of ``tile``, ``known`` what is measured of them.
-    For each template: ``_scatter`` (MAD over integrations), ``_clean`` (median of the ramps without jumps), ``_sign``
-    (fraction of integrations that have the sign of the median). ``share``: median part of the residual sum of squares
-    that all templates together explain; ``rest``: median residual variance without that part.
+    For each template: ``_scatter`` (MAD over integrations), ``_clean`` (median of the ramps without jumps),
+    ``_sign`` (fraction of integrations that have the sign of the median). ``share``: median part of the residual sum
+    of squares that all templates together explain; ``rest``: median residual variance without that part; ``settled``:
+    part of the integrations that settle alike (:mod:`badpix.darks.settling`).
     """
     groups = tile.groups[:, index]
     used = np.where(groups >= min_groups, np.float32(0), np.float32(np.nan))
     pedestal = tile.pedestal[:, index] + used
     used, groups = used[tile.examined], groups[tile.examined]
     values = {name: shape[:, index] + used for name, shape in tile.shapes.items()}
+    freedom = np.maximum(groups.astype(np.float32) - 2, 1)
     clean = tile.jumps[:, index][tile.examined] == 0
     out: Stats = {name: median_stack(values[name]) for name in ("slope", "late")}
     out["rate_scatter"] = mad_stack(tile.rate[:, index], known["rate"])
@@ -286,29 +288,15 @@ def examine_pixels(
         out[name + "_clean"] = median_stack(np.where(clean, c, np.float32(np.nan)))
         with np.errstate(invalid="ignore", divide="ignore"):
             out[name + "_sign"] = ((c * center) > 0).sum(axis=0).astype(np.float32) / np.isfinite(c).sum(axis=0)
-    out.update(_explain(values, groups, templates, bends))
-    return out
-
-
-def _explain(
-    values: dict[str, Array], groups: NDArray[np.uint16], templates: tuple[str, ...], bends: NDArray[np.float64]
-) -> Stats:
-    """Part of the residuals that decays explain, and residual variance without it: medians over integrations."""
     if not templates:
-        nothing = np.full(groups.shape[1], np.nan, np.float32)
-        return {"share": nothing, "rest": nothing}
-    explained = np.zeros(groups.shape, np.float32)
-    for k, bend in enumerate(bends.astype(np.float32)):
-        part = bend[0] * values[templates[0]]
-        for t in range(1, k + 1):
-            part += bend[t] * values[templates[t]]
-        explained += part**2
-    freedom = np.maximum(groups.astype(np.float32) - 2, 1)
-    total = values["residual"] * freedom
+        return out | {name: np.full(len(index), np.nan, np.float32) for name in ("share", "rest", "settled")}
+    explained = settling.explain(values, templates, bends)
+    left = settling.leave(values, explained, freedom, templates)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = median_stack((explained / total).astype(np.float32))
-        left = (total - explained) / np.maximum(freedom - len(templates), 1)
-    return {"share": share, "rest": median_stack(left.astype(np.float32))}
+        out["share"] = median_stack((explained / (values["residual"] * freedom)).astype(np.float32))
+    out["rest"] = median_stack(left)
+    out["settled"] = settling.count_settled(values, explained, left, freedom, templates)
+    return out
 
 
 def join(parts: list[Stats]) -> Stats:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,15 @@ RATE_GATE = 5.0  # sigma below which a limit in DN/s would call noise hot
 
 @dataclass
 class Outcome:
-    """Maps and notes; what each search decided on; candidates that nothing can be said of; the pedestal in sigma, and
-    sigma, DN."""
+    """Maps and notes; what each search decided on; candidates that nothing can be said of; the part of the
+    integrations in which candidates settle that nothing else explains; the pedestal in sigma, and sigma, DN."""
 
     detection: Detection
     decisions: dict[str, Decision]
     undetermined: Bool
     otherwise: Bool
     born: Bool
+    settled: Float
     pedestal_sigma: Float | None = None
     pedestal_spread: float | None = None
 
@@ -172,6 +173,14 @@ def find_types(
     changing = time.calm | time.decaying | time.born | found.get("intermittent", time.born)
     leaked = searches.leaked_variance(pixels, places, ipc)
     score, otherwise = find_switching(table, setup, population, leaked, bent, p)
+    sometimes = np.zeros(len(places.index), np.float32)
+    if "rc" in found:
+        barred = searches.measure_shot_part(pixels, scores["shot"], setup, population) > 1
+        barred |= ~measured | saturated | found["hot"] | changing
+        barred |= ~(pixels["settled"] >= p.intermittent_fraction)
+        sometimes = np.where(barred, np.float32(0), pixels["settled"])
+        found["rc"] = settling = settling | (sometimes > 0)
+        decisions["rc"] = replace(decisions["rc"], found=settling)
     if p.telegraph_search:
         found["telegraph"] = (score | otherwise) & measured & ~(saturated | settling | changing)
         with np.errstate(invalid="ignore"):
@@ -189,6 +198,7 @@ def find_types(
         undetermined,
         otherwise,
         time.born,
+        sometimes,
     )
     result.detection.notes += describe_glow(areas, places, maps["rate"])
     if few.any():
@@ -386,6 +396,9 @@ def add_evidence(result: Outcome, table: Candidates, maps: dict[str, Any], popul
         maps, table.places, table.pixels, table.scores, result.decisions, population
     )
     kept.images["telegraph_otherwise"] = dark_rules.sparse(table.places, result.otherwise.astype(np.uint8), 0)
+    kept.images["dark_settled"] = dark_rules.sparse(table.places, result.settled)
+    sometimes = result.settled > 0
+    kept.images["rc_otherwise"] = dark_rules.sparse(table.places, sometimes.astype(np.uint8), 0)
     kept.images["dark_undetermined"] = dark_rules.sparse(table.places, result.undetermined.astype(np.uint8), 0)
     if result.pedestal_sigma is not None:
         kept.images["dark_pedestal_sigma"] = result.pedestal_sigma

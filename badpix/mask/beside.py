@@ -21,6 +21,7 @@ CANDIDATES_ONLY = (
     "dark_bright_fraction",
     "dark_bright_first",
     "dark_bright_last",
+    "dark_settled",
     "telegraph_likelihood",
     "telegraph_separation",
     "telegraph_dwell_low",

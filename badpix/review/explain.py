@@ -143,6 +143,8 @@ def _sentences(mask: Mask, pixel: Explanation, reference: bool, known: bool) -> 
         if flag not in SIDE_FLAGS:
             out.append(_why(mask, pixel, flag, known))
     out.append(words.tell_sets(pixel.quantities, _low_limit(pixel)))
+    if "RC" in pixel.flags:
+        out.append(words.settles(pixel.quantities))
     if "TELEGRAPH" in pixel.flags:
         out.append(words.levels(pixel.quantities))
     if "REFERENCE_PIXEL" in pixel.flags or reference:

@@ -108,6 +108,12 @@ def levels(quantities: Mapping[str, float]) -> str:
     )
 
 
+def settles(quantities: Mapping[str, float]) -> str:
+    """In which part of the integrations a pixel settles alike; empty where it does in all or in none of them."""
+    part = quantities.get("dark_settled", math.nan)
+    return f"It settles alike in {100 * part:.0f} % of the integrations." if 0 < part < 1 else ""
+
+
 def tell_sets(quantities: Mapping[str, float], low: float) -> str:
     """In which sets of flats (filters, gratings, lamps) a pixel is poor, and in which it is good.
 

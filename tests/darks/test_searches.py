@@ -221,6 +221,7 @@ def test_ramps_settle_alike_and_the_decay_explains_them():
     assert settling(share=0.5, rest=400.0, c_scatter=8.0) == (True, True)  # nothing else repeats so well
     assert settling(c_clean=90.0) == (False, True)  # ramps without hits hardly bend
     assert settling(c_clean=np.nan) == (True, True)  # every ramp jumps: settling itself is flagged
+    assert settling(c_clean=np.nan, c_scatter=60.0) == (False, True)  # or hits are, which differ
     assert settling(slope=100.0) == (False, False)
     assert settling(c_median_z=2.0) == (False, False)
 
