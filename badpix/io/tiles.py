@@ -25,7 +25,7 @@ from badpix.io.sums import fold
 ROWS = 16  # of a tile
 LEVEL = 1  # of compression
 GZIP = 31  # zlib's number for a gzip stream with the largest window
-REPEATS = 0.1  # part of the pixels equal to the one before, up to which a tile is not compressed
+REPEATS = 0.5  # part of the pixels equal to the one before, up to which a tile is not compressed
 BLOCK = 2880  # bytes of a FITS block
 
 

@@ -30,6 +30,7 @@ from badpix.science.sums import Sums
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
 BLOCKS, BLOCK_ROWS = (8, 16), 6  # blocks of rows of an exposure on which it is described, fewer of wide ones
 ENOUGH = 98_304  # pixels of these blocks
+ROUGHLY = 4  # every such pixel: the noise before lines are taken off, which only clips what they are measured on
 LEAST_PLAIN = 0.1  # share of pixels without sources on which the noise is measured; of fewer: on all
 STANDS_OUT = 4.0  # sigma of a bright value
 HIGHEST = 64  # rows of a band
@@ -113,9 +114,9 @@ def describe(setup: Setup, member: Member) -> About:
     plain = (rows.noise <= rows.own_noise) & usable
     plain = plain if plain.sum() > LEAST_PLAIN * usable.sum() else usable
     lines: Float | None = None
-    for _ in range(2 if setup.stripes is not None else 1):
+    for step in (ROUGHLY, 1) if setup.stripes is not None else (1,):
         z = rows.value * weight
-        _, spread = median_mad(z[plain])
+        _, spread = median_mad(z[plain][::step])
         scale = spread if np.isfinite(spread) and spread > 0 else 1.0
         if lines is None and setup.stripes is not None:
             weights: Float = np.divide(weight, np.float32(scale), dtype=np.float32)
@@ -141,12 +142,7 @@ class Stacks(NamedTuple):
 
     def pick(self, chosen: Index) -> tuple[Float, Float, Float]:
         """Residual, weight and level of some pixels: (exposures, chosen)."""
-        y, x = np.divmod(chosen, self.z[0].shape[1])
-        z, weight, level = (
-            np.array([image[y, x] for image in stack], np.float32).reshape(len(stack), -1)
-            for stack in (self.z, self.weight, self.level)
-        )
-        return z, weight, level
+        return take(self.z, chosen), take(self.weight, chosen), take(self.level, chosen)
 
     def pick_outliers(self, chosen: Index) -> Bool:
         """Whether some pixels (ascending) were flagged as outliers: (exposures, chosen)."""
@@ -189,6 +185,14 @@ def measure_stacks(setup: Setup, members: Sequence[Member], abouts: Sequence[Abo
     return Stacks(z, weights, levels_of, outliers_of, sums)
 
 
+def take(stack: Sequence[Float], chosen: Index) -> Float:
+    """Some pixels, by flat index, of one image an exposure: (exposures, chosen)."""
+    out = np.empty((len(stack), chosen.size), np.float32)
+    for row, image in zip(out, stack, strict=True):
+        np.take(image.reshape(-1), chosen, out=row, mode="clip")  # other modes copy what they take
+    return out
+
+
 def split(where: Index, shape: tuple[int, ...]) -> list[Index]:
     """Flat indices in (blocks, ny, nx), ascending, as flat indices in each block."""
     size = shape[1] * shape[2]
@@ -226,7 +230,9 @@ def count_seen(stacks: Stacks, count: NDArray[np.uint16], numbers: NDArray[np.in
     """Different pointings that saw each pixel, flagged as an outlier or not: (ny, nx)."""
     out = np.full(count.shape, min(len(np.unique(numbers)), 255), np.uint8)
     partly = np.flatnonzero(count < len(numbers))
-    out.reshape(-1)[partly] = count_pointings((stacks.pick(partly)[1] > 0) | stacks.pick_outliers(partly), numbers)
+    out.reshape(-1)[partly] = count_pointings(
+        (take(stacks.weight, partly) > 0) | stacks.pick_outliers(partly), numbers
+    )
     return out
 
 
@@ -235,7 +241,9 @@ def compare_beside(setup: Setup, stacks: Stacks, chosen: Index, z: Float, weight
     if setup.axis is None:
         return {}
     places = beside.find_places(chosen, stacks.z[0].shape, setup.axis)
-    return beside.measure_beside(z, weight, [stacks.pick(place)[:2] for place in places], table)
+    return beside.measure_beside(
+        z, weight, [(take(stacks.z, place), take(stacks.weight, place)) for place in places], table
+    )
 
 
 def measure_copies(
@@ -290,7 +298,7 @@ def count_pointings(seen: Bool, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
 def choose_heights(number: int, shape: tuple[int, int], memory: float) -> tuple[int, int]:
     """Rows of a band, and rows that are measured together, of one exposure or several: calls cost as much as ten.
 
-    A row of all exposures takes three stacks and sums; what is measured at a time, a fifth of the memory.
+    A row of all exposures takes three stacks and sums; what is measured at a time, a seventh of the memory.
 
     Parameters
     ----------
@@ -301,8 +309,9 @@ def choose_heights(number: int, shape: tuple[int, int], memory: float) -> tuple[
     memory : float
         Bytes.
     """
-    height = min(HIGHEST, band_height(shape[1] * (13 * number + 60), 0.8 * memory, shape[0]))
-    return height, int(np.clip(0.2 * memory / (110 * shape[1]), 1, TALL))
+    row = shape[1] * (13 * number + 60)
+    height = max(band_height(row, 0.8 * memory, shape[0]), min(int(0.8 * memory / row), shape[0]))
+    return min(height, HIGHEST), int(np.clip(0.15 * memory / (60 * shape[1]), 1, TALL))
 
 
 def join(found: Iterable[Band], shape: tuple[int, int], number: int) -> Measured:

@@ -70,11 +70,11 @@ def make_evidence(
             "science_bright_first": image(day[table["first"]]),
             "science_bright_last": image(day[table["last"]]),
             "science_flagged": image(table["flagged"]),
-            "science_hot_otherwise": image(verdicts.hot),
-            "science_low_otherwise": image(verdicts.low),
-            "science_noisy_otherwise": image(verdicts.noisy),
-            "science_switching_otherwise": image(verdicts.switching),
-            "science_outlier_otherwise": image(verdicts.outlier),
+            "science_hot_otherwise": mark(verdicts.hot),
+            "science_low_otherwise": mark(verdicts.low),
+            "science_noisy_otherwise": mark(verdicts.noisy),
+            "science_switching_otherwise": mark(verdicts.switching),
+            "science_outlier_otherwise": mark(verdicts.outlier),
             **{f"science_{name}": mark(getattr(verdicts, name)) for name in CHANGES},
         }
     rules = make_rules(square_limit(len(dates)), p)

@@ -20,10 +20,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from badpix.numerics.neighbors import AROUND
@@ -32,6 +32,7 @@ from badpix.numerics.neighbors import AROUND
 # medians of three: mean 1.15, scatter 0.35).
 NOISE_RANGE = (2.4, 1.8)
 ALONG = (-4, -3, -2, -1, 1, 2, 3, 4)  # pixels along the dispersion
+CHUNK = 32_768  # pixels that are compared at a time: what is made of them stays in the cache
 REACH = 4  # of the farthest one
 RANKS = (1, 3, 4, 6)  # of eight neighbors: second lowest, the middle two, second highest
 SAFETY = 1.3  # the point spread function over its Gaussian
@@ -106,35 +107,43 @@ def measure_residual(
     start : tuple of int
         Row and column of the first inner pixel; as far from the edge as needed, if not given.
     """
-    ry, rx = reach_of(axis)
-    (ny, nx), width = noise.shape[1:], filled.shape[2]
-    top, left = start or (ry, rx)
-    flat = filled.reshape(-1)
+    (ry, rx), width = reach_of(axis), filled.shape[2]
+    (number, ny, nx), (top, left) = noise.shape, start or (ry, rx)
+    level, value, wide = (np.empty(noise.shape, np.float32) for _ in range(3))
+    height, beyond = max(1, CHUNK // width), np.float32(NOISE_RANGE[axis is not None])
+    share, strides = np.float32(0.25 if axis is None else 0.5), (4 * width, 4)
+    for block, first in product(range(number), range(0, ny, height)):
+        last = min(first + height, ny)
+        here = (block, slice(first, last))
+        found = compare_around(filled[block, top + first - ry : top + last + ry].reshape(-1), width, axis)
+        # rows of the inner pixels; what was found begins at the first pixel that has all neighbors
+        middle, spread = (np.ndarray((last - first, nx), np.float32, a, 4 * (left - rx), strides) for a in found)
+        np.multiply(middle, share, out=level[here])
+        np.subtract(filled[block, top + first : top + last, left : left + nx], level[here], out=value[here])
+        allowed = np.multiply(noise[here], beyond, out=wide[here])
+        np.subtract(spread, allowed, out=allowed)
+        allowed *= sharpness[block]
+        np.maximum(allowed, noise[here], out=allowed)
+    return Residual(value, level, wide)
+
+
+def compare_around(flat: Float, width: int, axis: int | None) -> tuple[Float, Float]:
+    """Level and range of the eight neighbors of each pixel, of an image of rows of ``width``, one behind the other.
+
+    The level is the sum of its ranks: four of them in images, the middle two in dispersed light (step 2). Entry i
+    belongs to the pixel i + ry * width + rx, (ry, rx) as of :func:`reach_of`.
+    """
     if axis is None:
         low, level, spare, spread = sort_around(flat, width)
         for rank in (spare, low, spread):
             level += rank
-        level *= np.float32(0.25)
     else:
         along, across = (1, width) if axis else (width, 1)
-        _, level, spare, _ = sort_sides(flat, along)
+        _, level, spare, _ = sort_sides(flat[across:-across], along)
         level += spare
-        level *= np.float32(0.5)
         low, _, _, spread = sort_sides(median_across(flat, across), along)
     spread -= low
-
-    def inner(ranks: Float, ry: int, rx: int) -> Float:
-        """Of the inner pixels; ranks begin at the first pixel that has all neighbors."""
-        strides = tuple(4 * step for step in (filled.shape[1] * width, width, 1))
-        return as_strided(ranks[(top - ry) * width + left - rx :], noise.shape, strides, writeable=False)
-
-    spread = inner(spread, ry, rx)
-    level = inner(level, *((ry, rx) if axis is None else (0, REACH) if axis else (REACH, 0)))
-    wide = np.multiply(noise, np.float32(NOISE_RANGE[axis is not None]))
-    np.subtract(spread, wide, out=wide)
-    wide *= sharpness[:, None, None]
-    value = np.subtract(filled[:, top : top + ny, left : left + nx], level)
-    return Residual(value, level, np.maximum(noise, wide, out=wide))
+    return level, spread
 
 
 def sort_around(flat: Float, width: int) -> tuple[Float, Float, Float, Float]:

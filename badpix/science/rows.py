@@ -91,12 +91,18 @@ class Rows(NamedTuple):
         return out
 
 
-def read_padded(layout: Layout, start: int, stop: int, margin: int, handle: int) -> NDArray[Any]:
-    """Rows with a margin above and below, mirrored at the edges of the frame; floats in the file's byte order."""
+def read_padded(
+    layout: Layout, start: int, stop: int, margin: int, handle: int, room: NDArray[np.uint32] | None = None
+) -> NDArray[Any]:
+    """Rows with a margin above and below, mirrored at the edges of the frame; floats in the file's byte order.
+
+    ``room`` is where flags go that lie in the file as they are asked for.
+    """
     ny = layout.shape[-2]
     low, high = max(start - margin, 0), min(stop + margin, ny)
     native = not layout.dtype.startswith("f")
-    found: NDArray[Any] = read_band(layout, low, high, native=native, handle=handle)[0]
+    out = room[None] if room is not None and high - low == len(room) else None
+    found: NDArray[Any] = read_band(layout, low, high, out=out, native=native, handle=handle)[0]
     below, above = low - (start - margin), stop + margin - high
     if below or above:
         found = np.concatenate(
@@ -115,9 +121,12 @@ def read_blocks(places: Sequence[tuple[Member, int]], setup: Setup, height: int)
     for layouts, numbered in groupby(enumerate(places), key=lambda place: place[1][0].layouts):
         with opened(layouts[0].path, layouts[0].stamp) as handle, np.errstate(over="ignore", invalid="ignore"):
             for k, (_, start) in numbered:
-                found = (read_padded(layout, start, start + height, margin, handle) for layout in layouts)
-                for target, values in zip((sci[k, :, left : left + nx], err[k], flags[k]), found, strict=True):
+                for layout, target in zip(layouts[:2], (sci[k, :, left : left + nx], err[k]), strict=True):
+                    values = read_padded(layout, start, start + height, margin, handle)
                     np.copyto(target, values, casting="unsafe")
+                values = read_padded(layouts[2], start, start + height, margin, handle, flags[k])
+                if not np.shares_memory(values, flags):
+                    np.copyto(flags[k], values, casting="unsafe")
     return Blocks(sci, err, flags, margin, left)
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from badpix.numerics.clipping import MAD_TO_SIGMA
 from badpix.numerics.decay import find_decay
 from badpix.numerics.medians import median_rows
-from badpix.science.switching import measure_switching
+from badpix.science.switching import count_groups, group, measure_switching
 
 CLIP = 4.0  # robust scatters
 STEP_CLIP = 8.0  # sigma, of values while the step in time is looked for
@@ -120,7 +120,7 @@ def measure_pointings(value: Float, weight: Float, kept: NDArray[np.bool_], poin
     most; without bounds where there is one alone.
     """
     w = np.where(kept, weight, np.float32(0)) ** 2
-    order, starts = _group(pointings)
+    order, starts = group(pointings)
     total = np.add.reduceat(w[order], starts, axis=0)
     above = np.add.reduceat(np.where(kept, value * w, np.float32(0))[order], starts, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -176,9 +176,8 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
         means of the others, and ``pointings_after``.
     """
     n = len(z)
-    w = weight.astype(np.float64) ** 2
-    r = np.clip(z, -STEP_CLIP, STEP_CLIP) * weight
-    sum_w, sum_r = np.cumsum(w, axis=0), np.cumsum(r, axis=0, dtype=np.float64)
+    w, r = weight**2, np.clip(z, -STEP_CLIP, STEP_CLIP) * weight
+    sum_w, sum_r = np.cumsum(w, axis=0, dtype=np.float64), np.cumsum(r, axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         rest_w, rest_r = sum_w[-1] - sum_w, sum_r[-1] - sum_r
         part = (rest_r / rest_w - sum_r / sum_w) / np.sqrt(1 / rest_w + 1 / sum_w)
@@ -189,20 +188,20 @@ def measure_step(z: Float, value: Float, weight: Float, pointings: NDArray[np.in
     after = np.arange(n)[:, None] > best
     out: Table = {"step": part[best, columns].astype(np.float32), "since": (best + 1).astype(np.int16)}
     for name, side in (("before", ~after), ("after", after)):
-        total = np.where(side, w, 0).sum(axis=0)
+        total = np.where(side, w, np.float32(0)).sum(axis=0)
         with np.errstate(divide="ignore"):
             out[f"{name}_error"] = (MEDIAN_ERROR / np.sqrt(total)).astype(np.float32)  # of a median
         out[name] = _middle(np.where(side, value, np.nan))
         with np.errstate(invalid="ignore"):
             stray = side & (np.abs((value - out[name]) * weight) > STRAY)
-            known = np.where(side & ~stray, w, 0)
+            known = np.where(side & ~stray, w, np.float32(0))
             agreed = (known * np.nan_to_num(value)).sum(axis=0) / known.sum(axis=0)
         out[f"{name}_mean"] = agreed.astype(np.float32)
         out[f"{name}_strays"] = (stray.sum(axis=0) / np.maximum((side & (weight > 0)).sum(axis=0), 1)).astype(
             np.float32
         )
-    out["rest_after"] = measure_rest(np.where(after, r, -np.inf), np.where(after, w, 0))
-    out["pointings_after"] = _count_pointings(after & (weight > 0), pointings)
+    out["rest_after"] = measure_rest(np.where(after, r, np.float32(-np.inf)), np.where(after, w, np.float32(0)))
+    out["pointings_after"] = count_groups(after & (weight > 0), pointings)
     return out
 
 
@@ -219,7 +218,7 @@ def put_newest(table: Table, seen: NDArray[np.bool_]) -> Table:
     return out | {"newest": few}
 
 
-def measure_rest(weighted: NDArray[np.float64], weight: NDArray[np.float64]) -> Float:
+def measure_rest(weighted: Float, weight: Float) -> Float:
     """Significance of what is left of some values without the two that say most: two particles leave nothing.
 
     Parameters
@@ -228,11 +227,11 @@ def measure_rest(weighted: NDArray[np.float64], weight: NDArray[np.float64]) -> 
         (exposures, candidates) values times their weights, minus infinity where they do not belong to them; weights.
     """
     most = np.argpartition(weighted, -2, axis=0)[-2:]
-    rest, left = np.where(np.isfinite(weighted), weighted, 0), weight.copy()
+    rest, left = np.where(np.isfinite(weighted), weighted, np.float32(0)), weight.copy()
     np.put_along_axis(rest, most, 0, axis=0)
     np.put_along_axis(left, most, 0, axis=0)
     total = left.sum(axis=0)
-    out: Float = (rest.sum(axis=0) / np.sqrt(np.maximum(total, 1e-30))).astype(np.float32)
+    out: Float = rest.sum(axis=0) / np.sqrt(np.maximum(total, np.float32(1e-30)))
     return out
 
 
@@ -259,7 +258,7 @@ def measure_bright(
         "first": np.where(number > 0, bright.argmax(axis=0), -1).astype(np.int16),
         "last": np.where(number > 0, (bright * steps).max(axis=0), -1).astype(np.int16),
         "run": _longest_run(bright),
-        "pointings_bright": _count_pointings(bright, pointings),
+        "pointings_bright": count_groups(bright, pointings),
         "elsewhere": (number - _count_most(bright, pointings)).astype(np.int16),
         "chance": np.where(number > 0, gammainc(np.maximum(number, 1), expected), 1).astype(np.float32),
         "height": height,
@@ -270,30 +269,15 @@ def measure_bright(
 
 def _longest_run(bright: NDArray[np.bool_]) -> NDArray[np.int16]:
     """Longest run of bright exposures of each candidate."""
-    run = np.zeros(bright.shape[1], np.int16)
-    longest = run.copy()
-    for row in bright:
-        run = np.where(row, run + 1, 0).astype(np.int16)
-        np.maximum(longest, run, out=longest)
-    return longest
-
-
-def _group(pointings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Exposures in the order of their pointings, and where each pointing begins."""
-    order = np.argsort(pointings, kind="stable")
-    return order, np.flatnonzero(np.diff(pointings[order], prepend=pointings.min() - 1))
-
-
-def _count_pointings(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.int16]:
-    """Different pointings among the chosen exposures of each candidate."""
-    order, starts = _group(pointings)
-    out: NDArray[np.int16] = np.logical_or.reduceat(chosen[order], starts, axis=0).sum(axis=0, dtype=np.int16)
+    steps = np.arange(1, len(bright) + 1, dtype=np.int16)[:, None]
+    last_dark = np.maximum.accumulate(np.where(bright, np.int16(0), steps), axis=0)
+    out: NDArray[np.int16] = (steps - last_dark).max(axis=0)
     return out
 
 
 def _count_most(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.intp]:
     """The most chosen exposures that one pointing has, of each candidate."""
-    order, starts = _group(pointings)
+    order, starts = group(pointings)
     out: NDArray[np.intp] = np.add.reduceat(chosen[order].astype(np.intp), starts, axis=0).max(axis=0)
     return out
 

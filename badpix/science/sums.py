@@ -2,7 +2,7 @@
 
 A pixel stands out by its mean, by its mean square, or by any number of newest exposures alone. The latter is looked
 at after each of the newest exposures, and after ever larger steps (:data:`STEP`) behind them: a birth between two
-looks loses a fiftieth of its significance at the most.
+looks loses a fifteenth of its significance at the most, less than the decision asks for beyond this limit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 CLIP = 4.0  # sigma, of the residuals
 FEWEST = 3  # newest exposures that make a birth
-MEAN_LIMIT = 3.0  # sigma: candidates by their mean
+MEAN_LIMITS = (-3.5, 3.0)  # sigma: candidates by their mean; neighbors of hot pixels lie below theirs, and are many
 BORN_LIMIT = 4.2  # sigma: candidates by their newest exposures
 SQUARE_SIGMA = 4.0  # of the mean square, over its scatter of sqrt(2 / n)
-STEP = 1.08  # of the number of newest exposures from one look at births to the next
+STEP = 1.15  # of the number of newest exposures from one look at births to the next
 
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
@@ -71,7 +71,7 @@ class Sums:
         with np.errstate(invalid="ignore", divide="ignore"):
             significance = self._above / np.sqrt(self._total)
             square = np.divide(self._square, self._count, dtype=np.float32)
-            stands_out = (np.abs(significance) > MEAN_LIMIT) | self._born
+            stands_out = (significance < MEAN_LIMITS[0]) | (significance > MEAN_LIMITS[1]) | self._born
             stands_out |= square > 1 + SQUARE_SIGMA * np.sqrt(2 / np.maximum(self._count, 1))
             mean, error = self._above / self._total, (1 / np.sqrt(self._total)).astype(np.float32)
         return Found(mean, error, square, self._count, stands_out & (self._count > 0))

@@ -88,10 +88,12 @@ def _compare(
         gain: Float = np.where(seen, np.log(shifted / plain), 0).sum(axis=0)
         return gain
 
-    members = [np.broadcast_to((pointings == k)[:, None], z.shape) for k in np.unique(pointings)]
     over = best["gain"] - gain_of([after, ~after]) + 2 * A_LEVEL
-    own = best["gain"] - gain_of(members) + len(members) * A_LEVEL if len(members) < len(z) else best["gain"]
-    lit = np.stack([(best["lit"] & member).any(axis=0) for member in members]).sum(axis=0)
+    own, names = best["gain"], np.unique(pointings)
+    if len(names) < len(z):
+        members = [np.broadcast_to((pointings == k)[:, None], z.shape) for k in names]
+        own = own - gain_of(members) + len(members) * A_LEVEL
+    lit = count_groups(best["lit"], pointings)
     return {
         "lit": best["lit"].sum(axis=0),
         "newest": find_newest(best["lit"], seen),
@@ -101,6 +103,19 @@ def _compare(
         "bright_level": best["height"],
         "pointings_lit": lit,
     }
+
+
+def group(pointings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Exposures in the order of their pointings, and where each pointing begins."""
+    order = np.argsort(pointings, kind="stable")
+    return order, np.flatnonzero(np.diff(pointings[order], prepend=pointings.min() - 1))
+
+
+def count_groups(chosen: NDArray[np.bool_], pointings: NDArray[np.intp]) -> NDArray[np.int16]:
+    """Different pointings among the chosen exposures of each candidate."""
+    order, starts = group(pointings)
+    out: NDArray[np.int16] = np.logical_or.reduceat(chosen[order], starts, axis=0).sum(axis=0, dtype=np.int16)
+    return out
 
 
 def find_newest(lit: NDArray[np.bool_], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
