@@ -64,6 +64,7 @@ CHIPS = {
     "MIRI": Chip(3.3, 5.2, 0.15, (0.016, 0.014), 2.77504, 25e-4, 1.4, 190_000.0),
 }
 WARM = 0.01, 2.2  # part of the pixels that are warm, and scatters of the rate at which they end: below any limit
+GLOW, LEAK = 25.0, 12.0  # columns over which the glow of an amplifier falls off, and half the width of a leak
 FAINTEST = 16.0  # errors of the rate of the faintest hot pixels
 
 
@@ -183,8 +184,8 @@ def make_world(scene: Scene, rng: np.random.Generator) -> World:
     current += np.where(warm, WARM[1] * rate_sigma(scene) * rng.random(shape), 0)
     glow = np.zeros(shape)
     if scene.glow:
-        glow += (0.6 if scene.instrument == "NIRCAM" else 6.0) * np.exp(-(x + 0.4 * y) / 60)
-        glow += (0.12 if scene.instrument == "NIRCAM" else 1.5) * np.exp(-(((x - 170 - 0.1 * y) / 14) ** 2))
+        glow += (0.6 if scene.instrument == "NIRCAM" else 6.0) * np.exp(-(x + 0.4 * y) / GLOW)
+        glow += (0.12 if scene.instrument == "NIRCAM" else 1.5) * np.exp(-(((x - 170 - 0.1 * y) / LEAK) ** 2))
     bias = rng.normal(0, 12.0, shape)
     if scene.instrument == "MIRI":  # no superbias is subtracted
         bias += 9000 + rng.normal(0, 60.0, shape) + np.array([0, 300, -200, 100])[np.arange(SIZE) % 4]

@@ -31,6 +31,7 @@ Float = NDArray[np.float32]
 
 IPC_PIXELS = 6  # hot pixels from which on the IPC is measured
 IPC_SIGMA = 200.0  # their rate, in units of the scatter over pixels
+IPC_SURE = 2000.0  # from which on pixels weigh no more
 OWN_NOISE_SIGMA = 100.0  # rates above this many sigma are hot whatever their scatter
 TELEGRAPH_LEAK = 0.1  # leaked residual variance over the population's that vetoes TELEGRAPH in any case
 MOST_CUT = 0.25  # fraction of integrations with missing groups from which TELEGRAPH is not searched
@@ -42,6 +43,7 @@ DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
 CLEAN_PART = 0.5  # part of an RC contrast that ramps without jumps show at least: settling needs no hit
 SHOT_COST = 10.0  # likelihood asked for beyond the limit where shot noise moves ramps as much as read noise does
+SHOT_APART = 6.0  # sigma of a group with its shot noise from which on levels are far apart
 SURE_PART = np.float32(0.4)  # part of the scatter allowed to RC where no ramp is without jumps: hits differ
 DEEP_JUMPS = 0.3  # fraction of integrations with jumps from which one deep step down is enough
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
@@ -55,7 +57,8 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
     """Signal of a side neighbor over that of a hot pixel, and the number of hot pixels it was measured on.
 
     ``rate`` is the map of the median rate over its surroundings, NaN where not measured (saturated pixels too);
-    used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides.
+    used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides. They
+    weigh by their rate, up to where the sides' noise is a few percent of what they show.
     """
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero(rate > IPC_SIGMA * spread)
@@ -70,7 +73,10 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
     if isolated.sum() < IPC_PIXELS:
         return float("nan"), int(isolated.sum())
     ratio = np.median(sides[:, isolated], axis=0) / center[isolated]
-    return max(0.0, float(np.median(ratio))), int(isolated.sum())
+    order, weight = np.argsort(ratio), np.minimum(center[isolated], IPC_SURE * spread).astype(np.float64)
+    reached = np.cumsum(weight[order])
+    middle = ratio[order][np.searchsorted(reached, reached[-1] / 2)]
+    return max(0.0, float(middle)), int(isolated.sum())
 
 
 def correct_ipc(values: Float, places: Places, ipc: float, otherwise: Float | None = None) -> Float:
@@ -246,8 +252,15 @@ def measure_shot_part(pixels: Stats, shot: Float, setup: Setup, population: Popu
 
 
 def shot_cost(pixels: Stats, shot: Float, setup: Setup, population: Population) -> Float:
-    """Likelihood that two levels must have beyond their limit where ``shot`` noise (DN^2 a group) moves ramps."""
-    found: Float = np.float32(SHOT_COST) * measure_shot_part(pixels, shot, setup, population)
+    """Likelihood that two levels need beyond their limit where ``shot`` noise (DN^2 a group) moves ramps.
+
+    Nothing where the levels lie far beyond the noise of a group: random charge makes no such levels, and the shot
+    noise of a ramp that jumps often is that of its pieces.
+    """
+    cost = np.float32(SHOT_COST) * measure_shot_part(pixels, shot, setup, population)
+    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
+    with np.errstate(invalid="ignore"):
+        found: Float = np.where(pixels["separation"] > SHOT_APART * np.sqrt(quiet + shot), np.float32(0), cost)
     return found
 
 
@@ -280,9 +293,9 @@ def find_telegraph(
         leaks = leaked > np.float32(min(TELEGRAPH_LEAK, sensitive)) * quiet
         leaks &= LEAK_EXPLAINS * leaked > pixels["residual"] - quiet
         free = ~leaks & (pixels["cut_fraction"] < MOST_CUT) & ~(pixels["likelihood"] < 0)
-        cost = shot_cost(pixels, scores["shot"], setup, population)
-        above = pixels["likelihood"] > population.two_levels + cost
-        return above & free, otherwise & free & (cost <= SHOT_COST)
+        above = pixels["likelihood"] > population.two_levels + shot_cost(pixels, scores["shot"], setup, population)
+        shot_rules = measure_shot_part(pixels, scores["shot"], setup, population) > 1
+        return above & free, otherwise & free & ~shot_rules
 
 
 def find_noisy(
