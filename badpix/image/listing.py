@@ -37,7 +37,7 @@ def list_transients(
     rows = [_describe(item, detections, positions, times, images, grid) for item in linked]
     if keep:
         for item in linked:
-            _spare(item, detections, positions, images, found, shelf)
+            _spare(item, detections, positions, times, images, found, shelf)
     return rows
 
 
@@ -89,23 +89,33 @@ def _describe(
     return row
 
 
+def expect_place(
+    positions: NDArray[Any], times: NDArray[Any], motion: tuple[float, float], day: float
+) -> NDArray[Any]:
+    """Where an object that was seen at ``positions`` [n, 2] of the grid (x, y) and ``times`` is on another day."""
+    there = positions + np.outer(day - times, motion)
+    found: NDArray[Any] = np.mean(there, axis=0) if any(motion) else np.median(there, axis=0)
+    return found
+
+
 def _spare(
     item: Linked,
     detections: Sequence[Detection],
     positions: NDArray[Any],
+    times: NDArray[Any],
     images: Sequence[Image],
     found: Sequence[Found],
     shelf: Shelf,
 ) -> None:
-    """Take back the flags around an object: where it was seen; where it stays, in all exposures of the place."""
+    """Take back the flags around an object: where it was seen, and where it must be in the other exposures."""
     places = {detections[k].exposure: (detections[k].x, detections[k].y) for k in item.members}
-    if not any(item.motion):
-        middle = np.median(positions[list(item.members)], axis=0)
-        for image in images:
-            assert image.pixel_map is not None
-            px, py = invert_map(image.pixel_map, middle[:1], middle[1:])
-            if np.isfinite(px[0]) and np.isfinite(py[0]):
-                places.setdefault(image.number, (float(px[0]), float(py[0])))
+    members = list(item.members)
+    for image in images:
+        assert image.pixel_map is not None
+        at = expect_place(positions[members], times[members], item.motion, _day(image))
+        px, py = invert_map(image.pixel_map, at[:1], at[1:])
+        if np.isfinite(px[0]) and np.isfinite(py[0]):
+            places.setdefault(image.number, (float(px[0]), float(py[0])))
     for number, (x, y) in places.items():
         flagged = read_flags(shelf, images[number].cal.shape, number)
         spared = spare_region(flagged, x, y)

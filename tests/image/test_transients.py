@@ -12,6 +12,7 @@ from scipy.ndimage import convolve
 from badpix.cli.main import outlier
 from badpix.errors import DataError, UsageError
 from badpix.image import driver as image_driver
+from badpix.image.listing import expect_place
 from badpix.image.protect import read_places
 from badpix.image.transients import find_transients, link_detections, spare_region
 from badpix.io.associations import read_inputs
@@ -95,6 +96,14 @@ def test_the_flags_that_hang_together_are_spared_and_no_others():
     assert not spared[10, 10]
     assert not spared[30, 45]
     assert not spare_region(flagged, 50, 50).any()
+
+
+def test_a_moving_object_is_expected_where_it_was_not_recognized():
+    track = np.array([(20 + 7.0 * t, 50 - 4.0 * t) for t in (0.0, 1.0, 3.0)])
+    found = expect_place(track, np.array([0.0, 1.0, 3.0]), (7.0, -4.0), 2.0)
+    np.testing.assert_allclose(found, (34, 42))
+    still = expect_place(np.array([(5.0, 6.0), (5.2, 6.0), (9.0, 6.1)]), np.array([0.0, 1.0, 2.0]), (0.0, 0.0), 5.0)
+    np.testing.assert_allclose(still, (5.2, 6.0))
 
 
 @pytest.fixture(scope="module")
