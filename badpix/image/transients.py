@@ -29,16 +29,17 @@ from badpix.image.seen_once import light_beside
 from badpix.numerics.neighbors import gather, grow, locate
 
 MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those of noise
-SURROUNDED = 0.4  # of a star's light beside its peak
+SURROUNDED = 0.5  # of a star's light beside its peak
 WINGS = 0.4  # of the light of a star outside of its brightest 2 x 2 pixels
 RIM_SIGMA = 1.5
 ROUND = 0.5  # of the usual light beside a star's peak, which a star of the library must have
 MIN_STARS = 60
-FEW_STARS = 5  # which tell the width of Gaussian stars
+ALONE = 7  # pixels around a star without a brighter one
+FEW_STARS = 3  # which tell the width of Gaussian stars
 WIDTHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)  # times that of diffraction ...
 AIRY = 1.029  # FWHM of an Airy pattern, wavelengths over the diameter
 BLURRED = 2  # of these widths that drizzle adds to the known stars
-UNSURE = 0.8  # ... the narrowest where no star tells
+UNSURE = 1.0  # ... the narrowest where no star tells
 STAR_SIGMA = 50.0  # peak of a star that shows what stars look like
 MAX_STARS = 400
 TOGETHER = 1.5  # grid pixels
@@ -135,6 +136,11 @@ def make_library(
     with np.errstate(invalid="ignore"):
         good = np.isfinite(stamps).all(axis=0) & (stamps[12] - floor > STAR_SIGMA * noise[ys, xs])
         good &= stamps[12] >= stamps.max(axis=0, initial=-np.inf)
+    alone = np.flatnonzero(good)
+    brightest = np.fmax.reduce(gather(model, ys[alone], xs[alone], ALONE), axis=0, initial=-np.inf)
+    alone = alone[brightest <= stamps[12, alone]]
+    if len(alone) >= FEW_STARS:  # speckles around a bright star are sharper than stars
+        good = np.isin(np.arange(len(ys)), alone)
     library = (stamps[:, good] - floor).T.astype(float)
     if len(library):  # speckles on the spikes of bright stars are lines, as tracks are
         beside = _share_beside(library.T)
