@@ -12,7 +12,7 @@ on usable pixels that nothing touched. ``20-100``: hits of that many sigma that 
 scene lies 5 sigma above its median; blank: that is so nowhere in 7 x 7. A star of more than 100 sigma in 5 x 5 is
 damaged by an exposure if false flags take more than 1 % of that light. A hole is a pixel that exposures could use
 before, and none can after. Transients are listed where a row lies within 2 pixels; ``kept``: the largest share of the
-light of one that ``--keep-transients`` flags.
+light of one, without hits on it, that ``--keep-transients`` flags.
 
 Cubes: rays by their sigma in pixels that have no other defect; ``in all``: pixels bad in all exposures, ``flank``:
 those of 10 to 100 sigma where the scene changes by more than 10 sigma along the dispersion; on bright sources: more
@@ -206,7 +206,8 @@ def score_kept(source: Path, flagged: Path) -> float:
         found = (read_flags(flagged, cal) & OUTLIER > 0) & (hits < 0.1)
         for y, x in peaks:
             part = (slice(max(0, y - 2), y + 3), slice(max(0, x - 2), x + 3))
-            worst = max(worst, float((changing[part] * found[part]).sum() / changing[part].sum()))
+            if hits[part].max() < 5:
+                worst = max(worst, float((changing[part] * found[part]).sum() / changing[part].sum()))
     return worst
 
 

@@ -101,10 +101,11 @@ def find_transients(
         return []
     stamps = gather(residual, ys, xs, 2)
     peak = (np.fmax.reduce(stamps, axis=0) <= stamps[12]) & (np.isfinite(stamps).sum(axis=0) >= 20)
-    ys, xs, stamps = ys[peak], xs[peak], np.nan_to_num(stamps[:, peak])
+    ys, xs, stamps = ys[peak], xs[peak], stamps[:, peak]
     if not len(ys):
         return []
     library = make_library(model, noise, *stars, width=width)
+    stamps = fill_missing(stamps, library)
     likeness, surrounded = measure_likeness(stamps, noise[ys, xs], library)
     lone = stamps[12] / np.linalg.norm(stamps, axis=0)  # cosine with a single pixel
     misfit = 1 - likeness**2  # share of the stamp's squares that the star does not explain, and noise's
@@ -176,6 +177,19 @@ def make_stars(width: float) -> tuple[NDArray[Any], NDArray[Any]]:
     made = (np.array(m).reshape(-1, 5, 10, 5, 10).mean(axis=(2, 4)).reshape(-1, 25) for m in (gaussians, patterns))
     first, second = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in made)
     return first, second
+
+
+def fill_missing(stamps: NDArray[Any], library: NDArray[Any]) -> NDArray[Any]:
+    """Stamps [25, n] with missing pixels as in the star of the library [star, 25] that fits the others best."""
+    known = np.isfinite(stamps)
+    out: NDArray[Any] = np.where(known, stamps, 0)
+    for k in np.flatnonzero(~known.all(axis=0)):
+        part = library[:, known[:, k]]
+        norm = np.maximum((part**2).sum(axis=1), 1e-30)
+        along = part @ stamps[known[:, k], k]
+        best = int((along / np.sqrt(norm)).argmax())
+        out[~known[:, k], k] = along[best] / norm[best] * library[best, ~known[:, k]]
+    return out
 
 
 def measure_likeness(

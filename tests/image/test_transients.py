@@ -59,6 +59,18 @@ def test_a_star_is_star_shaped_and_tracks_are_not(seed):
         assert not find(residual), pixels
 
 
+def test_a_star_with_a_missing_pixel_in_its_core_is_star_shaped():
+    residual = star(4.3, 4.1, 300) + np.random.default_rng(3).normal(0, 1, (9, 9))
+    whole = find(residual)[0].flux
+    residual[5, 4] = np.nan
+    found = find(residual)
+    assert len(found) == 1
+    assert found[0].flux == pytest.approx(whole, rel=0.1)
+    lone = np.random.default_rng(4).normal(0, 1, (9, 9))
+    lone[4, 4:6] = 300, np.nan
+    assert not find(lone)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_charge_that_spread_over_neighbors_is_no_star(seed):
     """Diffusion leaves a hit on a corner in 2 x 2 pixels, capacitance a little beside it: stars reach further."""
