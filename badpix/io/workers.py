@@ -24,7 +24,8 @@ R = TypeVar("R")
 ALONE = 150 << 20  # of a run without workers while bands are worked on: interpreter, libraries, maps
 PARENT = 290 << 20  # at most, of the process that has workers
 WORKER = 60 << 20  # of a worker without its band
-USUAL_BAND = 106 << 20  # of one worker, where nobody says how much
+USUAL_BAND = 106 << 20  # of a run without workers, where nobody says how much
+WORKER_BAND = 144 << 20  # the same of one worker, which holds no maps
 LEAST_BAND = 16 << 20
 DIRECTOR = 80 << 20  # of the process of an outlier search that has workers
 
@@ -72,7 +73,7 @@ def share_memory(total: int | None, workers: int) -> Share:
         One worker means that the run works alone. The result of a run does not depend on it.
     """
     if total is None:
-        return Share(workers, USUAL_BAND)
+        return Share(workers, WORKER_BAND if workers > 1 else USUAL_BAND)
     for number in range(workers, 1, -1):
         band = (total - PARENT) // number - WORKER
         if band >= LEAST_BAND:

@@ -38,7 +38,8 @@ def test_all_processes_together_keep_within_the_memory(total, asked):
 
 
 def test_without_a_limit_all_workers_get_the_usual_band():
-    assert share_memory(None, 8) == Share(8, workers.USUAL_BAND)
+    assert share_memory(None, 8) == Share(8, workers.WORKER_BAND)
+    assert share_memory(None, 1) == Share(1, workers.USUAL_BAND)
 
 
 @pytest.mark.parametrize("search", ["flats", "darks", "science"])
