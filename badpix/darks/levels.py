@@ -33,6 +33,7 @@ RATE_PRIOR = (0.5, 4.0)  # changes seen before in groups spent before: a beta di
 QUIETEST = 0.8  # of the expected noise: where the separation explains all scatter
 SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are brought that near
 SLOPE_PARTS, NEAR = 5, 3.0  # parts of a ramp that differences span, and sigma that groups on a level are near it
+PLACES = 12  # groups of a piece, about, at whose values its levels are tried
 LEAST_SQUARE = 1e-6  # of a group in expected variances: simulated ramps may have no noise
 PRIOR_END = 3.0  # sigma of the noise's spread beyond which all noise is as likely
 
@@ -169,11 +170,12 @@ def start_levels(flat: Pieces, one: OneLevel) -> TwoLevels:
     return TwoLevels(apart, rates, rates, rest, one.slope, -below * flat.spread(apart))
 
 
-def place_levels(pieces: Pieces, apart: Float64) -> TwoLevels:
+def place_levels(pieces: Pieces, apart: Float64) -> tuple[TwoLevels, Float64]:
     """Levels so far ``apart`` (pixels,) that each group shows where it is: without sums of squares.
 
     Groups between the levels (switches within averaged frames) pull the levels of a Gaussian fit together. Here the
-    slope is a median of differences, and the lower level of each piece lies where most groups are near a level.
+    slope is a median of differences, and the lower level of each piece lies where most groups are near a level. Also
+    returned is the number of groups on the level that has fewer.
     """
     groups = len(pieces.values)
     lag = max(groups // SLOPE_PARTS, 1)
@@ -185,7 +187,7 @@ def place_levels(pieces: Pieces, apart: Float64) -> TwoLevels:
     usable = np.float32(1) if flat.usable is None else flat.usable
     gap = flat.spread(apart)
     best, offset = np.full(len(gap), np.float32(-1)), np.zeros_like(gap)
-    for g in range(groups):
+    for g in range(0, groups, max(groups // PLACES, 1)):
         for level in (flat.values[g], flat.values[g] - gap):
             rest = flat.values - level
             near = (np.minimum(np.abs(rest), np.abs(rest - gap)) < NEAR) * usable
@@ -198,7 +200,9 @@ def place_levels(pieces: Pieces, apart: Float64) -> TwoLevels:
     rates, noise = np.full(len(apart), START[1]), np.ones(len(apart))
     high, _, ups = find_states(flat, offset, apart, rates, rates, noise)
     up, down = _count_changes(pieces, high, ups)
-    return TwoLevels(apart, up, down, noise, slope, offset)
+    held = pieces.total(((high > 0.5) * usable).sum(axis=0))
+    fewer = np.minimum(held, pieces.total(pieces.length) - held)
+    return TwoLevels(apart, up, down, noise, slope, offset), fewer
 
 
 def fit_levels(

@@ -24,7 +24,8 @@ from badpix.darks.chain import Array, Float64, Pieces, moment
 from badpix.darks.ramps import JUMP_DET, UNUSABLE
 
 DEEP = 6.5  # sigma of a step down from which on the pixel switches by itself
-DROP = 10.0  # sigma of a fall from which on levels are tried that far apart
+ON_A_LEVEL = 3  # groups that such a level has at least: a few far off are noise with tails
+DROP = 14.0  # sigma of a fall from which on levels are tried that far apart
 OWN_RISE = 1.3  # rises up to so many times the deepest step down are then no hits, whatever the flags say
 SHORTEST_PIECE = 3  # groups
 PIXELS = 1536  # pixels judged together, at 8 pieces each
@@ -214,7 +215,13 @@ def _try_drops(
     if not again.any():
         return likelihood, two
     part, _ = pieces.take(again)
-    better = levels.place_levels(part, drop[again])
+    better, fewer = levels.place_levels(part, drop[again])
+    several = fewer >= ON_A_LEVEL
+    if not several.any():
+        return likelihood, two
+    again[again] = several
+    part, columns = part.take(several)
+    better = better.take(several, columns)
     found = level_ratio.compare_far(part, better, walk[again], templates, spread)
     likelihood = likelihood.copy()
     won = np.zeros(len(again), bool)

@@ -116,8 +116,8 @@ class HotSettings(Settings):
     )
     intermittent_fraction: float = param(
         0.15,
-        "Least fraction of the darks in which an intermittent pixel is hot (equal counts); at least two "
-        "integrations.",
+        "Least fraction of the darks in which an intermittent pixel is hot, and of the integrations in which an RC "
+        "pixel settles (equal counts); at least two integrations.",
         low=0.0,
         high=1.0,
     )
