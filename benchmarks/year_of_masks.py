@@ -9,7 +9,7 @@
 3. ``badpix rebuild`` on the first day and every 30 days: with the newest darks, and with the newest darks and the
    images of the last 90 days.
 4. Of the pixels that are bad on a day above 0.1 DN/s, the share that the mask in use does not flag; and of the pixels
-   that were never bad the flagged ones.
+   that were never bad, and are no noisier than others, the flagged ones.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ LEVELS = (0.03, 5.0)  # DN/s
 HARM = 0.1  # DN/s
 FIRST = 60500.0  # MJD
 EARLIEST = -90
+NOISY = 1.4  # times the median noise in darks: such pixels are neither good nor bad, the limit lies at 1.66
 ROW = np.dtype([("y", int), ("x", int), ("level", float), ("born", float), ("ends", float)])
 
 Table = NDArray[Any]
@@ -113,8 +114,8 @@ def rebuild(folder: Path, name: str, darks: list[str], images: list[str]) -> NDA
     return np.asarray(read_mask(folder / name / "mask.fits").image & np.uint32(~np.uint32(512)) != 0)
 
 
-def live(folder: Path, seed: int, size: int) -> tuple[Table, dict[str, list[NDArray[np.bool_]]]]:
-    """The year: its pixels, and the masks of all rebuilds."""
+def live(folder: Path, seed: int, size: int) -> tuple[Table, NDArray[np.bool_], dict[str, list[NDArray[np.bool_]]]]:
+    """The year: its bad pixels, those that are good throughout, and the masks of all rebuilds."""
     rng = np.random.default_rng(seed)
     rows = draw_history(rng, size)
     noise = own_darks.FACTS["NRCB1"].noise * np.exp(rng.normal(0, 0.12, (size, size)))
@@ -135,18 +136,20 @@ def live(folder: Path, seed: int, size: int) -> tuple[Table, dict[str, list[NDAr
         masks["darks alone"].append(rebuild(folder, "alone", newest, []))
         masks["darks and science"].append(rebuild(folder, "both", newest, recent))
         print(f"day {today}: {len(recent)} images", file=sys.stderr, flush=True)
-    return rows, masks
+    good = noise < NOISY * np.median(noise)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            good[rows["y"] + dy, rows["x"] + dx] = False
+    return rows, good, masks
 
 
-def count(rows: Table, masks: list[NDArray[np.bool_]]) -> tuple[NDArray[Any], NDArray[Any], float]:
+def count(
+    rows: Table, good: NDArray[np.bool_], masks: list[NDArray[np.bool_]]
+) -> tuple[NDArray[Any], NDArray[Any], float]:
     """Bad pixels of each day, those of them that the mask in use misses, and false flags per million good pixels."""
     mine = rows[rows["level"] > HARM]
     bad = np.array([bad_on(mine, day) for day in range(DAYS)])
     flagged = np.array([masks[day // MONTH][mine["y"], mine["x"]] for day in range(DAYS)])
-    good = np.ones(masks[0].shape, bool)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            good[rows["y"] + dy, rows["x"] + dx] = False
     false = float(np.mean([mask[good].mean() for mask in masks]))
     return bad.sum(axis=1), (bad & ~flagged).sum(axis=1), 1e6 * false
 
@@ -180,12 +183,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    rows, masks = live(asked.folder, asked.seed, asked.size)
+    rows, good, masks = live(asked.folder, asked.seed, asked.size)
     shares = {}
     print("| masks from | missing, mean, % | largest, % | on day 90, 180, 270, 360, % | false per million |")
     print("|---|---|---|---|---|")
     for name, some in masks.items():
-        bad, missing, false = count(rows, some)
+        bad, missing, false = count(rows, good, some)
         shares[name] = share = 100 * missing / bad
         days = ", ".join(f"{share[day]:.1f}" for day in (89, 179, 269, 359))
         print(f"| {name} | {share.mean():.1f} | {share.max():.1f} | {days} | {false:.0f} |")

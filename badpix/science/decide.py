@@ -60,8 +60,8 @@ SPREADS = 0.25  # of its height: what the pixels beside one of a spectral line s
 APART = 4.5  # noises between the bright and the dark level of a switching pixel
 UNEQUAL = 0.25  # scatter of bright values that the noise does not explain, of their median
 CHANCE = 1e-5  # of as many bright exposures
-GAIN = 13.0  # of two levels over none, logarithm of the likelihood ratio, of LEAST_BRIGHT lit exposures or more
-GAIN_OF_TWO = 16.0  # of fewer
+GAIN = (14.0, 13.0)  # of two levels over none, logarithm of the likelihood ratio: of images, of dispersed light
+GAIN_OF_TWO = 16.0  # where fewer than LEAST_BRIGHT exposures are lit
 LIKELY = 12.0  # of pixels that many alike bright exposures show
 GAIN_OVER = (3.0, 0.0)  # of two levels over a step in time, over one level a pointing: of images, of dispersed light
 LEAST_STEP = 4.0  # sigma, of a birth that two levels show
@@ -299,7 +299,7 @@ def find_two_levels(table: Table, p: ScienceLimitSettings, dispersed: bool, edge
     high = table["bright_level"] > HIGH * table["noise"]  # in one visit alone: higher than what lines leave
     number = table["number"].astype(float)
     gain = table["gain"] + np.where(table["newest"], np.log(np.maximum(number * (number - 1) / 2, 1)), 0)
-    no_line = gain > np.where(table["lit"] >= LEAST_BRIGHT, GAIN, GAIN_OF_TWO) * edge
+    no_line = gain > np.where(table["lit"] >= LEAST_BRIGHT, GAIN[dispersed], GAIN_OF_TWO) * edge
     no_line &= table["over_pointings"] > GAIN_OVER[dispersed]
     lasting = (table["gain"] > LASTING) & (table["step"] > p.born_sigma) & (table["over_step"] < 0)
     found: Bool = (no_line & (several | high)) | (lasting & several)

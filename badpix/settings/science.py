@@ -49,7 +49,7 @@ class ResidualSettings(Settings):
 
     residual_model: Literal["auto", "imager", "dispersed"] = param(
         "auto",
-        "What a pixel is compared with: the median of the eight pixels around it (imager), of four to each side "
+        "What a pixel is compared with: the middle of the eight pixels around it (imager), of four to each side "
         "along the dispersion (dispersed), or as detector, EXP_TYPE, FILTER and PUPIL tell (auto).",
         keyword="BPSMODEL",
     )

@@ -10,7 +10,7 @@ from badpix.science.decide import GAIN_OVER
 from badpix.science.switching import BELOW, TAIL, measure_switching
 
 SHARES = np.full(24, 2e-3)
-GAIN = decide.GAIN
+GAIN = decide.GAIN[0]
 
 
 def measure(z, pointings=None, weight=None, since=1):
