@@ -34,6 +34,7 @@ QUIETEST = 0.8  # of the expected noise: where the separation explains all scatt
 SHARPEST = 6.0  # sigma that levels count as apart at most: those beyond are brought that near
 SLOPE_PARTS, NEAR = 5, 3.0  # parts of a ramp that differences span, and sigma that groups on a level are near it
 PLACES = 12  # groups of a piece, about, at whose values its levels are tried
+MOSTLY = 0.5  # part of the groups that are near a level, at least: noise of any strength is not
 LEAST_SQUARE = 1e-6  # of a group in expected variances: simulated ramps may have no noise
 PRIOR_END = 3.0  # sigma of the noise's spread beyond which all noise is as likely
 
@@ -175,7 +176,7 @@ def place_levels(pieces: Pieces, apart: Float64) -> tuple[TwoLevels, Float64]:
 
     Groups between the levels (switches within averaged frames) pull the levels of a Gaussian fit together. Here the
     slope is a median of differences, and the lower level of each piece lies where most groups are near a level. Also
-    returned is the number of groups on the level that has fewer.
+    returned is the number of groups on the level that has fewer; 0 where most groups are near neither.
     """
     groups = len(pieces.values)
     lag = max(groups // SLOPE_PARTS, 1)
@@ -202,7 +203,8 @@ def place_levels(pieces: Pieces, apart: Float64) -> tuple[TwoLevels, Float64]:
     up, down = _count_changes(pieces, high, ups)
     held = pieces.total(((high > 0.5) * usable).sum(axis=0))
     fewer = np.minimum(held, pieces.total(pieces.length) - held)
-    return TwoLevels(apart, up, down, noise, slope, offset), fewer
+    clear = pieces.total(best) > MOSTLY * pieces.total(pieces.length)
+    return TwoLevels(apart, up, down, noise, slope, offset), np.where(clear, fewer, 0)
 
 
 def fit_levels(
