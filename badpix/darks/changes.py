@@ -9,17 +9,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.darks import searches, series, surroundings
+from badpix.darks.candidates import Candidates
+from badpix.darks.scores import Population, level_of
 from badpix.darks.series import Verdicts
+from badpix.darks.stack import Brightness
 from badpix.darks.stats import Stats
 from badpix.io.dates import day_of
 from badpix.io.evidence import Samples, Sparse
 from badpix.numerics.neighbors import AROUND, Places
+from badpix.settings.darks import HotSettings
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -98,6 +103,63 @@ def has_gone(verdicts: Verdicts) -> Bool:
     """Recovered pixels that :data:`GONE` newest steps or more show dark."""
     found: Bool = verdicts.recovered & (verdicts.state.shape[1] - 1 - verdicts.last >= GONE)
     return found
+
+
+@dataclass
+class Changes:
+    """What the order of time says, as far as it counts: one entry for each candidate."""
+
+    born: Bool
+    intermittent: Bool
+    decaying: Bool
+    gone: Bool
+    calm: Bool
+    always: Bool
+    crowded: Bool
+    fraction: Float
+
+    @classmethod
+    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: HotSettings) -> Changes:
+        """From the verdicts; nothing without them."""
+        if verdicts is None:
+            a, b, c, d, e, f, g = np.zeros((7, len(table.places.index)), bool)
+            return cls(a, b, c, d, e, f, g, np.zeros(len(a), np.float32))
+        leaked = find_explained(verdicts, table.pixels, table.places, leak=p.hot_leak_fraction * ipc)
+        changed = (verdicts.born | verdicts.intermittent) & ~leaked
+        crowded = surroundings.find_crowded(changed, table.places)
+        changed &= ~crowded
+        return cls(
+            verdicts.born & changed,
+            verdicts.intermittent & changed,
+            verdicts.decaying,
+            has_gone(verdicts) | verdicts.decaying,
+            verdicts.recovered & verdicts.calm,
+            verdicts.always,
+            crowded,
+            verdicts.fraction,
+        )
+
+
+def judge_time(
+    table: Candidates, rate: Float, population: Population, ipc: float, bright: Brightness | None, p: HotSettings
+) -> Verdicts | None:
+    """What the order of time says of the candidates; None where it is not searched."""
+    if bright is None or not table.series:
+        return None
+    quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
+    return judge(
+        table.series,
+        table.places,
+        quiet,
+        searches.shot_scatter(table.pixels),
+        rate,
+        bright.scales,
+        cut=table.pixels["cut_fraction"] > 0,
+        ipc=ipc,
+        overrun=p.hot_overrun_fraction,
+        limit=bright.limit,
+        fraction=p.intermittent_fraction,
+    )
 
 
 def describe(

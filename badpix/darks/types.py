@@ -19,7 +19,7 @@ from badpix.darks import changes, drops, ramps, searches, surroundings
 from badpix.darks import rules as dark_rules
 from badpix.darks.candidates import Candidates, correct
 from badpix.darks.rules import Decision
-from badpix.darks.scores import Population, Setup, level_of
+from badpix.darks.scores import Population, Setup
 from badpix.darks.series import Verdicts
 from badpix.darks.stack import Brightness
 from badpix.io.evidence import Detection, wait_on_disk
@@ -56,63 +56,6 @@ class Outcome:
     pedestal_spread: float | None = None
 
 
-@dataclass
-class Changes:
-    """What the order of time says, as far as it counts: one entry for each candidate."""
-
-    born: Bool
-    intermittent: Bool
-    decaying: Bool
-    gone: Bool
-    calm: Bool
-    always: Bool
-    crowded: Bool
-    fraction: Float
-
-    @classmethod
-    def of(cls, verdicts: Verdicts | None, table: Candidates, ipc: float, p: HotSettings) -> Changes:
-        """From the verdicts; nothing without them."""
-        if verdicts is None:
-            a, b, c, d, e, f, g = np.zeros((7, len(table.places.index)), bool)
-            return cls(a, b, c, d, e, f, g, np.zeros(len(a), np.float32))
-        leaked = changes.find_explained(verdicts, table.pixels, table.places, leak=p.hot_leak_fraction * ipc)
-        changed = (verdicts.born | verdicts.intermittent) & ~leaked
-        crowded = surroundings.find_crowded(changed, table.places)
-        changed &= ~crowded
-        return cls(
-            verdicts.born & changed,
-            verdicts.intermittent & changed,
-            verdicts.decaying,
-            changes.has_gone(verdicts) | verdicts.decaying,
-            verdicts.recovered & verdicts.calm,
-            verdicts.always,
-            crowded,
-            verdicts.fraction,
-        )
-
-
-def judge_time(
-    table: Candidates, rate: Float, population: Population, ipc: float, bright: Brightness | None, p: HotSettings
-) -> Verdicts | None:
-    """What the order of time says of the candidates; None where it is not searched."""
-    if bright is None or not table.series:
-        return None
-    quiet = np.float32(np.exp(population.spread["log_noise"][0])) * level_of(table.pixels)
-    return changes.judge(
-        table.series,
-        table.places,
-        quiet,
-        searches.shot_scatter(table.pixels),
-        rate,
-        bright.scales,
-        cut=table.pixels["cut_fraction"] > 0,
-        ipc=ipc,
-        overrun=p.hot_overrun_fraction,
-        limit=bright.limit,
-        fraction=p.intermittent_fraction,
-    )
-
-
 def decide(
     table: Candidates,
     maps: Mapping[str, Float],
@@ -130,7 +73,7 @@ def decide(
     that of the maps where it is not given.
     """
     table = correct(table, setup, population, ipc)
-    verdicts = judge_time(table, maps["rate"], population, ipc, bright, p)
+    verdicts = changes.judge_time(table, maps["rate"], population, ipc, bright, p)
     result = find_types(table, maps, setup, population, ipc, p, verdicts)
     result.pedestal_spread = pedestal_spread
     find_low(result, table, flatten(maps["pedestal"]), population, ipc, p)
@@ -155,7 +98,7 @@ def find_types(
     )
     decisions = {"saturated": Decision(p.max_saturated_fraction, full, saturated)}
     found = {}
-    time = Changes.of(verdicts, table, ipc, p)
+    time = changes.Changes.of(verdicts, table, ipc, p)
     settling, bent = find_bent(table, setup, population, p)
     if p.rc_search_type == "shape":
         found["rc"] = settling & measured & ~saturated & ~time.decaying
@@ -173,12 +116,8 @@ def find_types(
     changing = time.calm | time.decaying | time.born | found.get("intermittent", time.born)
     leaked = searches.leaked_variance(pixels, places, ipc)
     score, otherwise = find_switching(table, setup, population, leaked, bent, p)
-    sometimes = np.zeros(len(places.index), np.float32)
+    sometimes = find_settled(table, setup, population, ~measured | saturated | found["hot"] | changing, p)
     if "rc" in found:
-        barred = searches.measure_shot_part(pixels, scores["shot"], setup, population) > 1
-        barred |= ~measured | saturated | found["hot"] | changing
-        barred |= ~(pixels["settled"] >= p.intermittent_fraction)
-        sometimes = np.where(barred, np.float32(0), pixels["settled"])
         found["rc"] = settling = settling | (sometimes > 0)
         decisions["rc"] = replace(decisions["rc"], found=settling)
     if p.telegraph_search:
@@ -216,7 +155,7 @@ def find_hot_and_warm(
     ipc: float,
     settling: Bool,
     hot: Bool,
-    time: Changes,
+    time: changes.Changes,
     p: HotSettings,
 ) -> tuple[dict[str, Decision], Bool]:
     """Decisions on ``hot`` and ``warm``, and the bright pixels that only share the glow of their surroundings.
@@ -272,6 +211,18 @@ def find_bent(table: Candidates, setup: Setup, population: Population, p: RcSett
         rest=p.rc_rest_limit,
         own_rest=p.rc_own_rest_limit,
     )
+
+
+def find_settled(table: Candidates, setup: Setup, population: Population, barred: Bool, p: DarkSettings) -> Float:
+    """Part of the integrations in which pixels that are not ``barred`` settle; 0 where those are too few for RC."""
+    pixels = table.pixels
+    if p.rc_search_type != "shape":
+        return np.zeros(len(barred), np.float32)
+    shot_rules = searches.measure_shot_part(pixels, table.scores["shot"], setup, population) > 1
+    with np.errstate(invalid="ignore"):
+        enough = pixels["settled"] >= p.intermittent_fraction
+    found: Float = np.where(enough & ~barred & ~shot_rules, pixels["settled"], np.float32(0))
+    return found
 
 
 def find_bright(
