@@ -173,7 +173,8 @@ def keep_memory() -> None:
     """Let the C library keep what a band has freed for the next one, in this process.
 
     Otherwise each array of a band is mapped, filled with zeros page by page and given back: a tenth of the CPU time
-    of a search in bands. The peak does not grow. Where there is no ``mallopt`` nothing happens.
+    of a search in bands. Arrays of a full frame of float32 (16 MB and a few bytes) are below the limit, the greatest
+    that glibc takes. The peak does not grow. Where there is no ``mallopt`` nothing happens.
     """
     import ctypes
 
@@ -181,7 +182,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 16 << 20), (_TRIM_THRESHOLD, 64 << 20)):
+    for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20)):
         mallopt(option, value)
 
 
