@@ -38,6 +38,11 @@ from own_images import FIELDS
 from scipy.ndimage import maximum_filter
 
 DNU, OUTLIER = 1, 16
+Columns = dict[str, tuple[str, str]]
+IN_DOCS = (
+    *("hits", "single", "hot", "blank", "false", "stars", "holes", "listed", "wrong"),
+    *("in_all", "in_some", "flank", "rays50", "bright", "rows"),
+)
 STEP = """
 import sys
 from jwst.datamodels import ModelLibrary
@@ -277,25 +282,38 @@ def measure(name: str, source: Path, table: Path, jwst: bool) -> dict[str, dict[
     return rows
 
 
-def tell(
-    name: str, rows: dict[str, dict[str, float]], columns: dict[str, tuple[str, str]], markdown: bool
-) -> list[str]:
-    """Print the rows of a scene; gives the goals that were missed."""
-    goals = GOALS.get(name, {})
-    for label, row in {**rows, **({"goal": goals} if goals else {})}.items():
-        cells = [form.format(row[k]) if np.isfinite(row.get(k, np.nan)) else "" for k, (_, form) in columns.items()]
-        line = [name, label, *cells]
-        print(
-            f"| {' | '.join(line)} |" if markdown else f"{name:22s}{label:9s}" + "".join(f"{c:>11s}" for c in cells),
-            flush=True,
-        )
-    ours = rows["default"]
-    return [
-        f"{name}: {columns[k][0]} {columns[k][1].format(ours[k])}, wanted {columns[k][1].format(goal)}"
+def tell(name: str, rows: dict[str, dict[str, float]], columns: Columns, markdown: bool) -> list[str]:
+    """Print the rows of a scene (one, with the step's numbers behind ours, for the docs); gives the missed goals."""
+    goals, ours = GOALS.get(name, {}), rows["default"]
+
+    def cell(row: dict[str, float], k: str) -> str:
+        return columns[k][1].format(row[k]) if np.isfinite(row.get(k, np.nan)) else ""
+
+    missed = [
+        k
         for k, goal in goals.items()
         if k in ours
         and (ours[k] < goal if k in MORE_IS_BETTER else ours[k] != goal if k == "exit" else ours[k] > goal)
     ]
+    if markdown:
+        line = [
+            " / ".join(filter(None, (cell(ours, k), cell(rows.get("jwst", {}), k)))) for k in columns if k in IN_DOCS
+        ]
+        wanted = [f"{columns[k][0]} {cell(goals, k)}" + " (missed)" * (k in missed) for k in goals]
+        print(f"| {' | '.join([name, *line, '; '.join(wanted)])} |", flush=True)
+    else:
+        for label, row in {**rows, **({"goal": goals} if goals else {})}.items():
+            print(f"{name:22s}{label:9s}" + "".join(f"{cell(row, k):>11s}" for k in columns), flush=True)
+    return [f"{name}: {columns[k][0]} {cell(ours, k)}, wanted {cell(goals, k)}" for k in missed]
+
+
+def tell_head(columns: Columns, markdown: bool) -> None:
+    """Print the headings."""
+    if markdown:
+        heads = ["scene", *(head for k, (head, _) in columns.items() if k in IN_DOCS), "goal"]
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    else:
+        print(f"{'':31s}" + "".join(f"{head[:10]:>11s}" for head, _ in columns.values()))
 
 
 def main() -> None:
@@ -312,15 +330,7 @@ def main() -> None:
     for scenes, columns in ((FIELDS, IMAGE_COLUMNS), (LOOKS, CUBE_COLUMNS)):
         chosen = [name for name in options.scenes if name in scenes]
         if chosen:
-            heads = [head for head, _ in columns.values()]
-            line = ["scene", "flags", *heads]
-            print(
-                f"| {' | '.join(line)} |"
-                if options.markdown
-                else f"{'':31s}" + "".join(f"{h[:10]:>11s}" for h in heads)
-            )
-            if options.markdown:
-                print("|" + "---|" * len(line))
+            tell_head(columns, options.markdown)
         for name in chosen:
             source = options.workdir / f"{options.seed}_{name.replace(' ', '_').replace('%', 'percent')}"
             tables = list(source.glob("*_asn.json"))

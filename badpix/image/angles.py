@@ -8,10 +8,10 @@ What one angle shows as a spike is empty sky at another one, so the median of al
 3. Where only other angles looked, a pixel can be compared only as far as no spike reaches it. The telescope's own
    pattern turns with it, so what another angle shows around a bright source, turned about that source by the
    difference of the angles, is what this exposure should show: differences count from the largest and the smallest
-   of 3x3 turned pixels on, from more of it where the pattern has knots (:func:`measure_slack`). Of several
-   other angles the smallest allowance counts, as their neighbors of that source turn to different places. Where no
-   turned pixel is known, as behind the edge of a mosaic: the largest value at the distance from the source, which may
-   not rise outward.
+   of 3x3 turned pixels on, from more of it where the pattern has knots (:func:`measure_slack`). Of several other
+   angles the smallest allowance counts (of three or more the mean of the two smallest), as their neighbors of that
+   source turn to different places. Where no turned pixel is known, as behind the edge of a mosaic: the largest
+   value at the distance from the source, which may not rise outward.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ BLUR = 0.6  # of the range of these 3x3, by which drizzle lowers a thin spike an
 KNOTS = 1.0  # more of what that range has above noise: knots are finer than a pixel, and no angle samples them ...
 FINE = 4.0  # ... sigma of a pair, which 3x3 of noise stay below
 NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
+MANY = 3  # other angles, of which the mean of the two smallest allowances counts
 MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
 BORDER = 4  # pixels from it, at which a peak may belong to a source outside
 MAX_PEAKS = 5_000
@@ -127,12 +128,18 @@ def measure_slack(
     sigma : float
         Noise of the difference of two mosaics.
     """
-    least = np.full(wanted.shape, np.inf, np.float32)
+    least, second = np.full((2, *wanted.shape), np.inf, np.float32)
+    number = 0
     level, noise = clipping.median_mad(everyone[::3, ::3])
     spread = max(sigma, noise) if np.isfinite(noise) else np.inf
     centers = _find_centers(everyone, *_find_peaks(everyone, level + BRIGHT * spread))
     for other in others:
-        np.minimum(least, _slack_by(reference, everyone, other, centers, level, spread), out=least)
+        found = _slack_by(reference, everyone, other, centers, level, spread)
+        np.minimum(second, np.maximum(least, found), out=second)
+        np.minimum(least, found, out=least)
+        number += 1
+    if number >= MANY:  # one of them may have missed a knot that is finer than its pixels
+        least = np.where(np.isfinite(second), (least + second) / 2, least)
     return np.where(wanted & np.isfinite(least), least, np.float32(0))
 
 

@@ -96,6 +96,20 @@ def test_of_several_angles_the_smallest_allowance_counts():
     assert np.array_equal(both, np.minimum(*each))
 
 
+def test_of_three_other_angles_one_that_missed_a_knot_does_not_decide_alone():
+    pc = np.eye(2)
+    empty = np.zeros((161, 161), np.float32)
+    others = [Turned(spiked(a, pc), turn_offsets(pc, a - 40)) for a in (60, 85, 120)]
+    wanted = np.ones(empty.shape, bool)
+    found = measure_slack(empty, others[0].image, others, wanted, sigma=0.3)
+    each = np.sort([measure_slack(empty, others[0].image, [other], wanted, sigma=0.3) for other in others], axis=0)
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2)
+    nothing = Turned(np.full(empty.shape, np.nan, np.float32), others[0].turn)
+    unseen = measure_slack(empty, others[0].image, [others[0], nothing, nothing], wanted, sigma=0.3)
+    alone = measure_slack(empty, others[0].image, others[:1], wanted, sigma=0.3)
+    assert np.array_equal(unseen, alone)  # angles that never saw the source say nothing
+
+
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory):
     """Two groups at one roll angle, two at another one, bright stars."""
