@@ -27,6 +27,7 @@ KINDS = ("science_hot", "science_born", "science_switching", "science_low", "sci
 STEPS = np.array([0.6, 0.8, 1.0, 1.2, 1.6, 3.0])  # strengths over the limit
 RESPONSES = np.array([0.25, 0.5, 0.75, 0.9, 1.0, 1.1])  # over `max_low_response`
 NOISES = np.array([0.75, 0.9, 1.0, 1.25, 1.6, 2.5])  # over `noisy_scatter`
+HEIGHT = 2.5  # noises: of switching pixels that are found in half of the cases, in 20 exposures or so
 LEVELS = 6  # strengths of each kind
 SPACING = 5  # rows and columns between copies, at least: their surroundings do not touch
 SHARE = (0.15, 0.6)  # of the exposures in which a switching pixel is bright
@@ -73,7 +74,7 @@ def make_plan(noises: Sequence[float], unit: str, shape: tuple[int, int], p: Sci
     limits = {
         "science_hot": p.science_sigma * error * STEPS,
         "science_born": 2**0.5 * decide.NOW * p.born_sigma * error * STEPS,
-        "science_switching": decide.APART * one * STEPS,
+        "science_switching": HEIGHT * one * STEPS,
         "science_low": p.max_low_response * RESPONSES,
         "science_noisy": p.noisy_scatter * NOISES,
     }

@@ -7,8 +7,8 @@
    highest two, three, ... values.
 3. *Gain*: the logarithm of the likelihood ratio of 2 to 1. It weighs number, height and likeness of the bright
    values: two that are high and equal say as much as many faint ones.
-4. What a single step in time, or a level of its own in each pointing (in dispersed light: a line in some visits)
-   would explain as well is no switching: the gain over these, too.
+4. What a single step in time, or a level of its own in each pointing of several exposures (in dispersed light: a line
+   in some visits) would explain as well is no switching: the gain over these, too.
 
 Only pixels are looked at that scatter, and are dark in some exposures.
 """
@@ -32,6 +32,7 @@ LEAST_DARK = 0.1  # of the exposures, in which such a pixel is dark
 MOST_BRIGHT = 0.9  # of the exposures
 GROWTH = 1.4  # of the number of highest values from one start to the next
 ROUNDS = 3
+FEW = 2  # exposures a pointing, on the average, from which on a level in each would be less than the series itself
 A_LEVEL = 1.0  # of the logarithm, that a level of its own is worth
 
 Float = NDArray[np.float32]
@@ -90,7 +91,7 @@ def _compare(
 
     over = best["gain"] - gain_of([after, ~after]) + 2 * A_LEVEL
     own, names = best["gain"], np.unique(pointings)
-    if len(names) < len(z):
+    if len(names) <= len(z) / FEW:
         members = [np.broadcast_to((pointings == k)[:, None], z.shape) for k in names]
         own = own - gain_of(members) + len(members) * A_LEVEL
     lit = count_groups(best["lit"], pointings)
