@@ -308,8 +308,11 @@ def find_trails(z: NDArray[Any], flat: NDArray[Any], *, trail_snr: float) -> NDA
         return found
     padded = np.zeros((z.shape[0] + 2 * LINE, z.shape[1] + 2 * LINE), np.float32)
     inner = padded[LINE:-LINE, LINE:-LINE]
-    np.clip(z, -3, 6, out=inner)
-    inner[~flat | np.isnan(z)] = 0
+    for top in range(0, len(z), ROWS):  # what a band takes stays in cache
+        rows = slice(top, top + ROWS)
+        np.minimum(z[rows], np.float32(6), out=inner[rows])
+        np.maximum(inner[rows], np.float32(-3), out=inner[rows])
+        np.copyto(inner[rows], 0, where=~flat[rows] | np.isnan(z[rows]))
     padded = padded.ravel()
     width = z.shape[1] + 2 * LINE
     at = (ys + LINE) * width + xs + LINE
@@ -331,6 +334,6 @@ def _sum_along(values: NDArray[Any], at: NDArray[Any], steps: NDArray[Any]) -> N
     """Sums of independent values along lines through some places, over the root of their number (float32)."""
     total = np.zeros(len(at), np.float32)
     for step in steps:
-        total += values[at + step]
+        total += np.take(values, at + step, mode="clip")
     out: NDArray[Any] = total / np.sqrt(np.float32(len(steps)))
     return out

@@ -40,15 +40,16 @@ def replace_bad_error(
 ) -> NDArray[Any]:
     """ERR where it is finite and positive; else from the variances; else the image's median (float32)."""
     out = err.astype(np.float32, copy=True)
-    bad = ~(np.isfinite(out) & (out > 0))
+    with np.errstate(invalid="ignore"):
+        bad = ~((out > 0) & (out < np.inf))
     if not bad.any():
         return out
     sample = out[::4][~bad[::4]] if not bad[::4].all() else out[~bad]
-    usual = float(np.median(sample)) if sample.size else np.nan
+    usual = float(clipping.median(sample)) if sample.size else np.nan
     out[bad] = usual
     if var_rnoise is not None and var_poisson is not None:
         with np.errstate(invalid="ignore"):
-            variance = (var_rnoise + var_poisson)[bad]
+            variance = var_rnoise[bad] + var_poisson[bad]
             out[bad] = np.where(variance > 0, np.sqrt(np.abs(variance)), usual)
     return out
 
@@ -100,7 +101,7 @@ def _usual_read_noise(var_rnoise: NDArray[Any] | None) -> np.float32:
         return np.float32(0)
     sample = var_rnoise[::4]
     sample = sample[np.isfinite(sample) & (sample > 0)]
-    return np.float32(np.median(sample)) if sample.size else np.float32(0)
+    return np.float32(clipping.median(sample)) if sample.size else np.float32(0)
 
 
 class _Fine(NamedTuple):
@@ -214,9 +215,12 @@ def combine_noise(
     mode: str, err: NDArray[Any], expected: NDArray[Any], factors: NDArray[Any], cover: NDArray[Any]
 ) -> NDArray[Any]:
     """The noise st of a difference, float32: see the parameter ``noise``."""
-    factor = factors.astype(np.float32)[np.minimum(cover, _MAX_COVER)]
     if mode == "exposure":
         return err
+    factor = np.empty(cover.shape, np.float32)
+    for top in range(0, len(cover), _ROWS):
+        rows = slice(top, top + _ROWS)
+        np.take(factors.astype(np.float32), np.minimum(cover[rows], _MAX_COVER), mode="clip", out=factor[rows])
     if mode == "median":
         found: NDArray[Any] = factor * np.float32(np.median(expected[::3, ::3]))
         return found
