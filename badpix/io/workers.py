@@ -187,11 +187,13 @@ def keep_memory() -> None:
 
 
 def give_back() -> None:
-    """Give the memory back that :func:`keep_memory` kept, when bands are done and whole frames follow."""
+    """Give the memory back that :func:`keep_memory` kept, when bands are done; whole frames that follow are mapped."""
     import ctypes
 
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, 1 << 20)
+        library.malloc_trim(0)
 
 
 def check_versions(found: Mapping[str, object], dask: str) -> None:
