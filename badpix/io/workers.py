@@ -187,7 +187,7 @@ def keep_memory() -> None:
 
 
 def give_back() -> None:
-    """Give the memory back that :func:`keep_memory` kept, when bands are done; whole frames that follow are mapped."""
+    """Give back what :func:`keep_memory` kept, when bands are done; whole frames that follow are mapped again."""
     import ctypes
 
     with suppress(OSError, AttributeError, TypeError):
