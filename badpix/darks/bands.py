@@ -119,8 +119,8 @@ def judge_sample(job: Job, population: Population, band: Rows) -> NDArray[np.flo
     suspects &= ~find_candidates(pixels, scores, job.setup, population, job.cuts)  # most of these are bad
     places = np.flatnonzero(suspects)
     table, own = ({name: column[places] for name, column in part.items()} for part in (pixels, scores))
-    table |= _judge(job, population, found, places, table, own)
-    return table["likelihood"] - searches.shot_cost(table, own["shot"], job.setup, population)
+    cost = searches.shot_cost(table, own["shot"], job.setup, population)
+    return _judge(job, population, found, places, table, own)["likelihood"] - cost
 
 
 def measure_band(job: Job, population: Population, band: Rows) -> Band:

@@ -43,7 +43,6 @@ DECAY_FITS = 4.0  # error variances by which a decay may fit worse than the best
 REPEATS = 0.1  # part of the scatter allowed to RC below which nothing else is asked: no switching repeats so well
 CLEAN_PART = 0.5  # part of an RC contrast that ramps without jumps show at least: settling needs no hit
 SHOT_COST = 10.0  # likelihood asked for beyond the limit where shot noise moves ramps as much as read noise does
-SHOT_APART = 6.0  # sigma of a group with its shot noise from which on levels are far apart
 SURE_PART = np.float32(0.4)  # part of the scatter allowed to RC where no ramp is without jumps: hits differ
 DEEP_JUMPS = 0.3  # fraction of integrations with jumps from which one deep step down is enough
 PEDESTAL_SOURCE = 4.0  # sigma from which on a pedestal may leak
@@ -252,15 +251,8 @@ def measure_shot_part(pixels: Stats, shot: Float, setup: Setup, population: Popu
 
 
 def shot_cost(pixels: Stats, shot: Float, setup: Setup, population: Population) -> Float:
-    """Likelihood that two levels need beyond their limit where ``shot`` noise (DN^2 a group) moves ramps.
-
-    Nothing where the levels lie far beyond the noise of a group: random charge makes no such levels, and the shot
-    noise of a ramp that jumps often is that of its pieces.
-    """
-    cost = np.float32(SHOT_COST) * measure_shot_part(pixels, shot, setup, population)
-    quiet = np.float32(np.exp(2 * population.spread["log_noise"][0])) * level_of(pixels) ** 2
-    with np.errstate(invalid="ignore"):
-        found: Float = np.where(pixels["separation"] > SHOT_APART * np.sqrt(quiet + shot), np.float32(0), cost)
+    """Likelihood that two levels need beyond their limit where ``shot`` noise (DN^2 a group) moves ramps."""
+    found: Float = np.float32(SHOT_COST) * measure_shot_part(pixels, shot, setup, population)
     return found
 
 

@@ -149,7 +149,7 @@ def switching(bent=False, **changes):
     """One candidate: found by its likelihood, and in other ways."""
     rows = {"drops": 0, "deepest": -3, "jump_fraction": 0.2, "cut_fraction": 0, "telegraph": 4, "shot": 0.1}
     rows["likelihood"] = np.nan  # not a suspect
-    rows |= {"residual": 26.0, "separation": 15.0} | changes
+    rows |= {"residual": 26.0} | changes
     table = {k: np.array([v], np.float32) for k, v in rows.items()}
     spread = {"log_noise": (np.log(5.0), 0.1), "correlation": (-0.1, changes.get("memory_sigma", 0.5))}
     population = Population(spread=spread, two_levels=5.0)
@@ -164,11 +164,6 @@ def switching(bent=False, **changes):
         min_drops=2,
     )
     return bool(score[0]), bool(otherwise[0])
-
-
-def test_levels_far_apart_are_no_shot_noise():
-    assert switching(likelihood=9, shot=200.0) == (False, False)
-    assert switching(likelihood=9, shot=200.0, separation=300.0) == (True, False)
 
 
 def test_switching_shows_in_the_likelihood_in_drops_or_in_a_bent_ramp():
@@ -379,7 +374,6 @@ def test_shot_noise_asks_for_more_of_two_levels():
         "cut_fraction": nothing,
         "residual": 25 * one,
         "likelihood": 8 * one,
-        "separation": 15 * one,
     }
     half = 0.5 * 25 / (60 * scores.SHOT_SLOPE)  # shot noise that moves the ramp half as much as read noise does
     for shot, likelihood, want in ((0, 8, True), (half, 8, False), (half, 11, True), (4 * half, 20, False)):
