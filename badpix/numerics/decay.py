@@ -9,10 +9,8 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
 QUIET = 2.5  # residual variance over the median pixel's up to which an exposure is quiet
-SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay,
-SLOWER = (
-    0.5  # or in the k-th exposure after the highest (k / (k + 1)) to this power: traps release as a power of time
-)
+SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay ...
+SLOWER = 0.5  # ... or k / (k + 1) to this power, k exposures after the highest: traps release as a power of time
 FAINT = np.float32(3.0)  # scatters by which a rate below the limit may shrink less
 DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
 FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay

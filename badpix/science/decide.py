@@ -222,9 +222,7 @@ def find_agreed(table: Table, dispersed: bool) -> Bool:
         agreed = (table["typical"] > AGREE * table["mean"]) & ~follows
         if dispersed:  # lines that meet on a pixel in most visits leave it dark in another
             agreed &= ~(table["least"] + CONSISTENT * table["least_error"] < AGREE * table["mean"])
-            agreed &= (
-                table["without"] > WITHOUT
-            )  # one visit alone, in which the pixel happened to be dark, is not enough
+            agreed &= table["without"] > WITHOUT  # one visit, in which the pixel happened to be dark, is not enough
     out: Bool = agreed
     return out
 

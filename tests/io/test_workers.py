@@ -3,6 +3,7 @@
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,7 @@ def is_loaded(name):
 
 
 @pytest.mark.slow
-def test_workers_read_the_module_of_their_tasks_before_the_first_one():
+def test_workers_read_the_module_of_their_tasks_before_the_first_one(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where workers find this file
     with make_executor(2, None, "colorsys") as executor:  # nothing else reads it
         assert executor.submit(is_loaded, "colorsys").result()
