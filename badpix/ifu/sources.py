@@ -40,7 +40,7 @@ _TRACE, _LINE = 0.5, 0.15  # weights of what shows, beside that of the blob
 _TRACE_NOISE, _LINE_NOISE, _BLOB_NOISE = 2.2, 3.0, 0.67  # what noise alone gives
 _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows ...
 _BLOB_OF_SEEN = 2.0  # ... than a trace that another exposure shows, too: it would show its lines
-_WITH_TRACE = 4.0  # by which the ratio of a line and its trace may differ between exposures
+_WITH_TRACE = 8.0  # by which the ratio of a line and its trace may differ between exposures
 _SEEN, _SEEN_LEAST = 0.5, 5.0  # of the trace, and sigma, which another exposure must show for that
 
 

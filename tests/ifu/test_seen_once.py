@@ -164,7 +164,7 @@ def test_line_by_hand():
             sizes = []
             for c in range(x - 3, x + 4):
                 trace = _median(v[[*range(y - 5, y - 1), *range(y + 2, y + 6)], c])
-                share = min(1, 4 * max(own[n], 2.2) / trace) if trace > 0 else 1
+                share = min(1, 8 * max(own[n], 2.2) / trace) if trace > 0 else 1
                 sizes += [share * abs(t - trace) for t in v[y - 1 : y + 2, c] if not np.isnan(t)]
                 highest = max(highest, trace)
             best = max([best, *sorted(sizes)[-3:-2]])
