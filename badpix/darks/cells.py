@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 CELL_PIXELS = 512  # aimed at in a cell
 SAMPLE_PIXELS = 128  # of these for the median: it adds 1.2 % to the variance of a ramp's noise
 MAX_TILE_ROWS = 16
+QUIET_PART, HIT = 0.2, 4.5  # part of a cell's pixels surely without a hit; sigma of a step from which on it is one
+LEAST_GROUPS = 5  # in which steps tell hits from noise
+LEAST_SAMPLE = 24  # pixels without hits from which on the others are left out
 
 Array = NDArray[np.float32]
 
@@ -72,7 +76,11 @@ def measure_medians(values: Array, cells: Cells) -> Array:
 
 
 def measure_drift(ramps: Array, cells: Cells) -> Array:
-    """Median over each cell of (group - first group), plus that of the first group: (groups, tiles, cells)."""
+    """Median over each cell of (group - first group), plus that of the first group: (groups, tiles, cells).
+
+    Ramps with hits are left out: where most have some, the median of all would wander with them, and with it every
+    pixel of the cell, as if it switched.
+    """
     return _over_tiles(ramps, cells, _median_drift)
 
 
@@ -111,7 +119,22 @@ def _choose_places(
 def _median_drift(sample: Array) -> Array:
     level = _median(sample[:1].copy())
     sample -= sample[0].copy()
+    _leave_hits_out(sample)
     return _median(sample) + level
+
+
+def _leave_hits_out(sample: Array) -> None:
+    """NaN for ramps (groups, tiles, cells, pixels) with a step up beyond those of quiet ones, in place."""
+    if len(sample) < LEAST_GROUPS:
+        return
+    with np.errstate(invalid="ignore"):
+        largest = np.fmax.reduce(np.diff(sample, axis=0), axis=0)
+    ordered = np.sort(largest, axis=-1)
+    usual = NormalDist().inv_cdf(QUIET_PART ** (1 / (len(sample) - 1)))  # sigma: the largest step of a quiet ramp
+    limit = np.float32(HIT / usual) * ordered[..., int(QUIET_PART * ordered.shape[-1]), None]
+    hit = largest > limit
+    hit &= (~hit).sum(axis=-1, keepdims=True) >= LEAST_SAMPLE
+    sample[:, hit] = np.nan
 
 
 def _median(sample: Array) -> Array:
