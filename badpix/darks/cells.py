@@ -119,22 +119,30 @@ def _choose_places(
 def _median_drift(sample: Array) -> Array:
     level = _median(sample[:1].copy())
     sample -= sample[0].copy()
-    _leave_hits_out(sample)
-    return _median(sample) + level
-
-
-def _leave_hits_out(sample: Array) -> None:
-    """NaN for ramps (groups, tiles, cells, pixels) with a step up beyond those of quiet ones, in place."""
     if len(sample) < LEAST_GROUPS:
-        return
+        return _median(sample) + level
+    hit = _find_hits(sample)
+    sample += np.where(hit, np.float32(np.inf), np.float32(0))
+    sample.sort(axis=-1)
+    if np.isnan(sample[..., -1]).any():
+        return _lower_middle(sample, np.isfinite(sample).sum(axis=-1)) + level
+    middle = (sample.shape[-1] - hit.sum(axis=-1).reshape(-1) - 1) // 2
+    at = np.arange(middle.size) * sample.shape[-1] + middle
+    found: Array = sample.reshape(len(sample), -1).take(at, axis=1).reshape(sample.shape[:-1])
+    return found + level
+
+
+def _find_hits(sample: Array) -> NDArray[np.bool_]:
+    """Ramps (groups, tiles, cells, pixels) with a step up beyond those of quiet ones: (tiles, cells, pixels)."""
     with np.errstate(invalid="ignore"):
-        largest = np.fmax.reduce(np.diff(sample, axis=0), axis=0)
-    ordered = np.sort(largest, axis=-1)
-    usual = NormalDist().inv_cdf(QUIET_PART ** (1 / (len(sample) - 1)))  # sigma: the largest step of a quiet ramp
-    limit = np.float32(HIT / usual) * ordered[..., int(QUIET_PART * ordered.shape[-1]), None]
-    hit = largest > limit
+        largest = np.fmax.reduce(np.subtract(sample[1:], sample[:-1]), axis=0)
+        ordered = np.sort(largest, axis=-1)
+        usual = NormalDist().inv_cdf(QUIET_PART ** (1 / (len(sample) - 1)))  # sigma: the largest step of a quiet ramp
+        hit: NDArray[np.bool_] = (
+            largest > np.float32(HIT / usual) * ordered[..., int(QUIET_PART * ordered.shape[-1]), None]
+        )
     hit &= (~hit).sum(axis=-1, keepdims=True) >= LEAST_SAMPLE
-    sample[:, hit] = np.nan
+    return hit
 
 
 def _median(sample: Array) -> Array:
@@ -143,8 +151,12 @@ def _median(sample: Array) -> Array:
     last = sample.shape[-1] - 1
     if not np.isnan(sample[..., last]).any():
         return sample[..., last // 2].copy()
-    count = last + 1 - np.isnan(sample).sum(axis=-1)
-    found = np.take_along_axis(sample, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
+    return _lower_middle(sample, last + 1 - np.isnan(sample).sum(axis=-1))
+
+
+def _lower_middle(ordered: Array, count: NDArray[np.intp]) -> Array:
+    """Lower median of the first ``count`` values along the last axis; 0 where there is none."""
+    found = np.take_along_axis(ordered, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
     return np.where(count > 0, found, np.float32(0))
 
 
