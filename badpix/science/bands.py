@@ -26,6 +26,7 @@ from badpix.science.completeness import Copies
 from badpix.science.inputs import Member
 from badpix.science.rows import Setup, measure_lines, measure_rows, read_blocks
 from badpix.science.sums import Sums
+from badpix.science.switching import count_groups
 
 FLAGGED = 0.3  # fraction of exposures in which an outlier step flagged a candidate
 BLOCKS, BLOCK_ROWS = (8, 16), 6  # blocks of rows of an exposure on which it is described, fewer of wide ones
@@ -289,10 +290,7 @@ def make_series(z: Float, weight: Float) -> Float:
 
 def count_pointings(seen: Bool, numbers: NDArray[np.intp]) -> NDArray[np.uint8]:
     """Different pointings that saw each pixel, from (exposures, ...): 255 at the most."""
-    out = np.zeros(seen.shape[1:], np.uint8)
-    for number in np.unique(numbers)[:255]:
-        out += seen[numbers == number].any(axis=0)
-    return out
+    return np.minimum(count_groups(seen, numbers), 255).astype(np.uint8)
 
 
 def choose_heights(number: int, shape: tuple[int, int], memory: float) -> tuple[int, int]:
