@@ -16,6 +16,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.numerics.columns import take_columns
+
 CELL_PIXELS = 512  # aimed at in a cell
 SAMPLE_PIXELS = 128  # of these for the median: it adds 1.2 % to the variance of a ramp's noise
 MAX_TILE_ROWS = 16
@@ -95,7 +97,7 @@ def _over_tiles(values: Array, cells: Cells, measure: Callable[[Array], Array]) 
             continue
         for which, places in _choose_places(edges, rows, nx):
             at = np.arange(first, first + tiles)[:, None, None] * (cells.rows * nx) + places
-            sample = np.take(flat, at.reshape(-1), axis=1)  # swapped afterwards: both steps are fast
+            sample = take_columns(flat, at.reshape(-1))  # swapped afterwards: both steps are fast
             found[:, first : first + tiles, which] = measure(
                 sample.astype(np.float32, copy=False).reshape(planes, tiles, *places.shape)
             )
@@ -186,7 +188,7 @@ def subtract_lines(lines: Array, offset: Array) -> None:
 
 def take(values: Array, pixels: NDArray[np.intp], medians: Array, cells: Cells) -> Array:
     """Some pixels of ``values`` (flat indices) minus the medians of their cells: (planes, number of pixels)."""
-    out = np.take(values.reshape(len(values), -1), pixels, axis=1).astype(np.float32)
+    out = take_columns(values.reshape(len(values), -1), pixels).astype(np.float32)
     out -= pick(medians, pixels, values.shape[2], cells)
     return out
 

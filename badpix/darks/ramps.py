@@ -31,6 +31,7 @@ from badpix import dq
 from badpix.darks import scratch
 from badpix.darks.cells import Cells, measure_drift, spread, subtract_lines, take
 from badpix.darks.rises import Columns, Rises
+from badpix.numerics.columns import take_columns
 
 Array = NDArray[np.float32]
 
@@ -240,7 +241,7 @@ def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np
     """
     if not held.size:
         return held
-    masked = held[(np.bitwise_and.reduce(np.take(flags, held, axis=1), axis=0) & DO_NOT_USE) != 0]
+    masked = held[(np.bitwise_and.reduce(take_columns(flags, held), axis=0) & DO_NOT_USE) != 0]
     flags[:, masked] &= ~DO_NOT_USE
     found: NDArray[np.intp] = masked
     return found
@@ -253,9 +254,9 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     counts[0] = len(flags)
     some = np.flatnonzero(flagged != 0)
     jumped, cut = (some[(flagged[some] & bits) != 0] for bits in (JUMP_DET, UNUSABLE))
-    counts[1, jumped] = ((np.take(flags, jumped, axis=1) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
+    counts[1, jumped] = ((take_columns(flags, jumped) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
     if cut.size:
-        counts[0, cut] = ((np.take(flags, cut, axis=1) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
+        counts[0, cut] = ((take_columns(flags, cut) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
     return counts, jumped, cut
 
 
@@ -267,14 +268,14 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
     room = scratch.take("fits", (2 * groups, n))
     sums, offset = scratch.take("sums", (len(SUMS), rows * nx)), scratch.take("offset", (groups, nx))
     offset[:] = 0
-    flat = ramps.reshape(groups, -1)
+    flat, chunk = ramps.reshape(groups, -1), fit.chunk
     for t, first in enumerate(range(0, rows * nx, n)):
         last = min(first + n, rows * nx)
         found, (y, r) = values[:, first:last], room[:, : last - first].reshape(2, groups, -1)
         np.copyto(y, flat[:, first:last])
         subtract_lines(y, spread(drift[:, t], cells, offset))
-        for x in range(0, last - first, fit.chunk):
-            here = slice(x, x + fit.chunk)
+        for x in range(0, last - first, chunk):
+            here = slice(x, x + chunk)
             np.matmul(fit.weights, y[:, here], out=found[:linear, here])
             np.matmul(fit.design, found[:2, here], out=r[:, here])
         np.subtract(y, r, out=r)
