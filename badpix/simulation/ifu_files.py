@@ -24,8 +24,8 @@ from badpix.simulation.ifu import Exposure, simulate
 from badpix.simulation.ifu_defects import KINDS
 from badpix.simulation.ifu_optics import DETECTORS, Detector
 from badpix.simulation.ifu_scene import Sky, dither
+from badpix.simulation.ifu_wcs import ARCSEC_PER_PIXEL, make_wcs
 
-_ARCSEC_PER_PIXEL = 0.17
 FIRST_DAY = 61041.0  # MJD of the first exposure
 
 # Where the arrays stand in the ASDF tree.
@@ -80,7 +80,8 @@ def write_association(
             root = f"jw09999001001_02101_{i + 1:05d}_{det.name.lower()}"
             shift = dither(i, exposures, reach)
             with atomic_path(directory / f"{root}_cal.fits", overwrite) as path:
-                _write_cal(path, f"{root}_cal.fits", det, exposure, i, shift)
+                slices = bool(options.get("slices", True))
+                _write_cal(path, f"{root}_cal.fits", det, exposure, i, shift, slices)
             with atomic_path(truth / f"{root}_truth.fits", overwrite) as path:
                 _write_truth(path, exposure, seed)
             members.append({"expname": f"{root}_cal.fits", "exptype": "science"})
@@ -98,7 +99,9 @@ def write_association(
     return path
 
 
-def _write_cal(path: Path, name: str, det: Detector, exposure: Exposure, i: int, shift: tuple[float, float]) -> None:
+def _write_cal(
+    path: Path, name: str, det: Detector, exposure: Exposure, i: int, shift: tuple[float, float], slices: bool
+) -> None:
     primary = fits.PrimaryHDU()
     header = {
         "FILENAME": name,
@@ -114,8 +117,8 @@ def _write_cal(path: Path, name: str, det: Detector, exposure: Exposure, i: int,
         "SEQ_ID": "1",
         "ACT_ID": "01",
         "EXPOSURE": str(i + 1),
-        "XOFFSET": shift[0] * _ARCSEC_PER_PIXEL,
-        "YOFFSET": shift[1] * _ARCSEC_PER_PIXEL,
+        "XOFFSET": shift[0] * ARCSEC_PER_PIXEL,
+        "YOFFSET": shift[1] * ARCSEC_PER_PIXEL,
         "SUBARRAY": "FULL",
         "SUBSTRT1": 1,
         "SUBSTRT2": 1,
@@ -135,14 +138,19 @@ def _write_cal(path: Path, name: str, det: Detector, exposure: Exposure, i: int,
     for extension in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT"):
         hdus.append(fits.ImageHDU(exposure.arrays[extension], name=extension))
     hdus["SCI"].header["BUNIT"] = "MJy/sr"
-    content = np.frombuffer(_asdf_content(name, header, det, exposure.kind.shape, shift), "u1")
+    content = np.frombuffer(_asdf_content(name, header, det, exposure.kind.shape, shift, slices), "u1")
     column = fits.Column("ASDF_METADATA", f"{content.size}B", array=content[None])
     hdus.append(fits.BinTableHDU.from_columns([column], name="ASDF"))
     hdus.writeto(path)
 
 
 def _asdf_content(
-    name: str, header: Mapping[str, Any], det: Detector, shape: tuple[int, ...], shift: tuple[float, float]
+    name: str,
+    header: Mapping[str, Any],
+    det: Detector,
+    shape: tuple[int, ...],
+    shift: tuple[float, float],
+    slices: bool,
 ) -> bytes:
     """Metadata and GWCS as the pipeline stores them, with the arrays as references to the HDUs."""
     meta = {
@@ -153,7 +161,7 @@ def _asdf_content(
         "exposure": {"type": det.exp_type},
         "cal_step": {"assign_wcs": "COMPLETE", "flat_field": "COMPLETE", "photom": "COMPLETE"},
         "dither": {"x_offset": header["XOFFSET"], "y_offset": header["YOFFSET"]},
-        "wcs": _make_wcs(det, shape, shift),
+        "wcs": make_wcs(det, (shape[0], shape[1]), shift, slices=slices),
     }
     head, tail = asdf_text.write({"meta": meta}).split(b"\nmeta:", 1)
     lines = ""
@@ -163,34 +171,6 @@ def _asdf_content(
         lines += f"  byteorder: big\n  shape: [{shape[0]}, {shape[1]}]"
     content = head + lines.encode() + b"\nmeta:" + tail
     return content.split(b"#ASDF BLOCK INDEX")[0]  # optional; its offsets no longer hold
-
-
-def _make_wcs(det: Detector, shape: tuple[int, ...], shift: tuple[float, float]) -> Any:
-    """A GWCS from pixels to sky and wavelength: one smooth map (slices are not told apart)."""
-    import gwcs
-    from astropy import coordinates, units
-    from astropy.modeling import models
-    from gwcs import coordinate_frames as frames
-
-    ny, nx = shape
-    arcsec = _ARCSEC_PER_PIXEL / 3600
-    along, across = (1, 0) if det.transposed else (0, 1)
-    to_sky = models.Polynomial2D(1, c0_0=10 + shift[0] * arcsec, **{f"c{1 - along}_{along}": arcsec})
-    to_dec = models.Polynomial2D(1, c0_0=-5 + shift[1] * arcsec, c1_0=arcsec / 30, c0_1=arcsec / 30)
-    step = 1.0 / (nx if det.transposed else ny)
-    to_wave = models.Polynomial2D(1, c0_0=5.0, **{f"c{1 - across}_{across}": step})
-    transform = models.Mapping((0, 1, 0, 1, 0, 1)) | to_sky & to_dec & to_wave
-    pixels = frames.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
-    world = frames.CompositeFrame(
-        [
-            frames.CelestialFrame(name="sky", reference_frame=coordinates.ICRS(), axes_order=(0, 1)),
-            frames.SpectralFrame(name="wave", unit=units.micron, axes_order=(2,), axes_names=("lambda",)),
-        ],
-        name="world",
-    )
-    wcs = gwcs.WCS([(pixels, transform), (world, None)])
-    wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
-    return wcs
 
 
 def _write_truth(path: Path, exposure: Exposure, seed: int) -> None:

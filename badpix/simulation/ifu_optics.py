@@ -5,6 +5,8 @@
    axis.
 2. Each pixel looks at one place of one slice at one wavelength. Lines of equal wavelength are shifted from slice to
    slice, and tilted within it; less light arrives near the edges of a slice.
+
+:mod:`badpix.simulation.ifu_wcs` says the same as a GWCS.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+LEAN = 0.4  # of the bend that is linear in the dispersion
+TILT, SKEW = 0.04, 0.002  # wavelength, pixels, for a pixel along the slice, and along the detector
+JUMP, PACE = 3.0, 1.3  # wavelength from slice to slice: JUMP * sin(PACE * slice), pixels
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,26 @@ class Optics:
     strips: int  # how many
 
 
+@dataclass(frozen=True)
+class Channel:
+    """Slices side by side: the number before the first, how many, where they begin, pixels from one to the next."""
+
+    before: int
+    slices: int
+    start: float
+    pitch: float
+
+
+def place_channels(det: Detector, nx: int) -> list[Channel]:
+    """The channels of a detector that is ``nx`` pixels wide: fewer slices on a smaller one."""
+    out, width, before = [], nx / len(det.channels), 0
+    for k, number in enumerate(det.channels):
+        slices = max(1, round(number * nx / det.shape[1]))
+        out.append(Channel(before, slices, k * width + det.gap, (width - 2 * det.gap) / slices))
+        before += slices
+    return out
+
+
 def make_optics(det: Detector, shape: tuple[int, int], slices: bool) -> Optics:
     """Where each pixel looks.
 
@@ -71,24 +97,22 @@ def make_optics(det: Detector, shape: tuple[int, int], slices: bool) -> Optics:
     v = (y - ny / 2) / (ny / 2)
     if not slices:
         return Optics(np.ones(shape, "i2"), x - nx / 2, y, np.ones(shape, "f4"), 1)
-    shift = det.bend * nx / det.shape[1] * (v**2 - 0.4 * v)
+    shift = det.bend * nx / det.shape[1] * (v**2 - LEAN * v)
     position = x - shift
     strip = np.zeros(shape, "i2")
     along = np.full(shape, np.nan, "f4")
     edge = np.zeros(shape, "f4")  # throughput, falling toward the edges of a slice
-    width, first = nx / len(det.channels), 0
-    for channel, count in enumerate(det.channels):
-        count = max(1, round(count * nx / det.shape[1]))
-        pitch = (width - 2 * det.gap) / count
-        inside = position - channel * width - det.gap
-        number = np.floor(inside / pitch)
-        offset = inside - (number + 0.5) * pitch
-        lit = (number >= 0) & (number < count) & (np.abs(offset) < (pitch - det.gap) / 2)
-        strip[lit] = first + number[lit] + 1
+    channels = place_channels(det, nx)
+    for channel in channels:
+        inside = position - channel.start
+        number = np.floor(inside / channel.pitch)
+        offset = inside - (number + 0.5) * channel.pitch
+        half = (channel.pitch - det.gap) / 2
+        lit = (number >= 0) & (number < channel.slices) & (np.abs(offset) < half)
+        strip[lit] = channel.before + number[lit] + 1
         along[lit] = offset[lit]
-        edge[lit] = 1 - 0.4 * np.exp(-((pitch - det.gap) / 2 - np.abs(offset[lit])) / 1.2)
-        first += count
+        edge[lit] = 1 - 0.4 * np.exp(-(half - np.abs(offset[lit])) / 1.2)
     strip[y > det.lit * ny] = 0
-    wave = y + 0.04 * np.nan_to_num(along) + 3 * np.sin(strip * 1.3) + 0.002 * (x - nx / 2)
+    wave = y + TILT * np.nan_to_num(along) + JUMP * np.sin(strip * PACE) + SKEW * (x - nx / 2)
     edge[strip == 0] = 0
-    return Optics(strip, along, wave.astype("f4"), edge, first)
+    return Optics(strip, along, wave.astype("f4"), edge, sum(c.slices for c in channels))
