@@ -1,6 +1,7 @@
 """The noise of IFU exposures: ERR gives the pattern, the data give the size.
 
-1. *Sigma* of a pixel is ERR, or a usual value where ERR can't be right.
+1. *Sigma* of a pixel is ERR. Where ERR can't be right it is the largest of its neighbors, which share a source and
+   its photon noise, and of a usual value.
 2. The *level* ``c`` of a detector is the smallest of three robust scatters, on a sample of bands: of the residuals
    along x and along y, and of the differences between exposures. Structure only raises them.
 3. The *noise* of a pixel is c; where the smaller residual is locally (median over exposures, then in
@@ -48,7 +49,7 @@ class Level:
 
 
 def measure_sigma(err: NDArray[Any], sci: NDArray[Any], *, usual: float | None = None) -> NDArray[Any]:
-    """Sigma of one exposure: ERR, and a usual value where ERR can't be right.
+    """Sigma of one exposure: ERR, and the largest one around it, at least a usual value, where ERR can't be right.
 
     Parameters
     ----------
@@ -63,7 +64,13 @@ def measure_sigma(err: NDArray[Any], sci: NDArray[Any], *, usual: float | None =
         return err
     if usual is None:
         usual = float(median(err[good & used])) if (good & used).any() else 1.0
-    return np.where(good, err, np.float32(usual))
+    out = np.where(good, err, np.float32(usual))
+    at = np.flatnonzero(used & ~good)
+    around = pad(np.where(good, err, np.float32(np.nan)), 1)
+    y, x = np.divmod(at, err.shape[1])
+    near = ((y + 1) * around.shape[1] + x + 1)[:, None] + offsets(3, 3, around.shape[1])
+    out.reshape(-1)[at] = np.fmax(np.fmax.reduce(around.reshape(-1)[near], axis=1), np.float32(usual))
+    return out
 
 
 # --- between exposures -----------------------------------------------------------------------------------

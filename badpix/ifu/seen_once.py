@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.ifu.noise import Band, measure_common, stand_out, tail_between
+from badpix.ifu.noise import Band, measure_common, tail_between
 from badpix.ifu.protection import measure_between, measure_moved
-from badpix.ifu.sources import Differences, find_unexplained
+from badpix.ifu.sources import Differences, High, find_unexplained, measure_high
 from badpix.numerics.neighbors import distinct, offsets
 
 Found = tuple[NDArray[Any], NDArray[Any]]  # flat indices, values
@@ -105,11 +105,10 @@ def find_single(
 
 def _search_high(
     found: Found, e: int, differences: Differences, band: Band, defects: list[NDArray[Any]], p: SingleLimits
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+) -> tuple[NDArray[Any], NDArray[Any], High, NDArray[Any]]:
     """Pixels of an exposure that are too high; those reached by growth; by how much each is; those lines explain."""
-    at, value = _find_high(differences.values[e], e, band, defects[e], p.grow_sigma)
-    high = np.zeros(band.noise.size, np.float32)
-    high[at] = value
+    at = _find_high(differences.values[e], e, band, defects[e], p.grow_sigma)
+    high = measure_high(differences, e, at, p.grow_sigma, p.protect)
     doubtful = []
 
     def continues(near: NDArray[Any], limit: float) -> NDArray[Any]:
@@ -125,7 +124,7 @@ def _search_high(
 def _search_again(
     seeds: NDArray[Any],
     grown: NDArray[Any],
-    high: NDArray[Any],
+    high: High,
     doubtful: NDArray[Any],
     e: int,
     differences: Differences,
@@ -150,13 +149,13 @@ def _ask(
     differences: Differences,
     e: int,
     at: NDArray[Any],
-    high: NDArray[Any],
+    high: High,
     limit: float,
     defects: list[NDArray[Any]],
     p: SingleLimits,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     return find_unexplained(
-        differences, e, at, high[at], limit=limit, defects=defects, window=p.window, strength=p.protect
+        differences, e, at, high, limit=limit, defects=defects, window=p.window, strength=p.protect
     )
 
 
@@ -191,17 +190,14 @@ def _confirm(
     return out
 
 
-def _find_high(
-    difference: NDArray[Any], e: int, band: Band, persistent: NDArray[Any], limit: float
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Pixels that are too high by more than ``limit``, whatever sources could give, and by how much."""
+def _find_high(difference: NDArray[Any], e: int, band: Band, persistent: NDArray[Any], limit: float) -> NDArray[Any]:
+    """Pixels that are too high by more than ``limit``, whatever sources could give, before any level."""
     with np.errstate(invalid="ignore"):
         # a pixel of a track stands out along one axis at least, whatever the level between exposures
         high = (difference > limit) & (band.residuals[e].larger > np.float32(limit) * band.noise)
     at = np.flatnonzero(high)
-    at = at[~persistent[at]]
-    value = stand_out(difference, at)
-    return at[value > limit], value[value > limit]
+    found: NDArray[Any] = at[~persistent[at]]
+    return found
 
 
 def _grow(

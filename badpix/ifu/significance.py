@@ -269,4 +269,4 @@ def _fill(reasons: NDArray[Any], at: NDArray[Any], reason: int) -> None:
 
 def halo(kernel_size: tuple[int, int], window: tuple[int, int], grow_steps: int) -> int:
     """Rows that a band needs beyond its own so that its result is that of the whole frame."""
-    return grow_steps + reach(window) + GRID // 2 + max(kernel_size) // 2 + 2
+    return grow_steps + reach(window) + GRID // 2 + max(kernel_size) // 2 + 3

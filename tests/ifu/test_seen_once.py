@@ -95,6 +95,45 @@ def test_a_long_track_along_the_dispersion_is_no_trace():
     assert np.count_nonzero(found) <= len(track) + 1
 
 
+def wide_track(y, x, rows, slope):
+    """A track two to three pixels wide that drifts across: its share of each pixel."""
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    inside = (yy >= y) & (yy < y + rows)
+    return np.where(inside, np.exp(-0.5 * ((xx - x - slope * (yy - y)) / 0.55) ** 2), 0)
+
+
+def test_a_wide_track_nearly_along_the_dispersion_is_no_trace():
+    """It ends somewhere, which traces don't."""
+    sci, sigma = dithered(41)
+    track = 60 * wide_track(40, 25, 24, 0.25)
+    sci[1] += track
+    found = search(sci, sigma) > 0
+    assert np.mean(found[1][track > 15]) > 0.97
+    assert np.count_nonzero(found[1] & (track < 1)) + np.count_nonzero(found[[0, 2, 3]]) <= 2
+
+
+def test_a_wide_track_over_a_faint_trace_is_no_line_of_its_source():
+    sci, sigma = dithered(43, peak=50, width=1.2)
+    track = 120 * wide_track(58, 54, 7, 0.9)
+    sci[2] += track
+    found = search(sci, sigma) > 0
+    assert np.mean(found[2][track > 40]) > 0.9
+    assert np.count_nonzero(found[2] & (track < 1)) + np.count_nonzero(found[[0, 1, 3]]) == 0
+
+
+@pytest.mark.parametrize("width", [1.0, 1.6, 2.5])
+def test_clouds_of_line_emission_that_one_exposure_sees_are_no_hits(width):
+    sci = blank(4, seed=45)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    rng = np.random.default_rng(46)
+    cloud = np.zeros(SHAPE)
+    for row, column, peak in zip(range(8, 105, 12), rng.uniform(10, 110, 9), rng.uniform(15, 80, 9), strict=True):
+        cloud += peak * np.exp(-0.5 * (((x - column) / (1.6 * width)) ** 2 + ((y - row) / width) ** 2))
+    sci[3] += cloud
+    sigma = [np.ones(SHAPE, "f4")] * 3 + [np.sqrt(1 + 0.08 * cloud).astype("f4")]
+    assert np.count_nonzero(search(sci, sigma)) <= 1
+
+
 def test_tracks_at_one_place_do_not_explain_each_other():
     """Each looks like a line of a dithered source to the other one; parts of both in full view tell."""
     sci, sigma = dithered(36)
@@ -131,23 +170,43 @@ def _median(values):
     return float(np.median(values)) if values else 0.0
 
 
-def measure_trace(d, at):
-    return np.maximum(sources.measure_run(d, 0, at) - sources.measure_level(d, 0, at), 0)
-
-
 def test_trace_by_hand():
     d = differences()
     at = pixels(d)
-    for k, found in zip(at, measure_trace(d, at), strict=True):
+    commons, leasts = sources.measure_runs(d, 0, at)
+    levels = sources.measure_level(d, 0, at)
+    v = d.values[0]
+    for k, common, least, level in zip(at, commons, leasts, levels, strict=True):
         y, x = divmod(int(k), d.along)
+        groups = [
+            [v[y + s * r, x - wide : x + wide + 1] for r in rows]
+            for rows, wide in (((4, 5, 6, 7, 8), 1), ((12, 13, 14, 15, 16), 2))
+            for s in (-1, 1)
+        ]
+        groups = [[max(line[~np.isnan(line)]) for line in g if np.isfinite(line).any()] for g in groups]
+        tops = sorted(t for g in groups for t in g)
+        assert common == pytest.approx(tops[(len(tops) - 1) // 2] if tops else 0.0, abs=1e-5)
+        assert least == pytest.approx(min((np.median(g) for g in groups if g), default=0.0), abs=1e-5)
         rows = [y + s * r for r in (4, 5, 6, 7, 8) for s in (-1, 1)]
-        v = d.values[0]
-        lines = [v[r, x - 1 : x + 2] for r in rows]
-        lines += [v[y + s * r, x - 2 : x + 3] for r in (12, 13, 14, 15, 16) for s in (-1, 1)]
-        tops = sorted(max(t for t in line if not np.isnan(t)) for line in lines if np.isfinite(line).any())
-        lower = tops[(len(tops) - 1) // 2] if tops else 0.0
-        level = min(_median(v[rows][:, [x + 4, x + 5]]), _median(v[rows][:, [x - 4, x - 5]]), 0)
-        assert found == pytest.approx(max(lower - level, 0), abs=1e-5)
+        assert level == pytest.approx(
+            min(_median(v[rows][:, [x + 4, x + 5]]), _median(v[rows][:, [x - 4, x - 5]]), 0), abs=1e-5
+        )
+
+
+def test_neighbors_by_hand():
+    d = differences()
+    at = pixels(d)
+    v = d.values[0]
+    blobs, lows = sources.measure_blob(d, 0, at)
+    for k, blob, low, across in zip(at, blobs, lows, sources.measure_across(d, 0, at), strict=True):
+        y, x = divmod(int(k), d.along)
+        near = np.delete(v[y - 1 : y + 2, x - 1 : x + 2].ravel(), 4)
+        assert blob == pytest.approx(_median(np.abs(near)), abs=1e-5)
+        finite = np.sort(near[np.isfinite(near)])
+        assert low == pytest.approx(max(finite[1], 0) if finite.size > 1 else 0, abs=1e-5)
+        sides = [v[y, x + 2 : x + 5], v[y, x - 4 : x - 1]]
+        known = [_median(side) for side in sides if np.isfinite(side).any()]
+        assert across == pytest.approx(min(known, default=0), abs=1e-5)
 
 
 def test_line_by_hand():
@@ -173,9 +232,18 @@ def test_line_by_hand():
 
 
 def explain(d, at):
-    trace = measure_trace(d, at)
+    level = sources.measure_level(d, 0, at)
+    traces = [np.maximum(v - level, 0) for v in sources.measure_runs(d, 0, at)]
     nowhere = [np.zeros(d.values[0].size, bool)] * len(d.values)
-    return sources.explain(d, 0, at, trace, np.zeros(at.size, "f4"), nowhere, (3, 7))
+    found = sources.explain(d, 0, at, *traces, np.zeros(at.size, "f4"), nowhere, (3, 7))
+    return found + sources.explain_beside(d, 0, at)
+
+
+def as_high(d, at, value):
+    high = sources.High(*np.zeros((3, d.values[0].size), "f4"))
+    high.value[at] = value
+    high.common[at], high.least[at] = sources.measure_runs(d, 0, at)
+    return high
 
 
 def test_explained_variance_is_the_same_for_a_turned_frame():
@@ -194,7 +262,7 @@ def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
     at = pixels(d, 300)
     value = np.random.default_rng(4).uniform(2, 60, at.size).astype("f4")
     options = {"defects": [np.zeros(d.values[0].size, bool)] * 3, "window": (3, 7), "strength": strength}
-    found, rest = sources.find_unexplained(d, 0, at, value, limit=5.0, **options)
+    found, rest = sources.find_unexplained(d, 0, at, as_high(d, at, value), limit=5.0, **options)
     expected = at[value > 5 * np.sqrt(1 + strength**2 * explain(d, at))]
     assert 0 < expected.size < at.size
     np.testing.assert_array_equal(found, expected)
@@ -205,13 +273,13 @@ def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
 def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explained):
     """High neighbors around (20, 20); another exposure has a line two rows away, or six."""
     values = [np.random.default_rng(k).standard_normal((41, 41), dtype="f4") for k in range(3)]
-    values[0][19:22, 19:22] += 30
+    values[0][19:22, 19:22] += [[5, 12, 5], [12, 30, 12], [5, 12, 5]]
     values[1][row, 17:24] += 60
     side = 41 + 2 * PAD
     d = sources.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], side, 1)
     at = np.array([(20 + PAD) * side + 20 + PAD])
     options = {"limit": 5.0, "defects": [np.zeros(side**2, bool)] * 3, "window": (3, 7), "strength": 1.0}
-    found, rest = sources.find_unexplained(d, 0, at, np.array([30.0], "f4"), **options)
+    found, rest = sources.find_unexplained(d, 0, at, as_high(d, at, 30.0), **options)
     assert (found.size == 0) == explained
     assert (rest.size == 1) == explained
 

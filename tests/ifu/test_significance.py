@@ -326,6 +326,22 @@ def test_isolated_wrong_err_is_no_detection():
     assert not _search(sci, sigma=sigma)[0].any()
 
 
+def test_missing_err_on_a_source_is_that_of_its_neighbors():
+    """The usual one of the frame would make a detection of the source's photon noise."""
+    err = np.ones((30, 30), "f4")
+    err[10:20, 10:20] = 9
+    sci = np.full((30, 30), 5, "f4")
+    err[15, 15], err[10, 10], err[3, 3], err[0, 0], err[29, 5] = np.nan, 0, np.inf, np.nan, -2
+    err[24:28, 24:28] = np.nan
+    sci[15, 16] = np.nan
+    err[15, 16] = np.nan
+    sigma = measure_sigma(err, sci)
+    expected = np.ones((30, 30), "f4")
+    expected[10:20, 10:20] = 9
+    expected[15, 16] = sigma[15, 16]
+    np.testing.assert_array_equal(sigma, expected)
+
+
 def test_a_stricter_rate_never_gains_a_pixel():
     sci = _noise(seed=10, shape=(200, 200))
     loose, strict = (_search(sci, rate, min_sigma=0.0)[0] > 0 for rate in (1e-3, 1e-4))
