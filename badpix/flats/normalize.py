@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.flats.dispersed import measure_bright
 from badpix.flats.illumination import measure_coarse, measure_illumination
 from badpix.numerics import clipping, ipc, neighbors
 from badpix.numerics import smoothing as numerics_smoothing
 
 BRIGHT = 4.0  # normalized rate of pixels that show the coupling
 FEW = 10  # of them are too few
+LENT = 2.0  # of the light: more than that beside a far brighter pixel is that one's charge
+FAR_BRIGHTER = 10.0  # times
+SEEN = 0.1  # of the bright light: less couples too little into lit pixels
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
@@ -182,10 +186,31 @@ def measure_pile(norm: Float, *, above: float) -> tuple[int, float]:
     return (int(pile), float(np.median(lowest[:pile]))) if pile >= FEW and beyond - pile < pile / 3 else (0, np.nan)
 
 
+def find_lent(rate: Float, least: Float | float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of pixels whose signal is that of a hot neighbor: what they show couples no further.
+
+    Without them a correction by the neighbors' *measured* signal takes rho^2 of a hot pixel from the ring two pixels
+    away, and calls good pixels there dead.
+
+    Parameters
+    ----------
+    rate : ndarray
+        (ny, nx) rate, NaN where not measured (saturated).
+    least : ndarray or float
+        Signal above which a pixel next to one :data:`FAR_BRIGHTER`, or without a rate, has it from there.
+    """
+    with np.errstate(invalid="ignore"):
+        y, x = neighbors.locate(rate > least)
+        sides = neighbors.sides_at(rate, y, x, 0)
+        lent = (sides > FAR_BRIGHTER * rate[y, x]).any(axis=0) | np.isnan(sides).any(axis=0)
+    return y[lent], x[lent]
+
+
 def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
     """The normalized rate without the charge that couples in from the side neighbors: (ny, nx).
 
-    Missing neighbors beyond the frame count 0 (reference pixels collect no light), unmeasured ones 1.
+    Missing neighbors beyond the frame count 0 (reference pixels collect no light), unmeasured ones and those beside
+    hot pixels (:func:`find_lent`) 1.
     """
     if rho == 0:
         return norm.astype(np.float32)
@@ -201,6 +226,11 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
         total *= np.float32(-rho)
         total += norm[rows]
         np.divide(total, np.float32(1 - 4 * rho), out=out[rows])
+    y, x = find_lent(norm, LENT)
+    back = np.float32(rho / (1 - 4 * rho)) * (norm[y, x] - 1)
+    for dy, dx in neighbors.SIDES:
+        inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+        np.add.at(out, (y[inside] + dy, x[inside] + dx), back[inside])
     return out
 
 
@@ -210,13 +240,15 @@ def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.fl
     Parameters
     ----------
     mean, light : ndarray
-        (ny, nx) mean rate and what the pixels should see, NaN where not measured: unmeasured neighbors see the
-        light, missing ones count 0.
+        (ny, nx) mean rate and what the pixels should see, NaN where not measured: unmeasured neighbors and those
+        beside hot pixels see the light, missing ones count 0.
     rho : float
         Coupling to each side neighbor.
     """
     light = np.nan_to_num(light)
     known = np.where(np.isfinite(mean), mean, light)
+    lent = find_lent(mean, np.maximum(LENT * light, SEEN * measure_bright(light)))
+    known[lent] = light[lent]
     with np.errstate(invalid="ignore", divide="ignore"):
         norm = (mean - rho * sum_sides(known)) / (light - rho * sum_sides(light))
     norm[~np.isfinite(norm)] = np.nan

@@ -82,10 +82,12 @@ def measure_step(light: Float) -> NDArray[np.float32]:
         return (step / np.maximum(light, 1e-12)).astype(np.float32)
 
 
-def measure_weighted_excess(norm: Float, error: Float, low: Bool, *, center: float) -> tuple[Float, Float]:
+def measure_weighted_excess(
+    norm: Float, error: Float, low: Bool, odd: Bool | None = None, *, center: float
+) -> tuple[Float, Float]:
     """Mean excess of the good side neighbors of low pixels, weighted by their errors, and its error.
 
-    As :func:`badpix.flats.types.measure_open_excess`: low and unmeasured neighbors are left out, and twice the mean
+    As :func:`badpix.flats.types.measure_open_excess`: odd and unmeasured neighbors are left out, and twice the mean
     without the one that adds most is an upper limit.
 
     Returns
@@ -95,7 +97,9 @@ def measure_weighted_excess(norm: Float, error: Float, low: Bool, *, center: flo
     """
     y, x = np.nonzero(low)
     excess, uncertainty = (np.full(norm.shape, np.nan, np.float32) for _ in range(2))
-    excess[y, x], uncertainty[y, x] = weighted_excess_at(norm, error, y, x, ~low, center=center)
+    excess[y, x], uncertainty[y, x] = weighted_excess_at(
+        norm, error, y, x, ~(low if odd is None else odd), center=center
+    )
     return excess, uncertainty
 
 

@@ -15,6 +15,7 @@ from badpix.numerics import clipping, neighbors
 from badpix.settings.flats import FlatSettings
 
 STEEP_EXCESS = 1.3  # times `min_open_excess` in steep light: it has tails that its spread does not tell
+SHINES = 10.0  # normalized rate from which on what a pixel gives to its neighbors hides an excess of theirs
 OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
 
 Float = NDArray[np.floating[Any]]
@@ -28,15 +29,28 @@ def find_below(norm: Float, *, limit: float) -> Bool:
     return found
 
 
-def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float, NDArray[np.int8]]:
+def find_odd(norm: Float, low: Bool) -> Bool:
+    """Pixels whose excess tells nothing of a neighbor that may be OPEN: low ones, and those that touch a hot one.
+
+    What a hot pixel gives to its neighbors is known to a tenth of it only.
+    """
+    with np.errstate(invalid="ignore"):
+        hot = norm > SHINES
+    return low | neighbors.grow(hot) if hot.any() else low
+
+
+def measure_open_excess(
+    norm: Float, low: Bool, odd: Bool | None = None, *, center: float
+) -> tuple[Float, NDArray[np.int8]]:
     """Mean excess of the good side neighbors of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
 
-    Neighbors that are missing, unmeasured or low are left out. The excess is the smaller one of the mean of all
-    of them and twice the mean without the highest: charge of an open pixel goes to all sides.
+    Neighbors that are missing, unmeasured, or ``odd`` (:func:`find_odd`; the low ones, if not given) are left out.
+    The excess is the smaller one of the mean of all of them and twice the mean without the highest: charge of an open
+    pixel goes to all sides.
     """
     y, x = np.nonzero(low)
     sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
-    sides[neighbors.sides_at(low, y, x, True)] = np.nan
+    sides[neighbors.sides_at(low if odd is None else odd, y, x, True)] = np.nan
     good = np.isfinite(sides)
     count = good.sum(axis=0)
     total = np.where(good, sides, 0).sum(axis=0)
@@ -49,7 +63,7 @@ def measure_open_excess(norm: Float, low: Bool, *, center: float) -> tuple[Float
     return excess, number
 
 
-def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
+def measure_own_excess(norm: Float, odd: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
     """Mean excess of the side neighbors that a pixel shares with no other one that may be OPEN: (ny, nx).
 
     Two of the side neighbors of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
@@ -58,7 +72,7 @@ def measure_own_excess(norm: Float, low: Bool, brighter: Bool, excess: Float, *,
     y, x = np.nonzero(brighter)
     touching = neighbors.count_sides(brighter)
     sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
-    sides[neighbors.sides_at(low, y, x, True) | (neighbors.sides_at(touching, y, x, 0) > 1)] = np.nan
+    sides[neighbors.sides_at(odd, y, x, True) | (neighbors.sides_at(touching, y, x, 0) > 1)] = np.nan
     good = np.isfinite(sides)
     count = good.sum(axis=0)
     own = np.full(norm.shape, np.nan, np.float32)
@@ -136,11 +150,12 @@ def _find_open(
         rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbors are brighter than this"))
         return find_above(images["lowest_side"], limit=limit)
     center, spread = clipping.median_mad(norm)
-    excess, number = measure_open_excess(norm, low, center=center)
+    odd = find_odd(norm, low)
+    excess, number = measure_open_excess(norm, low, odd, center=center)
     limits, least = np.full(norm.shape, np.nan, np.float32), p.min_open_excess
     uncertain: Any = spread / np.sqrt(np.maximum(number[low], 1))
     if error is not None:
-        excess, uncertainty = steep.measure_weighted_excess(norm, error, low, center=center)
+        excess, uncertainty = steep.measure_weighted_excess(norm, error, low, odd, center=center)
         uncertain, least = uncertainty[low], STEEP_EXCESS * least
     limits[low] = np.maximum(least, p.open_sigma * uncertain)
     images |= {"open_excess": excess, "open_limit": limits}
@@ -149,7 +164,7 @@ def _find_open(
         found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
     brighter = low.copy()
     brighter[low] = excess[low] > limits[low]
-    images["open_own"] = measure_own_excess(norm, low, brighter, excess, center=center)
+    images["open_own"] = measure_own_excess(norm, odd, brighter, excess, center=center)
     text = "so do those that touch no other OPEN pixel"
     rules.append(Rule("OPEN", "open_own", ">", p.min_open_excess, "", text))
     return brighter & find_above(images["open_own"], limit=p.min_open_excess)

@@ -268,6 +268,24 @@ def test_dead_pixels_are_dead_again(alpha):
     assert np.abs(back[10, 10]) < 0.003
 
 
+@pytest.mark.parametrize("saturated", [False, True])
+@pytest.mark.parametrize("dispersed", [False, True])
+def test_a_hot_pixel_takes_nothing_from_the_ring_two_pixels_away(saturated, dispersed):
+    """Corrected by what its neighbors show, which is the hot one's, good pixels there looked dead (MIRI)."""
+    truth = np.random.default_rng(1).normal(1, 0.005, (30, 40)).astype(np.float32)
+    truth[12, 17], truth[20, 30], truth[20, 33] = 4000, 0, 0.3
+    light = np.linspace(1, 3, 40, dtype=np.float32) * np.ones((30, 1), np.float32)
+    seen = couple(truth * light, 0.0165).astype(np.float32)
+    if saturated:
+        seen[12, 17] = np.nan
+    if dispersed:
+        back = normalize.correct_ipc_of_light(seen, light, 0.0165)
+    else:
+        back = correct_ipc(seen / light, 0.0165)
+    beside = np.hypot(*(np.indices(truth.shape) - np.array([12, 17])[:, None, None])) < 1.5
+    np.testing.assert_allclose(back[~beside], truth[~beside], atol=0.04)
+
+
 def test_unmeasured_neighbors_count_as_one():
     norm = np.ones((9, 9), np.float32)
     norm[4, 4] = np.nan

@@ -250,6 +250,17 @@ def test_a_hot_neighbor_does_not_make_a_dead_pixel_open(tmp_path, hot):
     same_maps(search(tmp_path, stack, ipc_correction="none"), truth)
 
 
+def test_a_hot_pixel_at_its_corner_does_not_make_a_dead_one_open(tmp_path):
+    """Two side neighbors of the dead pixel show the hot one's charge, a little more than the coupling says."""
+    stack, truth = make_flats(5, (128, 160)), no_truth()
+    stack[:, 50, 50] = 0
+    stack[:, 51, 51] *= 400
+    for y, x in ((50, 51), (51, 50), (52, 51), (51, 52)):
+        stack[:, y, x] *= 1 + 400 * 0.006
+    truth["DEAD"][50, 50] = True
+    same_maps(search(tmp_path, stack), truth)
+
+
 @pytest.mark.parametrize("start", [(30, 50), (0, 0), (68, 100)])
 def test_a_large_dead_cluster_is_found_whole(tmp_path, start):
     stack, truth = make_flats(5, (128, 160), gradient=0.2), no_truth()
