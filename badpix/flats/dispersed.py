@@ -14,8 +14,8 @@ falls, one pixel of it a row.
    no defect. Then step 2 is repeated without the lines and without odd pixels, and step 3 after it.
 4. *Edges and gaps*, where interpolation blurs: pixels there that look low are looked at again, with the median
    of those pixels within 20 rows whose path meets a pixel's center to a quarter, and not above what the three pixels
-   before and the three after on the path see: light that goes on low along its path is an edge, not a defect. Beside
-   strong lines, where stray light counts, not above what the rows around tell of stray and line.
+   before and the three after on the path see, dead ones left out: light that goes on low along its path is an edge.
+   Beside strong lines, where stray light counts, not above what the rows around tell of stray and line.
 
 Sources: the traces of the instruments are described in the JWST User Documentation (MIRI MRS, NIRSpec IFU, MOS and
 fixed slits, NIRISS SOSS); the light of a spectrograph as profile times spectrum is that of Horne 1986, PASP 98, 609.
@@ -38,6 +38,7 @@ ON_EDGE = 0.7  # of the brightest light within HALF pixels across: fainter ones 
 ENDS = 0.5  # of the smooth light: lines below that are the end of a trace
 LOW = 0.6  # of the light: pixels that are looked at again
 FAR = 20  # rows of that look
+BLACK = 0.15  # of the light: pixels before and after that are darker are dead, not on an edge
 MEETS = 0.25  # pixels between a path and the center of a pixel that it meets
 BEFORE, AFTER = (-3, -2, -1), (1, 2, 3)
 AROUND = tuple(k for k in range(-8, 9) if k)  # rows in which stray light is told from lines
@@ -120,12 +121,13 @@ def look_again(image: Float32, light: Float32, path: Float32, lines: Float32) ->
     peak = maximum_filter1d(np.nan_to_num(light), 2 * HALF + 1, axis=1, mode="nearest")
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero((image < LOW * light) & ((light < ON_EDGE * peak) | (lines < ENDS)))
-    chunk, plain = 100_000, image / lines
+        chunk, plain = 100_000, image / lines
+        lit = np.where(image < BLACK * light, np.float32(np.nan), plain)  # a cluster of dead pixels tells no edge
     for start in range(0, y.size, chunk):
         yy, xx = y[start : start + chunk], x[start : start + chunk]
         exact = median_rows(sample_path(plain, path, yy, xx, range(-FAR, FAR + 1), MEETS)) * lines[yy, xx]
         exact = np.where(np.isfinite(exact), exact, light[yy, xx])
-        sides = [median_rows(sample_path(plain, path, yy, xx, near, 0.5)) * lines[yy, xx] for near in (BEFORE, AFTER)]
+        sides = [median_rows(sample_path(lit, path, yy, xx, near, 0.5)) * lines[yy, xx] for near in (BEFORE, AFTER)]
         light[yy, xx] = np.fmin.reduce([exact, *sides, measure_stray(image, lines, path, yy, xx)])
 
 

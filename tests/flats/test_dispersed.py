@@ -326,3 +326,28 @@ def test_a_frame_lit_by_one_line():
     maps = types.find_flat_types(found.norm, FlatSettings(), detector, found.error).maps
     assert all(maps["DEAD"][place] for place in places)
     assert (maps["DEAD"] | maps["LOW_QE"] | maps["OPEN"]).sum() == len(places)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((50, 52), (15, 15)), ((116, 119), (18, 12)), ((140, 143), (35, 5))])
+def test_clusters_in_a_slice_are_dead(rows, columns):
+    """Over half of a slice they were taken for absorption, on its edge for the dark beside it."""
+    light = make_slices(fringe=0.03).astype(np.float32)
+    image = 100 * light * np.random.default_rng(1).normal(1, 0.01, light.shape).astype(np.float32) + np.float32(0.1)
+    start, width = columns
+    y, x = slice(*rows), slice(start, start + width)
+    image[y, x] *= np.float32(0.02)
+    found = dispersed.measure_light(image, 0)
+    inside = light[y, x] > 0.15
+    assert inside.sum() >= 6
+    ratio = found[y, x] / (100 * light[y, x])
+    assert ratio[inside].min() > 0.4
+    assert (image[y, x] / found[y, x])[inside].max() < 0.05
+
+
+def test_dips_of_lamps_and_ends_of_traces_stay():
+    """Absorption to a third, the dark beyond the frame's last trace, and more than ten dark rows are light."""
+    lines_ = np.ones((80, 4), np.float32)
+    lines_[10:14, 0], lines_[10:30, 1], lines_[-6:, 2], lines_[40:46, 3] = 0.35, 0.01, 0.01, 0.02
+    found = lines.without_rows(lines_)
+    np.testing.assert_array_equal(found[:, :3], lines_[:, :3])
+    np.testing.assert_array_equal(found[:, 3], 1)
