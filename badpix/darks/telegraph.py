@@ -33,7 +33,7 @@ BEHIND = 3.0  # what the fit of offsets gains over integrating them, about
 WORTH = -1.5  # scores below it are left as they are, unless the levels are far apart (levels.SHARP)
 FALSE_ALARMS = 3e-5  # of good pixels
 TAIL = (3e-3, 8e-4)  # parts of the sample's pixels between which the slope of the tail is measured
-TAIL_PASSES = 8
+TAIL_PASSES = 200
 FEWEST = 30_000  # pixels of a sample whose tail is used
 
 
@@ -255,17 +255,20 @@ class Tail:
 def find_limit(likelihood: NDArray[np.floating[Any]], pixels: int, least: float) -> Tail:
     """What good pixels reach in :data:`FALSE_ALARMS`, from the scores of the highest of a sample of ``pixels``.
 
-    Scores of noise fall off exponentially. Pixels above the limit switch, most of them, and are left out of the next
-    estimate. The limit is ``least``, at least.
+    Scores of noise fall off exponentially. The limit rises from ``least`` to where the tail below it, carried on,
+    leads: pixels above switch, however many they are. Down from the top it would stop among them, where more
+    than the first part of :data:`TAIL` switch.
     """
     ordered = np.sort(likelihood[np.isfinite(likelihood)])[::-1]
     low, high = (int(part * pixels) for part in TAIL)
-    limit, slope, at = np.inf, np.nan, np.nan
+    limit, slope, at = least, np.nan, np.nan
     for _ in range(TAIL_PASSES):
         noise = ordered[ordered <= limit]
         if pixels < FEWEST or len(noise) <= low:
             return Tail(least)
         slope, at = (noise[high] - noise[low]) / np.log(TAIL[0] / TAIL[1]), noise[low]
-        limit = float(at + slope * np.log(TAIL[0] / FALSE_ALARMS))
-    chosen = max(least, limit)
-    return Tail(chosen, float(TAIL[0] * np.exp(-(chosen - at) / max(slope, 1e-9))))
+        reached = float(at + slope * np.log(TAIL[0] / FALSE_ALARMS))
+        if reached <= limit:
+            break
+        limit = reached
+    return Tail(limit, float(TAIL[0] * np.exp(-(limit - at) / max(slope, 1e-9))))

@@ -323,3 +323,16 @@ def test_limit_is_that_of_the_tail_whatever_switches():
     few = telegraph.find_limit(scores[:50], 1000, 5.0)
     assert few.limit == 5.0
     assert np.isnan(few.above)
+
+
+@pytest.mark.parametrize(("slope", "part"), [(0.7, 0), (0.7, 0.01), (1.2, 0), (1.2, 0.01), (2.5, 0), (2.5, 0.004)])
+def test_limit_does_not_rise_among_the_many_pixels_that_switch(part, slope):
+    rng = np.random.default_rng(12)
+    number = 65_000
+    good = np.sort(rng.exponential(slope, number) - 8 * slope / 2.5)[-round(0.03 * number) :]
+    switching = rng.uniform(-4, 150, round(part * number))
+    tail = telegraph.find_limit(np.concatenate([good, switching]), number, 4.5)
+    expected = max(4.5, slope * (np.log(1 / telegraph.FALSE_ALARMS) - 3.2))
+    assert tail.limit == pytest.approx(expected, abs=0.8 if not part else 5.5)
+    if expected > 4.5:
+        assert tail.above == pytest.approx(telegraph.FALSE_ALARMS, rel=0.01)
