@@ -13,13 +13,14 @@ SHRINKS = 0.85  # rate over that of the exposure before, at most, in a decay ...
 SLOWER = 0.5  # ... or k / (k + 1) to this power, k exposures after the highest: traps release as a power of time
 FAINT = np.float32(3.0)  # scatters by which a rate below the limit may shrink less
 DECAYED = 0.25  # rate of the newest exposure over the highest one, at most, after a decay
+SPEEDS_UP = 1.4  # squared rate halfway over that of an even decay, from which on the rate falls ever faster
 FRESH = 0.3  # rate of earlier exposures over the highest one, at most, before a decay
 
 
 def find_decay(
     rate: Float, noise: Float, state: Float, quiet: Float, limit: float, error: Float | None = None
 ) -> Bool:
-    """Pixels whose rate jumps up once and shrinks ever after, with quiet ramps where it is low.
+    """Pixels whose rate jumps up once and shrinks ever after, never faster, with quiet ramps where it is low.
 
     Shapes as for :func:`judge`; ``state`` tells which steps were measured. ``error`` is the scatter of each rate: by
     so much a step may shrink less, by three times as much from below the limit on.
@@ -39,8 +40,13 @@ def find_decay(
         shrinks = low | (rate <= allowed * previous + more) | ~known
         fresh = low | (rate <= FRESH * top[:, None]) | ~known
         calm = (noise < np.sqrt(QUIET) * quiet[:, None]) | ~known | ~low
-        newest = np.where(known, rate, np.float32(np.nan))[np.arange(len(rate)), _last_known(known)]
-        found = (top > limit) & (peak < _last_known(known)) & (newest <= DECAYED * top)
+        each, last = np.arange(len(rate)), _last_known(known)
+        newest = np.where(known, rate, np.float32(np.nan))[each, last]
+        found = (top > limit) & (peak < last) & (newest <= DECAYED * top)
+        # traps empty at an even pace or ever more slowly; a defect that fades may do so along a line
+        sigma = np.float32(0) if error is None else error[each, last]
+        even = top * np.maximum(newest + FAINT * sigma, limit / 2)
+        found &= ~(values[each, (peak + last + 1) // 2] ** 2 > SPEEDS_UP * even)
     out: Bool = found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
     return out
 

@@ -66,6 +66,15 @@ def test_traps_that_release_as_a_power_of_time_decay():
     assert judge([0, 0, *(20 * released)]).decaying[0]
 
 
+def test_a_rate_that_falls_along_a_line_is_no_decay():
+    """Traps empty ever more slowly; the dark current of a defect may fade evenly."""
+    rate = 10 * np.linspace(3, 0.08, 8)
+    found = judge(rate, bright=rate > LIMIT)
+    assert not found.decaying[0]
+    assert found.always[0] or found.recovered[0] or found.intermittent[0]
+    assert judge(30 * 0.5 ** np.arange(8.0)).decaying[0]
+
+
 def test_a_pixel_that_fades_alone_and_is_still_bright_is_no_persistence():
     """Persistence is the image of a field: others fade beside it from the same exposure on."""
     y, x = np.divmod(np.arange(9), 3)
