@@ -176,13 +176,15 @@ def find_hot(
 
 
 def find_leaked(pixels: Stats, places: Places, *, fraction: float) -> Bool:
-    """Pixels below ``fraction`` of the rate of the brightest of their 8 neighbors.
+    """Pixels below ``fraction`` of the rates of their 8 neighbors together.
 
-    One number for the charge that leaks to all four sides, and none for the corners, leaves that much.
+    One number for the charge that leaks to all four sides, and none for the corners, leaves that much, and beside a
+    cluster of each of its members.
     """
     rate = np.nan_to_num(pixels["hot_rate"], nan=0.0, posinf=0.0, neginf=0.0)
     with np.errstate(invalid="ignore"):
-        leaked: Bool = pixels["hot_rate"] < fraction * places.neighbors(rate, AROUND, 0.0).max(axis=0)
+        around = np.maximum(places.neighbors(rate, AROUND, 0.0), 0).sum(axis=0)
+        leaked: Bool = pixels["hot_rate"] < fraction * around
     return leaked
 
 

@@ -100,7 +100,7 @@ class HotSettings(Settings):
     )
     hot_leak_fraction: float = param(
         0.2,
-        "A pixel is HOT only above this part of the IPC (ipc) times the rate of its brightest neighbor: the "
+        "A pixel is HOT only above this part of the IPC (ipc) times the rates of its 8 neighbors together: the "
         "correction leaves that much at sides and corners.",
         low=0.0,
         high=1.0,

@@ -278,6 +278,14 @@ def test_what_the_correction_leaves_around_a_very_hot_pixel_is_not_hot():
     assert searches.find_leaked(pixels, places, fraction=0.003).tolist() == [True, False, False, False]
 
 
+def test_what_the_correction_leaves_beside_a_cluster_is_not_hot():
+    """Each member leaves its part."""
+    places = neighbors.Places(np.array([33, 34, 35, 43, 44, 77]), (10, 10))
+    pixels = {"hot_rate": np.array([90, 80, 100, 110, 1.0, 1.0], np.float32)}
+    found = searches.find_leaked(pixels, places, fraction=0.003)
+    assert found.tolist() == [False, False, False, False, True, False]
+
+
 def test_a_switching_pixel_has_no_better_mean_pedestal_with_more_integrations():
     pixels = {k: np.array([v, v]) for k, v in (("residual", 625.0), ("white", 25.0), ("integrations", 100.0))}
     error = searches.pedestal_error(
