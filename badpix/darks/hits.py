@@ -5,7 +5,8 @@
 2. Where a group is the mean of several frames, a hit between them makes two steps in a row: the larger of the steps
    beside the first one is fitted, too.
 3. Ramps with several jumps lose as many hits, up to the number that particles alone make of good pixels
-   (:func:`most_hits`): 2, and more in long exposures and at solar maximum.
+   (:func:`most_hits`): 2, and more in long exposures and at solar maximum. A step that no noise makes
+   (:func:`steep_step`) is a hit without a flag: jump steps with a high threshold leave many.
 4. What is left gives the residual variance, flatness and memory of the ramp, as if there had been no hit, and the
    steps that are left the variance of white noise. Fitting a step takes some memory from white noise: that is added.
 
@@ -15,7 +16,7 @@ A pixel that switches loses some steps up, and keeps the others and all its step
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 HIT_SIZE = 3.6  # least size of a hit over the mean size of the other steps: 2.9 sigma of Gaussian noise
+STEEP, UNFLAGGED = 5.0, 2  # sigma of a step up from which on it is a hit without a flag; hits looked for there
 RARE = 1e-4  # fraction of good ramps with more hits than are looked for
 LEAST_NORM = np.float32(0.1)  # of a step beside line and earlier step: below it they hold it already
 
@@ -146,6 +148,16 @@ def most_hits(clean: float, groups: int) -> int:
         term *= mean / k
         rare -= term
     return max(2, min(k, groups // 6))
+
+
+@cache
+def steep_step(groups: int) -> float:
+    """Step, in units of the noise of the others, that is as rare as one of :data:`STEEP` sigma of known noise.
+
+    An approximation of the quantile of Student's t, good to a few percent from 8 groups on.
+    """
+    n = groups - 3
+    return math.sqrt(n * math.expm1(STEEP**2 * (n - 1.5) / (n - 1) ** 2)) if n > 1.5 else math.inf
 
 
 def _find_steps(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.intp]:

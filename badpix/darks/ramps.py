@@ -10,10 +10,11 @@
    two levels), their correlation at lags of 1 to 3 groups, and, from the steps between neighboring groups without
    the largest (a cosmic ray), the variance of white noise alone. The deepest step down is kept: no particle makes
    one.
-5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps are looked at a
-   second time (:mod:`badpix.darks.rises`): memory, flatness and a second residual variance, ``calm``, are what is
-   left of them beside a step up. Saturated and DO_NOT_USE groups are left out; the few ramps that have such groups
-   are fitted one by one, weighted, in float64.
+5. Jump flags are counted but leave nothing out: the defects themselves set them. Ramps with jumps, and those with a
+   step up that no noise makes (a hit without a flag), are looked at a second time (:mod:`badpix.darks.rises`):
+   memory, flatness and a second residual variance, ``calm``, are what is left of them beside a step up. Saturated
+   and DO_NOT_USE groups are left out; the few ramps that have such groups are fitted one by one, weighted, in
+   float64.
 
 Units: DN and groups; rates get their seconds where integrations are combined.
 """
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from badpix import dq
 from badpix.darks import scratch
 from badpix.darks.cells import Cells, measure_drift, spread, subtract_lines, take
+from badpix.darks.hits import UNFLAGGED, steep_step
 from badpix.darks.rises import Columns, Rises
 from badpix.numerics.columns import take_columns
 
@@ -213,12 +215,17 @@ def measure_ramps(
     values = np.empty((len(fit.names), rows * nx), np.float32) if out is None else out
     drift = measure_drift(ramps, cells) if drift is None else drift
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        _fit_tiles(ramps, drift, fit, cells, values)
+        steep = _fit_tiles(ramps, drift, fit, cells, values)
     counts, jumped, cut = count_groups(flags)
     odd = cut if np.isfinite(values[1]).all() else np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
     if groups > SHORTEST_RAMP:
         rises = wait_for(fit) if later is None else later
-        rises.add(ramps, drift, cells, values, counts[1], (jumped, odd))
+        steep = steep[counts[1, steep] == 0]  # of the others the flags say how many
+        jumps = counts[1]
+        if steep.size:
+            jumps = jumps.copy()
+            jumps[steep] = UNFLAGGED
+        rises.add(ramps, drift, cells, values, jumps, (np.append(jumped, steep), odd))
         if later is None:
             rises.finish()
     if odd.size:
@@ -260,8 +267,11 @@ def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[
     return counts, jumped, cut
 
 
-def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> None:
-    """All of ``values`` as if every group were good, in runs of pixels that start with their tile."""
+def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> NDArray[np.intp]:
+    """All of ``values`` as if every group were good, in runs of pixels that start with their tile.
+
+    Returned are the pixels whose ramps hold a step up that no noise makes: hits, whatever the flags say.
+    """
     groups, rows, nx = ramps.shape
     linear = len(SCALARS) + fit.templates
     n = cells.rows * nx
@@ -283,6 +293,7 @@ def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: A
     _describe_noise(sums, groups, values[1], values[linear : linear + len(NOISE)])
     values[linear + len(NOISE)] = values[linear + NOISE.index("residual")]
     values[-1] = values[1]
+    return _find_steep(sums, groups, values[linear + NOISE.index("white")])
 
 
 def _sum_residuals(r: Array, step: Array, sums: Array) -> None:
@@ -334,6 +345,15 @@ def _describe_noise(sums: Array, groups: int, slope: Array, out: Array) -> None:
     np.divide(squares, np.float32(groups - 2), out=residual)
     np.multiply(squares, np.float32(groups), out=room[0])
     np.divide(size, np.sqrt(room[0], out=room[0]), out=flatness)
+
+
+def _find_steep(sums: Array, groups: int, white: Array) -> NDArray[np.intp]:
+    """Ramps whose largest step is one up that no noise makes, from what :func:`_describe_noise` left in ``sums``."""
+    depth, squared = sums[SUMS.index("lowest")], sums[SUMS.index("highest")]  # of the deepest and the largest step
+    limit = np.multiply(white, np.float32(2 * steep_step(groups) ** 2), out=scratch.take("noise", (2, len(white)))[0])
+    large = np.flatnonzero(squared > limit)
+    found: NDArray[np.intp] = large[np.square(depth[large]) < np.float32(0.5) * squared[large]]
+    return found
 
 
 def _fit_irregular(y: Array, flags: NDArray[np.uint8], fit: RampFit) -> tuple[Array, NDArray[np.uint16]]:

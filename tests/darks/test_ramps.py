@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.darks import cells, ramps, stats
+from badpix.darks import cells, hits, ramps, stats
 
 CELLS = cells.Cells(2, (slice(0, 64), slice(64, 128)))
 
@@ -140,6 +140,26 @@ def test_a_flagged_particle_leaves_the_numbers_beside_hits_alone():
     quiet, _ = measure(y)
     assert found[0]["calm"][1, 1] == pytest.approx(quiet["residual"][1, 1], rel=0.2)
     np.testing.assert_array_equal(np.delete(quiet["calm"], 129), np.delete(quiet["residual"], 129))
+
+
+def test_a_particle_that_no_flag_marks_leaves_them_alone_too():
+    y = make(60, seed=4)
+    quiet, _ = measure(y)
+    hit = y.copy()
+    hit[20:, 1, 1] += 300
+    found, _ = measure(hit)
+    assert found["residual"][1, 1] > 5 * quiet["residual"][1, 1]
+    assert found["calm"][1, 1] == pytest.approx(quiet["residual"][1, 1], rel=0.2)
+    np.testing.assert_array_equal(np.delete(quiet["calm"], 129), np.delete(quiet["residual"], 129))
+
+
+def test_the_step_that_no_noise_makes_is_a_quantile_of_student():
+    from scipy import stats as distributions
+
+    for groups in (8, 10, 20, 60):
+        exact = distributions.t.isf(distributions.norm.sf(hits.STEEP), groups - 3)
+        assert hits.steep_step(groups) == pytest.approx(exact, rel=0.1)
+    assert hits.steep_step(4) == np.inf
 
 
 def test_white_and_residual_variance_of_white_noise_are_unbiased():
