@@ -87,7 +87,7 @@ def ifu(ctx: click.Context, /, inputs: tuple[str, ...], **options: Any) -> None:
 
     memory = memory_of_each(options, USUAL_MEMORY, LEAST_MEMORY)
     folder = check_outputs(options, members, inputs)
-    keep_memory()
+    keep_memory(1 << 30)  # all of a band: the next one takes as much
 
     with make_executor(options["workers"], options["dask"], "badpix.ifu.driver") as executor:
         summary = flag_association(

@@ -28,10 +28,13 @@ from numpy.typing import NDArray
 
 from badpix.ifu.noise import Band, measure_common, tail_between
 from badpix.ifu.protection import measure_between, measure_moved
-from badpix.ifu.sources import Differences, High, find_unexplained, measure_high
+from badpix.ifu.sources import High, find_unexplained, measure_high
+from badpix.ifu.surroundings import Differences, measure_peaks
 from badpix.numerics.neighbors import distinct, offsets
 
 Found = tuple[NDArray[Any], NDArray[Any]]  # flat indices, values
+
+Asked = tuple[NDArray[Any], NDArray[Any]]  # pixels that sources don't explain, and that only lines do
 
 _AROUND = (7, 7)  # pixels that the neighbors of the 8 neighbors take
 
@@ -92,7 +95,8 @@ def find_single(
     list of (ndarray, ndarray)
         For each exposure the flat indices of the pixels found, and of those that were reached by growth.
     """
-    differences = Differences(measure_differences(band), *band.steps)
+    values = measure_differences(band)
+    differences = Differences(values, *band.steps, tuple(measure_peaks(v, band.steps, p.window) for v in values))
     firsts = [_search_high(found[e], e, differences, band, [persistent] * len(found), p) for e in range(len(found))]
     hits = [persistent | _mark(np.concatenate([seeds, grown]), band) for seeds, grown, _, _ in firsts]
     out = []
@@ -109,16 +113,10 @@ def _search_high(
     """Pixels of an exposure that are too high; those reached by growth; by how much each is; those lines explain."""
     at = _find_high(differences.values[e], e, band, defects[e], p.grow_sigma)
     high = measure_high(differences, e, at, p.grow_sigma, p.protect)
-    doubtful = []
-
-    def continues(near: NDArray[Any], limit: float) -> NDArray[Any]:
-        kept, rest = _ask(differences, e, near, high, limit, defects, p)
-        doubtful.append(rest)
-        return kept
-
-    seeds = distinct(_confirm(found, e, differences.values[e], band, defects[e], 1, p), continues(at, p.hit_limit))
-    grown = _grow(seeds, partial(continues, limit=p.grow_sigma), band, p.grow_steps)
-    return seeds, grown, high, distinct(np.concatenate(doubtful))
+    seeds, doubtful = _ask(differences, e, at, high, p.hit_limit, defects, p)
+    seeds = distinct(_confirm(found, e, differences.values[e], band, defects[e], 1, p), seeds)
+    grown, rest = _grow(seeds, partial(_ask, differences, e, high=high, defects=defects, p=p), high, band, p)
+    return seeds, grown, high, distinct(doubtful, rest)
 
 
 def _search_again(
@@ -137,11 +135,11 @@ def _search_again(
     asked = np.zeros(band.noise.size, bool)
     asked[doubtful] = True
 
-    def continues(near: NDArray[Any]) -> NDArray[Any]:
-        return _ask(differences, e, near[asked[near]], high, p.grow_sigma, hits, p)[0]
+    def ask(near: NDArray[Any], limit: float) -> Asked:
+        return _ask(differences, e, near[asked[near]], high, limit, hits, p)
 
     known = distinct(seeds, grown, more)
-    new = _grow(known, continues, band, p.grow_steps)
+    new, _ = _grow(known, ask, high, band, p)
     return distinct(seeds, more), distinct(np.setdiff1d(grown, more), new)
 
 
@@ -153,7 +151,7 @@ def _ask(
     limit: float,
     defects: list[NDArray[Any]],
     p: SingleLimits,
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> Asked:
     return find_unexplained(
         differences, e, at, high, limit=limit, defects=defects, window=p.window, strength=p.protect
     )
@@ -201,19 +199,30 @@ def _find_high(difference: NDArray[Any], e: int, band: Band, persistent: NDArray
 
 
 def _grow(
-    seeds: NDArray[Any], continues: Callable[[NDArray[Any]], NDArray[Any]], band: Band, steps: int
-) -> NDArray[Any]:
-    """Pixels reached from the seeds in some steps, through those of their neighbors that ``continues`` gives."""
+    seeds: NDArray[Any], ask: Callable[..., Asked], high: High, band: Band, p: SingleLimits
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Pixels reached from the seeds through those of their neighbors that sources don't explain; those lines explain.
+
+    All that are high enough and in reach are asked for together.
+    """
+    reached = _spread(seeds, high.value > np.float32(p.grow_sigma), band, p.grow_steps)
+    kept, rest = ask(reached, limit=p.grow_sigma)
+    open_to = np.zeros(band.noise.size, bool)
+    open_to[kept] = True
+    return _spread(seeds, open_to, band, p.grow_steps), rest
+
+
+def _spread(seeds: NDArray[Any], open_to: NDArray[Any], band: Band, steps: int) -> NDArray[Any]:
+    """Pixels reached from the seeds in some steps of 8 neighbors, through a map of those that are open."""
     around = offsets(3, 3, band.stride)
-    free = np.ones(band.noise.size, bool)
+    free = open_to.copy()
     free[seeds] = False
-    front, grown = seeds, [np.empty(0, np.intp)]
+    front, out = seeds, [np.empty(0, np.intp)]
     for _ in range(steps):
-        at = distinct(front[:, None] + around)
-        at = at[free[at]]
-        free[at] = False  # each is looked at once
-        front = continues(at)
+        at = (front[:, None] + around).reshape(-1)
+        front = distinct(at[free[at]])
         if not front.size:
             break
-        grown.append(front)
-    return np.concatenate(grown)
+        free[front] = False  # each is looked at once
+        out.append(front)
+    return np.concatenate(out)

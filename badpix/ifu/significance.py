@@ -41,7 +41,7 @@ from badpix.ifu.one_exposure import find_certain
 from badpix.ifu.protection import NOISE_ETA, NOISE_LARGER, measure_structure
 from badpix.ifu.seen_once import SingleLimits, find_single
 from badpix.ifu.slices import Beside, measure_beside
-from badpix.ifu.sources import reach
+from badpix.ifu.surroundings import reach
 from badpix.numerics.neighbors import offsets
 
 # Reasons, in order of precedence.

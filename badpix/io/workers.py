@@ -169,8 +169,8 @@ def make_executor(workers: int, dask: str | None, module: str = "") -> Iterator[
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
 
 
-def keep_memory() -> None:
-    """Let the C library keep what a band has freed for the next one, in this process.
+def keep_memory(most: int = 64 << 20) -> None:
+    """Let the C library keep what a band has freed for the next one, up to ``most`` bytes, in this process.
 
     Otherwise each array of a band is mapped, filled with zeros page by page and given back: a tenth of the CPU time
     of a search in bands. Arrays of a full frame of float32 (16 MB and a few bytes) are below the limit, the greatest
@@ -182,7 +182,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20)):
+    for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, most)):
         mallopt(option, value)
 
 

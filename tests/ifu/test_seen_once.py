@@ -1,10 +1,12 @@
 """Hits of one exposure: whole tracks on blank sky, nothing along dithered sources, what sources could do by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ifu_search import blank, search
 
-from badpix.ifu import sources
+from badpix.ifu import sources, surroundings
 
 SHAPE = (110, 120)
 
@@ -157,12 +159,12 @@ def differences(n=3, seed=3, shape=(41, 39), across=1):
     for v in values:
         v[rng.random(v.shape) < 0.1] = np.nan
     stride = values[0].shape[1]
-    return sources.Differences(values, *((stride, 1) if across == 1 else (1, stride)))
+    return surroundings.Differences(values, *((stride, 1) if across == 1 else (1, stride)))
 
 
 def pixels(d, number=60):
     finite = np.flatnonzero(np.isfinite(d.values[0]))
-    return np.random.default_rng(1).choice(finite, number, replace=False)
+    return np.sort(np.random.default_rng(1).choice(finite, number, replace=False))
 
 
 def _median(values):
@@ -173,32 +175,31 @@ def _median(values):
 def test_trace_by_hand():
     d = differences()
     at = pixels(d)
-    commons, leasts = sources.measure_runs(d, 0, at)
-    levels = sources.measure_level(d, 0, at)
+    found = (f(d, 0, at) for f in (surroundings.measure_run, surroundings.measure_least, surroundings.measure_level))
     v = d.values[0]
-    for k, common, least, level in zip(at, commons, leasts, levels, strict=True):
+    for k, common, least, level in zip(at, *found, strict=True):
         y, x = divmod(int(k), d.along)
         groups = [
             [v[y + s * r, x - wide : x + wide + 1] for r in rows]
             for rows, wide in (((4, 5, 6, 7, 8), 1), ((12, 13, 14, 15, 16), 2))
             for s in (-1, 1)
         ]
-        groups = [[max(line[~np.isnan(line)]) for line in g if np.isfinite(line).any()] for g in groups]
-        tops = sorted(t for g in groups for t in g)
+        groups = [[max(line[~np.isnan(line)], default=np.inf) for line in g] for g in groups]
+        tops = sorted(t for g in groups for t in g if np.isfinite(t))
         assert common == pytest.approx(tops[(len(tops) - 1) // 2] if tops else 0.0, abs=1e-5)
-        assert least == pytest.approx(min((np.median(g) for g in groups if g), default=0.0), abs=1e-5)
+        lowest = min(sorted(g)[2] for g in groups)
+        assert least == pytest.approx(lowest if np.isfinite(lowest) else 0.0, abs=1e-5)
         rows = [y + s * r for r in (4, 5, 6, 7, 8) for s in (-1, 1)]
-        assert level == pytest.approx(
-            min(_median(v[rows][:, [x + 4, x + 5]]), _median(v[rows][:, [x - 4, x - 5]]), 0), abs=1e-5
-        )
+        sides = (_median(v[rows][:, [x + 4, x + 5]]), _median(v[rows][:, [x - 4, x - 5]]))
+        assert level == pytest.approx(min(*sides, 0), abs=1e-5)
 
 
 def test_neighbors_by_hand():
     d = differences()
     at = pixels(d)
     v = d.values[0]
-    blobs, lows = sources.measure_blob(d, 0, at)
-    for k, blob, low, across in zip(at, blobs, lows, sources.measure_across(d, 0, at), strict=True):
+    blobs, lows = surroundings.measure_blob(d, 0, at)
+    for k, blob, low, across in zip(at, blobs, lows, surroundings.measure_across(d, 0, at), strict=True):
         y, x = divmod(int(k), d.along)
         near = np.delete(v[y - 1 : y + 2, x - 1 : x + 2].ravel(), 4)
         assert blob == pytest.approx(_median(np.abs(near)), abs=1e-5)
@@ -214,7 +215,7 @@ def test_line_by_hand():
     at = pixels(d)
     own = np.random.default_rng(8).uniform(0, 9, at.size).astype("f4")
     defects = [np.random.default_rng(7 + e).random(d.values[0].size) < 0.05 for e in range(3)]
-    line, traces = sources.measure_line(d, 0, at, own, defects, (3, 7))
+    line, traces = surroundings.measure_line(d, 0, at, own, defects, (3, 7))
     for n, k in enumerate(at):
         y, x = divmod(int(k), d.along)
         best = highest = 0.0
@@ -231,29 +232,53 @@ def test_line_by_hand():
         assert traces[n] == pytest.approx(highest, abs=1e-5)
 
 
-def explain(d, at):
-    level = sources.measure_level(d, 0, at)
-    traces = [np.maximum(v - level, 0) for v in sources.measure_runs(d, 0, at)]
-    nowhere = [np.zeros(d.values[0].size, bool)] * len(d.values)
-    found = sources.explain(d, 0, at, *traces, np.zeros(at.size, "f4"), nowhere, (3, 7))
-    return found + sources.explain_beside(d, 0, at)
-
-
 def as_high(d, at, value):
     high = sources.High(*np.zeros((3, d.values[0].size), "f4"))
     high.value[at] = value
-    high.common[at], high.least[at] = sources.measure_runs(d, 0, at)
+    high.common[at], high.least[at] = surroundings.measure_run(d, 0, at), surroundings.measure_least(d, 0, at)
     return high
+
+
+def explain(d, at, room=0.0):
+    own = sources.look_around(d, 0, at, as_high(d, at, 0))
+    nowhere = [np.zeros(d.values[0].size, bool)] * len(d.values)
+    return sources.explain(d, 0, at, own, np.full(at.size, room, "f4"), nowhere, (3, 7))
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_what_can_not_matter_is_not_measured(across):
+    """The largest differences around bound what lines can do: the same pixels are explained."""
+    d = differences(across=across)
+    steps = (d.along, d.across)
+    bounded = replace(d, peaks=tuple(surroundings.measure_peaks(v, steps, (3, 7)) for v in d.values))
+    at = pixels(d, 400)
+    own = sources.look_around(d, 0, at, as_high(d, at, 0))
+    exact = explain(d, at)
+    for room in (1.0, 20.0, 200.0):
+        np.testing.assert_array_equal(explain(bounded, at, room) < room, exact < room)
+        assert not (exact < room)[own.floor() >= room].any()
+    assert (explain(bounded, at, 200.0) > exact).any()
+
+
+def test_peaks_by_hand():
+    d = differences()
+    v = d.values[0]
+    peaks = surroundings.measure_peaks(v, (d.along, d.across), (3, 7)).reshape(v.shape)
+    for k in pixels(d):
+        y, x = divmod(int(k), d.along)
+        assert peaks[y, x] == np.nanmax(np.abs(v[y - 5 : y + 6, x - 3 : x + 4]))
 
 
 def test_explained_variance_is_the_same_for_a_turned_frame():
     d = differences()
-    turned = sources.Differences([v.T.copy() for v in d.values], 1, d.values[0].shape[0])
+    turned = surroundings.Differences([v.T.copy() for v in d.values], 1, d.values[0].shape[0])
     at = pixels(d)
     y, x = np.divmod(at, d.values[0].shape[1])
     expected = explain(d, at)
     assert expected.max() > 1
-    np.testing.assert_allclose(explain(turned, x * d.values[0].shape[0] + y), expected)
+    there = x * d.values[0].shape[0] + y
+    order = np.argsort(there)
+    np.testing.assert_allclose(explain(turned, there[order]), expected[order])
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.6, 1.0, 2.0])
@@ -263,7 +288,8 @@ def test_unexplained_are_those_that_exceed_noise_and_sources(strength):
     value = np.random.default_rng(4).uniform(2, 60, at.size).astype("f4")
     options = {"defects": [np.zeros(d.values[0].size, bool)] * 3, "window": (3, 7), "strength": strength}
     found, rest = sources.find_unexplained(d, 0, at, as_high(d, at, value), limit=5.0, **options)
-    expected = at[value > 5 * np.sqrt(1 + strength**2 * explain(d, at))]
+    variance = explain(d, at) + sources.explain_beside(d, 0, at)
+    expected = at[value > 5 * np.sqrt(1 + strength**2 * variance)]
     assert 0 < expected.size < at.size
     np.testing.assert_array_equal(found, expected)
     assert not np.isin(rest, found).any()
@@ -276,7 +302,7 @@ def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explain
     values[0][19:22, 19:22] += [[5, 12, 5], [12, 30, 12], [5, 12, 5]]
     values[1][row, 17:24] += 60
     side = 41 + 2 * PAD
-    d = sources.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], side, 1)
+    d = surroundings.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], side, 1)
     at = np.array([(20 + PAD) * side + 20 + PAD])
     options = {"limit": 5.0, "defects": [np.zeros(side**2, bool)] * 3, "window": (3, 7), "strength": 1.0}
     found, rest = sources.find_unexplained(d, 0, at, as_high(d, at, 30.0), **options)
@@ -287,7 +313,7 @@ def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explain
 def test_noise_alone_explains_next_to_nothing():
     rng = np.random.default_rng(11)
     values = [rng.standard_normal((90, 90), dtype="f4") for _ in range(4)]
-    d = sources.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], 90 + 2 * PAD, 1)
+    d = surroundings.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], 90 + 2 * PAD, 1)
     found = explain(d, np.flatnonzero(np.isfinite(d.values[0])))
     assert np.median(found) == 0
     assert np.percentile(found, 99) < 0.5
