@@ -180,6 +180,7 @@ def measure_ramps(
     out: Array | None = None,
     drift: Array | None = None,
     later: Rises | None = None,
+    counted: Counted | None = None,
 ) -> tuple[Array, NDArray[np.uint16]]:
     """Measure all ramps of one integration in some tiles.
 
@@ -199,6 +200,8 @@ def measure_ramps(
         What :func:`badpix.darks.cells.measure_drift` gives of the ramps, where that is known.
     later : Rises, optional
         Where ramps that jump or rise wait (:func:`wait_for`); measured at once, if not given.
+    counted : tuple, optional
+        What :func:`count_groups` gives of the flags, where that is known.
 
     Returns
     -------
@@ -216,7 +219,7 @@ def measure_ramps(
     drift = measure_drift(ramps, cells) if drift is None else drift
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         steep = _fit_tiles(ramps, drift, fit, cells, values)
-    counts, jumped, cut = count_groups(flags)
+    counts, jumped, cut = count_groups(flags) if counted is None else counted
     odd = cut if np.isfinite(values[1]).all() else np.union1d(cut, np.flatnonzero(~np.isfinite(values[1])))
     if groups > SHORTEST_RAMP:
         rises = wait_for(fit) if later is None else later
@@ -254,7 +257,10 @@ def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np
     return found
 
 
-def count_groups(flags: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]:
+Counted = tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]
+
+
+def count_groups(flags: NDArray[np.uint8]) -> Counted:
     """Groups used and jumps of (G, pixels) flags, (2, pixels); pixels that jump; pixels with unusable groups."""
     flagged = np.bitwise_or.reduce(flags, axis=0)
     counts = np.zeros((2, flags.shape[1]), np.uint16)

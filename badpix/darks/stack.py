@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,14 @@ def read_band_stack(job: Job, band: Rows, alter: Alter | None = None) -> Integra
                 room, room_for_flags = stack.make_room(run, stop - start)
                 own = [i - first for i in run]
                 flags = _read_run(bits, dark, own, room_for_flags)
-                sci = _read_run(values, dark, own, room, native=alter is not None)
-                if alter is not None:
-                    alter(number, own[0], sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
-                stack.add(sci, flags, mine, run)
+                read = partial(_read_run, values, dark, own, room, native=alter is not None)
+                if run[0] not in stack.chosen and alter is None:
+                    stack.add(read, flags, mine, run)
+                else:
+                    sci = read()
+                    if alter is not None:
+                        alter(number, own[0], sci[:, 0], flags[:, 0], {name: im[0] for name, im in mine.items()})
+                    stack.add(sci, flags, mine, run)
                 done += len(run)
     return stack.finish()
 
@@ -249,7 +254,7 @@ class Stack:
 
     def add(
         self,
-        sci: NDArray[np.float32],
+        sci: NDArray[np.float32] | Callable[[], NDArray[np.float32]],
         flags: NDArray[np.uint8],
         images: dict[str, NDArray[np.float32]],
         run: Sequence[int] = (),
@@ -258,9 +263,10 @@ class Stack:
 
         Parameters
         ----------
-        sci : ndarray
+        sci : ndarray or callable
             (G, integrations, rows, nx), any byte order: their usable groups, or the first of them where they are not
-            examined. Those that are kept need not be in the memory of :meth:`make_room`.
+            examined, or what reads it: only saturated pixels need it. Those that are kept need not be in the memory
+            of :meth:`make_room`.
         flags : ndarray
             (groups, integrations, rows, nx) GROUPDQ.
         images : dict
@@ -268,8 +274,9 @@ class Stack:
         run : sequence of int
             Which integrations these are; the next one, if not given.
         """
-        if sci.ndim == 3:
-            sci, flags, images = sci[:, None], flags[:, None], {name: image[None] for name, image in images.items()}
+        if flags.ndim == 3:
+            flags, images = flags[:, None], {name: image[None] for name, image in images.items()}
+            sci = sci if callable(sci) else sci[:, None]
         job, which, number = self.job, list(run or [self.filled]), len(images["rate"])
         pixels = flags.reshape(len(flags), -1)
         rate, pedestal = images["rate"].reshape(-1), images["pedestal"].reshape(-1)
@@ -278,17 +285,18 @@ class Stack:
             masked = ramps.clear_masked(pixels, held)
             self.masked[masked % self.pixels] = True
             rate[masked] = pedestal[masked] = np.nan  # the pipeline fitted nothing there
-        full = np.flatnonzero((pixels[0] & ramps.SATURATED) != 0)
+        counts, jumped, cut = counted = ramps.count_groups(pixels)
+        full = cut[(pixels[0, cut] & ramps.SATURATED) != 0]
         if full.size:
+            first = (sci() if callable(sci) else sci)[0].reshape(-1)
             integration, place = np.divmod(full, self.pixels)
             self.saturated[np.array(which)[integration], place] = True
-            np.fmax.at(self.first_level, place, sci[0].reshape(-1)[full].astype(np.float32))
-        if which[0] in self.chosen:  # the lower of pipeline rate and slope of the line, DN/s
-            found, counts = self._measure(sci, flags, which[0])
+            np.fmax.at(self.first_level, place, first[full].astype(np.float32))
+        if which[0] in self.chosen and not callable(sci):  # the lower of pipeline rate and slope of the line, DN/s
+            found, counts = self._measure(sci, flags, which[0], counted)
             np.copyto(rate, np.nan, where=counts[0] <= 1)
             np.fmin(rate, found[1] / np.float32(job.setup.group_time), out=rate)
         else:  # the pipeline's rate between jumps, true or false, may be too high: only the line would know
-            counts, jumped, cut = ramps.count_groups(pixels)
             rate[jumped] = np.nan
             rate[cut[counts[0, cut] <= 1]] = np.nan
         for k, i in enumerate(which):
@@ -299,7 +307,7 @@ class Stack:
         self.filled += number
 
     def _measure(
-        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], first: int
+        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], first: int, counted: ramps.Counted
     ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Measure all ramps of a run of integrations from ``first`` on, as if they were tiles of one."""
         groups, number, rows, self.nx = sci.shape
@@ -308,9 +316,9 @@ class Stack:
         drift = cells.measure_drift(side_by_side, self.job.cells)
         if first in self.job.kept:
             self._keep(sci, flags, drift, self.job.kept.index(first))
-        return ramps.measure_ramps(
-            side_by_side, flags.reshape(shape), self.job.fit, self.job.cells, out=out, drift=drift, later=self.rises
-        )
+        fit, cut = self.job.fit, self.job.cells
+        flags = flags.reshape(shape)
+        return ramps.measure_ramps(side_by_side, flags, fit, cut, out, drift, self.rises, counted)
 
     def _keep(self, sci: NDArray[np.float32], flags: NDArray[np.uint8], drift: NDArray[np.float32], k: int) -> None:
         """Keep ramps from the ``k``-th on, if they were not read there, and the medians of their cells."""
@@ -328,9 +336,12 @@ class Stack:
     def add_poisson(self, variance: NDArray[np.float32]) -> None:
         """Variances of the rate of all integrations of one exposure: (nints, pixels)."""
         known = np.isfinite(variance)
-        self.measured += known.sum(axis=0)
-        some = variance if known.all() else np.where(known, variance, np.float32(0))
-        self.poisson += some.sum(axis=0, dtype=np.float64)
+        if known.all():
+            self.measured += len(variance)
+        else:
+            self.measured += known.sum(axis=0)
+            variance = np.where(known, variance, np.float32(0))
+        self.poisson += variance.sum(axis=0, dtype=np.float64)
 
     def finish(self) -> Integrations:
         """All integrations."""
