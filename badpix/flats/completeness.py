@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.detectors import Detector
+from badpix.flats.steep import Steep
 from badpix.flats.types import dead_limit, find_flat_types
 from badpix.io.depths import Alarm, Depth
 from badpix.numerics import neighbors
@@ -45,7 +46,7 @@ def choose_strengths(p: FlatSettings, detector: Detector) -> dict[str, list[floa
 
 
 def measure_depth(
-    norm: Float, flagged: Bool, lit: Bool, error: Float | None, p: FlatSettings, detector: Detector
+    norm: Float, flagged: Bool, lit: Bool, light: Steep | None, p: FlatSettings, detector: Detector
 ) -> tuple[list[Depth], list[Alarm]]:
     """The depth of a search that is done.
 
@@ -55,7 +56,7 @@ def measure_depth(
         (ny, nx) normalized rate, NaN where undetermined.
     flagged, lit : ndarray
         (ny, nx) bool: pixels of any type; pixels that could be judged.
-    error : ndarray or None
+    light : Steep or None
         As of :func:`badpix.flats.types.find_flat_types`.
     p : FlatSettings
     detector : Detector
@@ -70,10 +71,11 @@ def measure_depth(
     cells = np.random.default_rng(crc32(norm.tobytes())).permutation(np.arange(len(y)) % (6 * max(len(strengths), 1)))
     kind, level = np.divmod(cells, 6)
     changed = norm.copy()
+    light = None if light is None else light._replace(beside=light.beside.copy())
     for k, (name, values) in enumerate(strengths.items()):
         mine = kind == k
-        put_defects(changed, y[mine], x[mine], np.asarray(values, np.float32)[level[mine]], name)
-    maps = find_flat_types(changed, p, detector, error).maps
+        put_defects(changed, y[mine], x[mine], np.asarray(values, np.float32)[level[mine]], name, light)
+    maps = find_flat_types(changed, p, detector, light).maps
     any_type = np.any([maps[name][y, x] for name in maps], axis=0)
     rows = []
     for k, (name, values) in enumerate(strengths.items()):
@@ -96,17 +98,24 @@ def choose_pixels(good: Bool, most: int) -> tuple[NDArray[np.intp], NDArray[np.i
     return y, x
 
 
-def put_defects(norm: Float, y: NDArray[np.intp], x: NDArray[np.intp], value: Float, name: str) -> None:
+def put_defects(
+    norm: Float, y: NDArray[np.intp], x: NDArray[np.intp], value: Float, name: str, light: Steep | None = None
+) -> None:
     """Change the normalized rate of some pixels to that of a defect, in place.
 
-    ``value``: part of the light that they show; of OPEN pixels what each side neighbor collects.
+    ``value``: part of the light that they show; of OPEN pixels what each side neighbor collects of theirs. ``light``
+    where it is steep: neighbors that are not judged take in the charge, too.
     """
     if name != "OPEN":
         norm[y, x] *= value
         return
     norm[y, x] *= np.float32(OPEN_OWN)
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        norm[y + dy, x + dx] += value
+        if light is None:
+            norm[y + dy, x + dx] += value
+        else:
+            norm[y + dy, x + dx] += value * light.own[y, x] / light.own[y + dy, x + dx]
+            light.beside[y + dy, x + dx] += value * light.own[y, x]
 
 
 def count_above(

@@ -28,7 +28,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.flats.lines import HALF, compare_bright, drop_odd, follow_lines, measure_lines, measure_rest
+from badpix.flats.lines import (
+    HALF,
+    compare_bright,
+    drop_odd,
+    find_black,
+    follow_lines,
+    measure_lines,
+    measure_rest,
+)
 from badpix.flats.paths import follow_paths, measure_along, sample_path
 from badpix.numerics.medians import median_rows
 
@@ -38,7 +46,6 @@ ON_EDGE = 0.7  # of the brightest light within HALF pixels across: fainter ones 
 ENDS = 0.5  # of the smooth light: lines below that are the end of a trace
 LOW = 0.6  # of the light: pixels that are looked at again
 FAR = 20  # rows of that look
-BLACK = 0.15  # of the light: pixels before and after that are darker are dead, not on an edge
 MEETS = 0.25  # pixels between a path and the center of a pixel that it meets
 BEFORE, AFTER = (-3, -2, -1), (1, 2, 3)
 AROUND = tuple(k for k in range(-8, 9) if k)  # rows in which stray light is told from lines
@@ -68,11 +75,12 @@ def measure_light(mean: Float, axis: int) -> Float32:
     path = follow_paths(image)
     light = measure_along(image, path)
     seen = SEEN * measure_bright(light)
-    across = follow_lines(compare_bright(image, light, seen))
-    lines = measure_lines(image, light, seen, across)
+    alive = np.where(find_black(image, light), np.float32(np.nan), image)
+    across = follow_lines(compare_bright(alive, light, seen))
+    lines = measure_lines(alive, light, seen, across)
     plain = drop_odd((image / np.maximum(lines, LEAST)).astype(np.float32), light, seen)
     before, light = light * lines, measure_along(plain, path)
-    good = np.where(np.isnan(plain), np.float32(np.nan), image)
+    good = np.where(np.isnan(plain), np.float32(np.nan), alive)
     del plain
     lines = measure_lines(good, light, seen, across, before)
     light *= lines
@@ -80,7 +88,7 @@ def measure_light(mean: Float, axis: int) -> Float32:
     del good, across, before
     lines *= rest
     light *= rest
-    look_again(image, light, path, np.maximum(lines, LEAST, out=lines))
+    look_again(image, alive, light, path, np.maximum(lines, LEAST, out=lines))
     return light if axis == 0 else np.ascontiguousarray(light.T)
 
 
@@ -111,10 +119,11 @@ def fill_gaps(image: Float32) -> Float32:
 # --- 4: edges and gaps -----------------------------------------------------------------------------------
 
 
-def look_again(image: Float32, light: Float32, path: Float32, lines: Float32) -> None:
+def look_again(image: Float32, alive: Float32, light: Float32, path: Float32, lines: Float32) -> None:
     """Replace the light of low pixels on edges and in gaps by what their own path sees, in place.
 
-    ``lines``: (n, m) what the pixels of a slice share: the pixels of the path are compared without it.
+    ``alive``: (n, m) the image without clusters of dead pixels, which tell no edge; ``lines``: (n, m) what the pixels
+    of a slice share: the pixels of the path are compared without it.
     """
     from scipy.ndimage import maximum_filter1d
 
@@ -122,7 +131,7 @@ def look_again(image: Float32, light: Float32, path: Float32, lines: Float32) ->
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero((image < LOW * light) & ((light < ON_EDGE * peak) | (lines < ENDS)))
         chunk, plain = 100_000, image / lines
-        lit = np.where(image < BLACK * light, np.float32(np.nan), plain)  # a cluster of dead pixels tells no edge
+        lit = alive / lines
     for start in range(0, y.size, chunk):
         yy, xx = y[start : start + chunk], x[start : start + chunk]
         exact = median_rows(sample_path(plain, path, yy, xx, range(-FAR, FAR + 1), MEETS)) * lines[yy, xx]

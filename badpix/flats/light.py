@@ -7,7 +7,7 @@
 3. *State* of each pixel (:mod:`badpix.flats.judged`): only lit ones are normalized.
 4. *Coupling* between pixels is measured and taken out. Where light is steep that is done before it is divided out.
 5. *Areas* that are dark or weak as a whole are told from clusters of defects (:mod:`badpix.flats.areas`).
-6. *Error* of the normalized rate where it varies over the frame (:mod:`badpix.flats.steep`).
+6. *Errors* of the rates where they vary over the frame (:mod:`badpix.flats.steep`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Light(NamedTuple):
         (ny, nx) states of :mod:`badpix.flats.judged`.
     coupling : str
         What the interpixel coupling was taken as.
-    error : ndarray or None
-        (ny, nx) error of the normalized rate of good pixels, where it varies over the frame.
+    steep : Steep or None
+        Light, charge and errors of the pixels, where they vary over the frame.
     areas : list of Area
         Dark and weak areas.
     """
@@ -48,7 +48,7 @@ class Light(NamedTuple):
     norm: NDArray[np.float32]
     state: judged.State
     coupling: str
-    error: Float | None = None
+    steep: steep.Steep | None = None
     areas: list[areas.Area] = []  # noqa: RUF012 (never changed)
 
 
@@ -122,10 +122,12 @@ def _normalized_dispersed(mean: Float, p: FlatSettings, table_ipc: float, axis: 
         with np.errstate(invalid="ignore", divide="ignore"):
             level = np.abs(normalize.sum_sides(light) / (4 * light) - 1) < LEVEL
             rho, text = _coupling(np.where(lit & level, mean / light, np.float32(np.nan)), p, table_ipc)
-    norm = normalize.correct_ipc_of_light(mean, light, rho)
-    norm[~lit] = np.nan
+    rate, own = normalize.correct_ipc_of_light(mean, light, rho)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norm = rate / own
+    norm[~lit | ~np.isfinite(norm)] = np.nan
     state[lit & ~np.isfinite(norm)] = judged.UNLIT
-    return Light(norm, state, text, steep.measure_error(norm, light))
+    return Light(norm, state, text, steep.measure_steep(norm, rate - own, own, light, axis))
 
 
 def _coupling(norm: Float, p: FlatCorrectionSettings, table_ipc: float) -> tuple[float, str]:

@@ -25,7 +25,7 @@ CLOSE, LITTLE = 3, 0.1  # a last look at closer pixels, which may change the lig
 STEEPEST = 0.3  # more where lines are steep, at the most
 FEWEST = 3  # pixels that a median across needs
 LINE = 0.55  # of the rows before and after: no spectral line is narrower
-SHORT, BLACK = 10, 0.3  # rows of a dip, and the part of the light on both sides: darker ones are dead pixels
+SHORT, BLACK = 10, 0.15  # rows of a dip, and part of the light around: darker ones are dead pixels
 LOW, HOT = 0.6, 3.0  # of the light: pixels beyond are odd
 FEW_ODD = 0.17  # share of odd pixels within 5 x 5 beyond which the light is odd, not the pixels
 ROWS = 64  # worked on at a time
@@ -161,31 +161,26 @@ class _Inclined:
 
 
 def without_rows(lines: Float32) -> Float32:
-    """Dips that no lamp has raised to what the rows before and after, where known, allow.
-
-    Of one row, for no line is that narrow; of up to :data:`SHORT` rows to less than :data:`BLACK` of the light before
-    and after, for no absorption is that deep: dead pixels over half of a slice.
-    """
+    """Dips of one row raised to what the rows before and after, where known, allow: no line is that narrow."""
     out = lines.copy()
     if len(lines) > 2:
         least = LINE * np.minimum(lines[:-2], lines[2:])  # NaN if one of them is
         np.copyto(out[1:-1], least, where=out[1:-1] < least)
-    with np.errstate(invalid="ignore"):
-        columns = np.flatnonzero((out < BLACK).any(axis=0))
-    if columns.size:
-        some = out[:, columns]
-        closed = np.minimum(close_dips(some, SHORT), 1)
-        with np.errstate(invalid="ignore"):
-            out[:, columns] = np.where(some < BLACK * closed, closed, some)
     return out
 
 
-def close_dips(lines: Float32, rows: int) -> Float32:
-    """Dips of up to ``rows`` rows filled to the lower one of their shoulders; what is unknown is no shoulder."""
+def find_black(image: Float32, light: Float32) -> NDArray[np.bool_]:
+    """Pixels that are dead, not in the dark: (n, m), black runs of up to :data:`SHORT` rows along the dispersion.
+
+    Over half of a slice they would pass for absorption; but none leaves less than :data:`BLACK` of the light around.
+    """
     from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-    low = np.pad(np.nan_to_num(lines), ((rows, rows), (0, 0)))  # beyond the frame is no shoulder, either
-    high = maximum_filter1d(low, rows + 1, axis=0, mode="nearest")
-    # an even window reaches one further back than forth: the way back is turned
-    out: Float32 = minimum_filter1d(high[::-1], rows + 1, axis=0, mode="nearest")[::-1][rows:-rows]
-    return out
+    bright = maximum_filter1d(np.nan_to_num(light), 2 * SHORT + 1, axis=0, mode="nearest")
+    bright *= np.float32(BLACK)
+    with np.errstate(invalid="ignore"):
+        black = image < bright
+    dark = minimum_filter1d(black.view(np.uint8), SHORT + 1, axis=0, mode="constant", cval=1)
+    dark = maximum_filter1d(dark, SHORT + 1, axis=0, mode="constant", cval=0)
+    found: NDArray[np.bool_] = black & (dark == 0)
+    return found

@@ -234,8 +234,10 @@ def correct_ipc(norm: Float, rho: float) -> NDArray[np.float32]:
     return out
 
 
-def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.float32]:
-    """The normalized rate without coupled charge where the light is steep: N' = (m - rho S4(m)) / (s - rho S4(s)).
+def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rate and light without coupled charge, DN/s, where the light is steep: m - rho S4(m) and s - rho S4(s).
+
+    Their ratio is the normalized rate.
 
     Parameters
     ----------
@@ -249,11 +251,8 @@ def correct_ipc_of_light(mean: Float, light: Float, rho: float) -> NDArray[np.fl
     known = np.where(np.isfinite(mean), mean, light)
     lent = find_lent(mean, np.maximum(LENT * light, SEEN * measure_bright(light)))
     known[lent] = light[lent]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        norm = (mean - rho * sum_sides(known)) / (light - rho * sum_sides(light))
-    norm[~np.isfinite(norm)] = np.nan
-    out: NDArray[np.float32] = norm.astype(np.float32)
-    return out
+    rate, own = mean - np.float32(rho) * sum_sides(known), light - np.float32(rho) * sum_sides(light)
+    return rate.astype(np.float32), own.astype(np.float32)
 
 
 def sum_sides(image: Float) -> Float:

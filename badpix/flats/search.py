@@ -3,9 +3,10 @@
 1. Mean and normalized flat N' (:mod:`badpix.flats.normalize`, its steps 1 to 4).
 2. Low pixels: N' < `max_low_qe_norm_signal`.
 3. OPEN: a low pixel whose side neighbors collect its charge. Over those neighbors that exist and are not low
-   themselves (at least two): their mean excess N' - mu is above `min_open_excess` and above `open_sigma` of its
-   error (the spread of good pixels / sqrt(number)); without the highest of them half of that excess must be left,
-   so that one hot neighbor does not make an OPEN pixel. Decided for all low pixels at once, before DEAD. Then
+   themselves and touch no hot pixel (at least two): their mean excess over the pixels around is above
+   `min_open_excess` and above `open_sigma` of its error; without the highest of them half of it must be left, so that
+   one hot neighbor does not make an OPEN pixel. In dispersed light it is counted in parts of the low pixel's light
+   (:mod:`badpix.flats.steep`). Decided for all low pixels at once, before DEAD. Then
    the neighbors that touch no other such pixel must be above `min_open_excess` on average: a pixel diagonal to
    an OPEN one has two bright neighbors for that one's sake.
 4. DEAD: N' < `max_dead_norm_signal` (0.05) and not OPEN.
@@ -36,6 +37,7 @@ from badpix.flats import samples as flat_samples
 from badpix.flats.areas import Area, moved, tell_areas
 from badpix.flats.completeness import measure_depth
 from badpix.flats.light import choose_mode, normalize_light
+from badpix.flats.steep import relative_error
 from badpix.flats.types import dead_limit, find_below, find_flat_types
 from badpix.io.evidence import Detection, Rule
 from badpix.io.exposure import Exposure, band_height, read_reference_pixels
@@ -118,10 +120,10 @@ def search_with_error(
     mean[reference] = np.nan
     light = normalize_light(mean[region], p, detector.ipc, mode)
     norm = light.norm
-    found = find_flat_types(norm, p, detector, light.error)
+    found = find_flat_types(norm, p, detector, light.steep)
     if p.depth:
         flagged, lit = np.any(list(found.maps.values()), axis=0), light.state == judged.LIT
-        found.evidence.depth, found.evidence.alarms = measure_depth(norm, flagged, lit, light.error, p, detector)
+        found.evidence.depth, found.evidence.alarms = measure_depth(norm, flagged, lit, light.steep, p, detector)
         found.notes += describe(found.evidence.depth, found.evidence.alarms)
     found.evidence.images["flat_state"] = light.state
     found.notes[:0] = [*(odd or []), *_notes_on_samples(samples, p), *_notes_on_mean(mean, ~reference)]
@@ -140,7 +142,7 @@ def search_with_error(
     state[reference] = judged.REFERENCE
     judged.mark_saturated(state, rates)
     found.evidence.images |= {"flat_mean": mean, "flat_samples": count}
-    return found, None if light.error is None else embed(light.error, region, mean.shape)
+    return found, None if light.steep is None else embed(relative_error(light.steep), region, mean.shape)
 
 
 def _report_areas(found: Detection, areas: Sequence[Area], region: tuple[slice, slice], rate: Exposure) -> None:

@@ -1,33 +1,37 @@
-"""Where light is steep: how far normalized rates can be trusted, and the excess around low pixels weighted by that.
+"""Where light is steep: what the neighbors of a low pixel collect beyond their light, in parts of *its* light.
 
-1. Good pixels are sorted into classes by their light and by its largest step to a side neighbor; the spread of a
-   class is the error of its pixels.
-2. Errors of neighbors go together (fringes, lines, the edge of a slice): the excess of the side neighbors is counted
-   from the median of the ring two pixels away, which shares them.
-3. What is left: the weighted excess of the side neighbors of ordinary pixels is measured, and the errors of a class
-   are raised until no more of them exceed their 99 percent limit than chance would have; of one in a hundred a side
-   neighbor may lie beside a defect.
+An OPEN pixel gives a part of its own light to each neighbor, whether that sees much light or none: the bright middle
+of a slice, its edge, the dark beside it.
+
+1. The light is known to some percent only, and its error goes on along the dispersion (the edge of a slice, fringes
+   less so): what each neighbor shows beyond its light is counted from what the pixels :data:`APART` pixels before and
+   after the low one show, along the dispersion.
+2. Pixels that are judged, and those beside them, are sorted into classes by the brightest light within 3 x 3 and by
+   their part of it; the spread of that, over the brightest light, is their error.
+3. What is left: the excess of the side neighbors of ordinary pixels is measured, and each class has its error raised
+   until no more of them exceed their 99 percent limit than chance would have; of one in a hundred a side neighbor may
+   lie beside a defect.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics.clipping import median_mad
 from badpix.numerics.medians import median_rows
-from badpix.numerics.neighbors import sides_at
+from badpix.numerics.neighbors import SIDES, grow, sides_at
 
 LEVELS = 6  # classes of light, equally populated
-STEPS = (
-    0.05,
-    0.15,
-    0.3,
-    0.5,
-)  # largest step to a side neighbor, of the pixel's own light: limits of the other classes
+PARTS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)  # of the brightest light within 3 x 3: limits of the other classes
+ODD = 0.5  # of the light: pixels that show that much less or more tell no error
 FEWEST = 50  # pixels of a class that tell its spread
+LEAST = 0.004  # of a pixel's light: no neighbor is known better
+MOST = 0.7  # of a pixel's light: no neighbor collects more
+APART = 2  # pixels along the dispersion: those between collect charge of the low pixel
 RING = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if max(abs(dy), abs(dx)) == 2)
 IN_RING = 8  # pixels of a ring that tell its level
 TRIED = 100_000  # pixels at which the excess is measured
@@ -38,80 +42,200 @@ Bool = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 
-def measure_error(norm: Float, light: Float) -> NDArray[np.float32]:
-    """Error of the normalized rate of good pixels by their light and its steps: (ny, nx), NaN where not known.
+class Steep(NamedTuple):
+    """Light that varies from pixel to pixel: (ny, nx) images, DN/s.
+
+    Attributes
+    ----------
+    own : ndarray
+        Light of each pixel without coupled charge.
+    beside : ndarray
+        Charge beyond the light of pixels beside those that are judged; NaN at all others.
+    error : ndarray
+        Error of the charge beyond the light; NaN where it is not known.
+    factor : ndarray
+        What the error of the neighbors' mean is raised by (no unit).
+    axis : int
+        Axis along which light is dispersed.
+    """
+
+    own: Float
+    beside: Float
+    error: Float
+    factor: Float
+    axis: int
+
+
+def measure_steep(norm: Float, charge: Float, own: Float, light: Float, axis: int) -> Steep:
+    """Errors by class of light.
 
     Parameters
     ----------
-    norm, light : ndarray
-        (ny, nx) normalized rate, NaN where not judged, and the light, DN/s.
+    norm : ndarray
+        (ny, nx) normalized rate, NaN where not judged.
+    charge, own, light : ndarray
+        (ny, nx) rate beyond the light, light without coupled charge, and with it; DN/s.
+    axis : int
+        Axis along which light is dispersed.
     """
     known = np.isfinite(norm)
-    error = np.full(norm.shape, np.nan, np.float32)
-    if not known.any():
-        return error
-    edges = np.quantile(light[known], np.arange(1, LEVELS) / LEVELS)
-    kind = (np.digitize(light, edges) * (len(STEPS) + 1) + np.digitize(measure_step(light), STEPS)).astype(np.int8)
+    near = grow(known) & np.isfinite(charge)
+    bright = brightest(light)
+    kind = sort_classes(own, bright, near)
+    classes = LEVELS * (len(PARTS) + 1)
     whole = max(median_mad(norm)[1], 1e-6)
-    classes = range(LEVELS * (len(STEPS) + 1))
-    for one in classes:
-        some = known & (kind == one)
-        values = norm[some]
-        error[some] = median_mad(values)[1] if values.size >= FEWEST else max(whole, 0.3)
-    y, x = np.nonzero(known & (np.abs(norm - 1) < 0.5))
+    spread = np.full(classes, max(whole, 0.3), np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = (charge - level_along(np.where(near, charge, np.float32(np.nan)), axis))[near] / bright[near]
+    for one, values in split(relative, kind[near], classes):
+        if values.size >= FEWEST:
+            spread[one] = median_mad(values)[1]
+    error = np.where(near, spread[kind] * bright, np.float32(np.nan)).astype(np.float32)
+    beside = np.where(near & ~known, charge, np.float32(np.nan)).astype(np.float32)
+    steep = Steep(own.astype(np.float32), beside, error, np.ones(norm.shape, np.float32), axis)
+    with np.errstate(invalid="ignore"):
+        ordinary = known & (np.abs(norm - 1) < ODD)
+        usable = ordinary | (near & ~known & (np.abs(charge) < ODD * bright) & ~(charge < -ODD * own))
+    y, x = np.nonzero(ordinary)
     every = slice(None, None, max(y.size // TRIED, 1))
     y, x = y[every], x[every]
-    ratio = np.divide(*weighted_excess_at(norm, error, y, x, known, center=1.0))
-    for one in classes:
-        values = ratio[(kind[y, x] == one) & np.isfinite(ratio)]
+    ratio = np.divide(*guarded_mean(*charges_at(norm, steep, y, x, usable, center=1.0)))
+    factor = np.ones(classes, np.float32)
+    told = np.isfinite(ratio)
+    for one, values in split(ratio[told], kind[y[told], x[told]], classes):
         if values.size >= 4 * FEWEST:
-            error[known & (kind == one)] *= max(1.0, float(np.quantile(values, TAIL)) / TAIL_SIGMA)
-    return error
+            factor[one] = max(1.0, float(np.quantile(values, TAIL)) / TAIL_SIGMA)
+    return steep._replace(factor=factor[kind])
 
 
-def measure_step(light: Float) -> NDArray[np.float32]:
-    """Largest difference between a pixel's light and that of a side neighbor, as part of it: (ny, nx)."""
-    step: Float = np.zeros(light.shape, np.float32)
-    for axis in (0, 1):
-        change = np.abs(np.diff(np.nan_to_num(light), axis=axis))
-        before = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
-        after = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        step[before] = np.maximum(step[before], change)
-        step[after] = np.maximum(step[after], change)
+def relative_error(steep: Steep) -> NDArray[np.float32]:
+    """Error of the normalized rate of good pixels: (ny, nx)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (step / np.maximum(light, 1e-12)).astype(np.float32)
+        return (steep.error / steep.own).astype(np.float32)
 
 
-def measure_weighted_excess(
-    norm: Float, error: Float, low: Bool, odd: Bool | None = None, *, center: float
+def brightest(light: Float) -> NDArray[np.float32]:
+    """Brightest light within 3 x 3: (ny, nx)."""
+    out = np.nan_to_num(light).astype(np.float32)
+    for axis in (0, 1):
+        before, after = (np.moveaxis(out, axis, 0)[cut] for cut in (slice(None, -1), slice(1, None)))
+        larger = np.maximum(before, after)
+        np.maximum(before, larger, out=before)
+        np.maximum(after, larger, out=after)
+    return out
+
+
+def sort_classes(own: Float, bright: Float, near: Bool) -> NDArray[np.uint8]:
+    """Class of each pixel by the brightest light around it and its part of that: (ny, nx)."""
+    if not near.any():
+        return np.zeros(own.shape, np.uint8)
+    edges = np.quantile(bright[near], np.arange(1, LEVELS) / LEVELS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = np.digitize(own / bright, PARTS).astype(np.uint8)
+    return np.digitize(bright, edges).astype(np.uint8) * np.uint8(len(PARTS) + 1) + part
+
+
+def level_along(charge: Float, axis: int) -> Float:
+    """Mean of the two pixels :data:`APART` before and after each, of those that are known: (ny, nx)."""
+    out = np.full((2, *charge.shape), np.nan, np.float32)
+    before, after, known = (np.moveaxis(image, axis, 0) for image in (out[0], out[1], charge))
+    before[APART:], after[:-APART] = known[:-APART], known[APART:]
+    missing = np.isnan(out)
+    total = np.where(missing, 0, out).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Float = total / (2 - missing.sum(axis=0))
+    return found
+
+
+def split(values: Float, kind: NDArray[np.uint8], classes: int) -> list[tuple[int, Float]]:
+    """The values of each class that has some."""
+    order = np.argsort(kind, kind="stable")
+    ends = np.searchsorted(kind[order], np.arange(classes + 1))
+    return [(k, values[order[a:b]]) for k, (a, b) in enumerate(pairwise(ends)) if b > a]
+
+
+def charges_at(
+    norm: Float, steep: Steep | None, y: Index, x: Index, usable: Bool, *, center: float, spread: float = 1.0
 ) -> tuple[Float, Float]:
-    """Mean excess of the good side neighbors of low pixels, weighted by their errors, and its error.
+    """What the side neighbors of some pixels collect beyond their light, in parts of the pixels', and its error.
 
-    As :func:`badpix.flats.types.measure_open_excess`: odd and unmeasured neighbors are left out, and twice the mean
-    without the one that adds most is an upper limit.
+    Parameters
+    ----------
+    norm : ndarray
+        (ny, nx) normalized rate.
+    steep : Steep or None
+        None where light is even: all pixels see the same, with one error, ``spread``.
+    y, x : ndarray
+        (n,) places of the pixels.
+    usable : ndarray of bool
+        (ny, nx) pixels that tell something.
+    center, spread : float
+        Of the normalized rates of good pixels.
 
     Returns
     -------
-    excess, uncertainty : ndarray of float32
-        (ny, nx) each; NaN at other pixels and with fewer than two good neighbors.
+    charge, error : ndarray
+        (4, n) each; NaN where a neighbor tells nothing.
     """
-    y, x = np.nonzero(low)
-    excess, uncertainty = (np.full(norm.shape, np.nan, np.float32) for _ in range(2))
-    excess[y, x], uncertainty[y, x] = weighted_excess_at(
-        norm, error, y, x, ~(low if odd is None else odd), center=center
-    )
-    return excess, uncertainty
+    if steep is not None:
+        return _charges_in_steep(norm, steep, y, x, usable, center)
+    # the bright middle of a shadow of dust is no charge: it shows at the corners, too
+    level = np.fmax(np.fmax(ring_at(norm, y, x, usable, center), center), corners_at(norm, y, x, usable))
+    charge = sides_at(norm, y, x, np.nan) - level
+    return _without(charge, np.full_like(charge, spread), sides_at(usable, y, x, False))
 
 
-def weighted_excess_at(
-    norm: Float, error: Float, y: Index, x: Index, usable: Bool, *, center: float
+def _charges_in_steep(
+    norm: Float, steep: Steep, y: Index, x: Index, usable: Bool, center: float
 ) -> tuple[Float, Float]:
-    """The same at some pixels, with the neighbors that are ``usable``: (n,) each."""
-    sides = sides_at(norm, y, x, np.nan) - ring_at(norm, y, x, usable, center)
-    spread = sides_at(error, y, x, np.nan)
-    good = np.isfinite(sides) & np.isfinite(spread) & sides_at(usable, y, x, False)
-    weight = np.where(good, 1 / np.maximum(spread, 1e-6) ** 2, 0)
-    pull = weight * np.where(good, sides, 0)
+    """The same in steep light."""
+    charge = np.empty((4, len(y)), np.float32)
+    way = np.eye(2, dtype=np.intp)[steep.axis] * APART
+    for k, side in enumerate(SIDES):
+        there = _beyond_light(norm, steep, y + side[0], x + side[1], usable, center)
+        if side[steep.axis]:  # before or after: the pixels beyond it, and on the other side of the low one
+            first, second, weight = APART * np.array(side), -APART * np.array(side), 0.75
+        else:
+            first, second, weight = side + way, side - way, 0.5
+        near, far = (_beyond_light(norm, steep, y + dy, x + dx, usable, center) for dy, dx in (first, second))
+        level = weight * near + (1 - weight) * far
+        level = np.where(np.isnan(near), far, np.where(np.isnan(far), near, level))
+        charge[k] = there - level
+    own = steep.own[y, x]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.maximum(sides_at(steep.error, y, x, np.nan) / own, LEAST)
+        charge /= own
+    return _without(charge, error, sides_at(usable, y, x, False))
+
+
+def _beyond_light(norm: Float, steep: Steep, y: Index, x: Index, usable: Bool, center: float) -> Float:
+    """What pixels show beyond their light, DN/s: (n,); NaN beyond the frame and where it tells nothing."""
+    ny, nx = norm.shape
+    out = np.full(len(y), np.nan, np.float32)
+    inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+    at = y[inside], x[inside]
+    values = np.where(np.isfinite(norm[at]), (norm[at] - center) * steep.own[at], steep.beside[at])
+    out[inside] = np.where(usable[at], values, np.nan)
+    return out
+
+
+def _without(charge: Float, error: Float, usable: Bool) -> tuple[Float, Float]:
+    """NaN where a neighbor tells nothing, or shows more than it can have from the pixel."""
+    with np.errstate(invalid="ignore"):
+        lost = ~(usable & np.isfinite(charge) & np.isfinite(error) & (charge < MOST))
+    charge[lost], error[lost] = np.nan, np.nan
+    return charge, error
+
+
+def guarded_mean(charge: Float, error: Float) -> tuple[Float, Float]:
+    """Mean of the charge of the neighbors, weighted by their errors, and its error: (n,) each.
+
+    At most twice the mean without the neighbor that adds most: charge of an OPEN pixel goes to all sides. NaN with
+    fewer than two neighbors.
+    """
+    good = np.isfinite(charge)
+    weight = np.where(good, 1 / np.where(good, error, 1) ** 2, 0)
+    pull = weight * np.where(good, charge, 0)
     total, all_weight = pull.sum(axis=0), weight.sum(axis=0)
     highest = np.where(good, pull, -np.inf).argmax(axis=0)[None]
     of_highest, its_weight = (np.take_along_axis(v, highest, axis=0)[0] for v in (pull, weight))
@@ -121,6 +245,20 @@ def weighted_excess_at(
     few = good.sum(axis=0) < 2
     guarded[few], uncertainty[few] = np.nan, np.nan
     return guarded, uncertainty
+
+
+def corners_at(norm: Float, y: Index, x: Index, usable: Bool) -> Float:
+    """Median of the usable diagonal neighbors of some pixels that lie beside no other odd one: (n,), NaN without."""
+    ny, nx = norm.shape
+    values = np.full((y.size, 4), np.nan, np.float32)
+    for k, (dy, dx) in enumerate(((-1, -1), (-1, 1), (1, -1), (1, 1))):
+        b, a = y + dy, x + dx
+        inside = (b >= 0) & (b < ny) & (a >= 0) & (a < nx)
+        b, a = b[inside], a[inside]
+        alone = usable[b, a] & sides_at(usable, b, a, True).all(axis=0)
+        values[inside, k] = np.where(alone, norm[b, a], np.nan)
+    found: Float = median_rows(values)
+    return found
 
 
 def ring_at(norm: Float, y: Index, x: Index, usable: Bool, center: float) -> Float:

@@ -39,45 +39,26 @@ def find_odd(norm: Float, low: Bool) -> Bool:
     return low | neighbors.grow(hot) if hot.any() else low
 
 
-def measure_open_excess(
-    norm: Float, low: Bool, odd: Bool | None = None, *, center: float
-) -> tuple[Float, NDArray[np.int8]]:
-    """Mean excess of the good side neighbors of low pixels, and their number: (ny, nx), NaN and 0 elsewhere.
-
-    Neighbors that are missing, unmeasured, or ``odd`` (:func:`find_odd`; the low ones, if not given) are left out.
-    The excess is the smaller one of the mean of all of them and twice the mean without the highest: charge of an open
-    pixel goes to all sides.
-    """
-    y, x = np.nonzero(low)
-    sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
-    sides[neighbors.sides_at(low if odd is None else odd, y, x, True)] = np.nan
-    good = np.isfinite(sides)
-    count = good.sum(axis=0)
-    total = np.where(good, sides, 0).sum(axis=0)
-    highest = np.where(good, sides, -np.inf).max(axis=0, initial=-np.inf)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        guarded = np.minimum(total / count, 2 * (total - highest) / (count - 1))
-    excess = np.full(norm.shape, np.nan, np.float32)
-    number = np.zeros(norm.shape, np.int8)
-    excess[y, x], number[y, x] = np.where(count >= 2, guarded, np.nan), count
-    return excess, number
-
-
-def measure_own_excess(norm: Float, odd: Bool, brighter: Bool, excess: Float, *, center: float) -> Float:
-    """Mean excess of the side neighbors that a pixel shares with no other one that may be OPEN: (ny, nx).
+def measure_own_excess(charge: Float, error: Float, shared: Bool, excess: Float) -> Float:
+    """Mean charge of the side neighbors that a pixel shares with no other one that may be OPEN: (n,).
 
     Two of the side neighbors of a pixel diagonal to an OPEN one collect that one's charge. Where all good ones
-    are shared, ``excess`` stays; NaN where a pixel is not one of ``brighter``, the low pixels with bright neighbors.
+    are shared, ``excess`` stays.
+
+    Parameters
+    ----------
+    charge, error : ndarray
+        (4, n) from :func:`badpix.flats.steep.charges_at`.
+    shared : ndarray of bool
+        (4, n) neighbors that touch another such pixel.
+    excess : ndarray
+        (n,) mean of all of them.
     """
-    y, x = np.nonzero(brighter)
-    touching = neighbors.count_sides(brighter)
-    sides = neighbors.sides_at(norm, y, x, np.nan) - np.float32(center)
-    sides[neighbors.sides_at(odd, y, x, True) | (neighbors.sides_at(touching, y, x, 0) > 1)] = np.nan
-    good = np.isfinite(sides)
-    count = good.sum(axis=0)
-    own = np.full(norm.shape, np.nan, np.float32)
-    own[y, x] = np.where(count > 0, np.where(good, sides, 0).sum(axis=0) / np.maximum(count, 1), excess[y, x])
-    return own
+    own = np.isfinite(charge) & ~shared
+    weight = np.where(own, 1 / np.where(own, error, 1) ** 2, 0)
+    total = (weight * np.where(own, charge, 0)).sum(axis=0)
+    all_weight = weight.sum(axis=0)
+    return np.where(all_weight > 0, total / np.where(all_weight > 0, all_weight, 1), excess)
 
 
 def measure_lowest_side(norm: Float, candidates: Bool) -> NDArray[np.float32]:
@@ -108,11 +89,11 @@ def find_types_documented(is_open: Bool, dead: Bool, candidates: Bool) -> dict[s
 
 
 def find_flat_types(
-    norm: Float, p: FlatSettings, detector: detectors.Detector, error: Float | None = None
+    norm: Float, p: FlatSettings, detector: detectors.Detector, light: steep.Steep | None = None
 ) -> Detection:
     """All four types in a normalized flat, with the rules and images they were decided on.
 
-    ``error``: (ny, nx) standard deviation of the normalized rate of good pixels, where it varies over the frame.
+    ``light``: what the pixels see, where it is steep.
     """
     max_dead, max_low = dead_limit(p, detector), p.max_low_qe_norm_signal
     unit = "DN/s" if p.flat_mean_normalization_method == "none" else "of the surroundings"
@@ -129,7 +110,7 @@ def find_flat_types(
     ]
     found = Detection({}, Evidence({"flat_norm": norm}, rules))
     candidates = low & ~find_below(norm, limit=max_dead)
-    is_open = _find_open(norm, low, candidates, p, found, error)
+    is_open = _find_open(norm, low, candidates, p, found, light)
     found.evidence.images["open_near"] = neighbors.grow(is_open)
     rules.append(Rule("ADJ_OPEN", "open_near", ">", 0.0, "", "touches an OPEN pixel"))
     if p.exclusive_types:
@@ -140,7 +121,7 @@ def find_flat_types(
 
 
 def _find_open(
-    norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found: Detection, error: Float | None
+    norm: Float, low: Bool, candidates: Bool, p: FlatSettings, found: Detection, light: steep.Steep | None
 ) -> Bool:
     """OPEN pixels by the chosen test; its images, rules and notes go into ``found``."""
     images, rules = found.evidence.images, found.evidence.rules
@@ -150,24 +131,36 @@ def _find_open(
         rules.append(Rule("OPEN", "lowest_side", ">", limit, "", "all side neighbors are brighter than this"))
         return find_above(images["lowest_side"], limit=limit)
     center, spread = clipping.median_mad(norm)
-    odd = find_odd(norm, low)
-    excess, number = measure_open_excess(norm, low, odd, center=center)
-    limits, least = np.full(norm.shape, np.nan, np.float32), p.min_open_excess
-    uncertain: Any = spread / np.sqrt(np.maximum(number[low], 1))
-    if error is not None:
-        excess, uncertainty = steep.measure_weighted_excess(norm, error, low, odd, center=center)
-        uncertain, least = uncertainty[low], STEEP_EXCESS * least
-    limits[low] = np.maximum(least, p.open_sigma * uncertain)
-    images |= {"open_excess": excess, "open_limit": limits}
+    y, x = np.nonzero(low)
+    usable = ~find_odd(norm, low)
+    charge, error = steep.charges_at(norm, light, y, x, usable, center=center, spread=spread)
+    excess, uncertain = steep.guarded_mean(charge, error)
+    least = p.min_open_excess if light is None else STEEP_EXCESS * p.min_open_excess
+    if light is not None:
+        uncertain = uncertain * light.factor[y, x]
+    limit = np.fmax(least, p.open_sigma * uncertain)
+    found.notes += _note_on_noise(p.open_sigma * spread / 2, spread)
+    brighter = find_above(excess - limit, limit=0)
+    others = np.zeros(norm.shape, bool)
+    others[y[brighter], x[brighter]] = True
+    shared = neighbors.sides_at(neighbors.count_sides(others), y, x, 0) > 1
+    own = measure_own_excess(charge, error, shared, excess)
+    for name, values in (
+        ("open_excess", excess),
+        ("open_limit", limit),
+        ("open_own", np.where(brighter, own, np.nan)),
+    ):
+        images[name] = np.full(norm.shape, np.nan, np.float32)
+        images[name][y, x] = values
     rules.append(Rule("OPEN", "open_excess", ">", "open_limit", "", "its side neighbors collect its charge"))
-    if p.open_sigma * spread / 2 > OPEN_CONTRAST:
-        found.notes.append(f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}")
-    brighter = low.copy()
-    brighter[low] = excess[low] > limits[low]
-    images["open_own"] = measure_own_excess(norm, odd, brighter, excess, center=center)
     text = "so do those that touch no other OPEN pixel"
     rules.append(Rule("OPEN", "open_own", ">", p.min_open_excess, "", text))
-    return brighter & find_above(images["open_own"], limit=p.min_open_excess)
+    return others & find_above(images["open_own"], limit=p.min_open_excess)
+
+
+def _note_on_noise(contrast: float, spread: float) -> list[str]:
+    told = f"too noisy to tell OPEN from LOW_QE: good pixels of the flat scatter by {spread:.1%}"
+    return [told] if contrast > OPEN_CONTRAST else []
 
 
 def dead_limit(p: FlatSettings, detector: detectors.Detector) -> float:

@@ -232,27 +232,50 @@ def test_modes():
     assert mode("NRCB1") == ("imager", None, 95)
 
 
-def test_weighted_excess_is_counted_from_the_ring():
-    """With equal errors: the guarded mean of the good sides, less the median of the good pixels two away."""
-    norm = np.random.default_rng(5).normal(1, 0.02, (60, 70)).astype(np.float32)
-    low = np.zeros(norm.shape, bool)
-    low[5::11, 4::9] = True
-    low[5, 5] = True
-    norm[low] = 0.1
-    excess, uncertainty = steep.measure_weighted_excess(norm, np.full(norm.shape, 0.02, np.float32), low, center=1.0)
-    for y, x in np.argwhere(low):
-        sides = [norm[a, b] for a, b in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if not low[a, b]]
-        ring = [
-            norm[y + dy, x + dx]
-            for dy in range(-2, 3)
-            for dx in range(-2, 3)
-            if max(abs(dy), abs(dx)) == 2 and 0 <= y + dy < 60 and 0 <= x + dx < 70 and not low[y + dy, x + dx]
-        ]
-        level = np.median(ring)
-        without = (sum(sides) - max(sides)) / (len(sides) - 1)
-        wanted = min(np.mean(sides) - level, 2 * (without - level))
-        assert excess[y, x] == pytest.approx(wanted, abs=1e-5)
-        assert uncertainty[y, x] == pytest.approx(0.02 / np.sqrt(len(sides)), rel=1e-5)
+def make_steep(own, axis=0, error=0.02):
+    """Light of a frame in which all is known."""
+    nowhere = np.full(own.shape, np.nan, np.float32)
+    return steep.Steep(own, nowhere, np.float32(error) * own, np.ones_like(own), axis)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_charges_are_parts_of_the_pixels_own_light(axis):
+    """From the edge of a slice to bright and dark neighbors; an error that goes on along the dispersion is none."""
+    own = np.tile(np.array([2, 2, 2, 20, 60, 100, 100, 100], np.float32), (12, 1))
+    beyond = np.zeros(own.shape, np.float32)
+    beyond += 0.05 * own  # the model is off by so much
+    for (y, x), charge in {(5, 3): 4.0, (7, 3): 4.2, (6, 2): 3.9, (6, 4): 4.1}.items():
+        beyond[y, x] += charge
+    beyond[6, 3] = -20
+    if axis:
+        own, beyond = np.ascontiguousarray(own.T), np.ascontiguousarray(beyond.T)
+    judged_ = own > 10
+    norm = np.where(judged_, 1 + beyond / own, np.nan).astype(np.float32)
+    light = make_steep(own, axis)._replace(beside=np.where(judged_, np.nan, beyond).astype(np.float32))
+    y, x = (np.array([3]), np.array([6])) if axis else (np.array([6]), np.array([3]))
+    usable = np.ones(own.shape, bool)
+    usable[y, x] = False
+    charge, error = steep.charges_at(norm, light, y, x, usable, center=1.0)
+    along, across = (slice(2, 4), slice(0, 2)) if axis else (slice(0, 2), slice(2, 4))
+    np.testing.assert_allclose(charge[along, 0], [0.2, 0.21], atol=1e-5)
+    np.testing.assert_allclose(charge[across, 0], [0.195, 0.205], atol=1e-5)
+    np.testing.assert_allclose(error[across, 0], [0.004, 0.06], atol=1e-5)
+    mean, sigma = steep.guarded_mean(charge, error)
+    assert 0.19 < mean[0] < 0.21
+    assert sigma[0] < 0.004
+
+
+def test_a_lone_bright_neighbor_makes_no_charge():
+    """More than the pixel's light is not from it; of one neighbor no more than twice the others counts."""
+    charge = np.array([[0.3], [0.01], [0.01], [0.01]], np.float32)
+    mean, _ = steep.guarded_mean(charge, np.full_like(charge, 0.01))
+    assert mean[0] == pytest.approx(0.02, abs=1e-6)
+    norm = np.ones((9, 9), np.float32)
+    norm[4, 4], norm[4, 5] = 0.02, 9
+    usable = norm > 0.5
+    charge, _ = steep.charges_at(norm, make_steep(np.full_like(norm, 50)), *np.array([[4], [4]]), usable, center=1.0)
+    assert np.isnan(charge[3, 0])
+    np.testing.assert_allclose(charge[:3, 0], 0, atol=1e-6)
 
 
 def make_lines(shape=(160, 170), tilt=0.12, width=1.3):
@@ -323,7 +346,7 @@ def test_a_frame_lit_by_one_line():
     mean = 2000 * (couple(seen, detector.ipc) + 0.0015)
     mean = (mean + rng.normal(size=mean.shape) * np.sqrt(0.02 * mean + 0.5)).astype(np.float32)
     found = normalize_light(mean, FlatSettings(), detector.ipc, detectors.Mode("MRS", 0, 40))
-    maps = types.find_flat_types(found.norm, FlatSettings(), detector, found.error).maps
+    maps = types.find_flat_types(found.norm, FlatSettings(), detector, found.steep).maps
     assert all(maps["DEAD"][place] for place in places)
     assert (maps["DEAD"] | maps["LOW_QE"] | maps["OPEN"]).sum() == len(places)
 
@@ -344,10 +367,10 @@ def test_clusters_in_a_slice_are_dead(rows, columns):
     assert (image[y, x] / found[y, x])[inside].max() < 0.05
 
 
-def test_dips_of_lamps_and_ends_of_traces_stay():
+def test_black_runs_are_dead_unless_they_are_long():
     """Absorption to a third, the dark beyond the frame's last trace, and more than ten dark rows are light."""
-    lines_ = np.ones((80, 4), np.float32)
-    lines_[10:14, 0], lines_[10:30, 1], lines_[-6:, 2], lines_[40:46, 3] = 0.35, 0.01, 0.01, 0.02
-    found = lines.without_rows(lines_)
-    np.testing.assert_array_equal(found[:, :3], lines_[:, :3])
-    np.testing.assert_array_equal(found[:, 3], 1)
+    image = np.full((80, 4), 100, np.float32)
+    image[10:14, 0], image[10:30, 1], image[-6:, 2], image[40:50, 3] = 35, 1, 1, 2
+    found = lines.find_black(image, np.full(image.shape, 100, np.float32))
+    assert not found[:, :3].any()
+    np.testing.assert_array_equal(np.flatnonzero(found[:, 3]), np.arange(40, 50))

@@ -27,7 +27,7 @@ def search_mask(name, **changes):
     mean = (500 * couple(image, detector.ipc) + rng.normal(size=image.shape)).astype(np.float32)
     settings = FlatSettings(**changes)
     found = light.normalize_light(mean, settings, detector.ipc, detectors.Mode("imager", None, 95))
-    return found, types.find_flat_types(found.norm, settings, detector, found.error).maps, image
+    return found, types.find_flat_types(found.norm, settings, detector, found.steep).maps, image
 
 
 def test_what_a_mask_darkens_is_no_defect():
@@ -88,7 +88,7 @@ def test_dead_pixels_on_and_beside_the_edge_of_a_mask():
         ipc = detectors.get(detector).ipc
         mean = (500 * couple(image, ipc) + rng.normal(size=image.shape)).astype(np.float32)
         found = light.normalize_light(mean, FlatSettings(), ipc, detectors.Mode("imager", None, 95))
-        maps = types.find_flat_types(found.norm, FlatSettings(), detectors.get(detector), found.error).maps
+        maps = types.find_flat_types(found.norm, FlatSettings(), detectors.get(detector), found.steep).maps
         wanted = np.zeros(y.shape, bool)
         for place in places:
             wanted[place] = True

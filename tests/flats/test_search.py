@@ -261,6 +261,16 @@ def test_a_hot_pixel_at_its_corner_does_not_make_a_dead_one_open(tmp_path):
     same_maps(search(tmp_path, stack), truth)
 
 
+def test_a_dead_pixel_in_the_middle_of_a_shadow_is_not_open(tmp_path):
+    """Light that goes around a speck of dust: bright to the corners, too, and the illumination is below it."""
+    stack, truth = make_flats(5, (128, 160)), no_truth()
+    r = np.hypot(*(np.indices((128, 160)) - np.array([60, 70])[:, None, None]))
+    stack *= 1 - 0.14 * ((r > 2.9) & (r < 11))
+    stack[:, 60, 70] = 0
+    truth["DEAD"][60, 70] = True
+    same_maps(search(tmp_path, stack), truth)
+
+
 @pytest.mark.parametrize("start", [(30, 50), (0, 0), (68, 100)])
 def test_a_large_dead_cluster_is_found_whole(tmp_path, start):
     stack, truth = make_flats(5, (128, 160), gradient=0.2), no_truth()
