@@ -13,6 +13,7 @@ that neighbors of any pixel can be looked up without asking where the frame ends
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,14 @@ _MEDIAN_BETWEEN = (0.448, 0.633, 0.562, 0.603, 0.597, 0.611, 0.632, 0.653, 0.674
 class Level:
     """Noise of one detector: ``scale`` is c, ``usual`` the median over the frame of the local residual.
 
-    ``offsets`` holds, for each exposure, by how much it lies above the first one, in the unit of SCI (empty: 0).
+    ``offsets`` holds, for each exposure, by how much it lies above the first one, in the unit of SCI (empty: 0);
+    ``sizes`` its usual sigma (empty: equal ones).
     """
 
     scale: float
     usual: float
     offsets: tuple[float, ...] = ()
+    sizes: tuple[float, ...] = ()
 
 
 def measure_sigma(err: NDArray[Any], sci: NDArray[Any], *, usual: float | None = None) -> NDArray[Any]:
@@ -98,9 +101,16 @@ def stand_out(difference: NDArray[Any], at: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def tail_between(exposures: int) -> float:
-    """By how much the difference between exposures has wider tails than a Gaussian of its scatter."""
-    return float(np.interp(exposures, _STACKS, _TAIL_BETWEEN))
+def tail_between(exposures: int, sizes: tuple[float, ...] = (), e: int = 0) -> float:
+    """By how much the difference of an exposure from all has wider tails than a Gaussian of its own scatter.
+
+    Most of what the tail has beyond 1 is noise of the others: more in a deep exposure among short ones.
+    """
+    tail = float(np.interp(exposures, _STACKS, _TAIL_BETWEEN))
+    if not sizes or sizes[e] == 0:
+        return tail
+    others = float(np.median(sizes[:e] + sizes[e + 1 :]))
+    return max(tail, math.sqrt(1 + (tail**2 - 1) * (others / sizes[e]) ** 2))
 
 
 # --- the level -------------------------------------------------------------------------------------------
@@ -111,7 +121,7 @@ def sample_band(
 ) -> list[NDArray[Any]]:
     """What the noise level is measured on: residuals along x, along y, between exposures; local residuals.
 
-    Behind these four, for each exposure, its differences from the first one.
+    Behind these four, for each exposure, its differences from the first one; then, for each, sigma.
 
     Parameters
     ----------
@@ -144,8 +154,9 @@ def sample_band(
             at = np.flatnonzero(inside & np.isfinite(difference))[::7]
             between.append(np.abs(stand_out(difference, at)))
     samples = [np.concatenate([pair[k][rows].reshape(-1) for pair in axes]) for k in (0, 1)]
+    sizes = [e[rows][np.isfinite(s[rows])][::7] for s, e in zip(sci, sigma, strict=True)]
     samples += [np.concatenate(between), wide]
-    return [*(_measured(v) for v in samples), *offsets]
+    return [*(_measured(v) for v in samples), *offsets, *sizes]
 
 
 def _measured(values: NDArray[Any]) -> NDArray[Any]:
@@ -156,14 +167,15 @@ def _measured(values: NDArray[Any]) -> NDArray[Any]:
 
 def measure_level(samples: list[list[NDArray[Any]]], exposures: int) -> Level | None:
     """The noise level of a detector from the samples of its bands; None where nothing was measured."""
-    x, y, between, local, *differences = (np.concatenate(part) for part in zip(*samples, strict=True))
-    sizes = [float(median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
+    x, y, between, local, *of_each = (np.concatenate(part) for part in zip(*samples, strict=True))
+    scales = [float(median(v)) / _RESIDUAL_MEDIAN for v in (x, y) if v.size]
     if exposures >= 3 and between.size:
-        sizes.append(float(median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
-    if not sizes or not local.size or min(sizes) == 0:
+        scales.append(float(median(between)) / float(np.interp(exposures, _STACKS, _MEDIAN_BETWEEN)))
+    if not scales or not local.size or min(scales) == 0:
         return None
-    offsets = tuple(float(median(d)) if d.size else 0.0 for d in differences)
-    return Level(min(sizes), max(float(median(local)), 1e-30), offsets)
+    middles = [float(median(v)) if v.size else 0.0 for v in of_each]
+    offsets, sizes = tuple(middles[:exposures]), tuple(middles[exposures:])
+    return Level(min(scales), max(float(median(local)), 1e-30), offsets, sizes)
 
 
 # --- a band ----------------------------------------------------------------------------------------------
@@ -180,6 +192,7 @@ class Band:
     noise: NDArray[Any]
     across: int  # axis across the slices
     offsets: tuple[float, ...]  # of each exposure from the first, in the unit of SCI
+    sizes: tuple[float, ...]  # usual sigma of each exposure; empty: equal ones
 
     @property
     def stride(self) -> int:
@@ -275,7 +288,8 @@ def prepare_band(
     else:
         wide = _measure_wide(median_along(smaller), kernel, first_row - width, -width)
         size = np.float32(level.scale) * np.fmax(wide / np.float32(level.usual), np.float32(1))
-    return Band(sci, sigma, residuals, beside, size, across, level.offsets or (0.0,) * len(sci))
+    above = level.offsets or (0.0,) * len(sci)
+    return Band(sci, sigma, residuals, beside, size, across, above, level.sizes)
 
 
 def measure_eta(

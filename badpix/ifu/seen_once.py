@@ -55,11 +55,10 @@ def measure_differences(band: Band) -> list[NDArray[Any]]:
     """Differences of all exposures from their lower median, in units of the noise (step 1)."""
     level = [s - np.float32(offset) for s, offset in zip(band.sci, band.offsets, strict=True)]
     reference = measure_common(level)
-    size = band.noise * np.float32(tail_between(len(level)))
-    for values, sigma in zip(level, band.sigma, strict=True):
+    for e, (values, sigma) in enumerate(zip(level, band.sigma, strict=True)):
         values -= reference
         values /= sigma
-        values /= size
+        values /= band.noise * np.float32(tail_between(len(level), band.sizes, e))
     return level
 
 
@@ -69,7 +68,7 @@ def measure_low_differences(band: Band, e: int, at: NDArray[Any]) -> NDArray[Any
     near = distinct(at[:, None] + offsets(*_AROUND, band.stride, center=True))
     level = [s.reshape(-1)[near] - np.float32(o) for s, o in zip(band.sci, band.offsets, strict=True)]
     reference = -measure_common([-values for values in level])
-    size = band.noise.reshape(-1)[near] * np.float32(tail_between(len(level)))
+    size = band.noise.reshape(-1)[near] * np.float32(tail_between(len(level), band.sizes, e))
     out.reshape(-1)[near] = (level[e] - reference) / (band.sigma[e].reshape(-1)[near] * size)
     return out
 

@@ -23,6 +23,19 @@ def dithered(seed, n=4, peak=2000, width=0.9):
     return [s.astype("f4") for s in sci], [np.sqrt(1 + 0.08 * np.maximum(s - 20, 0)).astype("f4") for s in sci]
 
 
+@pytest.mark.parametrize("sizes", [(1, 0.3), (1, 1, 0.3), (1, 1, 0.35, 1.8), (0.4, 1, 1, 1, 1, 1)])
+def test_a_deep_exposure_among_short_ones_has_the_noise_of_these_in_its_differences(sizes):
+    rng = np.random.default_rng(3)
+    shape = (300, 300)
+    sci = [(20 + size * rng.standard_normal(shape)).astype("f4") for size in sizes]
+    sigma = [np.full(shape, size, "f4") for size in sizes]
+    deepest = int(np.argmin(sizes))
+    sci[deepest][100, 100] += 9
+    found = search(sci, sigma)
+    assert found[deepest, 100, 100]
+    assert np.count_nonzero(found) <= 5
+
+
 TRACKS = {
     "staircase": [(40, 40), (41, 40), (41, 41), (42, 41), (42, 42)],
     "along the dispersion": [(40 + k, 50) for k in range(7)],
