@@ -11,13 +11,17 @@ What one angle shows as a spike is empty sky at another one, so the median of al
    of 3x3 turned pixels on, from more of it where the pattern has knots (:func:`measure_slack`). Of several other
    angles the smallest allowance counts (of three or more the mean of the two smallest), as their neighbors of that
    source turn to different places. Where no turned pixel is known, as behind the edge of a mosaic: the largest
-   value at the distance from the source, which may not rise outward.
+   value at the distance from the source, which may not rise outward. A source whose peak is known allows for no more
+   than the spikes of a straight-edged mirror can have of it, (w/r)^2 at the distance r (w = twice the width that
+   diffraction allows, eight times what theory gives): the light around a speckle or a faint star near a bright one
+   is that one's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +42,12 @@ FINE = 4.0  # ... sigma of a pair, which 3x3 of noise stay below
 NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
 MANY = 3  # other angles, of which the mean of the two smallest allowances counts
 MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
+SPIKE = (
+    2.0  # widths of the PSF, w: a straight edge of length D sends (1 / pi)^2 of the peak to one width, / r^2 beyond
+)
+SURE = 8.0  # times what theory gives, and
+FAINT = 0.3  # sigma of a pair, to which spikes are followed where many pixels are summed: ...
+TRACE = 1e-3  # ... an allowance of so many sigma says so, and changes no pixel's verdict
 BORDER = 4  # pixels from it, at which a peak may belong to a source outside
 MAX_PEAKS = 5_000
 
@@ -86,6 +96,15 @@ def _box_mean(image: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
+class Center(NamedTuple):
+    """A source about which spikes turn."""
+
+    y: float
+    x: float
+    border: bool  # its middle may lie outside
+    peak: float  # infinite where it isn't known
+
+
 class Turned(NamedTuple):
     """What the groups at another angle saw, and where it lies in the exposure that is searched."""
 
@@ -111,7 +130,13 @@ def turn_offsets(pc: NDArray[Any], degrees: float) -> NDArray[Any]:
 
 
 def measure_slack(
-    reference: NDArray[Any], everyone: NDArray[Any], others: Iterable[Turned], wanted: NDArray[Any], *, sigma: float
+    reference: NDArray[Any],
+    everyone: NDArray[Any],
+    others: Iterable[Turned],
+    wanted: NDArray[Any],
+    *,
+    sigma: float,
+    width: float,
 ) -> NDArray[Any]:
     """By how much the turned spikes of bright sources let a pixel differ from the reference; 0 where not ``wanted``.
 
@@ -127,44 +152,54 @@ def measure_slack(
         Pixels that only other angles saw.
     sigma : float
         Noise of the difference of two mosaics.
+    width : float
+        FWHM of the PSF that diffraction allows, pixels.
     """
     least, second = np.full((2, *wanted.shape), np.inf, np.float32)
+    largest = np.zeros(wanted.shape, np.float32)
     number = 0
     level, noise = clipping.median_mad(everyone[::3, ::3])
     spread = max(sigma, noise) if np.isfinite(noise) else np.inf
     centers = _find_centers(everyone, *_find_peaks(everyone, level + BRIGHT * spread))
     for other in others:
-        found = _slack_by(reference, everyone, other, centers, level, spread)
+        found, silent = _slack_by(reference, everyone, other, centers, level, spread, SPIKE * max(1.0, width))
+        np.maximum(largest, found, out=largest)
+        found[silent] = np.inf
         np.minimum(second, np.maximum(least, found), out=second)
         np.minimum(least, found, out=least)
         number += 1
     if number >= MANY:  # one of them may have missed a knot that is finer than its pixels
         least = np.where(np.isfinite(second), (least + second) / 2, least)
-    return np.where(wanted & np.isfinite(least), least, np.float32(0))
+    return np.where(wanted, np.where(np.isfinite(least), least, largest), np.float32(0))
 
 
 def _slack_by(
     reference: NDArray[Any],
     everyone: NDArray[Any],
     other: Turned,
-    centers: list[tuple[float, float, bool]],
+    centers: list[Center],
     level: float,
     spread: float,
-) -> NDArray[Any]:
-    """The allowance by one other angle around some sources (y, x), float32; 0 elsewhere.
+    spike: float,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The allowance by one other angle around some sources, float32, 0 elsewhere; where it never saw one of them, and
+    says nothing of its spikes (bool). ``spike`` is w in pixels.
 
     At the border the source's middle may lie outside, about which its spikes turn: its largest value at that distance
     counts there.
     """
     image, turn = other
-    out = np.zeros(image.shape, np.float32)
-    for y, x, border in centers:
-        profile = _ring_profile(image, round(y), round(x), level, spread)
-        if profile is None:  # this angle never saw the source, and says nothing of its spikes
-            whole = _ring_profile(everyone, round(y), round(x), level, spread)
+    out, silent = np.zeros(image.shape, np.float32), np.zeros(image.shape, bool)
+    for y, x, border, peak in centers:
+        known = math.isfinite(peak)
+        most = min(REACH, spike * math.sqrt(max(1.0, (peak - level) / (3 * spread))))
+        end = level + 3 * spread
+        profile = _ring_profile(image, round(y), round(x), end, most, again=not known)
+        if profile is None:
+            whole = _ring_profile(everyone, round(y), round(x), end, most)
             reach = 0 if whole is None else len(whole) - 1
             rows, columns = (slice(max(0, round(v) - reach), round(v) + reach + 1) for v in (y, x))
-            out[rows, columns] = np.inf
+            silent[rows, columns] = True
             continue
         reach = len(profile) - 1
         rows, columns = (slice(max(0, round(v) - reach), round(v) + reach + 1) for v in (y, x))
@@ -175,16 +210,30 @@ def _slack_by(
             indexing="ij",
         )
         low, high = _turned_range(image, turn[1, 0] * dx + turn[1, 1] * dy + y, turn[0, 0] * dx + turn[0, 1] * dy + x)
-        ring = np.minimum(np.rint(np.hypot(dy, dx)).astype(np.intp), reach)
+        distance = np.hypot(dy, dx)
+        ring = np.minimum(np.rint(distance).astype(np.intp), reach)
         slack = np.fmax(high - part, part - low) + np.float32(BLUR) * (high - low) - np.float32(NOISE * spread)
         slack += np.float32(KNOTS) * np.maximum(high - low - np.float32(FINE * spread), 0)
         usual = profile[ring] - np.float32(level)
         slack = np.where(np.isnan(slack), usual, slack)
         slack = np.maximum(slack, usual) if border else slack
-        inside = np.hypot(dy, dx) <= reach
+        if known:
+            slack = np.minimum(slack, (peak - level) * np.minimum(1, (spike / np.maximum(distance, 1)) ** 2))
+        inside = distance <= reach
         target = out[rows, columns]
         np.maximum(target, np.where(inside, slack, 0), out=target)
-    return out
+        faint = spike * math.sqrt(max(0.0, (peak - level) / SURE / (FAINT * spread)))
+        _mark_around(out, y, x, min(REACH, faint), np.float32(TRACE * spread))
+    return out, silent
+
+
+def _mark_around(image: NDArray[Any], y: float, x: float, reach: float, least: np.float32) -> None:
+    """Raise what lies around (y, x) to ``least``, in place."""
+    rows, columns = (slice(max(0, round(v - reach)), round(v + reach) + 1) for v in (y, x))
+    target = image[rows, columns]
+    dy, dx = np.ogrid[: target.shape[0], : target.shape[1]]
+    near = (dy + (rows.start - y)) ** 2 + (dx + (columns.start - x)) ** 2 <= reach**2
+    np.maximum(target, least, where=near, out=target)
 
 
 def _turned_range(image: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -198,8 +247,8 @@ def _turned_range(image: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> tupl
     return low.reshape(shape), high.reshape(shape)
 
 
-def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> list[tuple[float, float, bool]]:
-    """The peaks (y, x, at the border), brightest last; of those beside a saturated core its middle, once."""
+def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> list[Center]:
+    """The peaks, brightest last; of those beside a saturated core its middle, once."""
     from scipy.ndimage import center_of_mass, label
 
     missing = np.isnan(image)
@@ -213,10 +262,12 @@ def _find_centers(image: NDArray[Any], ys: NDArray[Any], xs: NDArray[Any]) -> li
     inner = np.where(size[np.nan_to_num(names).astype(np.intp)] <= MAX_HOLE, np.nan_to_num(names), 0).max(axis=0)
     beside = inner > 0
     places = zip(ys[~beside], xs[~beside], border[~beside], strict=True)
-    found = [(float(y), float(x), bool(edge)) for y, x, edge in places]
+    found = [
+        Center(float(y), float(x), bool(edge), math.inf if edge else float(image[y, x])) for y, x, edge in places
+    ]
     single = np.unique(inner[beside]).astype(np.intp)
     centers = center_of_mass(missing, holes, single) if len(single) else []
-    return found + [(float(y), float(x), False) for y, x in centers]
+    return found + [Center(float(y), float(x), False, math.inf) for y, x in centers]
 
 
 def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -229,23 +280,39 @@ def _find_peaks(image: NDArray[Any], limit: float) -> tuple[NDArray[Any], NDArra
     return ys[order], xs[order]
 
 
-def _ring_profile(image: NDArray[Any], y: int, x: int, level: float, sigma: float) -> NDArray[Any] | None:
-    """A source's largest value at each distance in pixels, as far as that stands above the noise; never rising."""
+@lru_cache(maxsize=16)
+def _sort_rings(ny: int, nx: int, y: int, x: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], int]:
+    """The pixels of an image in the order of their distance from one of them, rounded; where each distance begins in
+    that order; the distances that occur; the largest one plus 1."""
+    dy, dx = np.ogrid[:ny, :nx]
+    ring = np.rint(np.hypot(dy - y, dx - x)).astype(np.intp).ravel()
+    order = np.argsort(ring, kind="stable")
+    start = np.flatnonzero(np.diff(ring[order], prepend=-1))
+    return order, start, ring[order[start]], int(ring.max()) + 1
+
+
+def _ring_profile(
+    image: NDArray[Any], y: int, x: int, end: float, farthest: float, *, again: bool = False
+) -> NDArray[Any] | None:
+    """A source's largest value at each distance in pixels, until it falls below ``end``; never rising.
+
+    With ``again`` twice as far: a thin spike of an exposure stands higher than the drizzled one that is looked at.
+    """
     reach = 8
     while True:
         rows, columns = (slice(max(0, v - reach), v + reach + 1) for v in (y, x))
         part = image[rows, columns]
-        dy, dx = np.ogrid[: part.shape[0], : part.shape[1]]
-        ring = np.rint(np.hypot(dy + rows.start - y, dx + columns.start - x)).astype(np.intp)
-        most = np.full(ring.max() + 1, -np.inf)
-        np.maximum.at(most, ring.ravel(), np.nan_to_num(part, nan=-np.inf).ravel())
-        most = most[: reach + 1]
+        order, start, ring, number = _sort_rings(*part.shape, y - rows.start, x - columns.start)
+        most = np.full(number, -np.inf)
+        most[ring] = np.fmax.reduceat(part.ravel()[order], start)
+        most = np.where(np.isnan(most), -np.inf, most)[: reach + 1]
         known = np.isfinite(most)
         if not known.any():
             return None
         most = np.minimum.accumulate(np.where(known, most, most[known].max()))
-        if most[-1] < level + 3 * sigma or reach >= REACH:
+        if reach >= farthest or (most[-1] < end and not again):
             break
+        again &= bool(most[-1] >= end)
         reach *= 2
     wide: NDArray[Any] = np.maximum(most, np.concatenate([most[:1], most[:-1]]))  # rings are a pixel wide
     return wide.astype(np.float32)

@@ -34,6 +34,7 @@ CHUNK = 1024  # stamps that are fitted at a time
 CORE = 2.3  # pixels from a star's middle, within which its stamps decide
 FEW = 8  # of 25 pixels that are hit otherwise, below which light over a whole stamp is looked at
 KNOWN = 1.7  # times the expected scatter, up to which a star is known
+TURNED = 1.4  # times the limit, where exposures at several roll angles share a profile that turns
 BESIDE = 0.6  # of the limit, for a pixel beside a hit
 EXPLAINED = 3.0  # sigma, within which a flag is taken back ...
 CERTAIN = 0.01  # ... where the profile is known to this share of the flux
@@ -133,11 +134,12 @@ def decide_stamps(stamps: Sequence[Stamps], *, core_snr: float, level: bool) -> 
         Of each exposure.
     core_snr : float
     level : bool
-        Whether light over a whole stamp is looked at; where spikes turn, it is no hit.
+        Whether all exposures have one roll angle. Where spikes turn, light over a whole stamp is no hit.
     """
     table = _list_visits(stamps)
     if not len(table):
         return []
+    core_snr *= 1 if level else TURNED
     optics = learn_profile(_gather_visits(stamps, table[:CANDIDATES]), len(stamps))
     if optics is None:
         return []
@@ -262,12 +264,13 @@ def _repeats(
         at = np.einsum("nij,npj->npi", visits.turn[other, star], sky) + fit.place[other, star][:, None]
         column, row = (np.rint(at[..., k]).astype(np.intp) + REACH for k in (0, 1))
         inside = (column >= 0) & (column <= 2 * REACH) & (row >= 0) & (row <= 2 * REACH)
-        wide = _highest_around(others[other, star])
-        there = np.take_along_axis(wide, np.where(inside, row * (2 * REACH + 1) + column, 0), axis=1)
-        counts: NDArray[Any] = inside & np.isfinite(there) & np.not_equal(other, own)[:, None]
-        known += counts
+        place = np.where(inside, row * (2 * REACH + 1) + column, 0)
+        there = np.take_along_axis(_highest_around(others[other, star]), place, axis=1)
+        inside &= np.not_equal(other, own)[:, None]
         with np.errstate(invalid="ignore"):
-            seen += counts & (there > SAME * excess)
+            again: NDArray[Any] = inside & (there > SAME * excess)
+        seen += again  # a missing pixel says nothing, even where its neighbors are dark
+        known += again | (inside & np.isfinite(np.take_along_axis(others[other, star], place, axis=1)))
     found[high] = seen >= known / 2  # also where nobody else saw that place
     return found
 

@@ -72,7 +72,7 @@ def search_exposure(task: tuple[Plan, Image]) -> Found:
     plain = is_plain(p)
     slack = None
     if foreign is not None and foreign.any():
-        slack = _allow_for_turned_spikes(plan, image.group, reference, foreign)
+        slack = _allow_for_turned_spikes(plan, image, reference, foreign)
     model, others, slack = blot_bands(
         reference,
         None if plain else cover,
@@ -108,15 +108,19 @@ def flags_name(number: int) -> str:
     return f"flags{number:05d}"
 
 
-def _allow_for_turned_spikes(plan: Plan, group: int, reference: NDArray[Any], foreign: NDArray[Any]) -> NDArray[Any]:
+def _allow_for_turned_spikes(
+    plan: Plan, image: Image, reference: NDArray[Any], foreign: NDArray[Any]
+) -> NDArray[Any]:
     """By how much spikes let a group differ from its reference, on its window; sources around it have spikes, too."""
+    group, width = image.group, expected_width(filter_names(image.cal), plan.grid.cdelt * 3600)
     window, shape = plan.windows[group], plan.grid.shape
     wide = widen_window(window, REACH // 2, shape)
     here = window.within(wide)
     known, wanted = np.full(wide.shape, np.nan, np.float32), np.zeros(wide.shape, bool)
     known[here], wanted[here] = reference, foreign > 0
     everyone = read_median(plan.shelf, shape, wide)
-    slack = measure_slack(known, everyone, _other_angles(plan, group, wide), wanted, sigma=plan.pair_sigma)
+    others = _other_angles(plan, group, wide)
+    slack = measure_slack(known, everyone, others, wanted, sigma=plan.pair_sigma, width=width)
     slack = np.ascontiguousarray(slack[here])
     alone = foreign == ONE_KIN  # it is off by its sub-pixel phase alone
     slack[alone] = np.minimum(np.float32(KIN_SHARE) * slack[alone], np.float32(KIN_MOST * plan.pair_sigma))

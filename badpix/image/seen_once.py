@@ -7,7 +7,7 @@
 2. Yardstick: T of the stars of all exposures that others saw too, alone in 15x15; nothing is a star above their 99 %
    quantile plus 0.02, with fewer than 30 of them above their largest plus more. Nor below the T of a star as narrow
    as diffraction allows, centered on a pixel (its peak as a Gaussian, without rings and other losses:
-   :func:`expected_sharpness`); with fewer than 5 stars, of one of 0.6 of that width.
+   :func:`expected_sharpness`); with fewer than 5 stars, of one of 0.9 of that width.
 3. Candidates: v > 10 sigma (of the pixel, or of the scatter in 7x7 where that is larger, as beside saturated stars),
    in a field that nobody else saw (not in the hole that a saturated core leaves in the others), and brighter than 5 %
    of the brightest pixel in 15x15, whose diffraction ring they might be.
@@ -41,7 +41,7 @@ SHARP_QUANTILE = 0.99
 SHARP_OFFSET = 0.02
 MIN_PEAKS = 30
 FEW_PEAKS = 5
-UNSURE = 0.6  # of the width of diffraction, where no star tells
+UNSURE = 0.9  # of the width of diffraction, where no star tells
 DIFFRACTION = 0.0327  # arcsec a micron of wavelength: the width of the peak, 1.03 wavelengths over 6.5 m
 NARROWEST = 0.9  # pixels, where neither filter nor instrument tell the width
 _RING = (0, 1, 2, 5, 8, 7, 6, 3)  # of 3x3, in turn

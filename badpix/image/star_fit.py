@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from badpix.image.star_profile import HALF, evaluate_profile, fit_profile, stamp_offsets
 
-RING = 0.5  # pixels, width of the rings in which the profile's error is measured
-RINGS = 6
+RING = 0.25  # pixels, width of the rings in which the profile's error is measured
+RINGS = 12
 FEWEST = 20  # pixels of a ring
 FIRST_ERROR = 0.03  # of the flux, before anything is known
 LEAST_ERROR = 1e-3
+TAIL = 0.608  # of the 90 % quantile: a standard deviation, as 1.4826 of the median is
 SHARED_ERROR = 0.1  # of the largest ring's error, that each ring has at least
 BRIGHTEST = 0.3  # of the pixels, by noise over flux, which tell the error
 TEACHER_STAMPS = 240  # at the most
@@ -254,15 +255,21 @@ def learn_profile(visits: Visits, exposures: int) -> Optics | None:
 def _measure_errors(relative: NDArray[Any], noise: NDArray[Any], shape: _Shape) -> NDArray[Any]:
     """Scatter of the residuals beyond noise, as shares of the flux, in rings about the star."""
     ring = np.minimum(np.hypot(shape.dx, shape.dy) * (1 / RING), RINGS - 1).astype(np.intp)
-    known = np.isfinite(relative)
-    out = np.full(RINGS, FIRST_ERROR)
+    measured = np.isfinite(relative)
+    out = np.full(RINGS, np.nan)
     for k in range(RINGS):
-        here = known & (ring == k)
+        here = measured & (ring == k)
         if np.count_nonzero(here) < FEWEST:
             continue
         size, own = np.abs(relative[here]), noise[here]
         best = own <= max(np.quantile(own, BRIGHTEST), 3 * LEAST_ERROR)
-        out[k] = np.sqrt(max((1.4826 * np.median(size[best])) ** 2 - np.median(own[best]) ** 2, LEAST_ERROR**2))
+        middle, most = np.quantile(size[best], [0.5, 0.9])
+        scatter = max(1.4826 * middle, TAIL * most)  # a profile that turns with the roll is off in some directions
+        out[k] = np.sqrt(max(scatter**2 - np.median(own[best]) ** 2, LEAST_ERROR**2))
+    known = np.flatnonzero(np.isfinite(out))
+    if not len(known):
+        return np.full(RINGS, FIRST_ERROR)
+    out = np.interp(np.arange(RINGS), known, out[known])
     found: NDArray[Any] = np.maximum(out, SHARED_ERROR * out.max())
     return found
 

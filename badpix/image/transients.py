@@ -8,6 +8,8 @@
    on a spike. A candidate is star-shaped if the best star leaves less than 3 % of its squares and what noise adds, if
    it is less like a single pixel, and if it has 0.4 of the star's light where charge of a hit doesn't reach: beside
    its peak, off any track; around its brightest 2 x 2; in the outermost pixels (:func:`find_transients`).
+   Where the telescope's stars are as narrow as the charge of a hit that diffused, likeness tells nothing: a star must
+   be better explained than by any such hit, or have light in its outermost pixels that no charge reaches.
 3. Linked: detections within 1.5 grid pixels of each other are one transient. Of the rest, three or more in different
    exposures that lie on a line at constant speed, with fluxes within a factor of two, are a moving object
    (:func:`link_detections`).
@@ -17,9 +19,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +35,11 @@ MISFIT = 0.03  # of the squares of a stamp that a star may leave, besides those 
 SURROUNDED = 0.5  # of a star's light beside its peak
 WINGS = 0.4  # of the light of a star outside of its brightest 2 x 2 pixels
 RIM_SIGMA = 1.5
+DIFFUSED = (0.05, 0.2, 0.35)  # pixels: scatter of the charge of hits ...
+TRACKS = (0.0, 0.8, 1.6)  # ... and the lengths of short tracks
+UNLIKE = 0.01  # of a stamp's squares, by which a star must explain more than a hit does ...
+UNLIKE_SIGMA = 12.0  # ... in units of the noise's, or:
+LIT = 2.5  # sigma of the light in the outermost 16 of 5 x 5 pixels
 ROUND = 0.5  # of the usual light beside a star's peak, which a star of the library must have
 MIN_STARS = 60
 ALONE = 7  # pixels around a star without a brighter one
@@ -110,6 +118,7 @@ def find_transients(
     lone = stamps[12] / np.linalg.norm(stamps, axis=0)  # cosine with a single pixel
     misfit = 1 - likeness**2  # share of the stamp's squares that the star does not explain, and noise's
     allowed = stamps.shape[0] * (noise[ys, xs] / np.linalg.norm(stamps, axis=0)) ** 2
+    told = _tell_from_hits(stamps, noise[ys, xs], likeness)
     sums = stamps.sum(axis=0)
     dy, dx = (np.mgrid[-1:2, -1:2]).reshape(2, 9)
     near = np.maximum(stamps.reshape(5, 5, -1)[1:4, 1:4].reshape(9, -1), 0)
@@ -123,7 +132,7 @@ def find_transients(
             float(residual[ys[i], xs[i]] / noise[ys[i], xs[i]]),
             float(likeness[i]),
         )
-        for i in np.flatnonzero(surrounded & (misfit < MISFIT + allowed) & (likeness > lone))
+        for i in np.flatnonzero(surrounded & told & (misfit < MISFIT + allowed) & (likeness > lone))
     ]
 
 
@@ -208,6 +217,33 @@ def measure_likeness(
     return cosines.max(axis=0), surrounded
 
 
+def _tell_from_hits(stamps: NDArray[Any], noise: NDArray[Any], likeness: NDArray[Any]) -> NDArray[Any]:
+    """Stamps [25, n] that no hit explains as well as a star, or that have light where no charge reaches, bool [n]."""
+    norm = np.maximum(np.linalg.norm(stamps, axis=0), 1e-30)
+    hit = (make_hits() @ (stamps / norm)).max(axis=0)
+    found: NDArray[Any] = likeness**2 - hit**2 > np.maximum(UNLIKE, UNLIKE_SIGMA * (noise / norm) ** 2)
+    return found | (_sum_rim(stamps) > LIT * 4 * noise)
+
+
+@lru_cache(maxsize=1)
+def make_hits() -> NDArray[Any]:
+    """The charge of hits and short tracks at many phases, with diffusion, normalized [hit, 25]."""
+    table = np.linspace(-5, 5, 1001)
+    below = np.array([math.erf(t) for t in table]) / 2
+    edges, out = np.arange(-2.5, 3), []
+    for scatter, length in product(DIFFUSED, TRACKS):
+        steps = np.linspace(-0.5, 0.5, 5 if length else 1) * length
+        for angle in np.arange(6 if length else 1) * np.pi / 6:
+            y, x = (
+                np.interp((edges - (_PHASES[:, None] + steps * f)[..., None]) / (scatter * 2**0.5), table, below)
+                for f in (math.sin(angle), math.cos(angle))
+            )
+            out.append(np.einsum("asi,bsj->abij", np.diff(y), np.diff(x)).reshape(-1, 25))
+    made = np.concatenate(out)
+    found: NDArray[Any] = made / np.linalg.norm(made, axis=1, keepdims=True)
+    return found
+
+
 def _sum_rim(stamps: NDArray[Any]) -> NDArray[Any]:
     """The outermost 16 of 5 x 5 pixels."""
     out: NDArray[Any] = stamps.sum(axis=0) - stamps.reshape(5, 5, -1)[1:4, 1:4].sum(axis=(0, 1))
@@ -283,26 +319,27 @@ def _find_tracks(
     """Motions at constant speed through three or more detections, the longest first."""
     tracks: list[Linked] = []
     options = []
-    for a, b in combinations(free, 2):
-        if exposures[a] == exposures[b] or times[a] == times[b] or not _alike(fluxes[a], fluxes[b]):
-            continue
-        speed = (positions[b] - positions[a]) / (times[b] - times[a])
-        on = []
-        for k in free:
-            off = float(np.hypot(*(positions[a] + speed * (times[k] - times[a]) - positions[k])))
-            if off <= ON_TRACK and _alike(fluxes[k], fluxes[a]):
-                on.append((off, k))
-        members = _once([k for _, k in sorted(on)], exposures, set())
-        if len(members) >= 3:
-            options.append(Linked(tuple(sorted(members)), (float(speed[0]), float(speed[1]))))
+    names = np.array(free, np.intp)
+    place, flux, day, exposure = positions[names], fluxes[names], times[names], np.array(exposures)[names]
+    for first in range(len(names) - 1):
+        later = day - day[first]
+        alike = np.maximum(flux, flux[first]) <= FLUX_RATIO * np.minimum(flux, flux[first])
+        second = alike & (exposure != exposure[first]) & (later != 0)
+        second[: first + 1] = False
+        speed = (place[second] - place[first]) / later[second, None]
+        off = np.hypot(*np.moveaxis(place[first] + speed[:, None] * later[:, None] - place, 2, 0))
+        on = alike & (off <= ON_TRACK)
+        for row in np.flatnonzero(on.sum(axis=1) >= 3):
+            there = np.flatnonzero(on[row])
+            nearest = names[there[np.argsort(off[row, there], kind="stable")]]
+            members = _once([int(k) for k in nearest], exposures, set())
+            if len(members) >= 3:
+                motion = float(speed[row, 0]), float(speed[row, 1])
+                options.append(Linked(tuple(sorted(members)), motion))
     for option in sorted(options, key=lambda option: -len(option.members)):
         if not any(set(option.members) & set(track.members) for track in tracks):
             tracks.append(option)
     return tracks
-
-
-def _alike(a: float, b: float) -> bool:
-    return max(a, b) <= FLUX_RATIO * min(a, b)
 
 
 def spare_region(flagged: NDArray[Any], x: float, y: float) -> NDArray[Any]:

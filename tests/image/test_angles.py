@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from notes import heard
 
 from badpix.image import driver as image_driver
-from badpix.image.angles import Turned, measure_slack, prefer_kin, sort_angles, turn_offsets
+from badpix.image.angles import Turned, _ring_profile, measure_slack, prefer_kin, sort_angles, turn_offsets
 from badpix.io.associations import read_inputs
 from badpix.numerics.neighbors import grow
 from badpix.settings.image import ImageSettings
@@ -77,13 +77,15 @@ def test_a_turned_spike_is_allowed_for_where_it_turns_to_and_nowhere_else(angle,
     empty = np.where(np.isnan(other), np.nan, 0).astype(np.float32) + rng.normal(0, 0.1, other.shape)
     turned = Turned(seen, turn_offsets(pc, angle))
     everyone = np.minimum(own, other) + rng.normal(0, 0.1, own.shape).astype(np.float32)  # as a median: no spike
-    slack = measure_slack(empty.astype(np.float32), everyone, [turned], np.ones(own.shape, bool), sigma=0.3)
+    slack = measure_slack(
+        empty.astype(np.float32), everyone, [turned], np.ones(own.shape, bool), sigma=0.3, width=1.0
+    )
     y, x = np.mgrid[:161, :161] - 80.3
     near = (np.hypot(x, y) > 9) & (np.hypot(x, y) < 55)  # beyond the core, short of the end
     away = near & (np.hypot(x, y) > 12) & (own < 0.1) & ~grow(grow(own > 0.1))
     assert (own - slack)[near & np.isfinite(own)].max() < 4
     assert (slack[away] < 1.5).mean() > 0.88  # allowed by a whole ring: none
-    assert not measure_slack(empty, everyone, [turned], np.zeros(own.shape, bool), sigma=0.3).any()
+    assert not measure_slack(empty, everyone, [turned], np.zeros(own.shape, bool), sigma=0.3, width=1.0).any()
 
 
 def test_of_several_angles_the_smallest_allowance_counts():
@@ -91,8 +93,8 @@ def test_of_several_angles_the_smallest_allowance_counts():
     empty = np.zeros((161, 161), np.float32)
     one, two = (Turned(spiked(a, pc), turn_offsets(pc, a - 40)) for a in (60, 120))
     wanted = np.ones(empty.shape, bool)
-    both = measure_slack(empty, one.image, [one, two], wanted, sigma=0.3)
-    each = [measure_slack(empty, one.image, [other], wanted, sigma=0.3) for other in (one, two)]
+    both = measure_slack(empty, one.image, [one, two], wanted, sigma=0.3, width=1.0)
+    each = [measure_slack(empty, one.image, [other], wanted, sigma=0.3, width=1.0) for other in (one, two)]
     assert np.array_equal(both, np.minimum(*each))
 
 
@@ -101,13 +103,49 @@ def test_of_three_other_angles_one_that_missed_a_knot_does_not_decide_alone():
     empty = np.zeros((161, 161), np.float32)
     others = [Turned(spiked(a, pc), turn_offsets(pc, a - 40)) for a in (60, 85, 120)]
     wanted = np.ones(empty.shape, bool)
-    found = measure_slack(empty, others[0].image, others, wanted, sigma=0.3)
-    each = np.sort([measure_slack(empty, others[0].image, [other], wanted, sigma=0.3) for other in others], axis=0)
+    found = measure_slack(empty, others[0].image, others, wanted, sigma=0.3, width=1.0)
+    each = np.sort(
+        [measure_slack(empty, others[0].image, [other], wanted, sigma=0.3, width=1.0) for other in others], axis=0
+    )
     np.testing.assert_allclose(found, (each[0] + each[1]) / 2)
     nothing = Turned(np.full(empty.shape, np.nan, np.float32), others[0].turn)
-    unseen = measure_slack(empty, others[0].image, [others[0], nothing, nothing], wanted, sigma=0.3)
-    alone = measure_slack(empty, others[0].image, others[:1], wanted, sigma=0.3)
-    assert np.array_equal(unseen, alone)  # angles that never saw the source say nothing
+    unseen = measure_slack(empty, others[0].image, [others[0], nothing, nothing], wanted, sigma=0.3, width=1.0)
+    alone = measure_slack(empty, others[0].image, others[:1], wanted, sigma=0.3, width=1.0)
+    strong = alone > 1  # angles that never saw the source say nothing there
+    assert strong.sum() > 100
+    assert np.array_equal(unseen[strong], alone[strong])
+
+
+def test_a_faint_star_near_a_bright_one_allows_for_no_more_than_its_own_spikes():
+    y, x = np.mgrid[:201, :201].astype(float)
+    rng = np.random.default_rng(3)
+    light = 1e5 / (1 + np.hypot(y - 40, x - 40)) ** 2 + 60 * np.exp(-((y - 130) ** 2 + (x - 130) ** 2) / 2)
+    image = (light + rng.normal(0, 0.2, light.shape)).astype(np.float32)
+    quarter = Turned(image, np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    slack = measure_slack(image, image, [quarter], np.ones(image.shape, bool), sigma=0.3, width=1.5)
+    distance = np.hypot(y - 130, x - 130)
+    most = 70 * np.minimum(1, (3 / np.maximum(distance, 1)) ** 2)
+    bright = measure_slack(image, image, [quarter], np.hypot(y - 40, x - 40) < 60, sigma=0.3, width=1.5)
+    there = (distance < 20) & (bright == 0)
+    assert there.sum() > 1000
+    assert (slack[there] <= most[there] + 3).all()  # the bright star's own light is round
+    assert np.median(slack[there & (distance > 10)]) < 1  # turned about the faint star it would be 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rings_are_those_of_a_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 1, (50, 61)).astype(np.float32)
+    image[rng.random(image.shape) < 0.1] = np.nan
+    y, x = int(rng.integers(0, 50)), int(rng.integers(0, 61))
+    image[y, x] = 100
+    found = _ring_profile(image, y, x, -np.inf, 30)
+    assert found is not None
+    ring = np.rint(np.hypot(*(v - c for v, c in zip(np.mgrid[:50, :61], (y, x), strict=True))))
+    plain = np.array([np.nanmax(image[ring == r], initial=-np.inf) for r in range(len(found))])
+    plain[np.isinf(plain)] = 100
+    plain = np.minimum.accumulate(plain)
+    np.testing.assert_array_equal(found, np.maximum(plain, np.concatenate([plain[:1], plain[:-1]])))
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,23 @@ def test_a_weak_pixel_beside_a_flagged_hit_is_hit(sky):
     assert beside > 0.6
 
 
+def test_a_missing_pixel_is_no_witness_against_a_faint_neighbor(sky):
+    """One other exposure shows the neighbor; in two its pixels are missing, beside dark ones."""
+    stamps, flux, light = sky
+    star_ = int(np.argsort(-flux[:60])[20])
+    y, x = stamp_offsets()
+    changed = list(stamps)
+    for k in range(EXPOSURES):
+        value = stamps[k].value.copy()
+        place = stamps[k].place[star_] + SHIFT[k]
+        near = np.hypot(x - place[0] - 1.6, y - place[1]) < 0.8
+        value[star_, near] += 25 * SIGMA + 0.05 * light[k, star_].max()
+        if k >= 2:
+            value[star_, near] = np.nan
+        changed[k] = stamps[k]._replace(value=value)
+    assert not decide(changed)[:, star_].any()
+
+
 def test_stars_that_some_exposures_lack_are_decided_in_the_others(sky):
     """In any unit, and where the edge of a frame or bad pixels take a part of their stamps."""
     stamps, flux, _ = sky

@@ -441,6 +441,15 @@ def test_single_coverage_takes_what_is_sharper_than_any_star():
         assert seen_once.sharpness_limit(found.stars[:few], 1.5) > found.stars.mean() + 0.1
 
 
+def test_without_stars_the_filter_tells_how_sharp_a_star_can_be():
+    """A mosaic of two tiles that hardly overlap: charge of a hit that diffused is sharper than F150W allows."""
+    none = np.empty(0)
+    limit = seen_once.sharpness_limit(none, 1.42)
+    assert seen_once.expected_sharpness(1.42) < limit < 0.87
+    narrow = seen_once.sharpness_limit(none, 0.5)
+    assert narrow == seen_once.expected_sharpness(seen_once.NARROWEST)
+
+
 # --- sky and audit ----------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,16 @@ def test_charge_that_spread_over_neighbors_is_no_star(seed):
         assert not find(residual, width=1.6), block
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_where_stars_are_as_narrow_as_hits_only_light_around_them_tells(seed):
+    """F090W of NIRISS: a third of a pixel by diffraction, as charge that diffuses."""
+    rng = np.random.default_rng(seed)
+    narrow = star(4.2, 3.8, 400, fwhm=0.7) + rng.normal(0, 1, (9, 9))
+    assert not find(narrow, width=0.45)
+    wings = star(4, 4, 1, fwhm=5)
+    assert len(find(narrow + wings * (0.15 * 400 / wings.sum()), width=0.45)) == 1
+
+
 def test_detections_at_one_place_are_one_and_a_line_at_constant_speed_is_a_moving_object():
     rng = np.random.default_rng(8)
     fixed = [(100.0, 80.0), (100.4, 80.2)]
