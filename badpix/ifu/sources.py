@@ -54,7 +54,7 @@ _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than
 _BLOB_OF_SEEN = 2.0  # ... than a trace that another exposure shows, too: it would show its lines
 _BLOB_OF_LOW, _BLOB_LEAST = 4.0, 3.0  # ... than the second lowest neighbor, and sigma that are always allowed
 _WIDE = 0.3  # share of a pixel that its second lowest neighbor has in extended emission, and in few tracks
-_GOES_ON = 0.4  # share of the common median that the least one has in a trace, and not in a track
+_GOES_ON, _GOES_ON_NOISE = 0.4, 1.5  # share of the common median that the least one has in a trace, not in a track
 _BELOW = 0.75  # share of the trace that lies below its neighbors: they are at its sides
 _SEEN, _SEEN_LEAST = 0.5, 5.0  # of the trace, and sigma, which another exposure must show for that
 _LEVEL_OF_LOW = 1.5  # how much higher than the second lowest neighbor a level can be
@@ -244,7 +244,9 @@ def _explain(
     window: tuple[int, int],
 ) -> NDArray[Any]:
     line, seen = measure_line(differences, e, at, own.common, defects, window)
-    goes_on = (seen > np.maximum(_SEEN * own.common, _SEEN_LEAST)) | (own.least > _GOES_ON * own.common)
+    goes_on = (seen > np.maximum(_SEEN * own.common, _SEEN_LEAST)) | (
+        own.least > _GOES_ON * own.common - _GOES_ON_NOISE
+    )
     trace = np.where(goes_on, own.common, own.least)
     blob, low = own.beyond(trace)
     streaks = _excess(_TRACE, trace, TRACE_NOISE) + _excess(_LINE, line, _LINE_NOISE)

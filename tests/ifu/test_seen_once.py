@@ -323,6 +323,18 @@ def test_the_flank_of_a_line_that_peaks_beside_the_window_is_no_hit(row, explain
     assert (rest.size == 1) == explained
 
 
+def test_a_faint_trace_that_fades_is_still_a_trace():
+    """Exposures of one pointing differ by a little where a source is steep; a broad line there is no track."""
+    values = [np.random.default_rng(k).normal(0, 0.3, (61, 41)).astype("f4") for k in range(3)]
+    values[0][:, 20] += 1.5
+    values[0][18:43, 20] += 4
+    side = 41 + 2 * PAD
+    d = surroundings.Differences([np.pad(v, PAD, constant_values=np.nan) for v in values], side, 1)
+    at = (np.arange(26, 35) + PAD) * side + 20 + PAD
+    options = {"limit": 3.0, "defects": [np.zeros(d.values[0].size, bool)] * 3, "window": (3, 7), "strength": 1.0}
+    assert sources.find_unexplained(d, 0, at, as_high(d, at, 6.5), **options)[0].size == 0
+
+
 def test_noise_alone_explains_next_to_nothing():
     rng = np.random.default_rng(11)
     values = [rng.standard_normal((90, 90), dtype="f4") for _ in range(4)]
