@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from badpix.flats.lines import (
     HALF,
+    HOT,
     compare_bright,
     drop_odd,
     find_black,
@@ -39,6 +40,7 @@ from badpix.flats.lines import (
 )
 from badpix.flats.paths import follow_paths, measure_along, sample_path
 from badpix.numerics.medians import median_rows
+from badpix.numerics.neighbors import grow
 
 SEEN = 0.03  # of the bright light: fainter pixels tell no lines
 LEAST = 0.2  # lines below that are no light to divide by
@@ -102,18 +104,32 @@ def measure_bright(light: Float) -> float:
 
 
 def fill_gaps(image: Float32) -> Float32:
-    """Pixels that were not measured take the median of those within four rows; what is left stays NaN."""
-    y, x = np.nonzero(~np.isfinite(image))
-    if not y.size:
+    """Pixels that were not measured take the median of those within four rows; what is left stays NaN.
+
+    So do the neighbors that show a saturated one's charge, :data:`HOT` times as much.
+    """
+    lost = ~np.isfinite(image)
+    if not lost.any():
         return image
-    out = image.copy()
-    out[y, x] = np.nan
+    out = np.where(lost, np.float32(np.nan), image)
+    y, x = np.nonzero(grow(lost) & ~lost)
+    level = _median_within_rows(out, y, x)
+    with np.errstate(invalid="ignore"):
+        hot = out[y, x] > HOT * level
+    out[y[hot], x[hot]] = level[hot]
+    y, x = np.nonzero(lost)
+    out[y, x] = _median_within_rows(out, y, x)
+    return out
+
+
+def _median_within_rows(image: Float32, y: Index, x: Index) -> Float32:
+    """Median of the pixels within four rows of some pixels, without these: (n,)."""
     near = np.full((y.size, 8), np.nan, np.float32)
     for k, step in enumerate((-4, -3, -2, -1, 1, 2, 3, 4)):
         inside = (y + step >= 0) & (y + step < len(image))
-        near[inside, k] = out[y[inside] + step, x[inside]]
-    out[y, x] = median_rows(near)
-    return out
+        near[inside, k] = image[y[inside] + step, x[inside]]
+    found: Float32 = median_rows(near)
+    return found
 
 
 # --- 4: edges and gaps -----------------------------------------------------------------------------------

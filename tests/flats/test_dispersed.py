@@ -374,3 +374,13 @@ def test_black_runs_are_dead_unless_they_are_long():
     found = lines.find_black(image, np.full(image.shape, 100, np.float32))
     assert not found[:, :3].any()
     np.testing.assert_array_equal(np.flatnonzero(found[:, 3]), np.arange(40, 50))
+
+
+def test_neighbors_of_a_saturated_pixel_tell_no_light():
+    """Four of them, and the corners, look like a bright place, not like odd pixels."""
+    image = (100 * make_slices(fringe=0)).astype(np.float32)
+    plain = dispersed.measure_light(image, 0)
+    y, x = 200, 8
+    hot = image.copy()
+    hot[y - 1 : y + 2, x - 1 : x + 2] += np.array([[400, 4500, 400], [5000, np.nan, 5000], [400, 4500, 400]])
+    np.testing.assert_allclose(dispersed.measure_light(hot, 0), plain, atol=4)
