@@ -4,8 +4,8 @@ An OPEN pixel gives a part of its own light to each neighbor, whether that sees 
 of a slice, its edge, the dark beside it.
 
 1. The light is known to some percent only, and its error goes on along the dispersion (the edge of a slice, fringes
-   less so): what each neighbor shows beyond its light is counted from what the pixels :data:`APART` pixels before and
-   after the low one show, along the dispersion.
+   less so): what each neighbor shows beyond its light is counted from the median of what the pixels two and three
+   before and after the low one show, along the dispersion.
 2. Pixels that are judged, and those beside them, are sorted into classes by the brightest light within 3 x 3 and by
    their part of it; the spread of that, over the brightest light, is their error.
 3. What is left: the excess of the side neighbors of ordinary pixels is measured, and each class has its error raised
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix.numerics.clipping import median_mad
-from badpix.numerics.medians import median_rows
+from badpix.numerics.medians import median_filled, median_rows
 from badpix.numerics.neighbors import SIDES, grow, sides_at
 
 LEVELS = 6  # classes of light, equally populated
@@ -31,7 +31,7 @@ ODD = 0.5  # of the light: pixels that show that much less or more tell no error
 FEWEST = 50  # pixels of a class that tell its spread
 LEAST = 0.004  # of a pixel's light: no neighbor is known better
 MOST = 0.7  # of a pixel's light: no neighbor collects more
-APART = 2  # pixels along the dispersion: those between collect charge of the low pixel
+APART = (-3, -2, 2, 3)  # pixels along the dispersion: those between collect charge of the low pixel
 RING = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if max(abs(dy), abs(dx)) == 2)
 IN_RING = 8  # pixels of a ring that tell its level
 TRIED = 100_000  # pixels at which the excess is measured
@@ -136,14 +136,17 @@ def sort_classes(own: Float, bright: Float, near: Bool) -> NDArray[np.uint8]:
 
 
 def level_along(charge: Float, axis: int) -> Float:
-    """Mean of the two pixels :data:`APART` before and after each, of those that are known: (ny, nx)."""
-    out = np.full((2, *charge.shape), np.nan, np.float32)
-    before, after, known = (np.moveaxis(image, axis, 0) for image in (out[0], out[1], charge))
-    before[APART:], after[:-APART] = known[:-APART], known[APART:]
-    missing = np.isnan(out)
-    total = np.where(missing, 0, out).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Float = total / (2 - missing.sum(axis=0))
+    """Median of the pixels :data:`APART` from each along the dispersion, of those that are known: (ny, nx)."""
+    values = np.moveaxis(charge, axis, 0)
+    lines, missing = [], np.zeros(values.shape, np.uint16)
+    for n in APART:
+        one = np.full(values.shape, np.inf, np.float32)
+        one[max(-n, 0) : len(one) - max(n, 0)] = values[max(n, 0) : len(one) + min(n, 0)]
+        lost = ~np.isfinite(one)
+        one[lost] = np.inf
+        missing += lost
+        lines.append(one)
+    found: Float = np.moveaxis(median_filled(lines, missing), 0, axis)
     return found
 
 
@@ -190,17 +193,15 @@ def _charges_in_steep(
 ) -> tuple[Float, Float]:
     """The same in steep light."""
     charge = np.empty((4, len(y)), np.float32)
-    way = np.eye(2, dtype=np.intp)[steep.axis] * APART
+    way = np.eye(2, dtype=np.intp)[steep.axis]
     for k, side in enumerate(SIDES):
+        first = np.array(side) * (1 - way)  # the neighbor's place across
+        around = [
+            _beyond_light(norm, steep, y + first[0] + n * way[0], x + first[1] + n * way[1], usable, center)
+            for n in APART
+        ]
         there = _beyond_light(norm, steep, y + side[0], x + side[1], usable, center)
-        if side[steep.axis]:  # before or after: the pixels beyond it, and on the other side of the low one
-            first, second, weight = APART * np.array(side), -APART * np.array(side), 0.75
-        else:
-            first, second, weight = side + way, side - way, 0.5
-        near, far = (_beyond_light(norm, steep, y + dy, x + dx, usable, center) for dy, dx in (first, second))
-        level = weight * near + (1 - weight) * far
-        level = np.where(np.isnan(near), far, np.where(np.isnan(far), near, level))
-        charge[k] = there - level
+        charge[k] = there - median_rows(np.stack(around, axis=1))
     own = steep.own[y, x]
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.maximum(sides_at(steep.error, y, x, np.nan) / own, LEAST)
