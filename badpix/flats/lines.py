@@ -180,7 +180,8 @@ def find_black(image: Float32, light: Float32) -> NDArray[np.bool_]:
     bright *= np.float32(BLACK)
     with np.errstate(invalid="ignore"):
         black = image < bright
-    dark = minimum_filter1d(black.view(np.uint8), SHORT + 1, axis=0, mode="constant", cval=1)
-    dark = maximum_filter1d(dark, SHORT + 1, axis=0, mode="constant", cval=0)
+    dark = np.pad(black.view(np.uint8), ((SHORT, SHORT), (0, 0)), constant_values=1)  # so it is beyond the frame
+    dark = minimum_filter1d(dark, SHORT + 1, axis=0, mode="nearest")
+    dark = maximum_filter1d(dark, SHORT + 1, axis=0, mode="nearest")[SHORT:-SHORT]
     found: NDArray[np.bool_] = black & (dark == 0)
     return found

@@ -370,7 +370,7 @@ def test_clusters_in_a_slice_are_dead(rows, columns):
 def test_black_runs_are_dead_unless_they_are_long():
     """Absorption to a third, the dark beyond the frame's last trace, and more than ten dark rows are light."""
     image = np.full((80, 4), 100, np.float32)
-    image[10:14, 0], image[10:30, 1], image[-6:, 2], image[40:50, 3] = 35, 1, 1, 2
+    image[10:14, 0], image[10:30, 1], image[-6:, 2], image[:3, 0], image[40:50, 3] = 35, 1, 1, 1, 2
     found = lines.find_black(image, np.full(image.shape, 100, np.float32))
     assert not found[:, :3].any()
     np.testing.assert_array_equal(np.flatnonzero(found[:, 3]), np.arange(40, 50))
