@@ -56,8 +56,9 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
     """Signal of a side neighbor over that of a hot pixel, and the number of hot pixels it was measured on.
 
     ``rate`` is the map of the median rate over its surroundings, NaN where not measured (saturated pixels too);
-    used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides. They
-    weigh by their rate, up to where the sides' noise is a few percent of what they show.
+    used are pixels above 200 ``spread`` that are the brightest of 5 x 5, of each the median of the four sides over
+    that of the 16 pixels farther out. They weigh by their rate, up to where the sides' noise is a few percent of
+    what they show.
     """
     with np.errstate(invalid="ignore"):
         y, x = np.nonzero(rate > IPC_SIGMA * spread)
@@ -71,7 +72,9 @@ def measure_ipc(rate: Float, spread: float) -> tuple[float, int]:
         isolated = ((alone > 0.1 * center).sum(axis=0) == 1) & np.isfinite(alone).all(axis=0)
     if isolated.sum() < IPC_PIXELS:
         return float("nan"), int(isolated.sum())
-    ratio = np.median(sides[:, isolated], axis=0) / center[isolated]
+    farther = np.maximum(*np.abs(np.mgrid[-2:3, -2:3])).ravel() == 2
+    beneath = np.median(alone[farther][:, isolated], axis=0)  # glow, which the sides have, too
+    ratio = (np.median(sides[:, isolated], axis=0) - beneath) / (center[isolated] - beneath)
     order, weight = np.argsort(ratio), np.minimum(center[isolated], IPC_SURE * spread).astype(np.float64)
     reached = np.cumsum(weight[order])
     middle = ratio[order][np.searchsorted(reached, reached[-1] / 2)]

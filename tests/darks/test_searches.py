@@ -79,6 +79,17 @@ def test_bright_pixels_say_more_of_the_ipc_than_faint_ones():
     assert np.max(np.abs(errors)) < 6e-4
 
 
+def test_glow_beside_hot_pixels_is_no_ipc():
+    rng = np.random.default_rng(0)
+    rate = (np.linspace(0, 40, 60) + rng.normal(0, 1, (60, 60))).astype(np.float32)
+    for y in range(5, 55, 10):
+        for x in range(5, 55, 10):
+            rate[y, x] = 2000
+            for dy, dx in neighbors.SIDES:
+                rate[y + dy, x + dx] += 12
+    assert searches.measure_ipc(rate, 1.0)[0] == pytest.approx(0.006, abs=4e-4)
+
+
 def test_only_pixels_saturated_by_themselves_are_found():
     grown = [(y, x) for y in (3, 4, 5) for x in (4, 5, 6, 7)]
     table = places(*grown, (8, 0), (0, 10))
