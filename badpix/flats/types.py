@@ -15,7 +15,7 @@ from badpix.numerics import clipping, neighbors
 from badpix.settings.flats import FlatSettings
 
 STEEP_EXCESS = 1.3  # times `min_open_excess` in steep light: it has tails that its spread does not tell
-ENOUGH, FEW_EXCESS = 3, 2.0  # two neighbors alone tell less, and collect more: so many times `min_open_excess`
+IN_CLUSTER, CLUSTER_EXCESS = 2, 2.0  # odd neighbors; the others collect more, and must so many times as much
 SHINES = 10.0  # normalized rate from which on what a pixel gives to its neighbors hides an excess of theirs
 OPEN_CONTRAST = 0.08  # excess around an open pixel; noisier flats can not show it
 
@@ -139,7 +139,8 @@ def _find_open(
     least: Any = p.min_open_excess if light is None else STEEP_EXCESS * p.min_open_excess
     if light is not None:
         uncertain = uncertain * light.factor[y, x]
-    least = np.where(np.isfinite(charge).sum(axis=0) < ENOUGH, FEW_EXCESS * least, least)
+    in_cluster = (~neighbors.sides_at(usable, y, x, True)).sum(axis=0) >= IN_CLUSTER
+    least = np.where(in_cluster, CLUSTER_EXCESS * least, least)
     limit = np.fmax(least, p.open_sigma * uncertain)
     found.notes += _note_on_noise(p.open_sigma * spread / 2, spread)
     brighter = find_above(excess - limit, limit=0)
