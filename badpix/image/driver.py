@@ -7,7 +7,7 @@
    private directory beside the outputs.
 4. Stack: the mosaics are sorted once, in tiles.
 5. Model of an exposure: the other groups but the shallow ones (documented: all groups), those at its own roll angle
-   first, blotted to its pixels. Pixels that shine in all exposures while the sky moves are flagged and no part of it.
+   first, blotted to its pixels. Pixels that shine in all exposures, and are no stars, are flagged and no part of it.
 6. Sharpening of the model by a kernel learned in the exposure.
 7. Noise that the pixels would have without a hit.
 8. Test of the differences; 9. flags on steep pixels must stand out; 10. guard of source cores, trails of satellites.
@@ -220,7 +220,7 @@ def _search_resampled(
     shallow = find_shallow(images, p, executor)
     rolls = find_rolls(images)
     angles = find_angles(rolls, p)
-    persistent = find_persistent(images, p, executor)
+    persistent = find_persistent(images, p, executor, scale=grid.cdelt * 3600)
     plan = Plan(shelf, grid, windows, p, shallow, products=products, persistent=persistent)
     by_group = [[i for i in images if i.group == g] for g in range(len(windows))]
     limits = list(run_in_order(executor, drizzle_group, [(plan, members) for members in by_group]))

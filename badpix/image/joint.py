@@ -16,8 +16,8 @@ from badpix.image import audit as image_audit
 from badpix.image.cores import Stamps, Verdict, decide_stamps
 from badpix.image.members import Image
 from badpix.image.plan import Found
-from badpix.image.search import filter_names, flags_name, read_flags
-from badpix.image.seen_once import expected_width, find_sharp, sharpness_limit
+from badpix.image.search import flags_name, read_flags
+from badpix.image.seen_once import expected_width, filter_names, find_sharp, sharpness_limit
 from badpix.image.stack import Shelf
 from badpix.image.star_profile import REACH
 from badpix.settings.image import ImageSettings, SourceSettings

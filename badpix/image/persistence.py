@@ -1,12 +1,11 @@
-"""Pixels that shine in every exposure of a detector while the sky moves: hot, whatever the sky does.
+"""Pixels that shine in every exposure of a detector, whatever the sky does: hot.
 
 With dithers of about a pixel a hot pixel lies beside itself in the other exposures. These are then no model for it,
 and its excess doesn't survive in the sum over 3x3, as that of a star at another sub-pixel phase. Persistence in
 detector coordinates is evidence by itself:
 
 1. Candidates are pixels that exceed their four neighbors, and the exposure's sky by ``persistent_snr``, in three
-   quarters of the exposures of the detector (:func:`find_peaks`, :func:`count_peaks`). Only where the sky moved by
-   0.4 pixel at least between two of them.
+   quarters of the exposures of the detector (:func:`find_peaks`, :func:`count_peaks`).
 2. With c = pixel minus the median of the other 24 of 5x5, and s = their scatter or that of the sky, the larger one:
    c > persistent_snr * s in three quarters of the exposures.
 3. A star that moves lights its neighbors, a hot pixel doesn't: the mean of the 8 neighbors, above the same median,
@@ -16,7 +15,9 @@ detector coordinates is evidence by itself:
 5. One pixel explains the 3x3 of all exposures better than a narrow star does, which moves by the dither: the
    smallest chi-square of stars of three widths, at 49 places in the pixel, is larger by 4 than that of a pixel that
    couples 0.6 % to its sides (:func:`prefer_pixel`). Two exposures of a faint star that is narrower than a pixel
-   pass rules 2 to 4 by chance.
+   pass rules 2 to 4 by chance. Where the sky moved by less than 0.4 pixel between all of them, a star stays on its
+   pixels: there the mean of the exposures must be sharper, by 3 sigma, than diffraction lets a star of that filter
+   be (:func:`is_sharper`; the sharpness of :mod:`badpix.image.seen_once`).
 
 What is found is flagged in all exposures of the detector and gets no weight in the mosaics: as a model for others it
 would hide hits and break stars.
@@ -37,6 +38,7 @@ from numpy.typing import NDArray
 
 from badpix.image.members import Image
 from badpix.image.pixel_map import invert_map, map_points
+from badpix.image.seen_once import SHARP_OFFSET, expected_sharpness, expected_width, filter_names, light_beside
 from badpix.io import cal as io_cal
 from badpix.io.cal import CalFile
 from badpix.io.tasks import run_in_order
@@ -57,6 +59,7 @@ PHASES = 7  # an axis, from edge to edge of the pixel
 PROFILE = 0.05  # of the peak, by which a star's pixels may differ from a Gaussian's
 COUPLING = 0.006  # of a pixel's charge in each of its sides (capacitive)
 PREFERENCE = 4.0  # of chi-square
+SHARPER = 3.0  # sigma of the light beside a pixel
 FAR = 100.0  # pixels: off the frame
 
 
@@ -161,6 +164,22 @@ def prefer_pixel(stamps: NDArray[Any], sigma: NDArray[Any], shifts: NDArray[Any]
     return out
 
 
+def is_sharper(stamps: NDArray[Any], sigma: NDArray[Any], width: float) -> NDArray[Any]:
+    """Which candidates are sharper than any star of this FWHM (pixels), in exposures between which the sky stayed.
+
+    ``stamps`` and ``sigma`` as in :func:`judge_stamps`; bool (candidate,).
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        near = stamps.reshape(len(stamps), 5, 5, -1)[:, 1:4, 1:4].reshape(len(stamps), 9, -1)
+        near = near - _median(np.delete(stamps, 12, axis=1), 1)[:, None]
+        mean = np.nansum(near, axis=0) / np.isfinite(near).sum(axis=0)
+        error = np.sqrt(np.sum(sigma**2)) / len(sigma) * math.sqrt(6) / (6 * mean[4])
+        sharpness = 1 - light_beside(mean) / (6 * mean[4])
+        limit = expected_sharpness(width) + SHARP_OFFSET
+        out: NDArray[Any] = np.isfinite(mean).all(axis=0) & (sharpness - SHARPER * error > limit)
+    return out
+
+
 def _profile(center: NDArray[Any], width: float) -> NDArray[Any]:
     """What a Gaussian line at ``center`` (exposure, candidate) leaves in pixels -1, 0, 1: (exposure, 3, ...)."""
     edges = np.array([-1.5, -0.5, 0.5, 1.5])[None, :, None]
@@ -195,8 +214,8 @@ def detector_key(cal: CalFile) -> str:
     return f"{cal.keyword('DETECTOR')} {cal.shape} {start}"
 
 
-def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executor | None) -> Places:
-    """The pixels that shine in all exposures of their detector while the sky moves, by detector."""
+def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executor | None, *, scale: float) -> Places:
+    """The pixels that shine in all exposures of their detector, by detector; ``scale`` in arcsec a pixel."""
     found: Places = {}
     if not p.persistent_snr:
         return found
@@ -204,8 +223,9 @@ def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executo
     for image in images:
         detectors.setdefault(detector_key(image.cal), []).append(image)
     for name, members in detectors.items():
-        if len(members) < 2 or measure_dither(members) < MOVED:
+        if len(members) < 2:
             continue
+        moved = measure_dither(members) >= MOVED
         tasks = [(image.cal, p.persistent_snr) for image in members]
         peaks, sigma = zip(*run_in_order(executor, find_exposure_peaks, tasks), strict=True)
         shape = members[0].cal.shape
@@ -215,12 +235,15 @@ def find_persistent(images: Sequence[Image], p: ModelSettings, executor: Executo
         hot = judge_stamps(np.stack(stamps), np.array(sigma), snr=p.persistent_snr)
         ys, xs = ys[hot], xs[hot]
         kept = np.stack([stamp[:, hot] for stamp in stamps])
-        hot = prefer_pixel(kept, np.array(sigma), follow_sky(members, ys, xs))
+        if moved:
+            hot = prefer_pixel(kept, np.array(sigma), follow_sky(members, ys, xs))
+        else:
+            hot = is_sharper(kept, np.array(sigma), expected_width(filter_names(members[0].cal), scale))
         if hot.any():
             found[name] = ys[hot], xs[hot]
     if found:
         told = ", ".join(f"{len(ys):,} of {name.split()[0]}" for name, (ys, _) in found.items())
-        log.info(f"pixels that shine in all exposures while the sky moves: {told}; flagged in each")
+        log.info(f"pixels that shine in all exposures, and are no stars: {told}; flagged in each")
     return found
 
 

@@ -36,7 +36,7 @@ from badpix.image.plan import Found, Plan
 from badpix.image.protect import find_protected
 from badpix.image.reference import ONE_KIN, blot_bands, build_reference
 from badpix.image.resample_drizzle import measure_derivative
-from badpix.image.seen_once import expected_width, measure_sharpness
+from badpix.image.seen_once import expected_width, filter_names, measure_sharpness
 from badpix.image.sharpening import STEEP_APPLY, apply_sharpening, fit_sharpening
 from badpix.image.stack import Shelf, read_median
 from badpix.image.transients import Detection, find_transients
@@ -218,11 +218,6 @@ def _find_transients(
     return find_transients(
         image.number, residual, noise, flagged, model, stars, snr=plan.p.transient_snr, width=width
     )
-
-
-def filter_names(cal: CalFile) -> list[str]:
-    """FILTER and PUPIL."""
-    return [str(cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
 
 
 def _flag_persistent(

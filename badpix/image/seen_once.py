@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from badpix.io.cal import CalFile
 from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import chunks, gather, grow, locate
 
@@ -165,6 +166,11 @@ def light_beside(near: NDArray[Any]) -> NDArray[Any]:
 
 
 # --- the yardstick ----------------------------------------------------------------------------------------
+
+
+def filter_names(cal: CalFile) -> list[str]:
+    """FILTER and PUPIL."""
+    return [str(cal.primary.get(k, "")).strip().upper() for k in ("FILTER", "PUPIL")]
 
 
 def expected_width(names: Sequence[str], scale: float) -> float:

@@ -102,7 +102,8 @@ class ModelSettings(Settings):
     persistent_snr: float = param(
         4.0,
         "Pixels above this limit in three quarters of a detector's exposures, alone and steady while the sky "
-        "moves, are hot: flagged, and no part of the model; 0 = not looked for.",
+        "moves (or sharper than a star where it stays), are hot: flagged, and no part of the model; 0 = not looked "
+        "for.",
         unit="sigma",
         low=0.0,
         documented=0.0,
