@@ -114,7 +114,8 @@ def _search_high(
     high = measure_high(differences, e, at, p.grow_sigma, p.protect)
     seeds, doubtful = _ask(differences, e, at, high, p.hit_limit, defects, p)
     seeds = distinct(_confirm(found, e, differences.values[e], band, defects[e], 1, p), seeds)
-    grown, rest = _grow(seeds, partial(_ask, differences, e, high=high, defects=defects, p=p), high, band, p)
+    ask = partial(_ask, differences, e, high=high, limit=p.grow_sigma, defects=defects, p=p)
+    grown, rest = _grow(seeds, ask, high.value > np.float32(p.grow_sigma), band, p.grow_steps)
     return seeds, grown, high, distinct(doubtful, rest)
 
 
@@ -131,14 +132,11 @@ def _search_again(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The pixels of the first search, and those that only hits of other exposures had explained."""
     more, _ = _ask(differences, e, doubtful, high, p.hit_limit, hits, p)
-    asked = np.zeros(band.noise.size, bool)
-    asked[doubtful] = True
-
-    def ask(near: NDArray[Any], limit: float) -> Asked:
-        return _ask(differences, e, near[asked[near]], high, limit, hits, p)
-
+    open_to = np.zeros(band.noise.size, bool)
+    open_to[doubtful] = True
     known = distinct(seeds, grown, more)
-    new, _ = _grow(known, ask, high, band, p)
+    ask = partial(_ask, differences, e, high=high, limit=p.grow_sigma, defects=hits, p=p)
+    new, _ = _grow(known, ask, open_to, band, p.grow_steps)
     return distinct(seeds, more), distinct(np.setdiff1d(grown, more), new)
 
 
@@ -198,17 +196,19 @@ def _find_high(difference: NDArray[Any], e: int, band: Band, persistent: NDArray
 
 
 def _grow(
-    seeds: NDArray[Any], ask: Callable[..., Asked], high: High, band: Band, p: SingleLimits
+    seeds: NDArray[Any], ask: Callable[[NDArray[Any]], Asked], open_to: NDArray[Any], band: Band, steps: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pixels reached from the seeds through those of their neighbors that sources don't explain; those lines explain.
 
-    All that are high enough and in reach are asked for together.
+    All that are in reach through a map of those that may be asked are asked for together.
     """
-    reached = _spread(seeds, high.value > np.float32(p.grow_sigma), band, p.grow_steps)
-    kept, rest = ask(reached, limit=p.grow_sigma)
-    open_to = np.zeros(band.noise.size, bool)
-    open_to[kept] = True
-    return _spread(seeds, open_to, band, p.grow_steps), rest
+    reached = _spread(seeds, open_to, band, steps)
+    if not reached.size:
+        return reached, reached
+    kept, rest = ask(reached)
+    found = np.zeros(band.noise.size, bool)
+    found[kept] = True
+    return _spread(seeds, found, band, steps), rest
 
 
 def _spread(seeds: NDArray[Any], open_to: NDArray[Any], band: Band, steps: int) -> NDArray[Any]:
