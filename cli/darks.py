@@ -66,7 +66,7 @@ def darks(ctx: click.Context, /, rates: tuple[str, ...], **options: Any) -> None
     asked.talk.say(f"darks: {len(files)} exposures")
     named = {role: _named(options[role], asked.inputs.get(role), role) for role in COMPANIONS}
     look = _pictures(options["plot"])
-    search_and_report(asked, "darks", files, darks_build.build_darks, named=named, look=look)
+    search_and_report(asked, "darks", files, darks_build.build_darks, "badpix.darks.build", named=named, look=look)
 
 
 def _named(given: tuple[str, ...], in_file: Any, role: str) -> list[Path]:

@@ -82,7 +82,9 @@ def read_asked(ctx: click.Context, options: dict[str, Any], settings: type[Setti
     return Asked(talk, options, tree, p, inputs, mask_header.check_texts(reference), share)
 
 
-def search_and_report(asked: Asked, name: str, files: list[Path], build: Callable[..., Product], **more: Any) -> None:
+def search_and_report(
+    asked: Asked, name: str, files: list[Path], build: Callable[..., Product], module: str = "", **more: Any
+) -> None:
     """Run a search, show how far it is, and report what it wrote.
 
     Parameters
@@ -95,6 +97,8 @@ def search_and_report(asked: Asked, name: str, files: list[Path], build: Callabl
         Exposures.
     build : callable
         ``build(files, p, target, ...)`` of the search.
+    module : str
+        That of its tasks, for workers that keep their memory (:func:`badpix.io.workers.make_executor`).
     **more
         What this search alone takes.
     """
@@ -104,7 +108,7 @@ def search_and_report(asked: Asked, name: str, files: list[Path], build: Callabl
     options, talk = asked.options, asked.talk
     total = parse_size(options["max_memory"], "") if options["max_memory"] and not options["dask"] else None
     check_memory(total, name, count_pixels(files) if total else 0, evidence=options["evidence"])
-    with make_executor(asked.share.workers, options["dask"]) as executor, talk.progress(name) as progress:
+    with make_executor(asked.share.workers, options["dask"], module) as executor, talk.progress(name) as progress:
         product = build(
             files,
             asked.p,
