@@ -25,7 +25,8 @@ class Scene:
     """What is made, and how many false ones per million are wanted at most (None: not asked).
 
     ``lengths``: groups, frames averaged and frames skipped of each dark; ``tails``: Student's degrees of freedom;
-    ``particles`` per second and cm2; ``warmth``: range of the dark current's scale.
+    ``particles`` per second and cm2; ``warmth``: range of the dark current's scale; ``unequal``: one pixel in
+    130 stays ten times as long in its lower level as in the upper one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Scene:
     persistence: bool = False
     time: bool = False
     unreset: bool = False
+    unequal: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def draw_defects(scene: Scene, rng: np.random.Generator) -> NDArray[Any]:
         wanted += [("drifting", 1, 25, (1, 1)), ("drifting", 5, 25, (5, 5))]
         wanted += [("switching", 2, 25, (hot, 8.0)), ("switching", 4, 25, (hot, 8.0))]
         wanted += [("settling", 0.3, 30, (200, 3000)), ("settling", 0.5, 30, (200, 3000))]
+    if scene.unequal:
+        wanted += [("unequal", 15, 250, (15, 15)), ("unequal", 30, 250, (30, 300))]
     y, x = np.meshgrid(*[np.arange(5, SIZE - 5, SPACING)] * 2, indexing="ij")
     place = rng.permutation(y.size)
     out = np.zeros(y.size, TRUTH)
@@ -121,7 +125,12 @@ def draw_defects(scene: Scene, rng: np.random.Generator) -> NDArray[Any]:
     low, high = _spread(rng, 4.0, 38.0, 2 * y.size).reshape(2, -1)
     out["a"] = np.where(switches, low, out["a"])
     out["b"] = np.where(switches, high, out["b"])
-    out["b"][~(settles | switches)] = 0
+    unequal = np.flatnonzero(out["kind"] == "unequal")
+    out["a"][unequal], out["b"][unequal] = (
+        _spread(rng, 20.0, 60.0, unequal.size),
+        _spread(rng, 2.0, 6.0, unequal.size),
+    )
+    out["b"][~(settles | switches | (out["kind"] == "unequal"))] = 0
     out = out[:start]
     return np.concatenate([out, draw_clusters(out, rng)]) if scene.clusters else out
 
@@ -300,7 +309,7 @@ def expose(world: World, dark: int, rng: np.random.Generator) -> tuple[Float, ND
     current[own["y"], own["x"]] += (own["size"] * active[bright] * world.warmth[dark]).astype(np.float32)
     hits = draw_particles(world, frames, rng)
     ends = np.searchsorted(hits["frame"], np.arange(frames + 1))
-    two = np.flatnonzero(defects["kind"] == "telegraph")
+    two = np.flatnonzero(np.isin(defects["kind"], ("telegraph", "unequal")))
     stays = defects["a"][two], defects["b"][two]
     scale = 0.5 * each if averaged > 1 else 1.0
     state = rng.random(len(two)) < stays[1] / (stays[0] + stays[1])

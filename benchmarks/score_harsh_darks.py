@@ -62,6 +62,7 @@ SCENES = (
     Scene("clusters", depth(5, 60), clusters=True),
     Scene("persistence", depth(6, 60), persistence=True),
     Scene("MIRI without reset correction", depth(5, 50), instrument="MIRI", unreset=True),
+    Scene("many that switch, short stays", depth(5, 60), 74, unequal=True),
     Scene("time, 10 darks of 50 groups", depth(10, 50), 84, time=True),
     Scene("time and temperature", depth(10, 50), 84, time=True, warmth=(0.6, 2.5)),
     Scene(
@@ -82,6 +83,7 @@ RIGHT = {
     "saturated": "HOT",
     "rc": "RC",
     "telegraph": "TELEGRAPH",
+    "unequal": "TELEGRAPH",
     "noisy": "UNRELIABLE_SLOPE",
     "low_pedestal": "OTHER_BAD_PIXEL",
     "intermittent": "HOT",
@@ -153,7 +155,8 @@ def count(mine: np.ndarray, image: np.ndarray, name: str) -> list[int]:
 def score(world: harsh_darks.World, switches: np.ndarray, mask: Path) -> dict[str, Any]:
     """Counts of all kinds and levels, false ones by flag, dates."""
     image = fits.getdata(mask, "DQ").astype(np.uint32)
-    defects = world.defects[(world.defects["kind"] != "telegraph") | (switches >= TWICE)]
+    switching = np.isin(world.defects["kind"], ("telegraph", "unequal"))
+    defects = world.defects[~switching | (switches >= TWICE)]
     out: dict[str, Any] = {"found": []}
     for kind, level in sorted({(str(d["kind"]), float(d["level"])) for d in defects}):
         mine = defects[(defects["kind"] == kind) & (defects["level"] == level)]
