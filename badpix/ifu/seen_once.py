@@ -112,10 +112,12 @@ def _search_high(
     """Pixels of an exposure that are too high; those reached by growth; by how much each is; those lines explain."""
     at = _find_high(differences.values[e], e, band, defects[e], p.grow_sigma)
     high = measure_high(differences, e, at, p.grow_sigma, p.protect)
-    seeds, doubtful = _ask(differences, e, at, high, p.hit_limit, defects, p)
+    seeds, doubtful = _ask(differences, e, high.at, high, p.hit_limit, defects, p)
     seeds = distinct(_confirm(found, e, differences.values[e], band, defects[e], 1, p), seeds)
     ask = partial(_ask, differences, e, high=high, limit=p.grow_sigma, defects=defects, p=p)
-    grown, rest = _grow(seeds, ask, high.value > np.float32(p.grow_sigma), band, p.grow_steps)
+    open_to = np.zeros(band.noise.size, bool)
+    open_to[high.at[high.value > p.grow_sigma]] = True
+    grown, rest = _grow(seeds, ask, open_to, band, p.grow_steps)
     return seeds, grown, high, distinct(doubtful, rest)
 
 

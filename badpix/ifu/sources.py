@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from badpix.ifu.noise import stand_out
 from badpix.ifu.surroundings import (
+    POOL,
     TRACE_NOISE,
     Differences,
     measure_across,
@@ -63,12 +64,13 @@ _LEVEL_LEAST = 1.0  # sigma: a lower level is one
 
 @dataclass(frozen=True)
 class High:
-    """By how much pixels of one exposure are too high, and the trace that runs through them; flat maps.
+    """Pixels of one exposure that are too high, by how much, and the trace that runs through them.
 
-    ``value``: beyond the level around them, 0 elsewhere; ``common``: from :func:`measure_run`; ``least``: from
-    :func:`measure_least`.
+    ``at``: flat indices, in order; ``value``: beyond the level around them; ``common``: from :func:`measure_run`;
+    ``least``: from :func:`measure_least`.
     """
 
+    at: NDArray[Any]
     value: NDArray[Any]
     common: NDArray[Any]
     least: NDArray[Any]
@@ -98,9 +100,7 @@ def measure_high(differences: Differences, e: int, at: NDArray[Any], limit: floa
     some = np.flatnonzero(level > _LEVEL_LEAST)
     _, low = measure_blob(differences, e, at[some])
     level[some] = np.minimum(level[some], np.maximum(common[some], _LEVEL_OF_LOW * low))
-    maps = High(*np.zeros((3, flat.size), np.float32))
-    maps.value[at], maps.common[at], maps.least[at] = flat[at] - level, common, least
-    return maps
+    return High(at, flat[at] - level, common, least)
 
 
 def find_unexplained(
@@ -123,7 +123,7 @@ def find_unexplained(
     e : int
         The exposure whose pixels are asked for.
     at : ndarray of int, shape (n,)
-        The pixels, flat indices.
+        The pixels, flat indices; some of ``high``.
     high : High
         By how much they are too high, in units of the noise.
     limit : float
@@ -142,23 +142,28 @@ def find_unexplained(
     ndarray of int
         Of the rest those that only lines, of this exposure or others, explain.
     """
-    at = at[high.value[at] > limit]
+    where = np.searchsorted(high.at, at)
+    keep = high.value[where] > limit
+    at, where = at[keep], where[keep]
     if strength == 0 or not at.size:
         return at, at[:0]
     out, rest = [], []
-    for some in (at[i : i + _CHUNK] for i in range(0, at.size, _CHUNK)):
-        room = ((high.value[some] / limit) ** 2 - 1) / strength**2  # variance that sources may have
+    for here in (where[i : i + _CHUNK] for i in range(0, at.size, _CHUNK)):
+        room = ((high.value[here] / limit) ** 2 - 1) / strength**2  # variance that sources may have
         # most pixels on traces end here: a level only adds to them
-        keep = _excess(_TRACE, np.maximum(high.least[some], 0), TRACE_NOISE) < room
-        some, room = some[keep], room[keep]
-        own = look_around(differences, e, some, high)
+        keep = _excess(_TRACE, np.maximum(high.least[here], 0), TRACE_NOISE) < room
+        some, here, room = high.at[here[keep]], here[keep], room[keep]
+        own = look_around(differences, e, some, high.common[here], high.least[here])
         keep = own.floor() < room
         some, room, own = some[keep], room[keep], own.part(keep)
         variance = explain(differences, e, some, own, room, defects, window)
         keep = variance < room
         rest.append(some[~keep])
-        keep[keep] = variance[keep] + explain_beside(differences, e, some[keep]) < room[keep]
-        out.append(some[keep])
+        some, own, variance = some[keep], own.part(keep), variance[keep]
+        room = room[keep] - explain_beside(differences, e, some)
+        near = np.flatnonzero(variance >= room)  # what was a bound must be exact here
+        variance[near] = explain(differences, e, some[near], own.part(near), room[near], defects, window)
+        out.append(some[variance < room])
     return np.concatenate(out), np.concatenate(rest)
 
 
@@ -195,13 +200,12 @@ class Own:
         return found
 
 
-def look_around(differences: Differences, e: int, at: NDArray[Any], high: High) -> Own:
-    """Trace, neighbors, and what goes on across the dispersion, of some pixels."""
+def look_around(differences: Differences, e: int, at: NDArray[Any], common: NDArray[Any], least: NDArray[Any]) -> Own:
+    """Trace beside the level, neighbors, and what goes on across the dispersion, of some pixels."""
     level = measure_level(differences, e, at)
-    common, least = (np.maximum(v[at] - level, 0) for v in (high.common, high.least))
-    return Own(
-        common, np.minimum(least, common), *measure_blob(differences, e, at), measure_across(differences, e, at)
-    )
+    common, least = (np.maximum(v - level, 0) for v in (common, least))
+    blob, low = measure_blob(differences, e, at)
+    return Own(common, np.minimum(least, common), blob, low, measure_across(differences, e, at))
 
 
 def explain(
@@ -226,7 +230,7 @@ def explain(
     """
     if not at.size:
         return np.empty(0, np.float32)
-    peaks = [2 * peak[at] for other, peak in enumerate(differences.peaks) if other != e]
+    peaks = [2 * peak[at // POOL] for other, peak in enumerate(differences.peaks) if other != e]
     found = own.ceiling(np.maximum.reduce(peaks) if peaks else np.full(at.size, np.inf, np.float32))
     asked = np.flatnonzero(found >= room)
     if asked.size:

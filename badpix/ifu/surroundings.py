@@ -17,6 +17,7 @@ from badpix.numerics.medians import median_rows
 from badpix.numerics.neighbors import offsets
 
 TRACE_NOISE = 2.2  # what noise alone gives of a trace
+POOL = 8  # pixels that share one of the largest differences around
 
 _FAR = (4, 5, 6, 7, 8)  # pixels along the dispersion at which a trace goes on ...
 _FARTHER = (12, 13, 14, 15, 16)  # ... and at which it still does, while few tracks are that long
@@ -105,17 +106,17 @@ def _measure_least(values: NDArray[Any], at: NDArray[Any], along: int, across: i
 
 
 def measure_peaks(values: NDArray[Any], steps: tuple[int, int], window: tuple[int, int]) -> NDArray[Any]:
-    """The largest size in the window of :func:`measure_line`, flat, for each pixel; 0 at the ends of the memory."""
+    """The largest size in the windows of :func:`measure_line`, of each ``POOL`` pixels in memory; 0 at its ends."""
     shape = window[0] + 2 * _BEYOND, window[1]
     flat = values.reshape(-1)
     reach = sum(size // 2 * step for step, size in zip(steps, shape, strict=True))
-    out = np.zeros(flat.size, np.float32)
-    for start in range(reach, flat.size - reach, _STRIP):
-        stop = min(start + _STRIP, flat.size - reach)
-        strip = np.fmax(np.abs(flat[start - reach : stop + reach]), np.float32(0))
+    out = np.zeros(-(-flat.size // POOL), np.float32)
+    for first in range(-(-reach // POOL), (flat.size - reach) // POOL, _STRIP // POOL):
+        last = min(first + _STRIP // POOL, (flat.size - reach) // POOL)
+        strip = np.fmax(np.abs(flat[first * POOL - reach : last * POOL + reach]), np.float32(0))
         for step, size in zip(steps, shape, strict=True):
             strip = _run(np.maximum, strip, step, size)
-        out[start:stop] = strip
+        out[first:last] = strip.reshape(-1, POOL).max(axis=1)
     return out
 
 
