@@ -32,6 +32,7 @@ FEWEST = 50  # pixels of a class that tell its spread
 LEAST = 0.004  # of a pixel's light: no neighbor is known better
 MOST = 0.7  # of a pixel's light: no neighbor collects more
 APART = (-3, -2, 2, 3)  # pixels along the dispersion: those between collect charge of the low pixel
+AT_CORNERS = 0.25  # charge that a corner collects, of that of a side neighbor
 RING = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if max(abs(dy), abs(dx)) == 2)
 IN_RING = 8  # pixels of a ring that tell its level
 TRIED = 100_000  # pixels at which the excess is measured
@@ -182,10 +183,15 @@ def charges_at(
     """
     if steep is not None:
         return _charges_in_steep(norm, steep, y, x, usable, center)
+    sides, told = sides_at(norm, y, x, np.nan), sides_at(usable, y, x, False)
+    told &= np.isfinite(sides)
     # the bright middle of a shadow of dust is no charge: it shows at the corners, too
-    level = np.fmax(np.fmax(ring_at(norm, y, x, usable, center), center), corners_at(norm, y, x, usable))
-    charge = sides_at(norm, y, x, np.nan) - level
-    return _without(charge, np.full_like(charge, spread), sides_at(usable, y, x, False))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(told, sides, 0).sum(axis=0) / told.sum(axis=0)
+        corners = (corners_at(norm, y, x, usable) - AT_CORNERS * mean) / (1 - AT_CORNERS)
+    level = np.fmax(np.fmax(ring_at(norm, y, x, usable, center), center), corners)
+    charge = sides - level
+    return _without(charge, np.full_like(charge, spread), told)
 
 
 def _charges_in_steep(
