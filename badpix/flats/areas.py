@@ -97,7 +97,7 @@ def judge_areas(
         is_light = goes_on(mean[box], norm[box], area)
         if sizes[one] >= SMALL:
             is_light |= bool((state[box][area] == judged.UNLIT).any()) or is_step_of_light(mean[box], area, most)
-            found.append(_describe(area, norm[box], box, "mask" if is_light else "cluster"))
+            found.append(_describe(area, mean[box], norm[box], box, "mask" if is_light else "cluster"))
         if is_light:
             _judge(area, mean[box], norm[box], state[box], min_light, rho)
     return sorted(found, key=lambda a: -a.pixels)[:REPORTED]
@@ -201,9 +201,14 @@ def _values_at(
     return values
 
 
-def _describe(area: Bool, norm: Float, box: tuple[slice, ...], kind: str) -> Area:
+def _describe(area: Bool, mean: Float, norm: Float, box: tuple[slice, ...], kind: str) -> Area:
+    """An area with its depth: of pixels without a normalized rate that of their rate below the judged ones around."""
     y, x = np.nonzero(area)
-    depth = 1 - float(np.clip(np.median(np.nan_to_num(norm[area])), 0, 1))
+    around = mean[np.isfinite(norm) & ~area]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        seen = mean[area] / np.median(around) if around.size else np.zeros(y.size)
+    level = np.nan_to_num(np.where(np.isfinite(norm[area]), norm[area], seen))
+    depth = 1 - float(np.clip(np.median(level), 0, 1))
     y, x = y + box[0].start, x + box[1].start
     return Area(kind, (int(x.min()), int(x.max())), (int(y.min()), int(y.max())), int(y.size), depth)
 

@@ -71,6 +71,15 @@ def test_masks_in_the_light_are_no_defects(name):
     assert np.isfinite(found.norm[light > 0.99]).all()
 
 
+def test_a_mask_that_lets_some_light_through_is_said_to():
+    """It was called 100 % below its surroundings whatever its light."""
+    y, x = np.indices(SHAPE)
+    light = np.where((np.abs(y - 100) < 30) & (np.abs(x - 140) < 30), 0.07, 1.0)
+    (area,) = normalize_light(make_mean(light), FlatSettings(), 0.0, IMAGER).areas
+    assert area.depth == pytest.approx(0.93, abs=0.01)
+    assert "93% below its surroundings" in area.text()
+
+
 def test_flagging_them_is_a_policy():
     """The test above can fail."""
     mean = make_mean(square(0, 0.001))
