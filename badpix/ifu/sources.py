@@ -54,9 +54,10 @@ _LINE_NOISE, _BLOB_NOISE, _BESIDE_NOISE = 3.0, 0.67, 1.0  # what noise alone giv
 _BLOB_OF_TRACE, _BLOB_OF_LINE = 20.0, 10.0  # how much larger a blob can be than what shows ...
 _BLOB_OF_SEEN = 2.0  # ... than a trace that another exposure shows, too: it would show its lines
 _BLOB_OF_LOW, _BLOB_LEAST = 4.0, 3.0  # ... than the second lowest neighbor, and sigma that are always allowed
+_BLOB_ON_TRACE = 1.0  # ... and as high as the trace: a sharp one has no low neighbor at its sides
 _WIDE = 0.3  # share of a pixel that its second lowest neighbor has in extended emission, and in few tracks
 _GOES_ON, _GOES_ON_NOISE = 0.4, 1.5  # share of the common median that the least one has in a trace, not in a track
-_BELOW = 0.75  # share of the trace that lies below its neighbors: they are at its sides
+_BELOW = 0.5  # share of the trace that lies below its neighbors: they are at its sides
 _SEEN, _SEEN_LEAST = 0.5, 5.0  # of the trace, and sigma, which another exposure must show for that
 _LEVEL_OF_LOW = 1.5  # how much higher than the second lowest neighbor a level can be
 _LEVEL_LEAST = 1.0  # sigma: a lower level is one
@@ -181,20 +182,21 @@ class Own:
         """That of some of the pixels."""
         return Own(*(v[keep] for v in (self.common, self.least, self.blob, self.low, self.across)))
 
-    def beyond(self, trace: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Blob and second lowest neighbor beyond a trace."""
+    def beyond(self, trace: NDArray[Any], most: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Blob and second lowest neighbor beyond a trace; the blob as a trace that is at ``most`` so high allows."""
         blob, low, across = (np.maximum(v - _BELOW * trace, 0) for v in (self.blob, self.low, self.across))
-        return np.maximum(np.minimum(blob, _BLOB_OF_LOW * low + _BLOB_LEAST), across), low
+        allowed = _BLOB_OF_LOW * low + _BLOB_LEAST + _BLOB_ON_TRACE * most
+        return np.maximum(np.minimum(blob, allowed), across), low
 
     def floor(self) -> NDArray[Any]:
         """The least variance that sources give, whatever other exposures show."""
-        _, low = self.beyond(self.common)
+        _, low = self.beyond(self.common, self.common)
         found: NDArray[Any] = _excess(_TRACE, self.least, TRACE_NOISE) + _excess(_CLOUD, low, _BLOB_NOISE / _CLOUD)
         return found
 
     def ceiling(self, line: NDArray[Any]) -> NDArray[Any]:
         """The largest, where lines of other exposures are no higher than ``line``."""
-        blob, low = self.beyond(self.least)
+        blob, low = self.beyond(self.least, self.common)
         streaks = _excess(_TRACE, self.common, TRACE_NOISE) + _excess(_LINE, line, _LINE_NOISE)
         found: NDArray[Any] = streaks + _excess(1.0, np.maximum(blob, _CLOUD * low), _BLOB_NOISE)
         return found
@@ -252,7 +254,7 @@ def _explain(
         own.least > _GOES_ON * own.common - _GOES_ON_NOISE
     )
     trace = np.where(goes_on, own.common, own.least)
-    blob, low = own.beyond(trace)
+    blob, low = own.beyond(trace, trace)
     streaks = _excess(_TRACE, trace, TRACE_NOISE) + _excess(_LINE, line, _LINE_NOISE)
     elsewhere = seen > np.maximum(_SEEN * trace, _SEEN_LEAST)  # this source, with its lines
     most = np.where(elsewhere, _BLOB_OF_SEEN, _BLOB_OF_TRACE) * (trace - TRACE_NOISE)

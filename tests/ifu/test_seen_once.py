@@ -123,16 +123,16 @@ def test_a_wide_track_nearly_along_the_dispersion_is_no_trace():
     track = 60 * wide_track(40, 25, 24, 0.25)
     sci[1] += track
     found = search(sci, sigma) > 0
-    assert np.mean(found[1][track > 15]) > 0.97
+    assert np.mean(found[1][track > 15]) > 0.93
     assert np.count_nonzero(found[1] & (track < 1)) + np.count_nonzero(found[[0, 2, 3]]) <= 2
 
 
 def test_a_wide_track_over_a_faint_trace_is_no_line_of_its_source():
     sci, sigma = dithered(43, peak=50, width=1.2)
-    track = 120 * wide_track(58, 54, 7, 0.9)
+    track = 80 * wide_track(58, 54, 7, 1.5)
     sci[2] += track
     found = search(sci, sigma) > 0
-    assert np.mean(found[2][track > 40]) > 0.9
+    assert np.mean(found[2][track > 80 / 3]) > 0.85
     assert np.count_nonzero(found[2] & (track < 1)) + np.count_nonzero(found[[0, 1, 3]]) == 0
 
 
