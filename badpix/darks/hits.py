@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 HIT_SIZE = 3.6  # least size of a hit over the mean size of the other steps: 2.9 sigma of Gaussian noise
 STEEP, UNFLAGGED = 5.0, 2  # sigma of a step up from which on it is a hit without a flag; hits looked for there
+OTHER_HALF = 0.25  # of a hit's step in averaged groups, from which on the one beside it is a part of the hit
 RARE = 1e-4  # fraction of good ramps with more hits than are looked for
 LEAST_NORM = np.float32(0.1)  # of a step beside line and earlier step: below it they hold it already
 
@@ -117,7 +118,7 @@ def measure_hits(
                 break
             again = np.resize(again, max(again.size, 2))
             rest, pixels, earlier = rest[:, again], pixels[again], [step[:, again] for step in earlier]
-        places = _find_steps(rest, gone[:, pixels])
+        places = _find_steps(rest, gone[:, pixels], averaged)
         if averaged:
             places = np.concatenate([places, _find_beside(rest, places[0])])
         for place in places:
@@ -160,10 +161,20 @@ def steep_step(groups: int) -> float:
     return math.sqrt(n * math.expm1(STEEP**2 * (n - 1.5) / (n - 1) ** 2)) if n > 1.5 else math.inf
 
 
-def _find_steps(r: Array, gone: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The largest rise of each pixel of (G, pixels) residuals that is not ``gone``, (1, pixels); -1: too small."""
+def _find_steps(r: Array, gone: NDArray[np.bool_], averaged: bool) -> NDArray[np.intp]:
+    """The largest rise of each pixel of (G, pixels) residuals that is not ``gone``, (1, pixels); -1: too small.
+
+    In averaged groups the other half of a hit is none of the steps that it is held against: in a few groups it would
+    be most of them.
+    """
     rise = np.where(gone, np.float32(0), r[1:] - r[:-1])
     at, highest = rise.argmax(axis=0), rise.max(axis=0)
+    if averaged:
+        pixels, beside = np.arange(r.shape[1]), _find_beside(r, at)[0]
+        half = np.flatnonzero(rise[beside, pixels] > OTHER_HALF * highest)
+        gone = gone.copy()
+        gone[beside[half], half] = True
+        rise = np.where(gone, np.float32(0), rise)
     others = np.maximum((~gone).sum(axis=0) - 1, 1).astype(np.float32)
     tilt = (rise.sum(axis=0) - highest) / others  # the hit bent the line
     rise = np.where(gone, np.float32(0), rise - tilt)

@@ -63,6 +63,18 @@ def test_both_steps_of_a_hit_between_averaged_frames_are_taken_off(number):
     assert np.mean(once) > 100  # one step a hit leaves the other half
 
 
+@pytest.mark.parametrize("groups", [7, 8, 10])
+def test_equal_halves_of_a_hit_in_a_few_averaged_groups_are_taken_off(groups):
+    rng = np.random.default_rng(6)
+    y, group = rng.normal(0, 5, (groups, 4000)), np.arange(groups)[:, None]
+    at = rng.integers(1, groups - 1, 4000)
+    y += 1000 * (0.5 * (group >= at) + 0.5 * (group > at))
+    jumps = np.full(4000, 2, np.uint16)
+    variance, *_, white = hits.measure_hits(residuals(y), jumps, WEIGHTS, most=2, averaged=True)
+    assert np.quantile(variance, 0.99) < 200
+    assert 5 < np.median(white) < 30  # noise loses its largest step in search of a second hit
+
+
 @pytest.mark.parametrize(("mean", "most"), [(0.0, 2), (0.05, 2), (0.3, 4), (1.0, 6)])
 def test_as_many_hits_are_taken_off_as_good_pixels_have(mean, most):
     assert hits.most_hits(np.exp(-mean), 100) == most
