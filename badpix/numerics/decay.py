@@ -43,10 +43,15 @@ def find_decay(
         each, last = np.arange(len(rate)), _last_known(known)
         newest = np.where(known, rate, np.float32(np.nan))[each, last]
         found = (top > limit) & (peak < last) & (newest <= DECAYED * top)
-        # traps empty at an even pace or ever more slowly; a defect that fades may do so along a line
+        # traps empty at an even pace or ever more slowly, a fading defect maybe along a line; a hit lifts one step
         sigma = np.float32(0) if error is None else error[each, last]
-        even = top * np.maximum(newest + FAINT * sigma, limit / 2)
-        found &= ~(values[each, (peak + last + 1) // 2] ** 2 > SPEEDS_UP * even)
+        rest = np.clip(np.maximum(newest + FAINT * sigma, limit / 2) / np.where(found, top, 1), 0, 1)
+        middle, above = (peak + last + 1) // 2, np.ones(len(rate), bool)
+        for step in (middle - 1, middle):
+            part = (step - peak) / np.maximum(last - peak, 1)
+            even = top * rest**part
+            above &= values[each, step] ** 2 > SPEEDS_UP * even**2
+        found &= ~above
     out: Bool = found & (shrinks | ~later).all(axis=1) & (fresh | ~earlier).all(axis=1) & calm.all(axis=1)
     return out
 
