@@ -42,9 +42,8 @@ FINE = 4.0  # ... sigma of a pair, which 3x3 of noise stay below
 NOISE = 1.7  # sigma of a pair, which 3x3 of bare sky and that share of their range reach by themselves
 MANY = 3  # other angles, of which the mean of the two smallest allowances counts
 MAX_HOLE = 2_000  # pixels of a saturated core; what is larger lies outside of the mosaic
-SPIKE = (
-    2.0  # widths of the PSF, w: a straight edge of length D sends (1 / pi)^2 of the peak to one width, / r^2 beyond
-)
+# widths of the PSF, w: a straight edge sends (1 / pi)^2 of the peak to a distance of one width, / r^2 beyond
+SPIKE = 2.0
 SURE = 8.0  # times what theory gives, and
 FAINT = 0.3  # sigma of a pair, to which spikes are followed where many pixels are summed: ...
 TRACE = 1e-3  # ... an allowance of so many sigma says so, and changes no pixel's verdict
