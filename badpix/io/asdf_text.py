@@ -30,8 +30,8 @@ _EXTENSION = re.compile(r"  - !core/extension_metadata.*\n(?:    .*\n)*")
 _EXTENSIONS = re.compile(rf"(?:{_EXTENSION.pattern})+")
 
 
-def write(tree: Mapping[str, Any]) -> bytes:
-    """An ASDF file of a tree, the same bytes each time.
+def write(tree: Mapping[str, Any], compression: str | None = None) -> bytes:
+    """An ASDF file of a tree, the same bytes each time; its arrays compressed (``zlib``), if asked for.
 
     The package lists the extensions that it used in the order of a set, another one in each process; here they are
     sorted.
@@ -39,7 +39,7 @@ def write(tree: Mapping[str, Any]) -> bytes:
     import asdf
 
     buffer = io.BytesIO()
-    asdf.AsdfFile(dict(tree)).write_to(buffer)
+    asdf.AsdfFile(dict(tree)).write_to(buffer, all_array_compression=compression)
     text, rest = split(buffer.getvalue())
     text = _EXTENSIONS.sub(lambda found: "".join(sorted(_EXTENSION.findall(found[0]))), text, count=1)
     return text.encode("utf-8") + rest

@@ -163,7 +163,9 @@ def _asdf_content(
         "dither": {"x_offset": header["XOFFSET"], "y_offset": header["YOFFSET"]},
         "wcs": make_wcs(det, (shape[0], shape[1]), shift, slices=slices),
     }
-    head, tail = asdf_text.write({"meta": meta}).split(b"\nmeta:", 1)
+    # MIRI's labels lie in the pipeline's files as they are, NIRSpec's, four times as large, in few of them
+    content = asdf_text.write({"meta": meta}, "zlib" if det.transposed else None)
+    head, tail = content.split(b"\nmeta:", 1)
     lines = ""
     for key, extension in _IN_TREE.items():
         kind = "uint32" if key == "dq" else "float32"
