@@ -136,7 +136,8 @@ SCENES = (
         LAMP | {"GRATING": "PRISM"}, level=40, start=(513, 1), dead=0.03, times=(110.0,) * 4, goals=TRACES,
     ),
 )  # fmt: skip
-COLUMNS = ("DEAD", "LOW_QE", "LOW_FILTER", "OPEN", "ADJ_OPEN", "DIP")
+MEASURED = ("DEAD", "LOW_QE", "LOW_FILTER", "OPEN", "ADJ_OPEN", "DIP")
+COLUMNS = ("DEAD", "LOW_QE", "OPEN", "ADJ_OPEN")  # shown; of the others the scores tell
 
 
 def run(words: list[str]) -> tuple[int, str, dict[str, Any]]:
@@ -186,7 +187,7 @@ def search(scene: Scene, flats: Flats, folder: Path) -> dict[str, Any]:
     sensitive, good = scene.sensitive, (flats.kind == 0) & scene.sensitive
     out["judged"] = result["judged"]["judged"] / result["judged"]["science"]
     out["lit"] = float(flats.lit.sum() / sensitive.sum())
-    out["kinds"] = {kind: count(flats, image, undetermined, kind) for kind in COLUMNS}
+    out["kinds"] = {kind: count(flats, image, undetermined, kind) for kind in MEASURED}
     flagged = (image != 0) & good
     out["good"] = [int((good & flats.lit).sum()), int((flagged & flats.lit).sum())]
     out["unlit"] = [int((good & ~flats.lit).sum()), int((flagged & ~flats.lit).sum())]
@@ -220,8 +221,8 @@ def missed(scene: Scene, got: dict[str, Any]) -> list[str]:
 
 def make_text(scores: dict[str, dict[str, Any]]) -> str:
     """The table of what was measured."""
-    head = ["scene", "lit %", "judged %", "of lit %", "defects", *(f"{k} %" for k in COLUMNS)]
-    head += ["undetermined", "false per million lit", "false below", "false DO_NOT_USE per million", "goals missed"]
+    head = ["scene", "lit %", "judged %", "defects", *(f"{k} %" for k in COLUMNS)]
+    head += ["undetermined", "false", "below", "unusable", "goals missed"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for scene in SCENES:
         if scene.name not in scores:
@@ -232,7 +233,7 @@ def make_text(scores: dict[str, dict[str, Any]]) -> str:
             continue
         found, kinds = values(got), got["kinds"]
         main = [kinds[k] for k in ("DEAD", "LOW_QE", "LOW_FILTER", "OPEN")]
-        cells = [scene.name, *(f"{100 * got[k]:.1f}" for k in ("lit", "judged", "lit judged"))]
+        cells = [scene.name, *(f"{100 * got[k]:.1f}" for k in ("lit", "lit judged"))]
         cells += [f"{sum(v[0] for v in main):,}", *(f"{found[k]:.1f}" if k in found else "-" for k in COLUMNS)]
         cells += [str(sum(v[3] for v in main)), f"{found['false']:.0f}", f"{found['unlit']:.0f}"]
         cells += [f"{found['unusable']:.0f}", "; ".join(missed(scene, got)) or "none"]
