@@ -2,7 +2,7 @@
 
     python benchmarks/score_cube.py WORKDIR [--instrument miri nirspec] [--scenes spectra bright lines half-bad]
                                     [--seed 6101] [--flags none jwst documented default true]
-                                    [--docs docs/outlier-ifu.md]
+    python benchmarks/score_cube.py WORKDIR --docs docs/outlier-ifu.md   # the table of what was measured so far
 
 Simulates each scene (four dithered exposures of MIRIFUSHORT or NRS1, in WORKDIR), flags the exposures in several ways
 (not at all; by the pipeline's own step; by ours; where the truth has something above 2 sigma), and builds a cube of
@@ -16,6 +16,7 @@ exposures without defects:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import warnings
 from collections.abc import Callable
@@ -150,33 +151,40 @@ def score(cube: dict[str, NDArray[Any]], clean: dict[str, NDArray[Any]]) -> dict
     }
 
 
-def write_docs(rows: list[str], page: Path) -> None:
+def make_text(rows: dict[str, list[str]]) -> str:
+    """The table of what was measured."""
+    head = ["| set | flags | planes, % | wrong spaxels, % | empty, % |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *(row for some in rows.values() for row in some)])
+
+
+def write_docs(text: str, page: Path) -> None:
     """Put the table between its marks."""
-    text = page.read_text()
-    head, rest = text.split("<!-- cubes -->\n")
-    rest = rest[rest.index("<!-- end of cubes -->") :]
-    page.write_text("\n".join([head + "<!-- cubes -->", *rows, rest]))
+    begin, end = "<!-- cubes -->\n", "\n<!-- end of cubes -->"
+    head, _, rest = page.read_text().partition(begin)
+    page.write_text(head + begin + text + end + rest.partition(end)[2])
 
 
 def main() -> None:
-    """Simulate, flag, build, compare; print a table."""
+    """Simulate, flag, build, compare; print a table, and put into the docs what was measured so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--instrument", nargs="+", choices=DETECTORS, default=["miri"])
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=["spectra", "bright", "lines", "half-bad"])
     parser.add_argument("--seed", type=int, default=6101)
     parser.add_argument("--flags", nargs="+", choices=FLAGS, default=list(FLAGS))
-    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--docs", type=Path, help="Page that gets the table of what was measured so far.")
     given = parser.parse_args()
-    rows = ["| set | flags | planes, % | wrong spaxels, % | empty, % |", "| --- | --- | --- | --- | --- |"]
-    print("\n".join(rows))
+    given.workdir.mkdir(parents=True, exist_ok=True)
+    kept = given.workdir / f"rows_{given.seed}.json"
+    rows: dict[str, list[str]] = json.loads(kept.read_text()) if kept.exists() else {}
+    if given.docs:
+        write_docs(make_text(rows), given.docs)
+        return
     for instrument in given.instrument:
         for name in given.scenes:
-            for one in score_scene(given.workdir, instrument, name, given.seed, given.flags):
-                print(one, flush=True)
-                rows.append(one)
-    if given.docs:
-        write_docs(rows, given.docs)
+            rows[f"{instrument}, {name}"] = score_scene(given.workdir, instrument, name, given.seed, given.flags)
+            kept.write_text(json.dumps(rows))
+            print("\n".join(rows[f"{instrument}, {name}"]), flush=True)
 
 
 def score_scene(workdir: Path, instrument: str, name: str, seed: int, kinds: list[str]) -> list[str]:
@@ -198,7 +206,7 @@ def score_scene(workdir: Path, instrument: str, name: str, seed: int, kinds: lis
 
 
 if __name__ == "__main__":
-    os.environ["CRDS_SERVER_URL"] = ""
+    os.environ["CRDS_SERVER_URL"] = "https://no-server.invalid"  # nobody is asked
     os.environ.setdefault("STPIPE_DISABLE_CRDS_STEPPARS", "true")
     warnings.simplefilter("ignore")
     main()
