@@ -1,7 +1,7 @@
 """What flags leave of the sources in the cubes that the pipeline's own `cube_build` makes of simulated IFU exposures.
 
     python benchmarks/score_cube.py WORKDIR [--instrument miri nirspec] [--scenes spectra bright lines half-bad]
-                                    [--seed 6101] [--flags none jwst documented default true]
+                                    [--seed 6101] [--flags none jwst documented default true] [--length 256]
     python benchmarks/score_cube.py WORKDIR --docs docs/outlier-ifu.md   # the table of what was measured so far
 
 Simulates each scene (four dithered exposures of MIRIFUSHORT or NRS1, in WORKDIR), flags the exposures in several ways
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from badpix.ifu import driver
 from badpix.io.associations import read_inputs
 from badpix.settings.ifu import IfuSettings
+from badpix.simulation import ifu_optics
 from badpix.simulation.ifu_defects import HALF_BAD, Defects
 from badpix.simulation.ifu_files import write_association
 from badpix.simulation.ifu_scene import SCENES
@@ -39,7 +40,7 @@ DETECTORS = {"miri": "MIRIFUSHORT", "nirspec": "NRS1"}
 FLAGS = ("none", "jwst", "documented", "default", "true")
 ARRAYS = ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT")
 HALF, OFF, SURE = 2, 0.01, 5.0  # aperture; part of the flux; errors of a spaxel
-TRUE, PLANES = 2.0, 900  # sigma; planes of a cube, a micron
+TRUE, PLANES = 2.0, 900 / 1024  # sigma; planes of a cube, a pixel
 
 
 def write_cubepars(instrument: str, path: Path, planes: int) -> Path:
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=["spectra", "bright", "lines", "half-bad"])
     parser.add_argument("--seed", type=int, default=6101)
     parser.add_argument("--flags", nargs="+", choices=FLAGS, default=list(FLAGS))
+    parser.add_argument("--length", type=int, help="Pixels along the dispersion; as many as the detector has.")
     parser.add_argument("--docs", type=Path, help="Page that gets the table of what was measured so far.")
     given = parser.parse_args()
     given.workdir.mkdir(parents=True, exist_ok=True)
@@ -182,26 +184,30 @@ def main() -> None:
         return
     for instrument in given.instrument:
         for name in given.scenes:
-            rows[f"{instrument}, {name}"] = score_scene(given.workdir, instrument, name, given.seed, given.flags)
+            found = score_scene(given.workdir, instrument, name, given.seed, given.flags, given.length)
+            rows[f"{instrument}, {name}"] = found
             kept.write_text(json.dumps(rows))
-            print("\n".join(rows[f"{instrument}, {name}"]), flush=True)
+            print("\n".join(found), flush=True)
 
 
-def score_scene(workdir: Path, instrument: str, name: str, seed: int, kinds: list[str]) -> list[str]:
+def score_scene(
+    workdir: Path, instrument: str, name: str, seed: int, kinds: list[str], length: int | None
+) -> list[str]:
     """Rows of the table of one scene."""
     folder, detector = workdir / f"{instrument}_{name}_{seed}", DETECTORS[instrument]
     sky, defects = SCENES[name], Defects(in_half=HALF_BAD if name == "half-bad" else 0.0)
-    table = write_association(
-        folder / "in", detectors=[detector], exposures=4, seed=seed, overwrite=True, sky=sky, defects=defects
-    )
-    pars = write_cubepars(instrument, folder / "cubepars.fits", PLANES)
+    size = ifu_optics.DETECTORS[detector].shape
+    shape = (length or size[0], size[1])
+    how: dict[str, Any] = {"sky": sky, "defects": defects, "shape": shape}
+    table = write_association(folder / "in", detectors=[detector], exposures=4, seed=seed, overwrite=True, **how)
+    pars = write_cubepars(instrument, folder / "cubepars.fits", round(PLANES * shape[0]))
     without = rewrite(table, folder / "clean", lambda cal, hdus: remove_defects(cal, hdus, sky.poisson))
     clean = build_cube(without, instrument, pars)
-    rows = []
+    rows, part = [], f", {length} pixels long" if length else ""
     for flags in kinds:
         cube = build_cube(prepare(table, flags, folder / flags), instrument, pars)
         values = " | ".join(f"{value:.2f}" for value in score(cube, clean).values())
-        rows.append(f"| {detector}, {name} | {flags} | {values} |")
+        rows.append(f"| {detector}, {name}{part} | {flags} | {values} |")
     return rows
 
 
