@@ -346,3 +346,14 @@ def test_noise_alone_explains_next_to_nothing():
     found = explain(d, np.flatnonzero(np.isfinite(d.values[0])))
     assert np.median(found) == 0
     assert np.percentile(found, 99) < 0.5
+
+
+def test_a_trace_allows_for_a_blob_without_low_neighbors_and_bare_sky_does_not():
+    """A sharp source: its neighbors along the dispersion are as high as its trace, those at its sides are not."""
+    trace, nothing = (np.array([value], np.float32) for value in (100.0, 0.0))
+    narrow = sources.Own(common=trace, least=trace, blob=np.array([90.0], np.float32), low=nothing, across=nothing)
+    on_trace, low = narrow.beyond(trace, trace)
+    on_sky, _ = narrow.beyond(nothing, nothing)
+    assert on_trace > 0.3 * trace
+    assert low == 0
+    assert on_sky < 5
