@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dq
+from badpix.darks.group_flags import JUMP_DET, UNUSABLE
 from badpix.numerics.jumps import measure_jumps
 from badpix.numerics.ramp_fit import Constants, fit_ramps, measure_typical
 
@@ -31,7 +31,6 @@ SPACING = 4  # rows and columns between pixels: neighbors stay good, medians of 
 CHARGES = ("hot", "intermittent", "rc", "telegraph")  # kinds that are charge in the pixel, not noise of its readout
 LEVELS = 8  # strengths of each kind
 SHARES = (1, 2, 2, 2, 2, 2, 2, 1)  # copies of each strength: at the ends nearly none or nearly all are found
-JUMP, UNUSABLE = dq.VALUE["JUMP_DET"], dq.VALUE["SATURATED"] | dq.VALUE["DO_NOT_USE"]
 THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 8.0)  # of jump detection, sigma: the one that fits the files is taken
 DECAYS = (1.0, 12.0)  # groups in which an RC pixel settles, evenly in the logarithm
 DWELLS = (2.5, 15.0)  # groups that a telegraph pixel stays in a state on average, evenly in the logarithm
@@ -244,7 +243,7 @@ def scale_noise(old: Exposure, drift: Float, slope: Float, readout: Readout, lev
     first, last = readout.usable
     own = old.ramps[:, first:last] - drift
     steps = np.diff(own, axis=1) - slope[:, None]
-    hit = (old.flags[:, first:last] & (JUMP | UNUSABLE)) != 0
+    hit = (old.flags[:, first:last] & (JUMP_DET | UNUSABLE)) != 0
     steps[hit[:, 1:] | ((old.flags[:, first : last - 1] & UNUSABLE) != 0)] = 0
     steps[~np.isfinite(steps)] = 0
     out = old.ramps.copy()
@@ -330,7 +329,7 @@ def fit(ramps: Float, flags: Flags, readout: Readout) -> Slopes:
 
 def emulate(old: Exposure, readout: Readout) -> tuple[Emulated, Agreement]:
     """What the emulation says of an exposure, and how often it is what the files say."""
-    jumps, had = flag_jumps(old.ramps, old.flags, readout), (old.flags & JUMP) != 0
+    jumps, had = flag_jumps(old.ramps, old.flags, readout), (old.flags & JUMP_DET) != 0
     said = fit(old.ramps, old.flags, readout)
     first, last = readout.usable
     with np.errstate(invalid="ignore"):
@@ -346,9 +345,9 @@ def emulate(old: Exposure, readout: Readout) -> tuple[Emulated, Agreement]:
 
 def apply_difference(old: Exposure, before: Emulated, ramps: Float, readout: Readout) -> Exposure:
     """An exposure with other ramps: flags, slopes and pedestals follow by what the emulation says of both."""
-    after, had = flag_jumps(ramps, old.flags, readout), (old.flags & JUMP) != 0
+    after, had = flag_jumps(ramps, old.flags, readout), (old.flags & JUMP_DET) != 0
     jumps = np.where(before.jumps == after, had, after)
-    flags = np.where(jumps, old.flags | JUMP, old.flags & ~np.uint8(JUMP)).astype(np.uint8)
+    flags = np.where(jumps, old.flags | JUMP_DET, old.flags & ~JUMP_DET).astype(np.uint8)
     now, was = fit(ramps, flags, readout), before.slopes
     poisson = np.maximum(old.poisson + (now.poisson - was.poisson), 0)
     return Exposure(
@@ -360,7 +359,7 @@ def choose_threshold(exposure: Exposure, readout: Readout) -> float:
     """The jump threshold whose flags are those of the file in most ramps."""
     ratio = find_jumps(exposure.ramps, exposure.flags, readout)
     first, last = readout.usable
-    had = (exposure.flags[:, first + 1 : last] & JUMP) != 0
+    had = (exposure.flags[:, first + 1 : last] & JUMP_DET) != 0
     return max(THRESHOLDS, key=lambda limit: int(((ratio > limit) == had).all(axis=1).sum()))
 
 
@@ -370,7 +369,7 @@ def measure_gain(exposure: Exposure, poisson: Float, readout: Readout, usual: fl
     first, last = readout.usable
     constants = Constants(usual, readout.group_time, readout.first_group)
     wide, bits = exposure.ramps[:, first:last, None], exposure.flags[:, first:last, None]
-    clean = ((exposure.flags[:, first:last] & (JUMP | UNUSABLE)) == 0).all(axis=(0, 1))
+    clean = ((exposure.flags[:, first:last] & (JUMP_DET | UNUSABLE)) == 0).all(axis=(0, 1))
     typical = measure_typical(wide, bits, constants)[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         gain = typical / (poisson.mean(axis=0) * readout.group_time * (last - first - 1))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badpix import detectors
-from badpix.darks import cells, hits, ramps, readouts, series, types
+from badpix.darks import cells, group_flags, hits, ramps, readouts, series, types
 from badpix.darks.inputs import STEP_NAMES, DarkSet, list_missing_steps
 from badpix.darks.readouts import Depth
 from badpix.darks.scores import Cuts, Population, Setup
@@ -208,9 +208,9 @@ def find_usable_groups(
         if b - a < 2 or stop - start < 2:
             raise DataError(f"{dark.jump.path}: fewer than 2 groups are usable: GROUPDQ is DO_NOT_USE in the others")
         good = np.bitwise_or.reduce(flags[a:b], axis=0)[~reference[rows]]
-        full.append(((flags[a] & ramps.SATURATED) != 0)[~reference[rows]].mean())
+        full.append(((flags[a] & group_flags.SATURATED) != 0)[~reference[rows]].mean())
         if alike[-1]:
-            clean.append(((good & ramps.JUMP_DET) == 0).mean())
+            clean.append(((good & group_flags.JUMP_DET) == 0).mean())
     if min(full) > 0.5:
         raise DataError(
             f"{darks.first.path}: {min(full):.0%} of the pixels are saturated in the first group of every dark: "

@@ -28,19 +28,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix import dq
 from badpix.darks import scratch
 from badpix.darks.cells import Cells, measure_drift, spread, subtract_lines, take
+from badpix.darks.group_flags import DO_NOT_USE, UNUSABLE, Counted, count_groups
 from badpix.darks.hits import UNFLAGGED, steep_step
 from badpix.darks.rises import Columns, Rises
-from badpix.numerics.columns import take_columns
 
 Array = NDArray[np.float32]
-
-SATURATED = np.uint8(dq.VALUE["SATURATED"])
-DO_NOT_USE = np.uint8(dq.VALUE["DO_NOT_USE"])
-JUMP_DET = np.uint8(dq.VALUE["JUMP_DET"])
-UNUSABLE = SATURATED | DO_NOT_USE
 
 BLAS_SIZE = 1 << 18  # multiplications up to which a matrix product stays in one thread
 MAX_TEMPLATES = 4
@@ -242,35 +236,6 @@ def wait_for(fit: RampFit) -> Rises:
     rows = {name: first + NOISE.index(name) for name in ("residual", "white", "flatness", "memory")}
     columns = Columns(**rows, calm=first + len(NOISE), steady=first + len(NOISE) + 1)
     return Rises(fit.design, MEMORY, columns, most_hits=fit.most_hits, averaged=fit.averaged)
-
-
-def clear_masked(flags: NDArray[np.uint8], held: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Take DO_NOT_USE off those of the ``held`` pixels of (G, pixels) flags that have it in every group, in place.
-
-    A mask in use says so of a pixel, and nothing of its ramp. Returned are the pixels.
-    """
-    if not held.size:
-        return held
-    masked = held[(np.bitwise_and.reduce(take_columns(flags, held), axis=0) & DO_NOT_USE) != 0]
-    flags[:, masked] &= ~DO_NOT_USE
-    found: NDArray[np.intp] = masked
-    return found
-
-
-Counted = tuple[NDArray[np.uint16], NDArray[np.intp], NDArray[np.intp]]
-
-
-def count_groups(flags: NDArray[np.uint8]) -> Counted:
-    """Groups used and jumps of (G, pixels) flags, (2, pixels); pixels that jump; pixels with unusable groups."""
-    flagged = np.bitwise_or.reduce(flags, axis=0)
-    counts = np.zeros((2, flags.shape[1]), np.uint16)
-    counts[0] = len(flags)
-    some = np.flatnonzero(flagged != 0)
-    jumped, cut = (some[(flagged[some] & bits) != 0] for bits in (JUMP_DET, UNUSABLE))
-    counts[1, jumped] = ((take_columns(flags, jumped) & JUMP_DET) != 0).sum(axis=0, dtype=np.uint16)
-    if cut.size:
-        counts[0, cut] = ((take_columns(flags, cut) & UNUSABLE) == 0).sum(axis=0, dtype=np.uint16)
-    return counts, jumped, cut
 
 
 def _fit_tiles(ramps: Array, drift: Array, fit: RampFit, cells: Cells, values: Array) -> NDArray[np.intp]:

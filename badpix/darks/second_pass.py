@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from badpix.darks import cells, injection
 from badpix.darks.bands import Band, Columns, measure_columns, measure_stack
+from badpix.darks.group_flags import JUMP_DET, UNUSABLE
 from badpix.darks.injection import Agreement, Exposure, Readout, Traits
 from badpix.darks.plan import USUAL_GAIN
 from badpix.darks.scores import Population
@@ -287,7 +288,7 @@ def shuffle_groups(
     x = (np.arange(len(sci)) - (len(sci) - 1) / 2).astype(np.float32)
     mean, slope = sci.mean(axis=0), np.einsum("g,gyx->yx", x, sci) / np.float32(x @ x)
     line = mean + slope * x[:, None, None]
-    clean = good & ((flags & (injection.JUMP | injection.UNUSABLE)) == 0).all(axis=0)
+    clean = good & ((flags & (JUMP_DET | UNUSABLE)) == 0).all(axis=0)
     order = rng.permutation(len(sci))
     rest = (sci - line)[order]
     sci[:] = np.where(clean, line + rest, sci) + drift

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badpix.darks import cells, ramps, readouts, scratch
+from badpix.darks import cells, group_flags, ramps, readouts, scratch
 from badpix.darks.integrations import Integrations, Kept
 from badpix.darks.places import Levels
 from badpix.darks.scores import Cuts, Setup
@@ -174,7 +174,7 @@ def _read_run(
 def find_held(job: Job, start: int, stop: int) -> NDArray[np.intp]:
     """Pixels that are DO_NOT_USE in the first usable group of all darks: by a mask in use, not for want of data."""
     first = [read_band(dark.groupdq, start, stop, planes=[dark.start])[0] for dark in job.darks]
-    return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & ramps.DO_NOT_USE) != 0)
+    return np.flatnonzero((np.bitwise_and.reduce(first, axis=0) & group_flags.DO_NOT_USE) != 0)
 
 
 def _read_images(job: Job, dark: Dark, band: Rows, order: Sequence[int]) -> dict[str, NDArray[np.float32]]:
@@ -282,11 +282,11 @@ class Stack:
         rate, pedestal = images["rate"].reshape(-1), images["pedestal"].reshape(-1)
         if self.held.size:
             held = (np.arange(number)[:, None] * self.pixels + self.held).reshape(-1)
-            masked = ramps.clear_masked(pixels, held)
+            masked = group_flags.clear_masked(pixels, held)
             self.masked[masked % self.pixels] = True
             rate[masked] = pedestal[masked] = np.nan  # the pipeline fitted nothing there
-        counts, jumped, cut = counted = ramps.count_groups(pixels)
-        full = cut[(pixels[0, cut] & ramps.SATURATED) != 0]
+        counts, jumped, cut = counted = group_flags.count_groups(pixels)
+        full = cut[(pixels[0, cut] & group_flags.SATURATED) != 0]
         if full.size:
             first = (sci() if callable(sci) else sci)[0].reshape(-1)
             integration, place = np.divmod(full, self.pixels)
@@ -307,7 +307,7 @@ class Stack:
         self.filled += number
 
     def _measure(
-        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], first: int, counted: ramps.Counted
+        self, sci: NDArray[np.float32], flags: NDArray[np.uint8], first: int, counted: group_flags.Counted
     ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Measure all ramps of a run of integrations from ``first`` on, as if they were tiles of one."""
         groups, number, rows, self.nx = sci.shape

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from badpix.darks import level_ratio, levels
 from badpix.darks.chain import Array, Float64, Pieces, moment
-from badpix.darks.ramps import JUMP_DET, UNUSABLE
+from badpix.darks.group_flags import JUMP_DET, UNUSABLE
 
 DEEP = 6.5  # sigma of a step down from which on the pixel switches by itself
 ON_A_LEVEL = 3  # groups that such a level has at least: a few far off are noise with tails

@@ -8,7 +8,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from badpix.cli.main import badpix
-from badpix.darks import completeness, injection, second_pass
+from badpix.darks import completeness, group_flags, injection, second_pass
 from badpix.darks.cells import make_cells
 from badpix.darks.injection import Exposure, Readout
 from badpix.io import evidence_file
@@ -167,7 +167,7 @@ def test_a_step_is_flagged_and_the_slope_is_cut_there():
     ramps = old.ramps.copy()
     ramps[0, 9:, 4] += 400
     new, _ = change(old, ramps)
-    assert new.flags[0, 9, 4] == injection.JUMP
+    assert new.flags[0, 9, 4] == group_flags.JUMP_DET
     assert np.count_nonzero(new.flags != old.flags) == 1
     constants = Constants(2.0, 10.0, 1.0)
     wide, flags = ramps[:, :, None], new.flags[:, :, None]
@@ -219,7 +219,7 @@ def test_noise_is_scaled_as_it_is_beside_lines_drifts_and_hits():
     noise = rng.standard_t(4, (3, 20, 50)).astype(np.float32)
     ramps, flags = noise + drift + line, np.zeros((3, 20, 50), np.uint8)
     ramps[1, 7:, 3] += 300
-    flags[1, 7, 3] = injection.JUMP
+    flags[1, 7, 3] = group_flags.JUMP_DET
     old = Exposure(ramps, flags, *np.zeros((3, 3, 50), np.float32))
     louder = injection.scale_noise(
         old, np.broadcast_to(drift, ramps.shape), slope, READOUT, np.full(50, 3.0, np.float32)
@@ -261,7 +261,7 @@ def test_shuffled_groups_keep_lines_drifts_and_noise():
     sci = walk + drift[:, None, None]
     before, flags, good = sci.copy(), np.zeros(sci.shape, np.uint8), np.ones((16, 64), bool)
     good[0] = False
-    flags[3, 5, 6] = injection.JUMP
+    flags[3, 5, 6] = group_flags.JUMP_DET
     second_pass.shuffle_groups(sci, flags, good, cut, np.random.default_rng(6))
     np.testing.assert_allclose(sci[:, 0], before[:, 0], atol=1e-3)
     np.testing.assert_allclose(sci[:, 5, 6], before[:, 5, 6], atol=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from badpix.darks import cells, hits, ramps, stats
+from badpix.darks import cells, group_flags, hits, ramps, stats
 
 CELLS = cells.Cells(2, (slice(0, 64), slice(64, 128)))
 
@@ -66,7 +66,7 @@ def test_fits_are_those_of_a_plain_fit(groups):
 def test_a_ramp_with_gaps_is_fitted_from_the_rest():
     y = make(24)
     flags = np.zeros(y.shape, np.uint8)
-    flags[15:, 1, 3] = ramps.SATURATED
+    flags[15:, 1, 3] = group_flags.SATURATED
     y[15:, 1, 3] = 50000
     found, counts = measure(y, flags)
     flat = without_drift(y)[:15, 1, 3].astype(np.float64)
@@ -80,8 +80,8 @@ def test_ramps_with_one_or_no_good_group():
     y = make(10)
     y[:, 2, 7] += 300
     flags = np.zeros(y.shape, np.uint8)
-    flags[1:, 2, 7] = ramps.SATURATED
-    flags[:, 3, 9] = ramps.DO_NOT_USE
+    flags[1:, 2, 7] = group_flags.SATURATED
+    flags[:, 3, 9] = group_flags.DO_NOT_USE
     found, counts = measure(y, flags)
     assert found["slope"][2, 7] == pytest.approx(300, abs=30)
     assert np.isnan(found["slope"][3, 9])
@@ -129,7 +129,7 @@ def test_white_noise_ignores_one_particle_and_the_tilt_it_makes():
 def test_a_flagged_particle_leaves_the_numbers_beside_hits_alone():
     y = make(60, seed=4)
     flags = np.zeros(y.shape, np.uint8)
-    flags[20, 1, 1] = ramps.JUMP_DET
+    flags[20, 1, 1] = group_flags.JUMP_DET
     found = []
     for size in (300, 20000):
         hit = y.copy()
@@ -185,9 +185,9 @@ def test_drift_that_all_pixels_share_is_taken_off():
 def test_tiles_measured_together_or_alone_give_the_same_bytes(groups, rows, seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(0, 5, (groups, 2 * rows, 128)).astype(np.float32)
-    flags = np.where(rng.random(y.shape) < 0.002, ramps.SATURATED, 0).astype(np.uint8)
+    flags = np.where(rng.random(y.shape) < 0.002, group_flags.SATURATED, 0).astype(np.uint8)
     hits = rng.random(y.shape) < 0.003
-    flags[hits] |= ramps.JUMP_DET
+    flags[hits] |= group_flags.JUMP_DET
     y += np.cumsum(300 * hits, axis=0, dtype=np.float32)
     fit = ramps.ramp_fit(groups)
     together, counts = ramps.measure_ramps(y, flags, fit, CELLS)
@@ -206,8 +206,8 @@ def test_ramps_that_wait_for_others_give_the_same_bytes():
     y += np.cumsum(300 * hits, axis=1, dtype=np.float32) + 40 * np.arange(20)[:, None, None] * (
         rng.random((4, 128)) < 0.02
     )
-    y, flags = y.astype(np.float32), np.where(hits, ramps.JUMP_DET, 0).astype(np.uint8)
-    flags[2, 5, 0, :3] |= ramps.SATURATED
+    y, flags = y.astype(np.float32), np.where(hits, group_flags.JUMP_DET, 0).astype(np.uint8)
+    flags[2, 5, 0, :3] |= group_flags.SATURATED
     fit = ramps.ramp_fit(20)
     alone = [ramps.measure_ramps(ramp, bits, fit, CELLS)[0] for ramp, bits in zip(y, flags, strict=True)]
     later = ramps.wait_for(fit)
@@ -232,10 +232,10 @@ def test_inputs_stay_as_they_are_and_byte_order_does_not_matter():
 
 def test_groups_that_the_whole_frame_lost_are_not_usable():
     flags = np.zeros((10, 3, 50), np.uint8)
-    flags[0], flags[-1] = ramps.DO_NOT_USE, ramps.DO_NOT_USE
+    flags[0], flags[-1] = group_flags.DO_NOT_USE, group_flags.DO_NOT_USE
     flags[0, 0, 0] = 0
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (1, 9)
-    flags[:] = ramps.DO_NOT_USE
+    flags[:] = group_flags.DO_NOT_USE
     assert ramps.usable_groups(flags, np.ones((3, 50), bool)) == (0, 0)
 
 
@@ -255,25 +255,25 @@ def test_the_mean_white_variance_of_gaussian_ramps_is_theirs(groups, tolerance):
 
 def test_pixels_of_a_mask_in_use_are_looked_at_all_the_same():
     flags = np.zeros((8, 5), np.uint8)
-    flags[:, 1] = ramps.DO_NOT_USE | ramps.JUMP_DET
-    flags[0:4, 2] = ramps.DO_NOT_USE
-    flags[:, 3] = ramps.SATURATED
+    flags[:, 1] = group_flags.DO_NOT_USE | group_flags.JUMP_DET
+    flags[0:4, 2] = group_flags.DO_NOT_USE
+    flags[:, 3] = group_flags.SATURATED
     before = flags.copy()
-    assert ramps.clear_masked(flags, np.array([3, 4])).tolist() == []
-    assert ramps.clear_masked(flags, np.array([1, 2, 3])).tolist() == [1]
-    before[:, 1] = ramps.JUMP_DET
+    assert group_flags.clear_masked(flags, np.array([3, 4])).tolist() == []
+    assert group_flags.clear_masked(flags, np.array([1, 2, 3])).tolist() == [1]
+    before[:, 1] = group_flags.JUMP_DET
     np.testing.assert_array_equal(flags, before)
 
 
 def test_counts_of_the_flags_alone_are_those_of_the_whole_measurement():
     y = make(20, seed=8, level=8000)
     flags = np.zeros(y.shape, np.uint8)
-    flags[12:, 1, 3] = ramps.SATURATED
-    flags[5, 0, 7] = ramps.DO_NOT_USE
-    flags[7, 2, 100:104] = ramps.JUMP_DET
-    flags[9, 2, 101] = ramps.JUMP_DET
+    flags[12:, 1, 3] = group_flags.SATURATED
+    flags[5, 0, 7] = group_flags.DO_NOT_USE
+    flags[7, 2, 100:104] = group_flags.JUMP_DET
+    flags[9, 2, 101] = group_flags.JUMP_DET
     _, expected = ramps.measure_ramps(y.astype(">f4"), flags, ramps.ramp_fit(20), CELLS)
-    counts, jumped, cut = ramps.count_groups(flags.reshape(20, -1))
+    counts, jumped, cut = group_flags.count_groups(flags.reshape(20, -1))
     np.testing.assert_array_equal(counts, expected)
     nx = y.shape[2]
     assert jumped.tolist() == [2 * nx + x for x in range(100, 104)]
@@ -317,7 +317,7 @@ def test_a_single_good_group_gives_the_rate_since_the_reset(first, good):
     y = make(6)
     y[:, 1, 5] = rate * (first + np.arange(6))
     flags = np.zeros(y.shape, np.uint8)
-    flags[:, 1, 5] = ramps.SATURATED
+    flags[:, 1, 5] = group_flags.SATURATED
     flags[good, 1, 5] = 0
     found, counts = measure(y, flags, replace(ramps.ramp_fit(6), first=first))
     assert counts.reshape(2, 4, 128)[0, 1, 5] == 1

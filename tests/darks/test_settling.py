@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from badpix.darks import ramps, settling
+from badpix.darks import group_flags, ramps, settling
 from badpix.darks.cells import make_cells
 
 NOISE, GROUPS, NUMBER = 5.0, 50, 10
@@ -22,7 +22,7 @@ def settled(change, seed=1, pixels=40):
     for i in range(NUMBER):
         ramp = (rng.normal(0, NOISE, (GROUPS, 1, pixels)) + change[i][:, None]).astype(np.float32)
         bits = np.zeros(ramp.shape, np.uint8)
-        bits[1:][np.diff(ramp, axis=0) > 6 * NOISE] = ramps.JUMP_DET
+        bits[1:][np.diff(ramp, axis=0) > 6 * NOISE] = group_flags.JUMP_DET
         found.append(ramps.measure_ramps(ramp, bits, FIT, cut, drift=drift)[0].reshape(len(FIT.names), -1))
     values = {name: np.array([one[k] for one in found]) for k, name in enumerate(FIT.names)}
     freedom = np.full(values["residual"].shape, GROUPS - 2, np.float32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from badpix.darks import chain, level_ratio, levels, telegraph
-from badpix.darks.ramps import DO_NOT_USE, JUMP_DET, SATURATED, ramp_fit
+from badpix.darks.group_flags import DO_NOT_USE, JUMP_DET, SATURATED
+from badpix.darks.ramps import ramp_fit
 
 NOISE, SPREAD = 5.0, 0.13
 
