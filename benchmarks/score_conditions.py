@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from docs_page import put_table
+
 REDUCE = Path(__file__).resolve().parent.parent / "tests" / "helpers" / "reduce.py"
 RAW = ["--dark-products", "uncal"]
 BADPIX = [sys.executable, "-c", "from badpix.cli.main import badpix; badpix()"]
@@ -209,11 +211,7 @@ def main() -> None:
     if args.docs is None:
         print(text)
         return
-    mark = "conditions, jwst" if args.real else "conditions"
-    begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
-    page = args.docs.read_text()
-    head, _, rest = page.partition(begin)
-    args.docs.write_text(head + begin + text + end + rest.partition(end)[2])
+    put_table(args.docs, "conditions, jwst" if args.real else "conditions", text)
 
 
 if __name__ == "__main__":

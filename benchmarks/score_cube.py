@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from docs_page import put_table
 from numpy.typing import NDArray
 
 from badpix.ifu import driver
@@ -158,13 +159,6 @@ def make_text(rows: dict[str, list[str]]) -> str:
     return "\n".join([*head, *(row for some in rows.values() for row in some)])
 
 
-def write_docs(text: str, page: Path) -> None:
-    """Put the table between its marks."""
-    begin, end = "<!-- cubes -->\n", "\n<!-- end of cubes -->"
-    head, _, rest = page.read_text().partition(begin)
-    page.write_text(head + begin + text + end + rest.partition(end)[2])
-
-
 def main() -> None:
     """Simulate, flag, build, compare; print a table, and put into the docs what was measured so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,7 +174,7 @@ def main() -> None:
     kept = given.workdir / f"rows_{given.seed}.json"
     rows: dict[str, list[str]] = json.loads(kept.read_text()) if kept.exists() else {}
     if given.docs:
-        write_docs(make_text(rows), given.docs)
+        put_table(given.docs, "cubes", make_text(rows))
         return
     for instrument in given.instrument:
         for name in given.scenes:

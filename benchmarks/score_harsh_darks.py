@@ -27,6 +27,7 @@ import numpy as np
 import own_darks
 from astropy.io import fits
 from click.testing import CliRunner
+from docs_page import put_table
 from harsh_darks import Scene
 from scipy import ndimage
 from score_conditions import table
@@ -276,9 +277,7 @@ def main() -> None:
                 print(f"{scene.name}: {found['false']} false", flush=True)
         print(make_text({s.name: scores[s.name] for s in wanted}))
         return
-    begin, end = "<!-- own darks -->\n", "\n<!-- end of own darks -->"
-    head, _, rest = args.docs.read_text().partition(begin)
-    args.docs.write_text(head + begin + make_text(scores) + end + rest.partition(end)[2])
+    put_table(args.docs, "own darks", make_text(scores))
 
 
 if __name__ == "__main__":

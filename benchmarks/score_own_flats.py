@@ -25,6 +25,7 @@ import numpy as np
 import own_flats_light as light
 from astropy.io import fits
 from click.testing import CliRunner
+from docs_page import put_table
 from own_flats import KINDS, Flats, Scene, make_flats
 
 from badpix import dq
@@ -264,9 +265,7 @@ def main() -> None:
             if args.talk:
                 print(scores[scene.name]["said"], scores[scene.name].get("said_allowed", ""), flush=True)
         return
-    begin, end = "<!-- own flats -->\n", "\n<!-- end of own flats -->"
-    head, _, rest = args.docs.read_text().partition(begin)
-    args.docs.write_text(head + begin + make_text(scores) + end + rest.partition(end)[2])
+    put_table(args.docs, "own flats", make_text(scores))
 
 
 if __name__ == "__main__":
